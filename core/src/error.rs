@@ -1,0 +1,58 @@
+//! What can go wrong, each with the path, tensor or number a reader needs to act on it.
+
+use std::path::{Path, PathBuf};
+
+/// Every fallible function of this crate returns this.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// One variant per kind of failure a caller may want to tell apart.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused a read or a write.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// One photo could not be read; loaders skip and count these.
+    #[error("{photo}: not a readable photo ({reason})")]
+    Photo { photo: String, reason: String },
+    /// A source holds nothing to work with.
+    #[error("{0}")]
+    NoPhotos(String),
+    /// A weight file, checkpoint or golden file is not what it should be.
+    #[error("{path}: {reason}", path = path.display())]
+    File { path: PathBuf, reason: String },
+    /// A tensor of a file or a call has the wrong shape.
+    #[error("{tensor}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        tensor: String,
+        expected: Vec<usize>,
+        got: Vec<usize>,
+    },
+    /// A setting is unknown or out of range; the text says which and what would do.
+    #[error("{0}")]
+    Config(String),
+    /// Training went wrong in a way that no retry mends (a loss that is not finite).
+    #[error("{0}")]
+    Training(String),
+    /// Failures inside candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An [`Error::Io`] that names the path, for `map_err`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { path, source }
+    }
+
+    /// An [`Error::File`].
+    pub fn file(path: impl AsRef<Path>, reason: impl Into<String>) -> Error {
+        Error::File {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.into(),
+        }
+    }
+}

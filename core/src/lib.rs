@@ -1,0 +1,22 @@
+//! Contrastive training of small vision models on the device that holds the photos.
+//!
+//! The way of the data, top to bottom; imports only ever point down this list's left column:
+//!
+//! 1. [`data`] finds photos, decodes them and makes two random views of each.
+//! 2. [`nn`] and [`backbones`] turn views into features, channels last, with fused operations.
+//! 3. [`encoder`] adds the projection head: a photo becomes a unit embedding.
+//! 4. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods.
+//! 5. [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the parameters.
+//! 6. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
+//! 7. [`eval`] measures features, [`report`] shows a run.
+
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod eval;
+pub mod nn;
+pub mod params;
+pub mod report;
+pub mod rng;
+
+pub use error::{Error, Result};
