@@ -10,12 +10,18 @@
 //! 6. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
 //! 7. [`eval`] measures features, [`report`] shows a run.
 
+pub mod backbones;
 pub mod config;
 pub mod data;
+pub mod distill;
+pub mod encoder;
 pub mod error;
 pub mod eval;
+pub mod loss;
+pub mod moco;
 pub mod nn;
 pub mod params;
+pub mod queue;
 pub mod report;
 pub mod rng;
 

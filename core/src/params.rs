@@ -5,7 +5,7 @@
 //! small ones they need otherwise.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// What a tensor is to the network; decides initialisation, weight decay and where it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +116,43 @@ impl Params {
         Params {
             values: RwLock::new(vec![0.0; layout.parameter_count()]),
             buffers: RwLock::new(buffers),
-            grads: Mutex::new(vec![0.0; if trained { layout.parameter_count() } else { 0 }]),
+            grads: Mutex::new(vec![
+                0.0;
+                if trained { layout.parameter_count() } else { 0 }
+            ]),
             layout,
         }
     }
+}
+
+impl Params {
+    /// Copies another network's parameters and buffers (same layout).
+    pub fn copy_from(&self, other: &Params) {
+        write(&self.values).copy_from_slice(&read(&other.values));
+        write(&self.buffers).copy_from_slice(&read(&other.buffers));
+    }
+
+    /// self <- momentum * self + (1 - momentum) * other, parameters only (MoCo, equation 2).
+    pub fn follow(&self, other: &Params, momentum: f32) {
+        let other = read(&other.values);
+        for (key, query) in write(&self.values).iter_mut().zip(other.iter()) {
+            *key = momentum * *key + (1.0 - momentum) * query;
+        }
+    }
+
+    /// Clears the gradients.
+    pub fn zero_grads(&self) {
+        self.grads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .fill(0.0);
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

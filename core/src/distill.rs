@@ -1,0 +1,163 @@
+//! SEED (Fang et al. 2021): a student learns to place images among a queue as its teacher does.
+//!
+//! Student and frozen teacher see the same view. Loss: cross-entropy between
+//! softmax([t.t, t.Q] / teacher_temperature) and softmax([s.t, s.Q] / student_temperature), with
+//! t, s the unit embeddings and Q a queue of earlier t; then t is enqueued.
+
+use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
+use crate::error::{Error, Result};
+use crate::loss::{Contrast, Target, cross_entropy};
+use crate::moco::{StepStats, batch_tensor, spread};
+use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::ops::normalize;
+use crate::queue::Queue;
+use crate::rng::{Purpose, Rng};
+
+/// The method's numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DistillConfig {
+    pub student_temperature: f32,
+    pub teacher_temperature: f32,
+    /// Images per micro-batch: those that share the student's batch-norm statistics.
+    pub bn_group: usize,
+    /// The student's batch norm.
+    pub mode: Mode,
+}
+
+/// A frozen network whose features become embeddings: centred, projected, normalised.
+#[derive(Clone, Debug)]
+pub struct Teacher {
+    pub encoder: Encoder,
+    /// Per channel (factor, offset) from the student's pixels to the teacher's: two networks may
+    /// have been trained with different means and deviations.
+    pub rescale: [(f32, f32); 3],
+    /// Mean of the features over the data: a supervised network's features share a large
+    /// common part that would drown their differences.
+    pub centre: Vec<f32>,
+    /// (EMBEDDING_DIM, feature_dim): keeps the queue small and the angles (Johnson-Lindenstrauss).
+    pub projection: Vec<f32>,
+}
+
+impl Teacher {
+    /// A fixed random projection N(0, 1 / EMBEDDING_DIM) and no centre yet.
+    pub fn new(encoder: Encoder, rescale: [(f32, f32); 3], seed: u64) -> Teacher {
+        let dim = encoder.output_dim();
+        let mut rng = Rng::new(seed, Purpose::Projection, 0, 0);
+        let std = 1.0 / (EMBEDDING_DIM as f32).sqrt();
+        Teacher {
+            rescale,
+            centre: vec![0.0; dim],
+            projection: (0..EMBEDDING_DIM * dim)
+                .map(|_| rng.normal() * std)
+                .collect(),
+            encoder,
+        }
+    }
+
+    /// Raw features (n, feature_dim) of the student's pixels.
+    pub fn features(&self, pixels: &[f32], size: (usize, usize)) -> Result<Vec<f32>> {
+        let mut pixels = pixels.to_vec();
+        for pixel in pixels.chunks_exact_mut(3) {
+            for (x, (factor, offset)) in pixel.iter_mut().zip(self.rescale) {
+                *x = *x * factor + offset;
+            }
+        }
+        let features = self
+            .encoder
+            .embed(&batch_tensor(pixels, size)?, Mode::Eval)?;
+        Ok(features.flatten_all()?.to_vec1()?)
+    }
+
+    /// Unit embeddings (n, EMBEDDING_DIM).
+    pub fn embed(&self, pixels: &[f32], size: (usize, usize)) -> Result<Vec<f32>> {
+        let mut features = self.features(pixels, size)?;
+        let dim = self.centre.len();
+        for row in features.chunks_exact_mut(dim) {
+            row.iter_mut().zip(&self.centre).for_each(|(x, c)| *x -= c);
+        }
+        let n = features.len() / dim;
+        let mut out = vec![0.0; n * EMBEDDING_DIM];
+        let projection = Matrix::rows(&self.projection, dim).transposed();
+        gemm(
+            (n, EMBEDDING_DIM, dim),
+            Matrix::rows(&features, dim),
+            projection,
+            &mut out,
+            false,
+        );
+        normalize::forward(&mut out, EMBEDDING_DIM);
+        Ok(out)
+    }
+}
+
+/// Student and the queue of teacher embeddings; the teacher stands apart, since only its
+/// embeddings enter.
+#[derive(Debug)]
+pub struct Distill {
+    pub student: Encoder,
+    pub queue: Queue,
+    pub config: DistillConfig,
+}
+
+impl Distill {
+    /// # Errors
+    /// If the student has no projection head or the queue's rows have another length.
+    pub fn new(student: Encoder, queue: Queue, config: DistillConfig) -> Result<Distill> {
+        if student.architecture.head.is_none()
+            || queue.size() == 0
+            || queue.keys.len() != queue.size() * EMBEDDING_DIM
+            || config.bn_group == 0
+        {
+            return Err(Error::Config(format!(
+                "distillation needs a student with a projection head, a queue of rows of \
+                 {EMBEDDING_DIM} numbers, and bn_group of at least 1"
+            )));
+        }
+        Ok(Distill {
+            student,
+            queue,
+            config,
+        })
+    }
+
+    /// One step up to, but without, the optimizer's, on views (n, height, width, 3) and the
+    /// teacher's embeddings (n, EMBEDDING_DIM) of the same views.
+    pub fn step(
+        &mut self,
+        images: &[f32],
+        size: (usize, usize),
+        teacher: &[f32],
+    ) -> Result<StepStats> {
+        self.student.params.zero_grads();
+        let image = size.0 * size.1 * 3;
+        let n = images.len() / image;
+        let mut stats = StepStats::default();
+        let mut embeddings = Vec::with_capacity(n * EMBEDDING_DIM);
+        for group in images.chunks(self.config.bn_group * image) {
+            let first = embeddings.len();
+            let pixels = batch_tensor(group.to_vec(), size)?;
+            let students = self.student.embed_tracked(&pixels, self.config.mode)?;
+            let rows = group.len() / image * EMBEDDING_DIM;
+            let contrast = Contrast {
+                positives: &teacher[first..first + rows],
+                queue: &self.queue,
+                photos: None,
+                temperature: self.config.student_temperature,
+                target: Target::Teacher {
+                    temperature: self.config.teacher_temperature,
+                },
+                batch: n,
+            };
+            let (loss, agreement) = cross_entropy(&students, contrast)?;
+            loss.backward()?;
+            stats.loss += loss.to_scalar::<f32>()?;
+            stats.agreement.positive += agreement.positive;
+            stats.agreement.accuracy += agreement.accuracy;
+            embeddings.extend(students.flatten_all()?.to_vec1::<f32>()?);
+        }
+        stats.spread = spread(&embeddings, EMBEDDING_DIM);
+        self.queue
+            .enqueue(teacher, &vec![crate::queue::NO_PHOTO; n]);
+        Ok(stats)
+    }
+}

@@ -1,0 +1,27 @@
+//! Initial values of a network (method.md, "Backbones"): convolutions N(0, 2 / (k k out)),
+//! linear layers N(0, 0.01), batch norm 1 and 0.
+
+use crate::params::{Params, Role};
+use crate::rng::{Purpose, Rng};
+
+/// Fills all parameters; each tensor has its own stream, so that adding one changes no other.
+pub fn initialise(params: &Params, seed: u64) {
+    let mut values = params.values.write().unwrap_or_else(|e| e.into_inner());
+    for (index, entry) in params.layout.entries().iter().enumerate() {
+        if entry.role.is_buffer() {
+            continue;
+        }
+        let slice = &mut values[entry.range.clone()];
+        let mut rng = Rng::new(seed, Purpose::Init, 0, index as u64);
+        match entry.role {
+            Role::ConvWeight => {
+                let fan_out: usize = entry.shape[0] * entry.shape[2..].iter().product::<usize>();
+                let std = (2.0 / fan_out as f32).sqrt();
+                slice.iter_mut().for_each(|x| *x = rng.normal() * std);
+            }
+            Role::LinearWeight => slice.iter_mut().for_each(|x| *x = rng.normal() * 0.01),
+            Role::NormWeight => slice.fill(1.0),
+            _ => slice.fill(0.0),
+        }
+    }
+}

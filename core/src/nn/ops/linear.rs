@@ -1,0 +1,68 @@
+//! Fully connected layer with activation: y = act(x w' + b).
+
+use super::super::activation::{Act, with_act};
+use crate::nn::activation::Activation;
+use crate::nn::gemm::{Matrix, gemm};
+
+/// u (n, out) = x (n, in) w' + b with w (out, in): the value before the activation.
+pub fn forward(x: &[f32], w: &[f32], bias: &[f32], u: &mut [f32]) {
+    let cout = bias.len();
+    let cin = w.len() / cout;
+    for row in u.chunks_exact_mut(cout) {
+        row.copy_from_slice(bias);
+    }
+    let rows = u.len() / cout;
+    gemm(
+        (rows, cout, cin),
+        Matrix::rows(x, cin),
+        Matrix::rows(w, cin).transposed(),
+        u,
+        true,
+    );
+}
+
+/// y = act(u), in place.
+pub fn activate(u: &mut [f32], act: Act) {
+    fn run<A: Activation>(u: &mut [f32]) {
+        u.iter_mut().for_each(|u| *u = A::value(*u));
+    }
+    with_act!(act, A => run::<A>(u));
+}
+
+/// du = dy * act'(u), in place of dy.
+pub fn activate_backward(dy: &mut [f32], u: &[f32], act: Act) {
+    fn run<A: Activation>(dy: &mut [f32], u: &[f32]) {
+        dy.iter_mut().zip(u).for_each(|(g, u)| *g *= A::slope(*u));
+    }
+    with_act!(act, A => run::<A>(dy, u));
+}
+
+/// Adds the gradients of w and b, and writes x's to `dx` if it is wanted.
+pub fn backward(
+    du: &[f32],
+    x: &[f32],
+    w: &[f32],
+    dw: &mut [f32],
+    dbias: &mut [f32],
+    dx: Option<&mut [f32]>,
+) {
+    let cout = dbias.len();
+    let cin = w.len() / cout;
+    let rows = du.len() / cout;
+    for row in du.chunks_exact(cout) {
+        for (b, g) in dbias.iter_mut().zip(row) {
+            *b += g;
+        }
+    }
+    let du = Matrix::rows(du, cout);
+    gemm(
+        (cout, cin, rows),
+        du.transposed(),
+        Matrix::rows(x, cin),
+        dw,
+        true,
+    );
+    if let Some(dx) = dx {
+        gemm((rows, cin, cout), du, Matrix::rows(w, cin), dx, false);
+    }
+}

@@ -1,0 +1,96 @@
+//! Run-time choice of the vector width, so that one binary is fast on every machine.
+//!
+//! A kernel is written once, as plain loops that the compiler vectorises. [`dispatch!`] compiles
+//! it three times on x86-64 (AVX-512, AVX2 with FMA, baseline) and picks at run time; on arm64
+//! NEON is the baseline and there is nothing to pick.
+
+/// `a * b + c`, in one rounding where the instruction set has it. Without the hardware
+/// instruction `f32::mul_add` would be a library call, tens of times slower than the two steps.
+#[inline(always)]
+pub fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// The widest instruction set this machine and this build have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// x86-64-v4.
+    Avx512,
+    /// x86-64-v3.
+    Avx2,
+    /// SSE2 on x86-64, NEON on arm64.
+    Baseline,
+}
+
+/// Detects [`Isa`]; the answer of `is_x86_feature_detected!` is cached by the standard library.
+#[inline]
+pub fn isa() -> Isa {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw")
+        {
+            return Isa::Avx512;
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return Isa::Avx2;
+        }
+    }
+    Isa::Baseline
+}
+
+/// Defines a function whose body is compiled for several instruction sets. Inside the body the
+/// constant `FMA` says whether fused multiply-add is an instruction; helpers that the body calls
+/// must be `#[inline(always)]`, or they are compiled for the baseline. Generic parameters are
+/// either one type (`<A: Trait>`) or constants (`<const K: usize, ...>`).
+macro_rules! dispatch {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident ($($args:tt)*) $body:block) => {
+        $crate::nn::simd::dispatch! { @ [$(#[$meta])*] [$vis] $name [] [] ($($args)*) $body }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident <$g:ident: $bound:path> ($($args:tt)*) $body:block) => {
+        $crate::nn::simd::dispatch! {
+            @ [$(#[$meta])*] [$vis] $name [$g: $bound,] [$g,] ($($args)*) $body
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident <$(const $k:ident: $kt:ty),+> ($($args:tt)*) $body:block) => {
+        $crate::nn::simd::dispatch! {
+            @ [$(#[$meta])*] [$vis] $name [$(const $k: $kt,)+] [$($k,)+] ($($args)*) $body
+        }
+    };
+    (@ [$(#[$meta:meta])*] [$vis:vis] $name:ident [$($decl:tt)*] [$($use:tt)*]
+        ($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name <$($decl)*> ($($arg: $ty),*) {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body<$($decl)* const FMA: bool>($($arg: $ty),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512 <$($decl)*> ($($arg: $ty),*) {
+                    body::<$($use)* true>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx2 <$($decl)*> ($($arg: $ty),*) {
+                    body::<$($use)* true>($($arg),*)
+                }
+                match $crate::nn::simd::isa() {
+                    // SAFETY: `isa` has just seen these features on this machine.
+                    $crate::nn::simd::Isa::Avx512 => unsafe { avx512::<$($use)*>($($arg),*) },
+                    // SAFETY: likewise.
+                    $crate::nn::simd::Isa::Avx2 => unsafe { avx2::<$($use)*>($($arg),*) },
+                    $crate::nn::simd::Isa::Baseline => body::<$($use)* false>($($arg),*),
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            body::<$($use)* { cfg!(target_arch = "aarch64") }>($($arg),*)
+        }
+    };
+}
+pub(crate) use dispatch;
