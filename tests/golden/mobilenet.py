@@ -12,10 +12,11 @@ Cases (image stream t, scale 4; NHWC):
 MobileNetV3: batch norm eps 1e-3, momentum 0.1, no dropout; features = global mean pool ->
 classifier.0 -> hard-swish (1024 small, 1280 large).
 MobileNetV2: eps 1e-5, momentum 0.1; features = global mean pool (1280). `b4_64` and `b1_32` use
-torchvision's symmetric padding; `same_b3_47x61` (instead of `b3_47x61`) uses SAME padding. `teacher_64` (2 x 64 x 64, t = 9999, scale 2) and `teacher_96`
-(1 x 96 x 96, t = 10000, scale 2), `teacher_97x75` (1 x 97 x 75, t = 10001, scale 2) are eval
-features of the real ImageNet teacher (SAME padding, eps 1e-3, f16 weights widened), images fed as
-they are (no further mean/std). Present only if the teacher's file was there.
+torchvision's symmetric padding; `same_b3_47x61` (instead of `b3_47x61`) uses SAME padding.
+`teacher_64` (2 x 64 x 64, t = 9999), `teacher_96` (1 x 96 x 96, t = 10000) and `teacher_97x75`
+(1 x H 97 x W 75, t = 10001), all with scale 2, are eval features of the real ImageNet teacher
+(SAME padding, eps 1e-3, f16 weights widened), the numbers fed as they are (no mean and std).
+Present only if the teacher's file was there.
 
 Tensors per case:
     <case>.features_eval    (N, F)   eval mode, the running statistics of the formula
@@ -39,9 +40,9 @@ bias is 0 in exact arithmetic where another batch norm follows without a residua
 scale of its own, and there only the smallness can be tested.
 A test's tolerance is a multiple of these: for a tensor of that scale and deviation allow
 |norm difference|, |dot difference| and |sample difference| <= scale * max(4 d, 2e-5).
-MobileNetV3's d are below 2e-5. MobileNetV2's gradients reach 1e-2: with ReLU6 before every
+MobileNetV3's d are below 5e-5. MobileNetV2's gradients reach 7e-2: with ReLU6 before every
 depthwise conv some activation lies within rounding of a kink, and its gradient is all or nothing;
-there test the forward, the loss and the buffers tightly and the gradients at 5e-2.
+there test the forward, the loss and the buffers tightly and the gradients at 0.2.
 """
 
 import argparse
@@ -49,8 +50,8 @@ import json
 from pathlib import Path
 
 import torch
-from common import (MobileNetV2, MobileNetV3, deviation, dot, entry_names, f32, fill, images, norm,
-                    rounded, sample, u)
+from common import (MobileNetV2, MobileNetV3, deviation, dot, f32, fill, images, norm, rounded,
+                    sample, u)
 from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).resolve().parent
