@@ -1,0 +1,206 @@
+"""What the golden-file generators share: numbers by formula, so that no weights are stored.
+
+The hash. Element `i` of stream `t` (both non-negative integers):
+
+    x = (i * 2654435761 + t * 40503 + 12345) mod 2^32      (exact integer arithmetic)
+    x ^= x >> 16;  x = x * 0x7feb352d mod 2^32
+    x ^= x >> 15;  x = x * 0x846ca68b mod 2^32
+    x ^= x >> 16
+    u(t, i) = x / 2^32 - 0.5                               (f64, in [-0.5, 0.5))
+
+Everything derived from u is computed in f64 and rounded to f32 once, at the end; the f64
+reference then starts from those f32 values.
+
+The entries. A network's entries are its state dict in torchvision's order, without
+`num_batches_tracked`, restricted to what leads to the features (MobileNetV3: `features.*`,
+`classifier.0.*`; MobileNetV2: `features.*`), followed by the projection head's
+(`projection_head.0.weight`, `.0.bias`, `.2.weight`, `.2.bias`) where there is one. So running
+statistics count: a batch norm is the four entries weight, bias, running_mean, running_var. Entry
+`t` (from 0) has the values, element `i` in PyTorch's (row-major) layout of the tensor:
+
+    conv weight (4-d)    u * 2*sqrt(3) * sqrt(2 / fan_in)   fan_in = (in / groups) * k * k
+    linear weight (2-d)  u * 2*sqrt(3) * sqrt(1 / fan_in)   fan_in = in
+    norm weight          1 + 0.4 u          norm bias     0.4 u
+    running_mean         0.2 u              running_var   1 + 0.5 u
+    any other bias       0.1 u              (squeeze-excite fc1/fc2, classifier.0, head)
+
+Squeeze-excite fc1/fc2 are 4-d 1x1 convs in torchvision, so they follow the conv line.
+
+Images. u * scale, element i in NHWC order: i = ((n*H + y)*W + x)*3 + c.
+
+A summary of a tensor v that is entry `t` of its list:
+    norm    sqrt(sum v^2)
+    dot     sum_i v_i * u(5555 + t, i)
+    sample  v at the indices floor(j * n / S), j = 0..S-1, for S samples of n elements
+            (the whole tensor, in order, where n <= `whole`)
+"""
+
+import math
+
+import numpy as np
+import torch
+import torchvision
+
+EPS = 1e-3
+BN_MOMENTUM = 0.1
+
+
+def u(t: int, count: int) -> np.ndarray:
+    """The first `count` elements of stream `t`, f64 in [-0.5, 0.5)."""
+    mask = np.uint64(0xFFFFFFFF)
+    x = np.arange(count, dtype=np.uint64) * np.uint64(2654435761)
+    x = (x + np.uint64(t * 40503 + 12345)) & mask
+    x ^= x >> np.uint64(16)
+    x = (x * np.uint64(0x7FEB352D)) & mask
+    x ^= x >> np.uint64(15)
+    x = (x * np.uint64(0x846CA68B)) & mask
+    x ^= x >> np.uint64(16)
+    return x.astype(np.float64) / 2.0**32 - 0.5
+
+
+def f32(values: np.ndarray) -> torch.Tensor:
+    """Rounded to f32 once; kept as an f64 tensor of exactly those values."""
+    return torch.from_numpy(values.astype(np.float32)).double()
+
+
+def images(t: int, n: int, h: int, w: int, scale: float) -> torch.Tensor:
+    """A hashed image batch, (N, 3, H, W) with its numbers laid out in NHWC order."""
+    x = f32(u(t, n * h * w * 3) * scale).reshape(n, h, w, 3)
+    return x.permute(0, 3, 1, 2).contiguous()
+
+
+def unit_rows(t: int, rows: int, dim: int) -> torch.Tensor:
+    """Hashed rows of length 1 (normalised in f64, then rounded to f32)."""
+    x = u(t, rows * dim).reshape(rows, dim)
+    return f32(x / np.sqrt((x * x).sum(axis=1, keepdims=True)))
+
+
+def entry_names(model: torch.nn.Module) -> list[str]:
+    """The model's entries in order (see the top of this file)."""
+    return [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+
+
+def fill(model: torch.nn.Module) -> list[str]:
+    """Gives every entry its values by the formula; returns the entries' names."""
+    names = entry_names(model)
+    state = model.state_dict()
+    norms = {name.removesuffix("running_mean") for name in names if name.endswith("running_mean")}
+    for t, name in enumerate(names):
+        tensor = state[name]
+        values = u(t, tensor.numel())
+        stem, _, kind = name.rpartition(".")
+        if kind == "running_mean":
+            values = 0.2 * values
+        elif kind == "running_var":
+            values = 1.0 + 0.5 * values
+        elif stem + "." in norms:
+            values = 1.0 + 0.4 * values if kind == "weight" else 0.4 * values
+        elif kind == "bias":
+            values = 0.1 * values
+        else:
+            fan_in = tensor[0].numel()
+            gain = 2.0 if tensor.dim() == 4 else 1.0
+            values = values * (2.0 * math.sqrt(3.0)) * math.sqrt(gain / fan_in)
+        tensor.copy_(f32(values).reshape(tensor.shape))
+    return names
+
+
+class MobileNetV3(torch.nn.Module):
+    """torchvision's MobileNetV3 up to its features, with an optional projection head.
+
+    Batch norm eps 1e-3, momentum 0.1; no dropout.
+    """
+
+    def __init__(self, size: str, head: tuple[int, ...] | None = None):
+        super().__init__()
+        net = getattr(torchvision.models, f"mobilenet_v3_{size}")(weights=None)
+        self.features = net.features
+        self.classifier = torch.nn.Sequential(net.classifier[0], net.classifier[1])
+        if head:
+            width, hidden, dim = head
+            self.projection_head = torch.nn.Sequential(
+                torch.nn.Linear(width, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, dim)
+            )
+        set_batch_norm(self, EPS)
+
+    def backbone(self, x):
+        return self.classifier(self.features(x).mean(dim=(2, 3)))
+
+    def forward(self, x):
+        features = self.backbone(x)
+        if hasattr(self, "projection_head"):
+            return torch.nn.functional.normalize(self.projection_head(features), dim=1)
+        return features
+
+
+class MobileNetV2(torch.nn.Module):
+    """torchvision's MobileNetV2 up to its 1280 pooled features.
+
+    `same` replaces the symmetric padding of stride-2 convs by TensorFlow's SAME.
+    """
+
+    def __init__(self, same: bool, eps: float):
+        super().__init__()
+        self.features = torchvision.models.mobilenet_v2(weights=None).features
+        set_batch_norm(self, eps)
+        if same:
+            for conv in [m for m in self.modules() if isinstance(m, torch.nn.Conv2d)]:
+                if conv.kernel_size[0] > 1 and conv.stride[0] == 2:
+                    conv.padding = (0, 0)
+                    conv.register_forward_pre_hook(_pad_same)
+
+    def forward(self, x):
+        return self.features(x).mean(dim=(2, 3))
+
+
+def _pad_same(conv, args):
+    """TensorFlow's SAME: total = max((ceil(n/s) - 1)*s + k - n, 0), the smaller half first."""
+    (x,) = args
+    pads = []
+    for n, k, s in zip(x.shape[2:], conv.kernel_size, conv.stride):
+        total = max((-(-n // s) - 1) * s + k - n, 0)
+        pads.append((total // 2, total - total // 2))
+    (top, bottom), (left, right) = pads
+    return torch.nn.functional.pad(x, (left, right, top, bottom))
+
+
+def set_batch_norm(model: torch.nn.Module, eps: float) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eps, module.momentum = eps, BN_MOMENTUM
+
+
+def entry_values(model: torch.nn.Module) -> list[torch.Tensor]:
+    """Copies of all entries, f64, in order."""
+    state = model.state_dict()
+    return [state[name].detach().double().clone() for name in entry_names(model)]
+
+
+def sample(v: torch.Tensor, count: int, whole: int) -> torch.Tensor:
+    flat = v.detach().double().reshape(-1)
+    n = flat.numel()
+    if n <= whole:
+        return flat.float()
+    return flat[[j * n // count for j in range(count)]].float()
+
+
+def norm(v: torch.Tensor) -> float:
+    return v.detach().double().norm().item()
+
+
+def dot(v: torch.Tensor, t: int) -> float:
+    return float(np.dot(v.detach().double().reshape(-1).numpy(), u(5555 + t, v.numel())))
+
+
+def deviation(got: torch.Tensor, want: torch.Tensor, floor: float = 0.0) -> float:
+    """|got - want| / max(|want|, floor) in the Euclidean norm."""
+    return norm(got.double() - want.double()) / max(norm(want), floor, 1e-30)
+
+
+def rounded(value):
+    """Three significant digits everywhere, to keep the metadata small."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(v) for v in value]
+    return float(f"{value:.2e}") if isinstance(value, float) else value

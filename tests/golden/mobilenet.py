@@ -1,0 +1,153 @@
+"""Golden files of the MobileNets: tests/golden/mobilenet_{v3_small,v3_large,v2}.safetensors.
+
+    python tests/golden/mobilenet.py [--teacher ../shared/weights/mobilenet_v2_imagenet.safetensors]
+
+Weights and images follow the formulas at the top of common.py; nothing that a formula gives is
+stored. The reference runs in f64 and is stored as f32.
+
+Cases (image stream t, scale 4; NHWC):
+    b4_64      4 x 64 x 64, t = 9999                        eval features and a training step
+    b3_47x61   3 x 47 x 61 (H = 47, W = 61), t = 10000      both
+    b1_32      1 x 32 x 32, t = 10001                       eval features only
+MobileNetV3: batch norm eps 1e-3, momentum 0.1, no dropout; features = global mean pool ->
+classifier.0 -> hard-swish (1024 small, 1280 large).
+MobileNetV2: eps 1e-5, momentum 0.1; features = global mean pool (1280). `b4_64` and `b1_32` use
+torchvision's symmetric padding; `same_b3_47x61` (instead of `b3_47x61`) uses SAME padding.
+`teacher_64` (2 x 64 x 64, t = 9999), `teacher_96` (1 x 96 x 96, t = 10000) and `teacher_97x75`
+(1 x H 97 x W 75, t = 10001), all with scale 2, are eval features of the real ImageNet teacher
+(SAME padding, eps 1e-3, f16 weights widened), the numbers fed as they are (no mean and std).
+Present only if the teacher's file was there.
+
+Tensors per case:
+    <case>.features_eval    (N, F)   eval mode, the running statistics of the formula
+    <case>.features_train   (N, F)   training mode (batch statistics), from the same weights
+    <case>.loss             (1,)     L = sum(features_train * r) / N,  r[n, f] = u(7777, n*F + f)
+    <case>.grad_norm        (1,)     sqrt of the sum of squares over all gradients
+    <case>.grad.<name>.norm, .dot, .sample      dL/d<name> for every trainable entry
+    <case>.buffer.<name>.norm, .dot, .sample    running statistics after that one forward
+norm and dot have shape (1,); sample 16 elements (all where the tensor has <= 64). `<name>` is the
+state dict's; the `t` of its dot (5555 + t) is its entry index, as for its values. Gradients are in
+PyTorch's layout of the parameter.
+
+Metadata:
+    arch, entries (JSON list of names in order, so that the index t can be checked)
+    f32_deviation   JSON {case: {"features_eval": d, "features_train": d, "loss": |difference|,
+                    "grad": {name: d}, "buffer": {name: d}, "grad_max": d, "buffer_max": d}}
+What torch's own f32 run differs by from the f64 one, Euclidean, per tensor: d = |f32 - f64| / scale.
+The scale of features and buffers is |f64|; of a gradient max(|f64|, G / 1000), where G is the norm
+of all gradients together (tensor `<case>.grad_norm`, (1,)): the gradient of a projection's norm
+bias is 0 in exact arithmetic where another batch norm follows without a residual, so it has no
+scale of its own, and there only the smallness can be tested.
+A test's tolerance is a multiple of these: for a tensor of that scale and deviation allow
+|norm difference|, |dot difference| and |sample difference| <= scale * max(4 d, 2e-5).
+MobileNetV3's d are below 5e-5. MobileNetV2's gradients reach 7e-2: with ReLU6 before every
+depthwise conv some activation lies within rounding of a kink, and its gradient is all or nothing;
+there test the forward, the loss and the buffers tightly and the gradients at 0.2.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from common import (MobileNetV2, MobileNetV3, deviation, dot, f32, fill, images, norm, rounded,
+                    sample, u)
+from safetensors.torch import load_file, save_file
+
+HERE = Path(__file__).resolve().parent
+CASES = [("b4_64", 9999, 4, 64, 64, True), ("b3_47x61", 10000, 3, 47, 61, True), ("b1_32", 10001, 1, 32, 32, False)]
+
+
+def one_run(make, dtype, stream, n, h, w, train):
+    """One case in one precision: eval features, and the training step if `train`."""
+    model = make()
+    names = fill(model)
+    model = model.to(dtype)
+    x = images(stream, n, h, w, 4.0).to(dtype)
+    with torch.no_grad():
+        out = {"features_eval": model.eval()(x).double()}
+    if not train:
+        return names, out
+    features = model.train()(x)
+    r = f32(u(7777, features.numel())).reshape(features.shape).to(dtype)
+    loss = (features * r).sum() / n
+    loss.backward()
+    out["features_train"] = features.detach().double()
+    out["loss"] = loss.detach().double().reshape(1)
+    parameters = dict(model.named_parameters())
+    state = model.state_dict()
+    out["grad"] = {k: parameters[k].grad.double() for k in names if k in parameters}
+    out["buffer"] = {k: state[k].double() for k in names if k not in parameters}
+    return names, out
+
+
+def add_case(tensors, deviations, case, make, *shape):
+    names, want = one_run(make, torch.float64, *shape)
+    _, got = one_run(make, torch.float32, *shape)
+    mine = deviations[case] = {}
+    for key, value in want.items():
+        if isinstance(value, dict):
+            total = norm(torch.stack([v.norm() for v in value.values()]))
+            floor = total / 1000 if key == "grad" else 0.0
+            if key == "grad":
+                tensors[f"{case}.grad_norm"] = torch.tensor([total])
+            for name, v in value.items():
+                t = names.index(name)
+                prefix = f"{case}.{key}.{name}"
+                tensors[prefix + ".norm"] = torch.tensor([norm(v)])
+                tensors[prefix + ".dot"] = torch.tensor([dot(v, t)])
+                tensors[prefix + ".sample"] = sample(v, 16, 64)
+            mine[key] = {name: deviation(got[key][name], v, floor) for name, v in value.items()}
+            mine[key + "_max"] = max(mine[key].values())
+        else:
+            tensors[f"{case}.{key}"] = value.float().contiguous()
+            mine[key] = (got[key] - value).abs().item() if key == "loss" else deviation(got[key], value)
+    return names
+
+
+def save(arch, names, tensors, deviations):
+    path = HERE / f"{arch}.safetensors"
+    metadata = {"arch": arch, "entries": json.dumps(names), "f32_deviation": json.dumps(rounded(deviations))}
+    save_file(tensors, path, metadata=metadata)
+    print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, {len(names)} entries")
+    for case, d in deviations.items():
+        print("  ", case, {k: f"{v:.1e}" for k, v in d.items() if not isinstance(v, dict)})
+
+
+def teacher_features(path, tensors, deviations):
+    state = {k: v.double() for k, v in load_file(path).items() if k.startswith("features.")}
+    for case, stream, n, h, w in [("teacher_64", 9999, 2, 64, 64), ("teacher_96", 10000, 1, 96, 96), ("teacher_97x75", 10001, 1, 97, 75)]:
+        results = []
+        for dtype in (torch.float64, torch.float32):
+            model = MobileNetV2(same=True, eps=1e-3)
+            missing, unexpected = model.load_state_dict(state, strict=False)
+            assert not unexpected and all(k.endswith("num_batches_tracked") for k in missing)
+            with torch.no_grad():
+                results.append(model.to(dtype).eval()(images(stream, n, h, w, 2.0).to(dtype)).double())
+        tensors[f"{case}.features_eval"] = results[0].float()
+        deviations[case] = {"features_eval": deviation(results[1], results[0])}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    shared = HERE.parents[1].parent / "shared" / "weights" / "mobilenet_v2_imagenet.safetensors"
+    parser.add_argument("--teacher", type=Path, default=shared)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    for size in ("small", "large"):
+        tensors, deviations = {}, {}
+        for case, *shape in CASES:
+            names = add_case(tensors, deviations, case, lambda: MobileNetV3(size), *shape)
+        save(f"mobilenet_v3_{size}", names, tensors, deviations)
+    tensors, deviations = {}, {}
+    for case, *shape in CASES:
+        same = case == "b3_47x61"
+        case = "same_" + case if same else case
+        names = add_case(tensors, deviations, case, lambda: MobileNetV2(same, 1e-5), *shape)
+    if args.teacher.exists():
+        teacher_features(args.teacher, tensors, deviations)
+    save("mobilenet_v2", names, tensors, deviations)
+
+
+if __name__ == "__main__":
+    main()
