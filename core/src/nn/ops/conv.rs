@@ -133,7 +133,8 @@ fn gather(image: &[f32], window: &Window, rows: Range<usize>, patches: &mut [f32
         channels: c,
         kernel,
         stride,
-        pad,
+        pad_top,
+        pad_left,
         out_height,
         out_width,
     } = *window;
@@ -144,14 +145,14 @@ fn gather(image: &[f32], window: &Window, rows: Range<usize>, patches: &mut [f32
             row / out_width % out_height,
             row % out_width,
         );
-        let left = (x * stride) as isize - pad as isize;
+        let left = (x * stride) as isize - pad_left as isize;
         let skip = (-left).max(0) as usize;
         let first = left.max(0) as usize;
         let count = ((left + kernel as isize).max(0) as usize)
             .min(width)
             .saturating_sub(first);
         for (ky, line) in patch.chunks_exact_mut(run).enumerate() {
-            let y = (y * stride + ky) as isize - pad as isize;
+            let y = (y * stride + ky) as isize - pad_top as isize;
             if y < 0 || y as usize >= height {
                 line.fill(0.0);
                 continue;

@@ -20,8 +20,10 @@ pub struct Window {
     pub channels: usize,
     pub kernel: usize,
     pub stride: usize,
-    /// Zeros before the first row and column; as many as needed follow the last.
-    pub pad: usize,
+    /// Zeros before the first row; as many as needed follow the last.
+    pub pad_top: usize,
+    /// Zeros before the first column, likewise.
+    pub pad_left: usize,
     pub out_height: usize,
     pub out_width: usize,
 }
@@ -47,9 +49,9 @@ impl Window {
     ) -> Window {
         let (out_height, out_width) = (height.div_ceil(stride), width.div_ceil(stride));
         // Symmetric padding of k/2 gives the same output sizes, ceil(n / stride), for odd k.
-        let pad = match padding {
+        let pad = |size: usize, out: usize| match padding {
             Padding::Symmetric => kernel / 2,
-            Padding::Same => ((out_height - 1) * stride + kernel).saturating_sub(height) / 2,
+            Padding::Same => ((out - 1) * stride + kernel).saturating_sub(size) / 2,
         };
         Window {
             height,
@@ -57,7 +59,8 @@ impl Window {
             channels,
             kernel,
             stride,
-            pad,
+            pad_top: pad(height, out_height),
+            pad_left: pad(width, out_width),
             out_height,
             out_width,
         }
@@ -65,7 +68,7 @@ impl Window {
 
     /// Columns of a padded input row: enough for the last window.
     fn padded_width(&self) -> usize {
-        (self.pad + self.width).max((self.out_width - 1) * self.stride + self.kernel)
+        (self.pad_left + self.width).max((self.out_width - 1) * self.stride + self.kernel)
     }
 }
 
@@ -156,9 +159,9 @@ pub fn forward(
                 let base = (first + i) * window.height * window.width;
                 let row_len = window.padded_width() * c;
                 let mut ring = Ring::new(window.kernel, row_len, window.height, workspace);
-                let inside = window.pad * c..(window.pad + window.width) * c;
+                let inside = window.pad_left * c..(window.pad_left + window.width) * c;
                 for (oy, out) in out.chunks_exact_mut(window.out_width * c).enumerate() {
-                    let top = (oy * window.stride) as isize - window.pad as isize;
+                    let top = (oy * window.stride) as isize - window.pad_top as isize;
                     let end = (top + window.kernel as isize).max(0) as usize;
                     ring.advance(end, inside.clone(), |row, into| {
                         let start = base + row * window.width;
@@ -371,9 +374,10 @@ impl Lane<'_> {
             width,
             channels: c,
             kernel,
-            pad,
+            pad_top: pad,
             ..
         } = *self.window;
+        // At stride 1 every padding is symmetric.
         let after = kernel - 1 - pad;
         let row_len = (width + kernel - 1) * c;
         let mut inputs = Ring::new(kernel, row_len, height, self.workspace);
@@ -423,7 +427,8 @@ impl Lane<'_> {
             channels: c,
             kernel,
             stride,
-            pad,
+            pad_top,
+            pad_left,
             out_height,
             out_width,
         } = *self.window;
@@ -435,7 +440,7 @@ impl Lane<'_> {
         let out_base = image * out_height * out_width;
         let mut done = 0;
         for oy in 0..out_height {
-            let top = (oy * stride) as isize - pad as isize;
+            let top = (oy * stride) as isize - pad_top as isize;
             self.load_inputs(&mut inputs, base, (top + kernel as isize).max(0) as usize);
             let start = out_base + oy * out_width;
             self.grad.copy(start..start + out_width, c, &mut dz);
@@ -459,7 +464,7 @@ impl Lane<'_> {
             while done < end {
                 let dx = &mut out[done * width * c..(done + 1) * width * c];
                 let row = dx_rows.slot(done);
-                dx.copy_from_slice(&row[pad * c..(pad + width) * c]);
+                dx.copy_from_slice(&row[pad_left * c..(pad_left + width) * c]);
                 row.fill(0.0);
                 self.emit(base + done * width, dx);
                 done += 1;
@@ -471,10 +476,10 @@ impl Lane<'_> {
         let Window {
             width,
             channels: c,
-            pad,
+            pad_left,
             ..
         } = *self.window;
-        ring.advance(end, pad * c..(pad + width) * c, |row, into| {
+        ring.advance(end, pad_left * c..(pad_left + width) * c, |row, into| {
             let start = base + row * width;
             self.x.copy(start..start + width, into);
         });
