@@ -1,0 +1,166 @@
+//! The pictures of a report: the map's data, and nearest neighbours of a few photos.
+
+use super::album::Album;
+use super::html::{data_uri, escape};
+use super::map::{self, Point};
+use crate::eval::{Features, Metric, nearest};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// Photos whose neighbours are shown.
+pub const QUERIES: usize = 6;
+/// Neighbours shown of each.
+pub const NEIGHBOURS: usize = 6;
+
+/// What the page's program needs to draw the map.
+#[derive(Debug, Serialize)]
+pub struct MapData<'a> {
+    ids: &'a [String],
+    classes: &'a [String],
+    labels: &'a [u32],
+    /// One place a photo, 0 to 1, for each of `names`.
+    layouts: Vec<Vec<Point>>,
+    names: Vec<&'static str>,
+    /// `data:` addresses; empty for a photo without a picture.
+    thumbnails: Vec<String>,
+}
+
+/// The map of an album; `None` below two photos or without features.
+pub fn map_data(album: &Album) -> Option<MapData<'_>> {
+    let mut layouts: Vec<Vec<Point>> = Vec::new();
+    let mut names = Vec::new();
+    for (name, features) in [("Before", &album.before), ("After", &album.after)] {
+        let Some(features) = usable(features) else {
+            continue;
+        };
+        layouts.push(map::layout(features, layouts.first().map(Vec::as_slice)));
+        names.push(name);
+    }
+    if layouts.is_empty() {
+        return None;
+    }
+    fit(&mut layouts);
+    Some(MapData {
+        ids: &album.ids,
+        classes: &album.classes,
+        labels: &album.labels,
+        layouts,
+        names,
+        thumbnails: album.thumbnails.iter().map(|jpeg| data_uri(jpeg)).collect(),
+    })
+}
+
+fn usable(features: &Option<Features>) -> Option<&Features> {
+    features
+        .as_ref()
+        .filter(|f| f.rows > 1 && f.check_finite().is_ok())
+}
+
+/// Scales all layouts by one factor into the unit square, 4 digits being plenty for a screen.
+fn fit(layouts: &mut [Vec<Point>]) {
+    let all = || layouts.iter().flatten();
+    let ends = |c: usize| {
+        all().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), p| {
+            (low.min(p[c]), high.max(p[c]))
+        })
+    };
+    let (x, y) = (ends(0), ends(1));
+    // Each axis fills the map on its own: it is wider than high, and axes mean nothing here.
+    let share = |v: f64, (low, high): (f64, f64)| {
+        let share = if high > low {
+            (v - low) / (high - low)
+        } else {
+            0.5
+        };
+        (share * 1e4).round() / 1e4
+    };
+    for p in layouts.iter_mut().flatten() {
+        *p = [share(p[0], x), share(p[1], y)];
+    }
+}
+
+/// Rows of photos: each query, its neighbours before and after. An empty text where the album
+/// has too little for that.
+pub fn neighbours(album: &Album) -> String {
+    let n = album.ids.len();
+    let sets: Vec<(&str, &Features)> = [("Before", &album.before), ("After", &album.after)]
+        .into_iter()
+        .filter_map(|(name, f)| usable(f).map(|f| (name, f)))
+        .collect();
+    if n < 3 || sets.is_empty() {
+        return String::new();
+    }
+    let mut html = String::new();
+    let count = QUERIES.min(n);
+    for i in 0..count {
+        // Evenly over the album: not chosen for looking good.
+        let query = (2 * i + 1) * n / (2 * count);
+        let _ = write!(
+            html,
+            r#"<article class="query"><figure class="asked">{}<figcaption>{}</figcaption></figure>"#,
+            picture(album, query, None),
+            caption(album, query)
+        );
+        for (name, features) in &sets {
+            let near = nearest(features, query, NEIGHBOURS, Metric::Euclidean);
+            let same = |j: usize| {
+                let label = album.labels.get(j)?;
+                Some(label == album.labels.get(query)?)
+            };
+            let right = near.iter().filter(|n| same(n.index) == Some(true)).count();
+            let score = if album.labels.is_empty() {
+                String::new()
+            } else {
+                format!(" <span>{right} of {}</span>", near.len())
+            };
+            let _ = write!(html, r#"<div class="found"><h4>{name}{score}</h4><ol>"#);
+            for neighbour in &near {
+                let frame = match same(neighbour.index) {
+                    Some(true) => r#" class="same""#,
+                    Some(false) => r#" class="other""#,
+                    None => "",
+                };
+                let _ = write!(
+                    html,
+                    "<li{frame}>{}</li>",
+                    picture(album, neighbour.index, same(neighbour.index))
+                );
+            }
+            html += "</ol></div>";
+        }
+        html += "</article>";
+    }
+    html
+}
+
+fn class_of(album: &Album, photo: usize) -> Option<&str> {
+    let label = *album.labels.get(photo)?;
+    album.classes.get(label as usize).map(String::as_str)
+}
+
+fn caption(album: &Album, photo: usize) -> String {
+    let id = escape(&album.ids[photo]);
+    match class_of(album, photo) {
+        Some(class) => format!("<b>{}</b><span>{id}</span>", escape(class)),
+        None => format!("<span>{id}</span>"),
+    }
+}
+
+fn picture(album: &Album, photo: usize, same: Option<bool>) -> String {
+    let id = escape(&album.ids[photo]);
+    let class = class_of(album, photo).map_or(String::new(), |c| format!(", {}", escape(c)));
+    let same = match same {
+        Some(true) => " (same class)",
+        Some(false) => " (another class)",
+        None => "",
+    };
+    if album.thumbnails[photo].is_empty() {
+        return format!(
+            r#"<span class="blank" role="img" aria-label="{id}{class}{same}">?</span>"#
+        );
+    }
+    format!(
+        r#"<img src="{}" alt="{id}{class}{same}" title="{id}{class}">"#,
+        data_uri(&album.thumbnails[photo])
+    )
+}

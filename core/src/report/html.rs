@@ -1,0 +1,425 @@
+//! `report.html`: one file that opens anywhere, without a network.
+
+use super::album::Album;
+use super::chart::{Chart, thousands};
+use super::records::{self, MeasureRecord, StepRecord};
+use super::summary::{Run, Verdict};
+use super::{atomic, gallery};
+use crate::error::{Error, Result};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The file's name in a run folder.
+pub const FILE_NAME: &str = "report.html";
+
+const PAGE: &str = include_str!("template/page.html");
+const STYLE: &str = include_str!("template/style.css");
+const PROGRAM: &str = include_str!("template/page.js");
+
+/// Renders the run folder `run` into `report.html` inside it, from whatever it holds: its
+/// `metrics.jsonl`, `config.toml` and `album.safetensors` may each be missing. Says where the page
+/// is.
+///
+/// # Errors
+/// [`Error::Io`] where `run` is no folder or cannot be read or written; [`Error::File`] where its
+/// album is damaged.
+pub fn render(run: &Path) -> Result<PathBuf> {
+    if !run.is_dir() {
+        return Err(Error::file(run, "no such run folder"));
+    }
+    let records = Run::new(records::read(&run.join(records::FILE_NAME))?);
+    let album = Album::read(run)?;
+    let config_path = run.join("config.toml");
+    let config = match std::fs::read_to_string(&config_path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        other => Some(other.map_err(Error::io(&config_path))?),
+    };
+    let name = run.canonicalize().unwrap_or_else(|_| run.to_path_buf());
+    let name = name.file_name().map(|n| n.to_string_lossy().into_owned());
+    let html = page(
+        name.as_deref().unwrap_or("run"),
+        &records,
+        album.as_ref(),
+        config.as_deref(),
+    );
+    let path = run.join(FILE_NAME);
+    atomic::write(&path, html.as_bytes())?;
+    Ok(path)
+}
+
+/// The whole page.
+fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> String {
+    let settings = config.map(|text| text.parse::<toml::Table>());
+    let arch = match &settings {
+        Some(Ok(table)) => table.get("arch").and_then(|v| v.as_str()),
+        _ => None,
+    };
+    let (verdict, sentence) = run.verdict();
+    let (badge, class) = match verdict {
+        Verdict::Better => ("Better", "better"),
+        Verdict::Same => ("About the same", "same"),
+        Verdict::Worse => ("Worse", "worse"),
+        Verdict::Unknown => ("", "unknown"),
+    };
+    let badge = match badge {
+        "" => String::new(),
+        text => format!(r#"<p class="badge {class}">{text}</p>"#),
+    };
+    let warning = run.collapse().map_or(String::new(), |text| {
+        format!(r#"<p class="warning" role="note">{}</p>"#, escape(text))
+    });
+    let map = album.and_then(gallery::map_data);
+    let data = map.as_ref().and_then(|m| serde_json::to_string(m).ok());
+    let mut parts = [
+        section("change", "Before and after", &table(run)),
+        section("curves", "Over the run", &curves(run)),
+        map_section(album, data.is_some()),
+        neighbour_section(album),
+        section("settings", "Settings", &settings_table(config, &settings)),
+    ]
+    .concat();
+    if parts.is_empty() {
+        parts = r#"<section><p class="note">This run has left nothing to show yet.</p></section>"#
+            .into();
+    }
+    // Inside a script element only `<` can end it early.
+    let data = data
+        .unwrap_or_else(|| "null".into())
+        .replace('<', "\\u003c");
+    let title = heading(run, arch);
+    fill(&[
+        ("title", &escape(&format!("{title} \u{b7} {name}"))),
+        ("style", STYLE),
+        ("run", &escape(name)),
+        ("heading", &escape(&title)),
+        ("badge", &badge),
+        ("sentence", &escape(&sentence)),
+        ("warning", &warning),
+        ("facts", &facts(run)),
+        ("parts", &parts),
+        ("data", &data),
+        ("program", PROGRAM),
+    ])
+}
+
+/// Puts values into the page's `{{name}}` places in one pass, so that no value is searched for
+/// places itself.
+fn fill(values: &[(&str, &str)]) -> String {
+    let mut out =
+        String::with_capacity(PAGE.len() + values.iter().map(|v| v.1.len()).sum::<usize>());
+    let mut rest = PAGE;
+    while let Some((text, tail)) = rest.split_once("{{") {
+        out += text;
+        let (key, tail) = tail.split_once("}}").unwrap_or((tail, ""));
+        out += values.iter().find(|v| v.0 == key).map_or("", |v| v.1);
+        rest = tail;
+    }
+    out + rest
+}
+
+fn section(id: &str, heading: &str, body: &str) -> String {
+    if body.is_empty() {
+        return String::new();
+    }
+    format!(r#"<section id="{id}"><h2>{heading}</h2>{body}</section>"#)
+}
+
+fn heading(run: &Run, arch: Option<&str>) -> String {
+    let arch = match arch {
+        Some("mobilenet_v3_small") => "MobileNetV3-Small".to_string(),
+        Some("mobilenet_v3_large") => "MobileNetV3-Large".to_string(),
+        Some(other) => other.to_string(),
+        None => "A model".to_string(),
+    };
+    match (run.info.method.as_str(), run.info.photos) {
+        ("adapt", Some(n)) => format!("{arch}, adapted to {} photos", thousands(n as f64)),
+        ("adapt", None) => format!("{arch}, adapted"),
+        ("distill", _) => format!("{arch}, distilled"),
+        ("pretrain", _) => format!("{arch}, pretrained"),
+        _ if run.steps.is_empty() && run.measures.is_empty() => "An empty run".into(),
+        _ => format!("{arch}, trained"),
+    }
+}
+
+fn facts(run: &Run) -> String {
+    let info = &run.info;
+    let speeds: Vec<f64> = run
+        .steps
+        .iter()
+        .filter_map(|s| s.images_per_second)
+        .collect();
+    let speed = (!speeds.is_empty()).then(|| speeds.iter().sum::<f64>() / speeds.len() as f64);
+    let peak = run
+        .steps
+        .iter()
+        .filter_map(|s| s.peak_memory_mb)
+        .reduce(f64::max);
+    let peak = info.peak_memory_mb.or(peak);
+    let items = [
+        ("Photos", info.photos.map(|n| thousands(n as f64))),
+        ("Skipped", info.skipped.map(|n| thousands(n as f64))),
+        ("Steps", run.steps.last().map(|s| thousands(s.step as f64))),
+        ("Time", info.seconds.map(duration)),
+        ("Speed", speed.map(|s| format!("{s:.1} photos/s"))),
+        (
+            "Peak memory",
+            peak.map(|mb| format!("{} MiB", thousands(mb))),
+        ),
+    ];
+    let mut html = String::new();
+    for (name, value) in items {
+        if let Some(value) = value {
+            let _ = write!(html, "<div><dt>{name}</dt><dd>{value}</dd></div>");
+        }
+    }
+    if html.is_empty() {
+        return html;
+    }
+    format!(r#"<dl class="facts">{html}</dl>"#)
+}
+
+fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match (s / 3600, s / 60 % 60, s % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s} s"),
+        (h, m, _) => format!("{h} h {m} min"),
+    }
+}
+
+fn table(run: &Run) -> String {
+    let rows = run.rows();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut html = String::from(
+        r#"<table class="change" role="table"><thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">Measure</th><th role="columnheader" scope="col" class="n">Before</th><th role="columnheader" scope="col" class="n">After</th><th role="columnheader" scope="col" class="n">Change</th><th role="columnheader" scope="col" class="why">What it says</th></tr></thead><tbody role="rowgroup">"#,
+    );
+    for row in rows {
+        let (change, class, spoken) = match row.change() {
+            None => ("\u{2013}".to_string(), "", ""),
+            Some((text, verdict)) => {
+                let (class, spoken) = match verdict {
+                    Verdict::Better => ("better", "better"),
+                    Verdict::Worse => ("worse", "worse"),
+                    _ => ("same", ""),
+                };
+                let arrow = match text.chars().next() {
+                    Some('+') => "\u{2191}",
+                    Some('\u{2212}') => "\u{2193}",
+                    _ => "",
+                };
+                let text = format!(
+                    r#"<span aria-hidden="true">{arrow}</span> {}"#,
+                    text.trim_start_matches('+')
+                );
+                (text, class, spoken)
+            }
+        };
+        let _ = write!(
+            html,
+            r#"<tr role="row"><th role="rowheader" scope="row">{}</th><td role="cell" class="n" data-name="Before">{}</td><td role="cell" class="n after" data-name="After">{}</td><td role="cell" class="n {class}" data-name="Change">{change}{}</td><td role="cell" class="why">{}</td></tr>"#,
+            row.name,
+            row.show(row.before),
+            row.show(row.after),
+            if spoken.is_empty() {
+                String::new()
+            } else {
+                format!(r#" <small>{spoken}</small>"#)
+            },
+            row.meaning,
+        );
+    }
+    html + "</tbody></table>"
+}
+
+fn curves(run: &Run) -> String {
+    let steps = |value: fn(&StepRecord) -> f64| {
+        run.steps
+            .iter()
+            .map(|s| (s.step as f64, value(s)))
+            .collect::<Vec<_>>()
+    };
+    let measures = |value: fn(&MeasureRecord) -> Option<f64>| {
+        let known = run.measures.iter();
+        known
+            .filter_map(|m| value(m).map(|v| (m.step as f64, v)))
+            .collect::<Vec<_>>()
+    };
+    let loss_note = match run.info.method.as_str() {
+        "distill" => "Lower is closer to the teacher.",
+        _ => "May rise at first, while the queue still holds random keys.",
+    };
+    let chart = |title, note, points, unit| Chart {
+        title,
+        note,
+        unit,
+        dots: true,
+        points,
+        from_zero: false,
+    };
+    let charts = [
+        Chart {
+            dots: false,
+            ..chart("Loss", loss_note, steps(|s| s.loss), "")
+        },
+        Chart {
+            dots: false,
+            from_zero: true,
+            ..chart("Learning rate", "Size of a step.", steps(|s| s.lr), "")
+        },
+        chart(
+            "Best-NN",
+            "Higher is better.",
+            measures(|m| m.best_nn),
+            " %",
+        ),
+        chart(
+            "Instance discrimination",
+            "Higher is better.",
+            measures(|m| m.instance_discrimination),
+            " %",
+        ),
+        chart(
+            "Alignment",
+            "Lower is steadier.",
+            measures(|m| m.alignment),
+            "",
+        ),
+        chart(
+            "Uniformity",
+            "More negative is more even.",
+            measures(|m| m.uniformity),
+            "",
+        ),
+    ];
+    let html: String = charts.iter().map(Chart::html).collect();
+    if html.is_empty() {
+        return html;
+    }
+    format!(r#"<div class="charts">{html}</div>"#)
+}
+
+fn map_section(album: Option<&Album>, drawn: bool) -> String {
+    let Some(album) = album.filter(|_| drawn) else {
+        return String::new();
+    };
+    let colours = if album.labels.is_empty() {
+        ""
+    } else {
+        " Colours are classes; the training never saw them."
+    };
+    let body = format!(
+        r#"<p class="note">{} photos, laid out so that photos with similar features lie close together (t-SNE). Distances between far groups mean little.{colours}</p><div id="map"><noscript>The map needs JavaScript.</noscript></div>"#,
+        thousands(album.ids.len() as f64)
+    );
+    section("photos", "The photos as the model sees them", &body)
+}
+
+fn neighbour_section(album: Option<&Album>) -> String {
+    let rows = album.map(gallery::neighbours).unwrap_or_default();
+    if rows.is_empty() {
+        return rows;
+    }
+    let frames = match album {
+        Some(a) if !a.labels.is_empty() => {
+            r#" <span class="key same"></span> of the same class, <span class="key other"></span> of another."#
+        }
+        _ => "",
+    };
+    let note = format!(
+        r#"<p class="note">Photos taken evenly from the album, and the ones the model finds most like them, nearest first.{frames}</p>"#
+    );
+    section("neighbours", "Nearest neighbours", &(note + &rows))
+}
+
+fn settings_table(
+    config: Option<&str>,
+    parsed: &Option<std::result::Result<toml::Table, toml::de::Error>>,
+) -> String {
+    match (config, parsed) {
+        (Some(text), Some(Ok(table))) if !text.trim().is_empty() => {
+            let mut html = String::from(r#"<dl class="settings">"#);
+            for (key, value) in table {
+                let value = match value {
+                    toml::Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                let _ = write!(
+                    html,
+                    "<div><dt>{}</dt><dd>{}</dd></div>",
+                    escape(key),
+                    escape(&value)
+                );
+            }
+            html + "</dl>"
+        }
+        (Some(text), _) if !text.trim().is_empty() => format!("<pre>{}</pre>", escape(text)),
+        _ => String::new(),
+    }
+}
+
+/// `text` as HTML text or attribute value.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\'' => out += "&#39;",
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// A JPEG as a `data:` address; an empty text for an empty picture.
+pub(crate) fn data_uri(jpeg: &[u8]) -> String {
+    if jpeg.is_empty() {
+        return String::new();
+    }
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(jpeg.len() * 4 / 3 + 32);
+    out += "data:image/jpeg;base64,";
+    for chunk in jpeg.chunks(3) {
+        let byte = |i: usize| chunk.get(i).copied().unwrap_or(0) as u32;
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for i in 0..4 {
+            let sextet = (bits >> (18 - 6 * i)) & 63;
+            out.push(if i > chunk.len() {
+                '='
+            } else {
+                ALPHABET[sextet as usize] as char
+            });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_has_its_published_values() {
+        let encode = |text: &str| data_uri(text.as_bytes()).split_off(23);
+        // RFC 4648, 10.
+        assert_eq!(encode("f"), "Zg==");
+        assert_eq!(encode("fo"), "Zm8=");
+        assert_eq!(encode("foobar"), "Zm9vYmFy");
+    }
+
+    #[test]
+    fn filling_and_escaping_are_safe() {
+        assert_eq!(
+            escape(r#"<a b="c">'&"#),
+            "&lt;a b=&quot;c&quot;&gt;&#39;&amp;"
+        );
+        let html = fill(&[("title", "{{data}}"), ("data", "null")]);
+        assert!(html.contains("<title>{{data}}</title>"));
+        assert_eq!(duration(59.6), "1 min 0 s");
+        assert_eq!(duration(7384.0), "2 h 3 min");
+    }
+}
