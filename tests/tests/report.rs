@@ -120,7 +120,6 @@ fn build(run: &Path) -> Option<usize> {
         seconds: Some(421.7),
         peak_memory_mb: Some(612.4),
     }));
-    events.flush().unwrap();
     let config = "arch = \"mobilenet_v3_small\"\nimage_size = 128\nviews = \"standard\"\nbatch_size = 64\n\
                   bn_group = 32\nqueue_size = 512\ntemperature = 0.1\nkey_momentum = 0.99\nhead = \"wide\"\n\
                   symmetric = false\nlr = 0.006\nsgd_momentum = 0.9\nweight_decay = 0.0001\nwarmup_epochs = 0\n\
@@ -308,7 +307,6 @@ fn tensorboard_reads_the_events() {
             .scalars(120.0, i, &[("train/loss", i as f64)])
             .unwrap();
     }
-    events.flush().unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/tensorboard_reads.py");
     let out = std::process::Command::new(&python)
         .arg(script)

@@ -1,6 +1,6 @@
 //! Line charts as inline SVG, drawn small enough that their text stays readable on a phone.
 
-use super::html::escape;
+use super::markup::escape;
 use std::fmt::Write as _;
 
 /// One chart of one curve over steps.
@@ -73,7 +73,11 @@ impl Chart<'_> {
                 at + 4.0
             );
         }
-        for (v, text) in x.ticks() {
+        let mut ticks = x.ticks();
+        if let Some((_, text)) = ticks.last_mut() {
+            text.insert_str(0, "step ");
+        }
+        for (v, text) in ticks {
             let _ = write!(
                 svg,
                 r#"<text class="tick" x="{:.1}" y="{:.1}" text-anchor="middle">{text}</text>"#,
@@ -133,7 +137,7 @@ impl Chart<'_> {
             unit = self.unit
         );
         format!(
-            r#"<figure class="chart" data-points="{hover}"><figcaption><h3>{title}</h3><output>{value}{unit}</output><p>{note}</p></figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{alt}">{svg}<g class="cursor" hidden><line y1="{TOP}" y2="{:.1}"/><circle r="4"/></g></svg></figure>"#,
+            r#"<figure class="chart" data-points="{hover}"><figcaption><h3>{title}</h3><output aria-live="off">{value}{unit}</output><p>{note}</p></figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{alt}">{svg}<g class="cursor" hidden><line y1="{TOP}" y2="{:.1}"/><circle r="4"/></g></svg></figure>"#,
             HEIGHT - BOTTOM,
             hover = escape(&hover),
             title = escape(self.title),
@@ -219,13 +223,12 @@ impl Axis {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, at least `raw`.
+/// 1, 2 or 5 times a power of ten, about `raw`.
 fn round_step(raw: f64) -> f64 {
     let power = 10f64.powf(raw.max(1e-12).log10().floor());
-    let factor = [1.0, 2.0, 5.0]
-        .into_iter()
-        .find(|f| f * power >= raw * 0.999);
-    factor.unwrap_or(10.0) * power
+    let factors = [1.0, 2.0, 5.0, 10.0];
+    let factor = factors.into_iter().rev().find(|f| f * power <= raw * 1.3);
+    factor.unwrap_or(1.0) * power
 }
 
 fn tick(v: f64, step: f64) -> String {
@@ -290,8 +293,8 @@ mod tests {
     #[test]
     fn axes_have_round_ticks_within_their_ends() {
         let texts = |a: Axis| a.ticks().into_iter().map(|t| t.1).collect::<Vec<_>>();
-        assert_eq!(texts(Axis::new(0.03, 0.96, 4)), ["0", "0.5", "1.0"]);
-        assert_eq!(texts(Axis::new(5.0, 5.0, 4)), ["4.5", "5.0", "5.5"]);
+        assert_eq!(texts(Axis::new(0.03, 0.96, 4)), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(texts(Axis::new(5.0, 5.0, 4)), ["4.4", "4.6", "4.8", "5.0", "5.2", "5.4", "5.6"]);
         assert_eq!(
             texts(Axis::exact(1.0, 4000.0, 4)),
             ["1,000", "2,000", "3,000", "4,000"]

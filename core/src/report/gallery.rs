@@ -1,8 +1,8 @@
 //! The pictures of a report: the map's data, and nearest neighbours of a few photos.
 
 use super::album::Album;
-use super::html::{data_uri, escape};
 use super::map::{self, Point};
+use super::markup::{data_uri, escape};
 use crate::eval::{Features, Metric, nearest};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -56,26 +56,23 @@ fn usable(features: &Option<Features>) -> Option<&Features> {
         .filter(|f| f.rows > 1 && f.check_finite().is_ok())
 }
 
-/// Scales all layouts by one factor into the unit square, 4 digits being plenty for a screen.
+/// Scales every layout into the unit square, 4 digits being plenty for a screen. Each axis fills it
+/// on its own: the map is wider than high, and t-SNE's axes have no unit.
 fn fit(layouts: &mut [Vec<Point>]) {
-    let all = || layouts.iter().flatten();
-    let ends = |c: usize| {
-        all().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), p| {
-            (low.min(p[c]), high.max(p[c]))
-        })
-    };
-    let (x, y) = (ends(0), ends(1));
-    // Each axis fills the map on its own: it is wider than high, and axes mean nothing here.
-    let share = |v: f64, (low, high): (f64, f64)| {
-        let share = if high > low {
-            (v - low) / (high - low)
-        } else {
-            0.5
-        };
-        (share * 1e4).round() / 1e4
-    };
-    for p in layouts.iter_mut().flatten() {
-        *p = [share(p[0], x), share(p[1], y)];
+    for layout in layouts {
+        for axis in 0..2 {
+            let values = || layout.iter().map(|p| p[axis]);
+            let low = values().fold(f64::INFINITY, f64::min);
+            let high = values().fold(f64::NEG_INFINITY, f64::max);
+            for p in layout.iter_mut() {
+                let share = if high > low {
+                    (p[axis] - low) / (high - low)
+                } else {
+                    0.5
+                };
+                p[axis] = (share * 1e4).round() / 1e4;
+            }
+        }
     }
 }
 
@@ -139,7 +136,8 @@ fn class_of(album: &Album, photo: usize) -> Option<&str> {
 }
 
 fn caption(album: &Album, photo: usize) -> String {
-    let id = escape(&album.ids[photo]);
+    // A long path may break after a folder's name.
+    let id = escape(&album.ids[photo]).replace('/', "/<wbr>");
     match class_of(album, photo) {
         Some(class) => format!("<b>{}</b><span>{id}</span>", escape(class)),
         None => format!("<span>{id}</span>"),

@@ -2,6 +2,7 @@
 
 use super::album::Album;
 use super::chart::{Chart, thousands};
+use super::markup::escape;
 use super::records::{self, MeasureRecord, StepRecord};
 use super::summary::{Run, Verdict};
 use super::{atomic, gallery};
@@ -157,7 +158,10 @@ fn facts(run: &Run) -> String {
     let peak = info.peak_memory_mb.or(peak);
     let items = [
         ("Photos", info.photos.map(|n| thousands(n as f64))),
-        ("Skipped", info.skipped.map(|n| thousands(n as f64))),
+        (
+            "Unreadable, skipped",
+            info.skipped.map(|n| thousands(n as f64)),
+        ),
         ("Steps", run.steps.last().map(|s| thousands(s.step as f64))),
         ("Time", info.seconds.map(duration)),
         ("Speed", speed.map(|s| format!("{s:.1} photos/s"))),
@@ -211,7 +215,7 @@ fn table(run: &Run) -> String {
                 };
                 let text = format!(
                     r#"<span aria-hidden="true">{arrow}</span> {}"#,
-                    text.trim_start_matches('+')
+                    text.trim_start_matches(['+', '\u{2212}'])
                 );
                 (text, class, spoken)
             }
@@ -359,64 +363,12 @@ fn settings_table(
     }
 }
 
-/// `text` as HTML text or attribute value.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            other => out.push(other),
-        }
-    }
-    out
-}
-
-/// A JPEG as a `data:` address; an empty text for an empty picture.
-pub(crate) fn data_uri(jpeg: &[u8]) -> String {
-    if jpeg.is_empty() {
-        return String::new();
-    }
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(jpeg.len() * 4 / 3 + 32);
-    out += "data:image/jpeg;base64,";
-    for chunk in jpeg.chunks(3) {
-        let byte = |i: usize| chunk.get(i).copied().unwrap_or(0) as u32;
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for i in 0..4 {
-            let sextet = (bits >> (18 - 6 * i)) & 63;
-            out.push(if i > chunk.len() {
-                '='
-            } else {
-                ALPHABET[sextet as usize] as char
-            });
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn base64_has_its_published_values() {
-        let encode = |text: &str| data_uri(text.as_bytes()).split_off(23);
-        // RFC 4648, 10.
-        assert_eq!(encode("f"), "Zg==");
-        assert_eq!(encode("fo"), "Zm8=");
-        assert_eq!(encode("foobar"), "Zm9vYmFy");
-    }
-
-    #[test]
-    fn filling_and_escaping_are_safe() {
-        assert_eq!(
-            escape(r#"<a b="c">'&"#),
-            "&lt;a b=&quot;c&quot;&gt;&#39;&amp;"
-        );
+    fn filling_never_looks_into_values() {
         let html = fill(&[("title", "{{data}}"), ("data", "null")]);
         assert!(html.contains("<title>{{data}}</title>"));
         assert_eq!(duration(59.6), "1 min 0 s");

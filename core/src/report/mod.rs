@@ -13,6 +13,7 @@ pub mod chart;
 pub mod gallery;
 pub mod html;
 pub mod map;
+mod markup;
 pub mod records;
 pub mod summary;
 pub mod tensorboard;

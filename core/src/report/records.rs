@@ -158,20 +158,25 @@ fn number_or_nan<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f64,
     Ok(Option::<f64>::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
+/// The whole lines of `path`; none where it is missing.
+fn lines(path: &Path) -> Result<Vec<Vec<u8>>> {
+    let bytes = match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(Error::io(path))?,
+    };
+    // The last piece is empty or torn: a whole line ends in a newline.
+    let mut lines: Vec<Vec<u8>> = bytes.split(|&b| b == b'\n').map(<[u8]>::to_vec).collect();
+    lines.pop();
+    Ok(lines)
+}
+
 /// All records of `path` in order. A missing file has none; lines that are torn or of a kind that
 /// this version does not know are left out.
 ///
 /// # Errors
 /// [`Error::Io`] where the file is there and cannot be read.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
-    let bytes = match std::fs::read(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(Error::io(path))?,
-    };
-    // The last piece is empty or torn: a whole line ends in a newline.
-    let mut lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
-    lines.pop();
-    Ok(lines
+    Ok(lines(path)?
         .iter()
         .filter_map(|line| serde_json::from_slice(line).ok())
         .collect())
@@ -204,8 +209,18 @@ impl MetricsWriter {
     pub fn resume(run: &Path, step: u64) -> Result<MetricsWriter> {
         let path = run.join(FILE_NAME);
         let mut kept = Vec::new();
-        for record in read(&path)?.iter().filter(|r| r.step() <= step) {
-            kept.extend(line(record)?);
+        for line in lines(&path)? {
+            // As JSON, not as a record: kinds and fields of other versions stay.
+            let parsed = serde_json::from_slice::<serde_json::Value>(&line);
+            let at = parsed.map(|v| {
+                v.get("step")
+                    .and_then(serde_json::Value::as_u64)
+                    .unwrap_or(0)
+            });
+            if at.is_ok_and(|at| at <= step) {
+                kept.extend(line);
+                kept.push(b'\n');
+            }
         }
         super::atomic::write(&path, &kept)?;
         let file = OpenOptions::new()
@@ -276,6 +291,8 @@ mod tests {
         assert_eq!(read(&path).unwrap().len(), 6);
 
         let mut writer = MetricsWriter::resume(run.path(), 3).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("future"));
         writer.append(&step(4, f64::NAN)).unwrap();
         let records = read(&path).unwrap();
         assert_eq!(records[0], before);

@@ -111,7 +111,7 @@ impl Run {
         let figures: [(&str, &str, Option<bool>, bool, Figure); 6] = [
             (
                 "Best-NN",
-                "How often the photos most like a photo are of its class.",
+                "How often the photos most like a photo name its class.",
                 Some(true),
                 true,
                 |m| m.best_nn,
@@ -197,8 +197,8 @@ impl Run {
                 _ => format!("{a:.1} % before: no more difference than chance makes"),
             };
             let text = format!(
-                "{trained} Looking for photos alike now finds the right class for {b:.1} % of \
-                 them, {change}."
+                "{trained} The most similar photos now name the right class for {b:.1} % of the \
+                 photos, {change}."
             );
             return (verdict, text);
         }
@@ -323,8 +323,8 @@ mod tests {
         assert_eq!(verdict, Verdict::Worse);
         assert_eq!(
             text,
-            "Trained for 1 step (1 epoch) on 1,000 photos. Looking for photos alike now finds \
-             the right class for 40.0 % of them, down from 54.8 %."
+            "Trained for 1 step (1 epoch) on 1,000 photos. The most similar photos now name the \
+             right class for 40.0 % of the photos, down from 54.8 %."
         );
         let fallen = MeasureRecord {
             collapse: Some("one point".into()),

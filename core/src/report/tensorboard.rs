@@ -4,7 +4,7 @@
 use super::records::Record;
 use crate::error::{Error, Result};
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// CRC-32C (Castagnoli), reflected polynomial.
@@ -103,7 +103,7 @@ fn event(wall_time: f64, step: u64, what: What<'_>) -> Vec<u8> {
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
 }
 
 impl EventWriter {
@@ -125,12 +125,8 @@ impl EventWriter {
                 other => break (path.clone(), other.map_err(Error::io(&path))?),
             }
         };
-        let mut writer = EventWriter {
-            path,
-            file: BufWriter::new(file),
-        };
+        let mut writer = EventWriter { path, file };
         writer.put(wall_time, 0, What::Version)?;
-        writer.flush()?;
         Ok(writer)
     }
 
@@ -142,7 +138,6 @@ impl EventWriter {
     pub fn resume(run: &Path, wall_time: f64, step: u64) -> Result<EventWriter> {
         let mut writer = EventWriter::create(run, wall_time)?;
         writer.put(wall_time, step + 1, What::Restart)?;
-        writer.flush()?;
         Ok(writer)
     }
 
@@ -189,19 +184,12 @@ impl EventWriter {
         self.scalars(wall_time, record.step(), &values)
     }
 
-    /// Hands what is buffered to the operating system.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it is refused.
-    pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::io(&self.path))
-    }
-
     /// The file being written.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// One event in one write: a reader sees it at once, and a crash tears the last one only.
     fn put(&mut self, wall_time: f64, step: u64, what: What<'_>) -> Result<()> {
         let bytes = frame(&event(wall_time, step, what));
         self.file.write_all(&bytes).map_err(Error::io(&self.path))
