@@ -182,7 +182,8 @@ impl Candidates {
             let limit = kth.1 + self.slack;
             if limit.is_finite() {
                 self.limit = self.limit.min(limit);
-                self.rows.retain(|&(_, score)| !(score > limit));
+                self.rows
+                    .retain(|&(_, score)| score <= limit || score.is_nan());
             }
         }
     }

@@ -293,8 +293,14 @@ mod tests {
     #[test]
     fn axes_have_round_ticks_within_their_ends() {
         let texts = |a: Axis| a.ticks().into_iter().map(|t| t.1).collect::<Vec<_>>();
-        assert_eq!(texts(Axis::new(0.03, 0.96, 4)), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
-        assert_eq!(texts(Axis::new(5.0, 5.0, 4)), ["4.4", "4.6", "4.8", "5.0", "5.2", "5.4", "5.6"]);
+        assert_eq!(
+            texts(Axis::new(0.03, 0.96, 4)),
+            ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+        );
+        assert_eq!(
+            texts(Axis::new(5.0, 5.0, 4)),
+            ["4.4", "4.6", "4.8", "5.0", "5.2", "5.4", "5.6"]
+        );
         assert_eq!(
             texts(Axis::exact(1.0, 4000.0, 4)),
             ["1,000", "2,000", "3,000", "4,000"]

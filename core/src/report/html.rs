@@ -67,7 +67,10 @@ fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> S
         text => format!(r#"<p class="badge {class}">{text}</p>"#),
     };
     let warning = run.collapse().map_or(String::new(), |text| {
-        format!(r#"<p class="warning" role="note">{}</p>"#, escape(text))
+        format!(
+            r#"<p class="warning" role="note">Warning: {}</p>"#,
+            escape(text)
+        )
     });
     let map = album.and_then(gallery::map_data);
     let data = map.as_ref().and_then(|m| serde_json::to_string(m).ok());
@@ -88,6 +91,11 @@ fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> S
         .unwrap_or_else(|| "null".into())
         .replace('<', "\\u003c");
     let title = heading(run, arch);
+    // Who passes the page on should know what is in it.
+    let holds = match album {
+        Some(a) if !a.ids.is_empty() => "It holds small copies of some photos. ",
+        _ => "",
+    };
     fill(&[
         ("title", &escape(&format!("{title} \u{b7} {name}"))),
         ("style", STYLE),
@@ -98,6 +106,7 @@ fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> S
         ("warning", &warning),
         ("facts", &facts(run)),
         ("parts", &parts),
+        ("holds", holds),
         ("data", &data),
         ("program", PROGRAM),
     ])
@@ -127,19 +136,24 @@ fn section(id: &str, heading: &str, body: &str) -> String {
 
 fn heading(run: &Run, arch: Option<&str>) -> String {
     let arch = match arch {
-        Some("mobilenet_v3_small") => "MobileNetV3-Small".to_string(),
-        Some("mobilenet_v3_large") => "MobileNetV3-Large".to_string(),
-        Some(other) => other.to_string(),
-        None => "A model".to_string(),
+        Some("mobilenet_v3_small") => "MobileNetV3-Small, ".to_string(),
+        Some("mobilenet_v3_large") => "MobileNetV3-Large, ".to_string(),
+        Some(other) => format!("{other}, "),
+        None => String::new(),
     };
-    match (run.info.method.as_str(), run.info.photos) {
-        ("adapt", Some(n)) => format!("{arch}, adapted to {} photos", thousands(n as f64)),
-        ("adapt", None) => format!("{arch}, adapted"),
-        ("distill", _) => format!("{arch}, distilled"),
-        ("pretrain", _) => format!("{arch}, pretrained"),
-        _ if run.steps.is_empty() && run.measures.is_empty() => "An empty run".into(),
-        _ => format!("{arch}, trained"),
+    let done = match (run.info.method.as_str(), run.info.photos) {
+        ("adapt", Some(n)) => format!("adapted to {} photos", thousands(n as f64)),
+        ("adapt", None) => "adapted".into(),
+        ("distill", _) => "distilled".into(),
+        ("pretrain", _) => "pretrained".into(),
+        _ if run.steps.is_empty() && run.measures.is_empty() => "not trained yet".into(),
+        _ => "trained".into(),
+    };
+    if arch.is_empty() {
+        let (first, rest) = done.split_at(1);
+        return first.to_uppercase() + rest;
     }
+    arch + &done
 }
 
 fn facts(run: &Run) -> String {
@@ -327,7 +341,7 @@ fn neighbour_section(album: Option<&Album>) -> String {
     }
     let frames = match album {
         Some(a) if !a.labels.is_empty() => {
-            r#" <span class="key same"></span> of the same class, <span class="key other"></span> of another."#
+            r#" <span class="nowrap"><span class="key same"></span> of the same class,</span> <span class="nowrap"><span class="key other"></span> of another.</span>"#
         }
         _ => "",
     };
