@@ -8,22 +8,22 @@
                 then the head `simple`: projection_head.0 Linear(1024, 1024), ReLU,
                 projection_head.2 Linear(1024, 128); then L2 normalisation. Weights by formula,
                 entries = features.*, classifier.0.*, projection_head.*
-    images      step s = 1..20: stream 100000 + 2 s, scale 2, NHWC, (8, 32, 32, 3)
-    teacher     no network: its embeddings at step s are the unit rows `teacher[s-1]` (8, 128),
+    images      step s = 1..20: stream 100000 + 2 s, scale 2, NHWC, (16, 32, 32, 3)
+    teacher     no network: its embeddings at step s are the unit rows `teacher[s-1]` (16, 128),
                 stored (four loose clusters, so that the soft targets are soft)
-    queue       20 rows of teacher embeddings; the first content is `queue_initial`, stored; write
-                position 0; enqueuing writes row by row at the position, modulo 20
-    groups      rows 0-3 and 4-7: own batch statistics, running statistics group after group
+    queue       40 rows of teacher embeddings; the first content is `queue_initial`, stored; write
+                position 0; enqueuing writes row by row at the position, modulo 40
+    groups      rows 0-7 and 8-15: own batch statistics, running statistics group after group
     loss        t = the teacher's row, s = the student's, Q = the queue before this step:
                 p = softmax([t.t, t.Q] / 0.01), q = log_softmax([s.t, s.Q] / 0.2),
-                -sum p q, averaged over the batch of 8. No photo is masked (SEED has no such rule)
-    then        t is enqueued (8 rows in order); SGD as in moco.py: g = grad + 0.01 p;
-                v = 0.9 v + g; p -= 0.001 v, on every parameter
+                -sum p q, averaged over the batch of 16. No photo is masked (SEED has no such rule)
+    then        t is enqueued (16 rows in order); SGD as in moco.py: g = grad + 0.01 p;
+                v = 0.9 v + g; p -= 0.00003 v, on every parameter
 
 Tensors, T entries
-    teacher (20, 8, 128), queue_initial (20, 128)
-    loss (20,), queue_position (20,) i64 after each step, queue.step20 (20, 128)
-    student_embedding.step<NN>  (8, 128)    of steps 01 and 20, before the update
+    teacher (20, 16, 128), queue_initial (40, 128)
+    loss (20,), queue_position (20,) i64 after each step, queue.step20 (40, 128)
+    student_embedding.step<NN>  (16, 128)   of steps 01 and 20, before the update
     student.norm, .dot, .change_norm, .change_dot   (20, T)   as in moco.py
     student.sample.step<NN>     (T, 8)      NN = 01, 05, 10, 20, as in moco.py
 Metadata
@@ -39,8 +39,8 @@ from common import F32Runs, MobileNetV3, Trajectory, entry_values, f32, fill, im
 from safetensors.torch import save_file
 
 HERE = Path(__file__).resolve().parent
-STEPS, BATCH, GROUP, DIM, QUEUE = 20, 8, 4, 128, 20
-STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, LR, WEIGHT_DECAY = 0.2, 0.01, 1e-3, 0.01
+STEPS, BATCH, GROUP, DIM, QUEUE = 20, 16, 8, 128, 40
+STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, LR, WEIGHT_DECAY = 0.2, 0.01, 3e-5, 0.01
 
 
 def clustered(stream, rows):
@@ -83,7 +83,7 @@ def train(dtype, memory_format=torch.contiguous_format):
 
 
 def main():
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     initial = MobileNetV3("small", head=(1024, 1024, DIM))
     names = fill(initial)
     start = entry_values(initial)
