@@ -35,6 +35,7 @@ A summary of a tensor v that is entry `t` of its list:
             (the whole tensor, in order, where n <= `whole`)
 """
 
+import functools
 import math
 
 import numpy as np
@@ -45,6 +46,7 @@ EPS = 1e-3
 BN_MOMENTUM = 0.1
 
 
+@functools.lru_cache(maxsize=600)
 def u(t: int, count: int) -> np.ndarray:
     """The first `count` elements of stream `t`, f64 in [-0.5, 0.5)."""
     mask = np.uint64(0xFFFFFFFF)
@@ -55,7 +57,9 @@ def u(t: int, count: int) -> np.ndarray:
     x ^= x >> np.uint64(15)
     x = (x * np.uint64(0x846CA68B)) & mask
     x ^= x >> np.uint64(16)
-    return x.astype(np.float64) / 2.0**32 - 0.5
+    values = x.astype(np.float64) / 2.0**32 - 0.5
+    values.flags.writeable = False  # cached: every caller sees the same array
+    return values
 
 
 def f32(values: np.ndarray) -> torch.Tensor:
@@ -195,6 +199,71 @@ def dot(v: torch.Tensor, t: int) -> float:
 def deviation(got: torch.Tensor, want: torch.Tensor, floor: float = 0.0) -> float:
     """|got - want| / max(|want|, floor) in the Euclidean norm."""
     return norm(got.double() - want.double()) / max(norm(want), floor, 1e-30)
+
+
+def movement(names, start, want, got) -> dict[str, float]:
+    """How far f32 entries `got` are from f64 ones, relative to how far those have moved.
+
+    Per kind (parameters, running statistics): all together, and the worst single tensor.
+    """
+    out = {}
+    for kind in ("parameters", "buffers"):
+        rows = [
+            (norm(g - w), norm(w - s))
+            for name, s, w, g in zip(names, start, want, got)
+            if name.endswith(("running_mean", "running_var")) == (kind == "buffers")
+        ]
+        moved = norm(torch.tensor([m for _, m in rows]))
+        out[kind] = norm(torch.tensor([d for d, _ in rows])) / moved if moved > 0 else 0.0
+        out[kind + "_worst"] = max(d / max(m, moved / 1000) for d, m in rows) if moved > 0 else 0.0
+    return out
+
+
+class Trajectory:
+    """Per-step summaries of one encoder's entries (see moco.py for the tensors' meaning)."""
+
+    def __init__(self, start, sampled_steps):
+        self.start, self.sampled_steps = start, sampled_steps
+        self.rows = {"norm": [], "dot": [], "change_norm": [], "change_dot": []}
+        self.samples = {}
+
+    def add(self, step, entries):
+        change = [v - s for v, s in zip(entries, self.start)]
+        self.rows["norm"].append([norm(v) for v in entries])
+        self.rows["dot"].append([dot(v, t) for t, v in enumerate(entries)])
+        self.rows["change_norm"].append([norm(v) for v in change])
+        self.rows["change_dot"].append([dot(v, t) for t, v in enumerate(change)])
+        if step in self.sampled_steps:
+            self.samples[step] = torch.stack([sample(v, 8, 0) for v in entries])
+
+    def write(self, prefix, tensors):
+        for kind, values in self.rows.items():
+            tensors[f"{prefix}.{kind}"] = torch.tensor(values)
+        for step, values in self.samples.items():
+            tensors[f"{prefix}.sample.step{step:02}"] = values
+
+
+class F32Runs:
+    """PyTorch's own f32 runs of a program, beside the f64 one: what rounding alone does.
+
+    Three of them, so that one that happens to stay on the right side of every ReLU does not pass
+    for the rule: oneDNN, plain kernels, and oneDNN channels last.
+    """
+
+    VARIANTS = {"onednn": (True, torch.contiguous_format), "plain": (False, torch.contiguous_format),
+                "channels_last": (True, torch.channels_last)}
+
+    def __init__(self, make_run):
+        """`make_run(memory_format)` returns a generator that yields one tuple a step."""
+        self.runs = {name: make_run(layout) for name, (_, layout) in self.VARIANTS.items()}
+
+    def step(self):
+        """The next step of each run."""
+        out = []
+        for name, run in self.runs.items():
+            with torch.backends.mkldnn.flags(enabled=self.VARIANTS[name][0]):
+                out.append(next(run))
+        return out
 
 
 def rounded(value):
