@@ -1,7 +1,7 @@
 //! Colour arithmetic of the views, on three 8-bit planes in place, exactly as Pillow and
 //! torchvision compute it on 8-bit pictures (float blends truncated, hue in 8-bit HSV).
 
-use super::simd::vectorised;
+use super::simd::{to_byte, truncate, vectorised};
 
 /// Weights of R, G and B in luma (ITU-R 601), 16 fraction bits.
 const LUMA: [u32; 3] = [19595, 38470, 7471];
@@ -14,8 +14,7 @@ fn luma(r: u8, g: u8, b: u8) -> u32 {
 /// `from + factor * (to - from)`, clipped and truncated to 8 bits.
 #[inline(always)]
 fn blend(from: f32, to: u8, factor: f32) -> u8 {
-    let value = from + factor * (f32::from(to) - from);
-    value.clamp(0.0, 255.0) as i32 as u8
+    to_byte(from + factor * (f32::from(to) - from))
 }
 
 fn split(planes: &mut [u8]) -> (&mut [u8], &mut [u8], &mut [u8]) {
@@ -111,15 +110,17 @@ fn whole_255(x: f32) -> f32 {
     let big = x * 256.0;
     let product = big - x;
     let error = (big - product) - x;
-    let whole = product as i32 as f32;
+    let whole = truncate(product) as f32;
     if whole == product && error < 0.0 { whole - 1.0 } else { whole }
 }
 
 /// One channel of HSV to RGB; `k` is the channel's distance from the hue in sixths, below 6.
 #[inline(always)]
 fn channel(k: f32, value: f32, saturation: f32) -> u8 {
-    let weight = k.min(4.0 - k).clamp(0.0, 1.0);
-    (value * (1.0 - saturation * weight) + 0.5) as i32 as u8
+    let weight = if k < 4.0 - k { k } else { 4.0 - k };
+    let weight = if weight > 0.0 { weight } else { 0.0 };
+    let weight = if weight < 1.0 { weight } else { 1.0 };
+    truncate(value * (1.0 - saturation * weight) + 0.5) as u8
 }
 
 #[inline(always)]
@@ -131,9 +132,10 @@ vectorised! {
     fn turn_hue(red: &mut [u8], green: &mut [u8], blue: &mut [u8], step: u8) {
         let step = f32::from(step);
         for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
+            let (max, min) = (*red.max(green).max(blue), *red.min(green).min(blue));
             let (r, g, b) = (f32::from(*red), f32::from(*green), f32::from(*blue));
-            let max = r.max(g).max(b);
-            let span = max - r.min(g).min(b);
+            let max = f32::from(max);
+            let span = max - f32::from(min);
             let safe = if span == 0.0 { 1.0 } else { span };
             // Which colour is largest decides the sixth the hue counts from.
             let (base, plus, minus) = if r == max {
@@ -151,7 +153,7 @@ vectorised! {
             let turn = (if turn < 0.0 { turn + 1.0 } else { turn }) as f32;
             let hue = whole_255(turn) + step;
             let hue = if hue >= 256.0 { hue - 256.0 } else { hue };
-            let saturation = whole_255(span / max.max(1.0)) * (1.0 / 255.0);
+            let saturation = whole_255(span / if max == 0.0 { 1.0 } else { max }) * (1.0 / 255.0);
             // 255 of 255 is hue 0 again: six sixths.
             let h = wrap(hue * (6.0 / 255.0));
             *red = channel(wrap(h + 5.0), max, saturation);

@@ -3,7 +3,7 @@
 //! torchvision's kernel is a true Gaussian cut off at its width (23 for 224 pixels). Taps beyond
 //! four standard deviations weigh less than a hundredth of a level together and are left out.
 
-use super::simd::vectorised;
+use super::simd::{to_byte, vectorised};
 
 /// Buffers of one blur, reused from call to call.
 #[derive(Debug, Default)]
@@ -127,7 +127,7 @@ vectorised! {
                 add_pair(&mut sums, part(above), part(below), weight);
             }
             for (slot, sum) in chunk.iter_mut().zip(sums) {
-                *slot = sum.round_ties_even().clamp(0.0, 255.0) as i32 as u8;
+                *slot = to_byte(sum.round_ties_even());
             }
             x += n;
         }
