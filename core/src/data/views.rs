@@ -146,8 +146,8 @@ pub enum Colour {
 pub struct ViewParams {
     /// The part of the photo that fills the view.
     pub crop: Rect,
-    /// Colour changes in their order; none when jitter was not drawn.
-    pub jitter: Option<[Colour; 4]>,
+    /// Colour changes in their order; empty when jitter was not drawn.
+    pub jitter: Vec<Colour>,
     /// Whether colour is dropped.
     pub grey: bool,
     /// Standard deviation of the blur.
@@ -181,7 +181,8 @@ impl Recipe {
     /// Draws a view of a `width` x `height` photo. The same generator state gives the same view.
     pub fn sample(&self, width: usize, height: usize, rng: &mut Rng) -> ViewParams {
         let crop = self.sample_crop(width, height, rng);
-        let jitter = rng.chance(self.jitter_p).then(|| {
+        let mut jitter = Vec::new();
+        if rng.chance(self.jitter_p) {
             let [b, c, s, h] = self.jitter;
             let mut around_one = |spread: f32| rng.range((1.0 - spread).max(0.0), 1.0 + spread);
             let steps = [
@@ -190,9 +191,8 @@ impl Recipe {
                 Colour::Saturation(around_one(s)),
                 Colour::Hue(rng.range(-h, h)),
             ];
-            let order = rng.permutation(4);
-            std::array::from_fn(|i| steps[order[i]])
-        });
+            jitter.extend(rng.permutation(4).into_iter().map(|i| steps[i]));
+        }
         ViewParams {
             crop,
             jitter,
@@ -268,7 +268,7 @@ impl ViewParams {
         scratch.planes.resize(size * size * 3, 0);
         let planes = scratch.planes.as_mut_slice();
         resize::crop_resize(photo, crop, size, size, &mut scratch.resize, planes);
-        for step in self.jitter.iter().flatten() {
+        for step in &self.jitter {
             step.apply(planes);
         }
         if self.grey {
