@@ -8,8 +8,8 @@ pub mod augment;
 pub mod bench;
 pub mod blur;
 mod cache;
-//CS
-//DEMO
+pub mod contact_sheet;
+pub mod demo;
 pub mod image;
 mod jpeg;
 pub mod loader;
