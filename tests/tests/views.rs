@@ -92,7 +92,10 @@ fn every_operation_is_torchvisions() {
         let mean = off.map(f64::from).sum::<f64>() / out.len() as f64;
         let (allowed, allowed_mean) = tolerance(name);
         println!("{name}: worst {worst}, mean {mean:.5}");
-        assert!(worst <= allowed && mean <= allowed_mean, "{name}: {worst}, {mean}");
+        assert!(
+            worst <= allowed && mean <= allowed_mean,
+            "{name}: {worst}, {mean}"
+        );
     }
 }
 
@@ -104,7 +107,11 @@ fn evaluation_view_is_torchvisions() {
         let mut out = vec![0.0; size * size * 3];
         evaluation_view(&photo, size, &Normalise::default(), &mut out);
         let (_, bytes) = golden.bytes(&format!("evaluation/{size}"));
-        let expected = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+        let expected = bytes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b));
         for (ours, theirs) in out.iter().zip(expected) {
             assert!((ours - theirs).abs() < 1e-5, "{size}: {ours} {theirs}");
         }
@@ -115,7 +122,10 @@ fn evaluation_view_is_torchvisions() {
 fn apply_is_render_normalised() {
     let photo = Golden::read().photo();
     let recipe = Recipe::by_name("aug+ blur").unwrap();
-    let normalise = Normalise { mean: [0.5, 0.4, 0.3], std: [0.1, 0.2, 0.3] };
+    let normalise = Normalise {
+        mean: [0.5, 0.4, 0.3],
+        std: [0.1, 0.2, 0.3],
+    };
     let mut scratch = Scratch::default();
     for index in 0..20 {
         let mut rng = Rng::new(3, Purpose::Augment, 0, index);
@@ -154,11 +164,17 @@ fn recipes_draw_what_they_say() {
         let near = |count: u32, p: f32| (count as f32 / n as f32 - p).abs() < 0.03;
         let name = recipe.name;
         assert!(near(jittered, recipe.jitter_p), "{name}");
-        assert!(near(grey, recipe.grey_p) && near(blurred, recipe.blur_p), "{name}");
+        assert!(
+            near(grey, recipe.grey_p) && near(blurred, recipe.blur_p),
+            "{name}"
+        );
         assert!(near(flipped, recipe.flip_p), "{name}");
         // Crops too wide for the photo are drawn again, so the mean lies below the middle.
         let middle = f64::from(recipe.scale.0 + recipe.scale.1) / 2.0;
-        assert!(area / n as f64 > middle - 0.2 && area / (n as f64) < middle + 0.01, "{name}");
+        assert!(
+            area / n as f64 > middle - 0.2 && area / (n as f64) < middle + 0.01,
+            "{name}"
+        );
     }
 }
 
@@ -181,5 +197,8 @@ fn odd_photos_have_views() {
 #[test]
 fn unknown_recipe_lists_the_known() {
     let text = Recipe::by_name("augplus").unwrap_err().to_string();
-    assert!(text.contains("augplus") && text.contains("\"aug+ blur\""), "{text}");
+    assert!(
+        text.contains("augplus") && text.contains("\"aug+ blur\""),
+        "{text}"
+    );
 }

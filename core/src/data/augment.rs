@@ -111,7 +111,11 @@ fn whole_255(x: f32) -> f32 {
     let product = big - x;
     let error = (big - product) - x;
     let whole = truncate(product) as f32;
-    if whole == product && error < 0.0 { whole - 1.0 } else { whole }
+    if whole == product && error < 0.0 {
+        whole - 1.0
+    } else {
+        whole
+    }
 }
 
 /// One channel of HSV to RGB; `k` is the channel's distance from the hue in sixths, below 6.
@@ -138,7 +142,7 @@ vectorised! {
             let span = max - f32::from(min);
             let safe = if span == 0.0 { 1.0 } else { span };
             // Which colour is largest decides the sixth the hue counts from.
-            let (base, plus, minus) = if r == max {
+            let (base, plus, minus): (f64, f32, f32) = if r == max {
                 (0.0, b, g)
             } else if g == max {
                 (2.0, r, b)
@@ -148,7 +152,7 @@ vectorised! {
             let plus = (max - plus) / safe;
             let minus = (max - minus) / safe;
             // 64-bit where Pillow's doubles decide which 8-bit hue a colour gets.
-            let sixths = (f64::from(base) + f64::from(plus) - f64::from(minus)) as f32;
+            let sixths = (base + f64::from(plus) - f64::from(minus)) as f32;
             let turn = f64::from(sixths) * (1.0 / 6.0);
             let turn = (if turn < 0.0 { turn + 1.0 } else { turn }) as f32;
             let hue = whole_255(turn) + step;

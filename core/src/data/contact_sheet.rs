@@ -50,7 +50,10 @@ pub fn render(
     let height = rows.len().div_ceil(columns) * (TILE + GAP) + GAP;
     let mut sheet = Photo::new(width, height, vec![PAPER; width * height * 3])?;
     for (n, cell) in rows.iter().enumerate() {
-        let (x, y) = (n % columns * cell_width + GAP, n / columns * (TILE + GAP) + GAP);
+        let (x, y) = (
+            n % columns * cell_width + GAP,
+            n / columns * (TILE + GAP) + GAP,
+        );
         for (k, tile) in cell.iter().enumerate() {
             paste(&mut sheet, tile, x + k * TILE, y);
         }

@@ -4,14 +4,30 @@
 //! simulated camera then adds exposure, a colour cast, vignetting and sensor noise.
 
 mod canvas;
-mod scenes;
+mod land;
+mod sea;
+mod sky;
+mod things;
 
 use super::image::Photo;
 use super::source::PhotoSource;
 use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};
 use canvas::Canvas;
-use scenes::SCENES;
+
+type Scene = fn(&mut Canvas, &mut Rng);
+
+/// Class names, sorted, and what paints them.
+const SCENES: [(&str, Scene); 8] = [
+    ("beach", sea::beach),
+    ("city", things::city),
+    ("flower", land::flower),
+    ("forest", land::forest),
+    ("marbles", things::marbles),
+    ("mountains", land::mountains),
+    ("page", things::page),
+    ("sunset", sea::sunset),
+];
 
 /// An album of rendered photos, about 300 x 200 pixels. The same seed gives the same album.
 pub struct Demo {

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::batch::Batch;
 use super::cache::Cache;
 use super::source::PhotoSource;
 use super::views::{Normalise, Recipe, Scratch};
@@ -72,50 +73,6 @@ pub struct Skipped {
     pub id: String,
     /// Why, in a few words.
     pub reason: String,
-}
-
-/// Views of some photos. They are kept as bytes, a quarter of what the floats would take;
-/// [`write_view`](Self::write_view) turns as many as are needed at a time into floats.
-#[derive(Debug)]
-pub struct Batch {
-    /// Epoch it belongs to.
-    pub epoch: u64,
-    /// Its number in that epoch.
-    pub step: u64,
-    /// Index of each photo in the source; no photo is in a batch twice.
-    pub photos: Vec<u32>,
-    views: usize,
-    normalise: Normalise,
-    /// One per photo: its views one after another, rows of R, G, B.
-    pixels: Vec<Vec<u8>>,
-}
-
-impl Batch {
-    /// The bytes of one view (0 or 1) of the photo at `row`: rows of R, G, B.
-    pub fn bytes(&self, view: usize, row: usize) -> &[u8] {
-        let both = &self.pixels[row];
-        let len = both.len() / self.views;
-        &both[view * len..(view + 1) * len]
-    }
-
-    /// Writes `view` (0 or 1) of the photos at `rows` as normalised floats, photo after photo:
-    /// `out` takes `rows.len() * size * size * 3` numbers (N, H, W, C).
-    pub fn write_view(&self, view: usize, rows: &[usize], out: &mut [f32]) {
-        let Some(&first) = rows.first() else { return };
-        let len = self.bytes(view, first).len();
-        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(len)) {
-            self.normalise.apply(self.bytes(view, row), out);
-        }
-    }
-
-    /// All of `view` (0 or 1) as normalised floats (N, H, W, C).
-    pub fn view(&self, view: usize) -> Vec<f32> {
-        let rows: Vec<usize> = (0..self.photos.len()).collect();
-        let numbers = self.pixels.iter().map(|both| both.len() / self.views).sum();
-        let mut out = vec![0.0; numbers];
-        self.write_view(view, &rows, &mut out);
-        out
-    }
 }
 
 /// The outcome for one photo of a batch.
@@ -279,7 +236,9 @@ impl Loader {
     fn wait_for_first(&self) -> Pending {
         let mut state = self.shared.lock();
         loop {
-            if let Some(first) = state.pending.pop_front_if(|p| p.done == p.photos.len()) {
+            let complete = state.pending.front();
+            let complete = complete.is_some_and(|p| p.done == p.photos.len());
+            if let Some(first) = complete.then(|| state.pending.pop_front()).flatten() {
                 self.shared.work.notify_all();
                 return first;
             }

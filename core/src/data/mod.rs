@@ -5,6 +5,7 @@
 //! it into batches. Nothing here knows a network.
 
 pub mod augment;
+mod batch;
 pub mod bench;
 pub mod blur;
 mod cache;
@@ -18,7 +19,8 @@ mod simd;
 pub mod source;
 pub mod views;
 
+pub use batch::Batch;
 pub use image::Photo;
-pub use loader::{Batch, Loader, LoaderConfig, Position, Skipped};
+pub use loader::{Loader, LoaderConfig, Position, Skipped};
 pub use source::{PhotoSource, open, split};
 pub use views::{Normalise, Recipe, Scratch, ViewParams};

@@ -277,12 +277,7 @@ fn middle(slack: usize) -> usize {
 /// What a network sees of `photo` when it is measured: the shorter side resized to 256/224 of
 /// `size` (rounded), the middle `size` x `size` cut out, normalised. `out` takes
 /// `size * size * 3` numbers, rows of R, G, B.
-pub fn evaluation_view(
-    photo: &Photo,
-    size: usize,
-    normalise: &Normalise,
-    out: &mut [f32],
-) {
+pub fn evaluation_view(photo: &Photo, size: usize, normalise: &Normalise, out: &mut [f32]) {
     let side = (size * 256 + 112) / 224;
     let cut = center_crop(&shorter_side(photo, side), size);
     normalise.apply(&cut.rgb, out);

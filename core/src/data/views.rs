@@ -207,7 +207,10 @@ impl Recipe {
     /// torchvision's `RandomResizedCrop.get_params`: ten tries, then the largest central crop.
     fn sample_crop(&self, width: usize, height: usize, rng: &mut Rng) -> Rect {
         let area = (width * height) as f64;
-        let (low, high) = (f64::from(RATIO.0).ln() as f32, f64::from(RATIO.1).ln() as f32);
+        let (low, high) = (
+            f64::from(RATIO.0).ln() as f32,
+            f64::from(RATIO.1).ln() as f32,
+        );
         for _ in 0..10 {
             let target = area * f64::from(rng.range(self.scale.0, self.scale.1));
             let ratio = f64::from(rng.range(low, high)).exp();

@@ -103,7 +103,10 @@ struct Static(u64);
 
 impl Static {
     fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         let bits = self.0 >> 32;
         let sum = (0..4).map(|k| (bits >> (8 * k) & 255) as f32).sum::<f32>();
         (sum - 510.0) / 148.0
@@ -120,7 +123,8 @@ impl Noise {
     }
 
     fn corner(self, x: i32, y: i32) -> f32 {
-        let mut h = self.0 ^ (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77);
+        let mut h =
+            self.0 ^ (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77);
         h = (h ^ (h >> 15)).wrapping_mul(0x2C1B_3C6D);
         h = (h ^ (h >> 12)).wrapping_mul(0x297A_2D39);
         (h >> 8) as f32 * (1.0 / (1 << 24) as f32)

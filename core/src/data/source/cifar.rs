@@ -97,7 +97,7 @@ impl Cifar {
             _ => 1,
         };
         let record = label_bytes + 3 * PIXELS;
-        if len % record != 0 {
+        if !len.is_multiple_of(record) {
             return Err(Error::file(
                 path,
                 format!("{len} bytes are no whole number of {record}-byte CIFAR records"),
