@@ -1,0 +1,439 @@
+//! Batches of views, made ahead of time by worker threads.
+//!
+//! What a batch holds depends only on the seed, the epoch and the step: photos are dealt to the
+//! threads one by one, and every photo has its own stream of random numbers. Unreadable photos
+//! are replaced by a fixed rule (see [`Loader::next_batch`]), so batches stay full and a run that
+//! was stopped and resumed sees exactly what it would have seen.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use super::batch::Batch;
+use super::cache::Cache;
+use super::source::PhotoSource;
+use super::views::{Normalise, Recipe, Scratch};
+use crate::rng::{Purpose, Rng};
+use crate::{Error, Result};
+
+/// What batches look like and how they are made.
+#[derive(Clone, Debug)]
+pub struct LoaderConfig {
+    /// The views to draw.
+    pub recipe: Recipe,
+    /// Side of a view in pixels.
+    pub image_size: usize,
+    /// Photos in a batch.
+    pub batch_size: usize,
+    /// Views of each photo: 1 or 2.
+    pub views: usize,
+    /// Seed of the order and of the views.
+    pub seed: u64,
+    /// Worker threads; at least 1 is used. They don't change what is made.
+    pub threads: usize,
+    /// Batches that may be in the making or waiting (bytes, not floats); at least 1.
+    pub ahead: usize,
+    /// Megabytes of decoded photos to keep between epochs; 0 decodes each time. Same batches.
+    pub cache_mb: usize,
+    /// How views become floats.
+    pub normalise: Normalise,
+}
+
+impl LoaderConfig {
+    /// Two views of each photo by `recipe`; one thread, two batches ahead, no cache.
+    pub fn new(recipe: Recipe, image_size: usize, batch_size: usize, seed: u64) -> LoaderConfig {
+        LoaderConfig {
+            recipe,
+            image_size,
+            batch_size,
+            views: 2,
+            seed,
+            threads: 1,
+            ahead: 2,
+            cache_mb: 0,
+            normalise: Normalise::default(),
+        }
+    }
+}
+
+/// The next batch's place in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Passes over the album finished before.
+    pub epoch: u64,
+    /// Batches of this epoch taken before.
+    pub step: u64,
+}
+
+/// A photo that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its id.
+    pub id: String,
+    /// Why, in a few words.
+    pub reason: String,
+}
+
+/// The outcome for one photo of a batch.
+type Outcome = std::result::Result<Vec<u8>, String>;
+
+/// A batch in the making.
+struct Pending {
+    number: u64,
+    photos: Vec<usize>,
+    slots: Vec<Option<Outcome>>,
+    dealt: usize,
+    done: usize,
+}
+
+struct State {
+    pending: VecDeque<Pending>,
+    /// Number of the next batch to begin, counted from the first of epoch 0.
+    begin: u64,
+    order: (u64, Arc<Vec<usize>>),
+    spare: Vec<Vec<u8>>,
+    stop: bool,
+}
+
+struct Shared {
+    source: Arc<dyn PhotoSource>,
+    config: LoaderConfig,
+    steps: u64,
+    cache: Cache,
+    state: Mutex<State>,
+    /// There may be a photo to make.
+    work: Condvar,
+    /// The first batch may be complete.
+    ready: Condvar,
+}
+
+/// Makes batches in order, forever; the caller decides when to stop.
+pub struct Loader {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    next: u64,
+    skipped: BTreeMap<usize, String>,
+    scratch: Scratch,
+}
+
+impl Loader {
+    /// Starts the workers at `position`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings that make no batch (more photos in a batch than there are);
+    /// [`Error::Io`] where threads can't be started.
+    pub fn new(
+        source: Arc<dyn PhotoSource>,
+        config: LoaderConfig,
+        position: Position,
+    ) -> Result<Loader> {
+        check(&config, source.len())?;
+        let steps = (source.len() / config.batch_size) as u64;
+        let begin = position.epoch * steps + position.step;
+        let order = Arc::new(order_of(&config, source.len(), begin / steps));
+        let threads = config.threads.max(1);
+        let shared = Arc::new(Shared {
+            cache: Cache::new(config.cache_mb),
+            steps,
+            state: Mutex::new(State {
+                pending: VecDeque::new(),
+                begin,
+                order: (begin / steps, order),
+                spare: Vec::new(),
+                stop: false,
+            }),
+            work: Condvar::new(),
+            ready: Condvar::new(),
+            source,
+            config,
+        });
+        let mut loader = Loader {
+            shared,
+            workers: Vec::new(),
+            next: begin,
+            skipped: BTreeMap::new(),
+            scratch: Scratch::default(),
+        };
+        for n in 0..threads {
+            let shared = loader.shared.clone();
+            let worker = std::thread::Builder::new()
+                .name(format!("loader-{n}"))
+                .spawn(move || work(&shared))
+                .map_err(Error::io("loader thread"))?;
+            loader.workers.push(worker);
+        }
+        Ok(loader)
+    }
+
+    /// Batches in one epoch; a last incomplete one is dropped.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.shared.steps
+    }
+
+    /// Where the next batch stands; a new loader given this continues exactly here.
+    pub fn position(&self) -> Position {
+        Position {
+            epoch: self.next / self.shared.steps,
+            step: self.next % self.shared.steps,
+        }
+    }
+
+    /// Photos found unreadable so far, by index.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        let named = self.skipped.iter().map(|(&index, reason)| Skipped {
+            id: self.shared.source.id(index).into(),
+            reason: reason.clone(),
+        });
+        named.collect()
+    }
+
+    /// The next batch; waits until it is made.
+    ///
+    /// An unreadable photo's place is taken by the first readable photo that follows this batch
+    /// in the epoch's order (wrapping around to its beginning), none twice.
+    ///
+    /// # Errors
+    /// Not enough readable photos for one batch.
+    pub fn next_batch(&mut self) -> Result<Batch> {
+        let pending = self.wait_for_first();
+        let steps = self.shared.steps;
+        let (epoch, step) = (pending.number / steps, pending.number % steps);
+        let mut batch = Batch {
+            epoch,
+            step,
+            photos: Vec::with_capacity(pending.photos.len()),
+            views: self.shared.config.views,
+            normalise: self.shared.config.normalise,
+            pixels: Vec::with_capacity(pending.photos.len()),
+        };
+        let mut gaps = Vec::new();
+        for (row, (index, slot)) in pending.photos.into_iter().zip(pending.slots).enumerate() {
+            let pixels = match slot {
+                Some(Ok(pixels)) => pixels,
+                failed => {
+                    let reason = failed.and_then(|outcome| outcome.err());
+                    self.skipped.insert(index, reason.unwrap_or_default());
+                    gaps.push(row);
+                    Vec::new()
+                }
+            };
+            batch.photos.push(index as u32);
+            batch.pixels.push(pixels);
+        }
+        if !gaps.is_empty() {
+            self.fill(&mut batch, &gaps)?;
+        }
+        self.next += 1;
+        Ok(batch)
+    }
+
+    /// Gives a batch's memory back for later ones.
+    pub fn recycle(&self, batch: Batch) {
+        self.shared.lock().spare.extend(batch.pixels);
+    }
+
+    fn wait_for_first(&self) -> Pending {
+        let mut state = self.shared.lock();
+        loop {
+            let complete = state.pending.front();
+            let complete = complete.is_some_and(|p| p.done == p.photos.len());
+            if let Some(first) = complete.then(|| state.pending.pop_front()).flatten() {
+                self.shared.work.notify_all();
+                return first;
+            }
+            state = wait(&self.shared.ready, state);
+        }
+    }
+
+    /// Puts the epoch's following readable photos into the rows `gaps`.
+    fn fill(&mut self, batch: &mut Batch, gaps: &[usize]) -> Result<()> {
+        let shared = self.shared.clone();
+        let total = shared.source.len();
+        let order = shared.order(&mut shared.lock(), batch.epoch);
+        let end = (batch.step as usize + 1) * shared.config.batch_size;
+        let others = total - shared.config.batch_size;
+        let mut candidates = (0..others).map(|k| order[(end + k) % total]);
+        for &row in gaps {
+            let found = loop {
+                let Some(index) = candidates.next() else {
+                    return Err(self.too_few());
+                };
+                if self.skipped.contains_key(&index) {
+                    continue;
+                }
+                let pixels = Vec::new();
+                match shared.make(index, batch.epoch, pixels, &mut self.scratch) {
+                    Ok(pixels) => break (index, pixels),
+                    Err(reason) => self.skipped.insert(index, reason),
+                };
+            };
+            batch.photos[row] = found.0 as u32;
+            batch.pixels[row] = found.1;
+        }
+        Ok(())
+    }
+
+    fn too_few(&self) -> Error {
+        let total = self.shared.source.len();
+        let readable = total - self.skipped.len();
+        let example = self.skipped.iter().next().map(|(&index, reason)| {
+            let id = self.shared.source.id(index);
+            format!("; {id}: {reason}")
+        });
+        let example = example.unwrap_or_default();
+        if readable == 0 {
+            return Error::NoPhotos(format!("none of the {total} photos can be read{example}"));
+        }
+        Error::Config(format!(
+            "only {readable} of {total} photos can be read, fewer than batch_size {}{example}",
+            self.shared.config.batch_size
+        ))
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.work.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker that panicked has nothing left to say.
+            let _ = worker.join();
+        }
+    }
+}
+
+fn check(config: &LoaderConfig, photos: usize) -> Result<()> {
+    let wrong = |text: String| Err(Error::Config(text));
+    if config.batch_size == 0 || config.image_size == 0 {
+        return wrong("batch_size and image_size must be at least 1".into());
+    }
+    if !(1..=2).contains(&config.views) {
+        return wrong(format!("a photo has 1 or 2 views, not {}", config.views));
+    }
+    if config.batch_size > photos {
+        return wrong(format!(
+            "batch_size {} is more than the album's {photos} photos; set batch_size={photos} or less",
+            config.batch_size
+        ));
+    }
+    Ok(())
+}
+
+/// The order of photos in an epoch.
+fn order_of(config: &LoaderConfig, photos: usize, epoch: u64) -> Vec<usize> {
+    Rng::new(config.seed, Purpose::Order, epoch, 0).permutation(photos)
+}
+
+/// Waiting and locking go on after a panic elsewhere: the state is consistent at every unlock.
+fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    condition
+        .wait(state)
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn order(&self, state: &mut State, epoch: u64) -> Arc<Vec<usize>> {
+        if state.order.0 != epoch {
+            let order = order_of(&self.config, self.source.len(), epoch);
+            state.order = (epoch, Arc::new(order));
+        }
+        state.order.1.clone()
+    }
+
+    /// Deals the next photo to make: its batch's number, its row, its index and a buffer.
+    fn deal(&self, state: &mut State) -> Option<(u64, usize, usize, Vec<u8>)> {
+        let open = state.pending.iter().position(|p| p.dealt < p.photos.len());
+        let at = match open {
+            Some(at) => at,
+            None if state.pending.len() < self.config.ahead.max(1) => {
+                let number = state.begin;
+                state.begin += 1;
+                let order = self.order(state, number / self.steps);
+                let size = self.config.batch_size;
+                let start = (number % self.steps) as usize * size;
+                state.pending.push_back(Pending {
+                    number,
+                    photos: order[start..start + size].to_vec(),
+                    slots: (0..size).map(|_| None).collect(),
+                    dealt: 0,
+                    done: 0,
+                });
+                state.pending.len() - 1
+            }
+            None => return None,
+        };
+        let buffer = state.spare.pop().unwrap_or_default();
+        let pending = &mut state.pending[at];
+        let row = pending.dealt;
+        pending.dealt += 1;
+        Some((pending.number, row, pending.photos[row], buffer))
+    }
+
+    /// The views of one photo in one epoch, in `pixels`.
+    fn make(&self, index: usize, epoch: u64, pixels: Vec<u8>, scratch: &mut Scratch) -> Outcome {
+        // Decoders already catch their own panics; one anywhere else must not stop the batch,
+        // because the caller would wait for it forever.
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            self.try_make(index, epoch, pixels, scratch)
+        }));
+        made.unwrap_or_else(|_| Err("making its views failed".into()))
+    }
+
+    fn try_make(
+        &self,
+        index: usize,
+        epoch: u64,
+        mut pixels: Vec<u8>,
+        scratch: &mut Scratch,
+    ) -> Outcome {
+        let config = &self.config;
+        let size = config.image_size;
+        let photo = self.cache.get_or(index, || {
+            // Crops have at least 0.45 of the shorter side, so twice the view loses nothing;
+            // always shrunk, so that cached and fresh photos are the same.
+            let photo = self.source.load(index)?;
+            Ok(photo.shrunk(2 * size))
+        });
+        let photo = photo.map_err(|error| match error {
+            Error::Photo { reason, .. } => reason,
+            other => other.to_string(),
+        })?;
+        let view_len = size * size * 3;
+        pixels.resize(config.views * view_len, 0);
+        for (view, out) in pixels.chunks_exact_mut(view_len).enumerate() {
+            let stream = (index * 2 + view) as u64;
+            let mut rng = Rng::new(config.seed, Purpose::Augment, epoch, stream);
+            let params = config.recipe.sample(photo.width, photo.height, &mut rng);
+            params.render(&photo, size, scratch, out);
+        }
+        Ok(pixels)
+    }
+}
+
+/// A worker: photo after photo until told to stop.
+fn work(shared: &Shared) {
+    let mut scratch = Scratch::default();
+    let mut state = shared.lock();
+    while !state.stop {
+        let Some((number, row, index, buffer)) = shared.deal(&mut state) else {
+            state = wait(&shared.work, state);
+            continue;
+        };
+        drop(state);
+        let outcome = shared.make(index, number / shared.steps, buffer, &mut scratch);
+        state = shared.lock();
+        let batch = state.pending.iter_mut().find(|p| p.number == number);
+        if let Some(batch) = batch {
+            batch.slots[row] = Some(outcome);
+            batch.done += 1;
+            if batch.done == batch.photos.len() {
+                shared.ready.notify_all();
+            }
+        }
+    }
+}

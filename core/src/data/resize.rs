@@ -1,0 +1,284 @@
+//! Antialiased bilinear resizing, bit for bit Pillow's: a triangle filter widened by the scale,
+//! 22-bit fixed-point weights, first across (rounded to 8 bits), then down.
+
+use super::image::Photo;
+use super::simd::vectorised;
+use super::views::Normalise;
+
+/// A rectangle of a photo, in whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rect {
+    /// Columns left of it.
+    pub left: usize,
+    /// Rows above it.
+    pub top: usize,
+    /// Columns in it.
+    pub width: usize,
+    /// Rows in it.
+    pub height: usize,
+}
+
+/// Fraction bits of the filter weights.
+const BITS: u32 = 22;
+const HALF: i32 = 1 << (BITS - 1);
+
+/// For every output position: where its window starts and its weights, zero-padded to `taps`.
+#[derive(Debug, Default)]
+pub(super) struct Axis {
+    starts: Vec<usize>,
+    weights: Vec<i32>,
+    taps: usize,
+}
+
+impl Axis {
+    /// Refills for `from` input and `to` output positions, keeping the buffers.
+    fn set(&mut self, from: usize, to: usize) {
+        let scale = from as f64 / to as f64;
+        let support = scale.max(1.0);
+        // Padding every window to the same length makes the inner loops' bounds known.
+        self.taps = (support.ceil() as usize * 2 + 1).min(from);
+        self.starts.clear();
+        self.weights.clear();
+        self.weights.resize(to * self.taps, 0);
+        let mut window = Vec::with_capacity(self.taps);
+        for (position, weights) in self.weights.chunks_exact_mut(self.taps).enumerate() {
+            let center = (position as f64 + 0.5) * scale;
+            let first = ((center - support + 0.5) as i64).max(0) as usize;
+            let last = ((center + support + 0.5) as usize).min(from);
+            window.clear();
+            let mut total = 0.0;
+            for x in first..last {
+                let distance = ((x as f64 - center + 0.5) / support).abs();
+                let weight = (1.0 - distance).max(0.0);
+                total += weight;
+                window.push(weight);
+            }
+            let start = first.min(from - self.taps);
+            self.starts.push(start);
+            for (slot, weight) in weights[first - start..].iter_mut().zip(&window) {
+                *slot = (0.5 + weight / total * f64::from(1u32 << BITS)) as i32;
+            }
+        }
+    }
+}
+
+fn clip(sum: i32) -> u8 {
+    (sum >> BITS).clamp(0, 255) as u8
+}
+
+/// Buffers of one resize, reused from call to call.
+#[derive(Debug, Default)]
+pub struct ResizeScratch {
+    across: Axis,
+    down: Axis,
+    rows: Vec<u8>,
+}
+
+/// Cuts `rect` out of `photo` and resizes it to `width` x `height`, into three planes
+/// (R, then G, then B; `3 * height * width` bytes). Pixels outside `rect` have no influence.
+///
+/// `rect` must lie inside the photo and `planes` have that length; both are the caller's duty.
+pub fn crop_resize(
+    photo: &Photo,
+    rect: Rect,
+    width: usize,
+    height: usize,
+    scratch: &mut ResizeScratch,
+    planes: &mut [u8],
+) {
+    scratch.across.set(rect.width, width);
+    scratch.down.set(rect.height, height);
+    // Rows of the narrowed picture, each as three runs of `width` bytes.
+    scratch.rows.resize(rect.height * width * 3, 0);
+    for (y, row) in scratch.rows.chunks_exact_mut(width * 3).enumerate() {
+        let start = ((rect.top + y) * photo.width + rect.left) * 3;
+        let pixels = &photo.rgb[start..start + rect.width * 3];
+        narrow(pixels, &scratch.across, row);
+    }
+    let axis = &scratch.down;
+    let plane = width * height;
+    for y in 0..height {
+        let weights = &axis.weights[y * axis.taps..(y + 1) * axis.taps];
+        let first = axis.starts[y] * width * 3;
+        let window = &scratch.rows[first..first + axis.taps * width * 3];
+        for c in 0..3 {
+            let out = &mut planes[c * plane + y * width..][..width];
+            blend_rows(window, c * width, width * 3, weights, out);
+        }
+    }
+}
+
+/// One row of interleaved pixels, resized into three runs.
+fn narrow(pixels: &[u8], axis: &Axis, row: &mut [u8]) {
+    let width = axis.starts.len();
+    let (red, rest) = row.split_at_mut(width);
+    let (green, blue) = rest.split_at_mut(width);
+    match axis.taps {
+        3 => narrow_taps::<3>(pixels, axis, red, green, blue),
+        5 => narrow_taps::<5>(pixels, axis, red, green, blue),
+        taps => {
+            for (x, weights) in axis.weights.chunks_exact(taps).enumerate() {
+                let window = &pixels[axis.starts[x] * 3..(axis.starts[x] + taps) * 3];
+                let mut sums = [HALF; 3];
+                for (pixel, &weight) in window.chunks_exact(3).zip(weights) {
+                    for (sum, &value) in sums.iter_mut().zip(pixel) {
+                        *sum += i32::from(value) * weight;
+                    }
+                }
+                red[x] = clip(sums[0]);
+                green[x] = clip(sums[1]);
+                blue[x] = clip(sums[2]);
+            }
+        }
+    }
+}
+
+/// [`narrow`] with the number of taps known to the compiler: enlarging has 3, up to half size 5.
+fn narrow_taps<const TAPS: usize>(
+    pixels: &[u8],
+    axis: &Axis,
+    red: &mut [u8],
+    green: &mut [u8],
+    blue: &mut [u8],
+) {
+    let (weights, _) = axis.weights.as_chunks::<TAPS>();
+    let outs = red.iter_mut().zip(green).zip(blue);
+    for ((weights, &start), ((r, g), b)) in weights.iter().zip(&axis.starts).zip(outs) {
+        let window = &pixels[start * 3..(start + TAPS) * 3];
+        let mut sums = [HALF; 3];
+        for t in 0..TAPS {
+            for c in 0..3 {
+                sums[c] += i32::from(window[t * 3 + c]) * weights[t];
+            }
+        }
+        *r = clip(sums[0]);
+        *g = clip(sums[1]);
+        *b = clip(sums[2]);
+    }
+}
+
+vectorised! {
+    /// A weighted sum of rows (`stride` apart, from `offset`), 64 columns at a time so that the sums
+    /// stay in registers.
+    fn blend_rows(rows: &[u8], offset: usize, stride: usize, weights: &[i32], out: &mut [u8]) {
+        let mut x = 0;
+        for chunk in out.chunks_mut(64) {
+            let mut sums = [HALF; 64];
+            for (row, &weight) in rows.chunks_exact(stride).zip(weights) {
+                let values = &row[offset + x..offset + x + chunk.len()];
+                if let Ok(values) = <&[u8; 64]>::try_from(values) {
+                    for (sum, &value) in sums.iter_mut().zip(values) {
+                        *sum += i32::from(value) * weight;
+                    }
+                } else {
+                    for (sum, &value) in sums.iter_mut().zip(values) {
+                        *sum += i32::from(value) * weight;
+                    }
+                }
+            }
+            for (slot, &sum) in chunk.iter_mut().zip(&sums) {
+                *slot = clip(sum);
+            }
+            x += chunk.len();
+        }
+    }
+}
+
+/// Weaves three planes of `pixels` bytes into R, G, B triples, each row of `width` mirrored if
+/// `flip`.
+pub(super) fn interleave(planes: &[u8], width: usize, flip: bool, out: &mut [u8]) {
+    let plane = planes.len() / 3;
+    let (red, rest) = planes.split_at(plane);
+    let (green, blue) = rest.split_at(plane);
+    let rows = red
+        .chunks_exact(width)
+        .zip(green.chunks_exact(width))
+        .zip(blue.chunks_exact(width));
+    for (((r, g), b), row) in rows.zip(out.chunks_exact_mut(width * 3)) {
+        weave(r, g, b, flip, row);
+    }
+}
+
+vectorised! {
+    fn weave(r: &[u8], g: &[u8], b: &[u8], flip: bool, out: &mut [u8]) {
+        let (pixels, _) = out.as_chunks_mut::<3>();
+        let n = pixels.len();
+        let (r, g, b) = (&r[..n], &g[..n], &b[..n]);
+        if flip {
+            for (i, pixel) in pixels.iter_mut().rev().enumerate() {
+                *pixel = [r[i], g[i], b[i]];
+            }
+        } else {
+            for (i, pixel) in pixels.iter_mut().enumerate() {
+                *pixel = [r[i], g[i], b[i]];
+            }
+        }
+    }
+}
+
+/// The whole of `photo` at another size.
+pub fn resize(photo: &Photo, width: usize, height: usize) -> Photo {
+    let whole = Rect {
+        left: 0,
+        top: 0,
+        width: photo.width,
+        height: photo.height,
+    };
+    resize_rect(photo, whole, width, height)
+}
+
+fn resize_rect(photo: &Photo, rect: Rect, width: usize, height: usize) -> Photo {
+    let (width, height) = (width.max(1), height.max(1));
+    let mut planes = vec![0; width * height * 3];
+    let mut scratch = ResizeScratch::default();
+    crop_resize(photo, rect, width, height, &mut scratch, &mut planes);
+    let mut rgb = vec![0; planes.len()];
+    interleave(&planes, width, false, &mut rgb);
+    Photo { width, height, rgb }
+}
+
+/// The size `photo` has once its shorter side is `side` (torchvision: the longer side truncated).
+fn shorter_side_size(photo: &Photo, side: usize) -> (usize, usize) {
+    let (w, h) = (photo.width, photo.height);
+    if w <= h {
+        (side, side * h / w)
+    } else {
+        (side * w / h, side)
+    }
+}
+
+/// torchvision's `Resize(side)`: the shorter side becomes `side`, the proportions stay.
+pub fn shorter_side(photo: &Photo, side: usize) -> Photo {
+    let (width, height) = shorter_side_size(photo, side.max(1));
+    if (width, height) == (photo.width, photo.height) {
+        return photo.clone();
+    }
+    resize(photo, width, height)
+}
+
+/// torchvision's `CenterCrop(side)` of a photo at least that large (smaller sides stay whole).
+pub fn center_crop(photo: &Photo, side: usize) -> Photo {
+    let (width, height) = (photo.width.min(side), photo.height.min(side));
+    let left = middle(photo.width - width);
+    let top = middle(photo.height - height);
+    let mut rgb = Vec::with_capacity(width * height * 3);
+    for y in top..top + height {
+        let start = (y * photo.width + left) * 3;
+        rgb.extend_from_slice(&photo.rgb[start..start + width * 3]);
+    }
+    Photo { width, height, rgb }
+}
+
+/// Half of `slack` with ties to even, as Python rounds.
+fn middle(slack: usize) -> usize {
+    (slack as f64 / 2.0).round_ties_even() as usize
+}
+
+/// What a network sees of `photo` when it is measured: the shorter side resized to 256/224 of
+/// `size` (rounded), the middle `size` x `size` cut out, normalised. `out` takes
+/// `size * size * 3` numbers, rows of R, G, B.
+pub fn evaluation_view(photo: &Photo, size: usize, normalise: &Normalise, out: &mut [f32]) {
+    let side = (size * 256 + 112) / 224;
+    let cut = center_crop(&shorter_side(photo, side), size);
+    normalise.apply(&cut.rgb, out);
+}

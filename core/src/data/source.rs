@@ -1,0 +1,99 @@
+//! Where photos come from: anything that can list them by name and read one.
+
+mod cifar;
+mod folder;
+mod labels;
+mod shards;
+mod split;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::image::Photo;
+use crate::{Error, Result};
+
+pub use split::split;
+
+/// A fixed list of photos. Indices are stable: the same album gives the same order every time.
+pub trait PhotoSource: Send + Sync {
+    /// How many photos are listed (readable or not).
+    fn len(&self) -> usize;
+
+    /// Whether nothing is listed.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The photo's name: unique, stable, and a path relative to the source with `/`.
+    fn id(&self, index: usize) -> &str;
+
+    /// Reads and decodes one photo.
+    ///
+    /// # Errors
+    /// [`Error::Photo`] or [`Error::Io`] when it can't be; others are unaffected.
+    fn load(&self, index: usize) -> Result<Photo>;
+
+    /// The photo's class as an index into [`classes`](Self::classes), where photos have one.
+    fn label(&self, index: usize) -> Option<usize>;
+
+    /// Names of the classes, sorted; empty where photos have none.
+    fn classes(&self) -> &[String];
+}
+
+/// Opens an album: a folder of images (recursively; class subfolders become labels), CIFAR-10 or
+/// CIFAR-100 binaries, or `.tar` / `.tar.gz` shards, one file or a folder of them.
+///
+/// # Errors
+/// Nothing there, or nothing in it that could be a photo: one line saying which.
+pub fn open(path: &Path) -> Result<Arc<dyn PhotoSource>> {
+    let meta = std::fs::metadata(path).map_err(Error::io(path))?;
+    if meta.is_file() {
+        if shards::is_shard(path) {
+            return Ok(Arc::new(shards::Shards::open(&[path.to_path_buf()])?));
+        }
+        if cifar::is_binary(path) {
+            return Ok(Arc::new(cifar::Cifar::open(&[path.to_path_buf()])?));
+        }
+        return Err(Error::NoPhotos(format!(
+            "{}: neither a folder of photos nor a .tar or .tar.gz of them",
+            path.display()
+        )));
+    }
+    let binaries = cifar::binaries_in(path)?;
+    if !binaries.is_empty() {
+        return Ok(Arc::new(cifar::Cifar::open(&binaries)?));
+    }
+    let shards = shards::shards_in(path)?;
+    // A pair made for training and testing is a data set on purpose; other archives beside
+    // photos are somebody's backup.
+    if let Some((train, test)) = split::shard_pair(&shards) {
+        return Ok(Arc::new(shards::Shards::open(&[train, test])?));
+    }
+    let photos = folder::Folder::open(path)?;
+    if !photos.is_empty() {
+        return Ok(Arc::new(photos));
+    }
+    if !shards.is_empty() {
+        return Ok(Arc::new(shards::Shards::open(&shards)?));
+    }
+    Err(Error::NoPhotos(format!(
+        "{}: no photos here ({})",
+        path.display(),
+        if photos.saw_files() {
+            "there are files, but none is named .jpg, .png, .webp, .bmp, .gif or .tiff"
+        } else {
+            "the folder is empty"
+        }
+    )))
+}
+
+/// Whether a file of this name is worth trying to decode. HEIC and AVIF are listed so that the
+/// loader can say why they are skipped.
+pub(super) fn is_photo_name(name: &str) -> bool {
+    const KNOWN: [&str; 14] = [
+        "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "gif", "tif", "tiff", "heic",
+        "heif", "avif",
+    ];
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
+    extension.is_some_and(|e| KNOWN.iter().any(|known| e.eq_ignore_ascii_case(known)))
+}

@@ -1,0 +1,153 @@
+//! Decoding: every format, upright and in colour, against Pillow; and everything that is broken.
+
+use std::path::Path;
+
+use safetensors::SafeTensors;
+use seedling_core::Error;
+use seedling_core::data::Photo;
+
+fn golden() -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/photos.safetensors");
+    std::fs::read(path).unwrap()
+}
+
+fn file(name: &str) -> Vec<u8> {
+    let bytes = golden();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    tensors.tensor(name).unwrap().data().to_vec()
+}
+
+/// JPEG decoders may differ by a level or two (more where chroma is enlarged).
+fn tolerance(name: &str) -> (u8, f64) {
+    match name {
+        "subsampled.jpg" => (8, 1.0),
+        name if name.ends_with(".jpg") => (2, 0.1),
+        _ => (0, 0.0),
+    }
+}
+
+#[test]
+fn every_format_is_decoded_as_pillow_does() {
+    let bytes = golden();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut names: Vec<_> = tensors
+        .names()
+        .into_iter()
+        .filter(|n| !n.ends_with(".rgb"))
+        .collect();
+    names.sort_unstable();
+    assert!(names.len() >= 28);
+    for name in names {
+        let expected = tensors.tensor(&format!("{name}.rgb")).unwrap();
+        let photo = Photo::decode(name, tensors.tensor(name).unwrap().data()).unwrap();
+        assert_eq!(expected.shape(), [photo.height, photo.width, 3], "{name}");
+        let off = photo
+            .rgb
+            .iter()
+            .zip(expected.data())
+            .map(|(a, b)| a.abs_diff(*b));
+        let worst = off.clone().max().unwrap();
+        let mean = off.map(f64::from).sum::<f64>() / photo.rgb.len() as f64;
+        println!("{name}: worst {worst}, mean {mean:.3}");
+        let (allowed, allowed_mean) = tolerance(name);
+        assert!(
+            worst <= allowed && mean <= allowed_mean,
+            "{name}: {worst}, {mean}"
+        );
+    }
+}
+
+#[test]
+fn sixteen_bit_colour_is_rounded() {
+    let deep = image::ImageBuffer::from_fn(9, 7, |x, y| {
+        image::Rgb([x as u16 * 8000, y as u16 * 9000, 65535 - x as u16 * 100])
+    });
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::DynamicImage::ImageRgb16(deep.clone())
+        .write_to(&mut png, image::ImageFormat::Png)
+        .unwrap();
+    let photo = Photo::decode("deep", png.get_ref()).unwrap();
+    for (byte, deep) in photo.rgb.iter().zip(deep.as_raw()) {
+        assert!((f64::from(*byte) - f64::from(*deep) / 257.0).abs() <= 0.51);
+    }
+}
+
+fn reason(bytes: &[u8]) -> String {
+    match Photo::decode("album/x.jpg", bytes).unwrap_err() {
+        Error::Photo { photo, reason } => {
+            assert_eq!(photo, "album/x.jpg");
+            assert!(!reason.is_empty() && !reason.contains('\n'), "{reason}");
+            reason
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn broken_files_are_refused() {
+    assert_eq!(reason(b""), "empty file");
+    reason(b"not an image at all, just text");
+    reason(&[0xFF, 0xD8]);
+    reason(&[0xFF, 0xD8, 0xFF]);
+    reason(&[0; 5000]);
+    for name in [
+        "baseline.jpg",
+        "progressive.jpg",
+        "cmyk.jpg",
+        "plain.png",
+        "plain.gif",
+        "plain.tiff",
+        "lossless.webp",
+        "plain.bmp",
+    ] {
+        let whole = file(name);
+        for part in [whole.len() / 10, whole.len() / 3, whole.len() * 2 / 3] {
+            println!("{name} cut at {part}: {}", reason(&whole[..part]));
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_never_panics() {
+    for name in [
+        "baseline.jpg",
+        "progressive.jpg",
+        "plain.png",
+        "plain.gif",
+        "lzw.tiff",
+        "lossless.webp",
+        "plain.bmp",
+        "cmyk.jpg",
+    ] {
+        let whole = file(name);
+        for at in (0..whole.len()).step_by(7) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << (at % 8);
+            let _ = Photo::decode(name, &damaged);
+        }
+    }
+}
+
+#[test]
+fn a_header_cannot_claim_gigabytes() {
+    // A valid small BMP whose header says 60,000 x 60,000.
+    let mut bmp = file("plain.bmp");
+    bmp[18..22].copy_from_slice(&60_000u32.to_le_bytes());
+    bmp[22..26].copy_from_slice(&60_000u32.to_le_bytes());
+    println!("{}", reason(&bmp));
+    let mut jpeg = file("baseline.jpg");
+    let frame = jpeg
+        .windows(2)
+        .position(|pair| pair == [0xFF, 0xC0])
+        .unwrap();
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0xFF; 4]);
+    assert!(reason(&jpeg).contains("65535"), "{}", reason(&jpeg));
+}
+
+#[test]
+fn phone_formats_are_named() {
+    let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+    assert!(reason(heic).contains("HEIC"));
+    let avif = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif";
+    assert!(reason(avif).contains("AVIF"));
+}
