@@ -10,6 +10,7 @@
 //! 6. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
 //! 7. [`eval`] measures features, [`report`] shows a run.
 
+pub mod atomic;
 pub mod backbones;
 pub mod config;
 pub mod data;
@@ -20,9 +21,12 @@ pub mod eval;
 pub mod loss;
 pub mod moco;
 pub mod nn;
+pub mod optim;
 pub mod params;
 pub mod queue;
 pub mod report;
 pub mod rng;
+pub mod schedule;
+pub mod tensor_file;
 
 pub use error::{Error, Result};
