@@ -12,6 +12,7 @@
 
 pub mod atomic;
 pub mod backbones;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod distill;
@@ -27,6 +28,8 @@ pub mod queue;
 pub mod report;
 pub mod rng;
 pub mod schedule;
+pub mod session;
 pub mod tensor_file;
+pub mod weights;
 
 pub use error::{Error, Result};

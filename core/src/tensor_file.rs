@@ -27,7 +27,7 @@ pub enum Data<'a> {
 }
 
 impl Data<'_> {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Data::F32(v) | Data::F16(v) => v.len(),
             Data::U32(v) => v.len(),

@@ -182,8 +182,8 @@ settings! {
     /// Photos that share batch-norm statistics (one of the method's devices). Memory grows
     /// with it, not with batch_size. Divides batch_size.
     bn_group: usize, Whole(2, 65_536), FIXED;
-    /// Keys of earlier batches that serve as negatives; a multiple of batch_size. Lowered by
-    /// itself where the album could not fill it.
+    /// Keys of earlier batches that serve as negatives. Lowered by itself to what the photos
+    /// can fill.
     queue_size: usize, Whole(2, 1_048_576), FIXED;
     /// Leave a photo's own earlier keys out of its negatives.
     mask_own_photo: bool, Switch, FIXED;
@@ -195,8 +195,6 @@ settings! {
     head: String, OneOf(&["simple", "wide"]), FIXED;
     /// Average the loss over both directions of each pair of views.
     symmetric: bool, Switch, FIXED;
-    /// Probability with which a feature is dropped before the head in training.
-    dropout: f64, Number(0.0, 0.9), FIXED;
 
     /// Peak learning rate.
     lr: f64, Number(0.0, 100.0), FIXED;
@@ -208,9 +206,9 @@ settings! {
     weight_decay_norm: bool, Switch, FIXED;
     /// Pull of every trained number towards the initial weights.
     anchor: f64, Number(0.0, 10.0), FIXED;
-    /// Train only from this part of the network on: `all`, or the beginning of a tensor's name
-    /// such as `features.9` or `projection_head`; everything before it stays as it is.
-    train_from: String, Text, FIXED;
+    /// Stages of the backbone, counted from the image, that are not trained (the stem is one,
+    /// each block another).
+    freeze: usize, Whole(0, 64), FIXED;
     /// Learning rate over the run: cosine by step, cosine by epoch, or constant.
     schedule: String, OneOf(&["step", "epoch", "constant"]), FIXED;
     /// Epochs over which the learning rate rises linearly.
@@ -232,9 +230,6 @@ settings! {
     teacher_temperature: f64, Above(0.0, 10.0), FIXED;
     /// Temperature of the student's similarities.
     student_temperature: f64, Above(0.0, 10.0), FIXED;
-    /// Width to which the teacher's features are projected by a fixed random matrix; 0 keeps
-    /// them as they are.
-    teacher_projection: usize, Whole(0, 8192), FIXED;
     /// Subtract the mean over the photos from the teacher's features.
     teacher_centre: bool, Switch, FIXED;
 
@@ -242,8 +237,12 @@ settings! {
     checkpoint_every: usize, Whole(0, 1_000_000_000), FREE;
     /// Epochs between measurements during training; 0 measures before and after only.
     measure_every: usize, Whole(0, 1_000_000), FREE;
+    /// Photos that a run's own measurements take at most; 0 takes all.
+    measure_photos: usize, Whole(0, 100_000_000), FREE;
     /// Batches prepared ahead of training.
     prefetch: usize, Whole(1, 1024), FREE;
+    /// Megabytes of decoded photos kept between epochs.
+    cache_mb: usize, Whole(0, 1_048_576), FREE;
     /// Threads for computing and for reading photos; 0 takes all processors.
     threads: usize, Whole(0, 4096), FREE;
     /// Where all randomness of the run starts.

@@ -115,14 +115,6 @@ impl Config {
                 self.batch_size, self.bn_group
             ));
         }
-        if self.queue_size < self.batch_size || !self.queue_size.is_multiple_of(self.batch_size) {
-            return fail(format!(
-                "queue_size = {} must be a multiple of batch_size = {} (try {})",
-                self.queue_size,
-                self.batch_size,
-                (self.queue_size / self.batch_size).max(1) * self.batch_size
-            ));
-        }
         if self.epochs == 0 && self.steps == 0 {
             return fail("epochs and steps are both 0: nothing would be trained".into());
         }
