@@ -131,7 +131,7 @@ impl Look {
                         width: side,
                         height: side,
                     },
-                    jitter: None,
+                    jitter: Vec::new(),
                     grey: false,
                     blur: None,
                     flip: false,

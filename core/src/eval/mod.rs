@@ -1,1 +1,22 @@
-//! eval
+//! Measurements of plain feature matrices; knows no model and no session.
+//!
+//! 1. [`features`] holds the numbers, one row a photo.
+//! 2. [`geometry`] says how the rows lie on the sphere; [`collapse`] whether they still differ.
+//! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies.
+//! 4. [`measurement`] takes all of these at once, for a run's before and after.
+
+mod blocks;
+pub mod collapse;
+pub mod extract;
+pub mod features;
+pub mod geometry;
+pub mod measurement;
+pub mod neighbours;
+pub mod retrieval;
+
+pub use collapse::{Collapse, collapse, collapse_warning};
+pub use features::Features;
+pub use geometry::Geometry;
+pub use measurement::{Measurement, Subject, measure};
+pub use neighbours::{Metric, Neighbour, nearest};
+pub use retrieval::{Knn, Protocol, instance_discrimination, knn, knn_leave_one_out};
