@@ -5,6 +5,7 @@
 
 mod build;
 pub mod finish;
+pub mod memory;
 mod thread;
 
 pub use build::{Start, fit};
