@@ -10,7 +10,9 @@
 //! 6. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
 //! 7. [`eval`] measures features, [`report`] shows a run.
 
+pub mod atomic;
 pub mod backbones;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod distill;
@@ -20,9 +22,14 @@ pub mod eval;
 pub mod loss;
 pub mod moco;
 pub mod nn;
+pub mod optim;
 pub mod params;
 pub mod queue;
 pub mod report;
 pub mod rng;
+pub mod schedule;
+pub mod session;
+pub mod tensor_file;
+pub mod weights;
 
 pub use error::{Error, Result};

@@ -1,1 +1,60 @@
-fn main() {}
+//! The `seedling` command. Each command has a file of its own; this one reads the command line,
+//! runs the command on its threads and turns the outcome into an exit code.
+
+mod adapt;
+mod album;
+mod bench;
+mod cli;
+mod console;
+mod distill;
+mod embed;
+mod eval;
+mod interrupt;
+mod measure;
+mod memory;
+mod pretrain;
+mod report;
+mod run_folder;
+mod settings;
+mod shipped;
+mod train;
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+use console::Console;
+use seedling_core::Result;
+use std::process::ExitCode;
+
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is done.
+    Done,
+    /// Stopped by Ctrl-C, with everything saved.
+    Interrupted,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    interrupt::watch();
+    match run(&cli) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("error: {}", console::one_line(&error));
+            ExitCode::from(settings::exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Outcome> {
+    match &cli.command {
+        Command::Adapt(args) => adapt::run(args, &Console::new(&args.common)),
+        Command::Pretrain(args) => pretrain::run(args, &Console::new(&args.common)),
+        Command::Distill(args) => distill::run(args, &Console::new(&args.common)),
+        Command::Eval(args) => eval::run(args, &Console::new(&args.common)),
+        Command::Embed(args) => embed::run(args, &Console::new(&args.common)),
+        Command::Report(args) => report::run(args, &Console::new(&args.common)),
+        Command::Bench(args) => bench::run(args, &Console::new(&args.common)),
+    }
+}

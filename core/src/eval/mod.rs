@@ -7,6 +7,7 @@
 
 mod blocks;
 pub mod collapse;
+pub mod extract;
 pub mod features;
 pub mod geometry;
 pub mod measurement;

@@ -1,0 +1,300 @@
+//! Everything a run needs to go on as if it had never stopped, in one file.
+//!
+//! [`State`] lists it, once. The random numbers need no place in it: each is a function of the
+//! seed, its purpose and the step.
+
+use crate::config::Config;
+use crate::data::PhotoSource;
+use crate::tensor_file::{self, Data, TensorFile, TensorRef, hex};
+use crate::weights::About;
+use crate::{Error, Result, atomic};
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The newest checkpoint of a run folder.
+pub const FILE: &str = "checkpoint.safetensors";
+/// The one before it.
+pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
+/// A newest one that is whole but does not have its name yet.
+const NEXT: &str = "checkpoint.next.safetensors";
+/// One that was found to be damaged.
+const DAMAGED: &str = "checkpoint.damaged.safetensors";
+
+/// Which photos a run is about: how many, and a digest of their names in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Album {
+    /// Number of photos listed.
+    pub photos: usize,
+    /// SHA-256 of all ids.
+    pub digest: String,
+}
+
+impl Album {
+    /// The identity of a source.
+    pub fn of(source: &dyn PhotoSource) -> Album {
+        let mut digest = Sha256::new();
+        for index in 0..source.len() {
+            digest.update(source.id(index));
+            digest.update([0]);
+        }
+        Album {
+            photos: source.len(),
+            digest: hex(&digest.finalize()),
+        }
+    }
+}
+
+/// One network's numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Network<'a> {
+    /// Parameters, flat.
+    pub values: Cow<'a, [f32]>,
+    /// Running statistics, flat.
+    pub buffers: Cow<'a, [f32]>,
+}
+
+/// The whole state of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State<'a> {
+    /// All settings.
+    pub config: Config,
+    /// The photos.
+    pub album: Album,
+    /// What is trained, and how pixels become its inputs.
+    pub about: About,
+    /// Optimizer steps done; epoch and place in it follow.
+    pub step: u64,
+    /// Query encoder or student.
+    pub trained: Network<'a>,
+    /// Key encoder; empty in a distillation, whose teacher never changes.
+    pub key_encoder: Network<'a>,
+    /// The queue's rows.
+    pub queue_keys: Cow<'a, [f32]>,
+    /// The photo of each row.
+    pub queue_photos: Cow<'a, [u32]>,
+    /// The row that is overwritten next.
+    pub queue_next: u64,
+    /// The optimizer's momentum buffer.
+    pub velocity: Cow<'a, [f32]>,
+    /// What the optimizer anchors to; empty without an anchor.
+    pub base: Cow<'a, [f32]>,
+    /// The mean that is subtracted from a teacher's features; empty without one.
+    pub teacher_centre: Cow<'a, [f32]>,
+}
+
+impl State<'_> {
+    fn tensors(&self) -> Vec<TensorRef<'_>> {
+        [
+            ("trained.values", Data::F32(&self.trained.values)),
+            ("trained.buffers", Data::F32(&self.trained.buffers)),
+            ("key_encoder.values", Data::F32(&self.key_encoder.values)),
+            ("key_encoder.buffers", Data::F32(&self.key_encoder.buffers)),
+            ("queue.keys", Data::F32(&self.queue_keys)),
+            ("queue.photos", Data::U32(&self.queue_photos)),
+            ("velocity", Data::F32(&self.velocity)),
+            ("base", Data::F32(&self.base)),
+            ("teacher_centre", Data::F32(&self.teacher_centre)),
+        ]
+        .into_iter()
+        .map(|(name, data)| TensorRef {
+            name: name.into(),
+            shape: vec![data.len()],
+            data,
+        })
+        .collect()
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let mut metadata = self.about.to_metadata();
+        metadata.extend(
+            [
+                ("config", self.config.to_toml()),
+                ("album.photos", self.album.photos.to_string()),
+                ("album.digest", self.album.digest.clone()),
+                ("step", self.step.to_string()),
+                ("queue.next", self.queue_next.to_string()),
+            ]
+            .map(|(key, value)| (key.to_string(), value)),
+        );
+        metadata
+    }
+
+    fn read(path: &Path) -> Result<State<'static>> {
+        let file = TensorFile::read(path)?;
+        file.verify()?;
+        let text = |key: &str| {
+            file.metadata()
+                .get(key)
+                .ok_or_else(|| Error::file(path, format!("has no `{key}`")))
+        };
+        let number = |key: &str| {
+            text(key)?
+                .parse::<u64>()
+                .map_err(|_| Error::file(path, format!("`{key}` is not a number")))
+        };
+        let numbers = |name: &str| file.f32(name).map(Cow::Owned);
+        Ok(State {
+            config: Config::adapt().with_toml(text("config")?, &path.display().to_string())?,
+            album: Album {
+                photos: number("album.photos")? as usize,
+                digest: text("album.digest")?.clone(),
+            },
+            about: About::from_metadata(path, file.metadata(), None)?,
+            step: number("step")?,
+            trained: Network {
+                values: numbers("trained.values")?,
+                buffers: numbers("trained.buffers")?,
+            },
+            key_encoder: Network {
+                values: numbers("key_encoder.values")?,
+                buffers: numbers("key_encoder.buffers")?,
+            },
+            queue_keys: numbers("queue.keys")?,
+            queue_photos: Cow::Owned(file.u32("queue.photos")?),
+            queue_next: number("queue.next")?,
+            velocity: numbers("velocity")?,
+            base: numbers("base")?,
+            teacher_centre: numbers("teacher_centre")?,
+        })
+    }
+}
+
+/// Writes the newest checkpoint of the run in `folder`; the one before it is kept as
+/// [`PREVIOUS`]. Interrupted anywhere, or refused for want of space, it leaves at least one whole
+/// checkpoint behind where there was one.
+///
+/// # Errors
+/// [`Error::Io`] where the disk refuses.
+pub fn save(folder: &Path, state: &State<'_>) -> Result<()> {
+    let (next, newest) = (folder.join(NEXT), folder.join(FILE));
+    tensor_file::write_sealed(&next, &state.tensors(), &state.metadata())?;
+    if newest.exists() {
+        atomic::rename(&newest, &folder.join(PREVIOUS))?;
+    }
+    atomic::rename(&next, &newest)
+}
+
+/// Whether there is anything to resume in `folder`.
+pub fn exists(folder: &Path) -> bool {
+    [FILE, PREVIOUS]
+        .iter()
+        .any(|name| folder.join(name).exists())
+}
+
+/// Reads the newest whole checkpoint of the run in `folder`, and a line for the log where that is
+/// not the newest file. A damaged file is put aside, so that it never takes the place of a whole
+/// one.
+///
+/// # Errors
+/// There is no checkpoint, or none that is whole.
+pub fn load(folder: &Path) -> Result<(State<'static>, Option<String>)> {
+    let (newest, previous) = (folder.join(FILE), folder.join(PREVIOUS));
+    let problem = match State::read(&newest) {
+        Ok(state) => return Ok((state, None)),
+        Err(problem) => problem,
+    };
+    if !previous.exists() {
+        return Err(match newest.exists() {
+            true => problem,
+            false => Error::file(folder, "has no checkpoint to resume from"),
+        });
+    }
+    let state = State::read(&previous).map_err(|second| {
+        Error::file(
+            folder,
+            format!("no checkpoint is usable: {problem}; {second}"),
+        )
+    })?;
+    if newest.exists() {
+        // Where it can't be put aside the next save replaces it; nothing depends on this.
+        let _ = atomic::rename(&newest, &folder.join(DAMAGED));
+    }
+    let notice = format!("{problem}; going on from the previous checkpoint instead");
+    Ok((state, Some(notice)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backbones::Arch;
+    use crate::data::Normalise;
+    use crate::encoder::{Architecture, Head};
+
+    fn state(step: u64) -> State<'static> {
+        State {
+            config: Config::adapt(),
+            album: Album {
+                photos: 3,
+                digest: "d".into(),
+            },
+            about: About {
+                architecture: Architecture::new(Arch::MobilenetV3Small, Some(Head::Wide)),
+                image_size: 96,
+                normalise: Normalise::default(),
+                made: "by a test".into(),
+            },
+            step,
+            trained: Network {
+                values: vec![1.0, -0.0, f32::MIN_POSITIVE].into(),
+                buffers: vec![2.0].into(),
+            },
+            key_encoder: Network::default(),
+            queue_keys: vec![0.5; 6].into(),
+            queue_photos: vec![u32::MAX, 1].into(),
+            queue_next: 1,
+            velocity: vec![0.25; 3].into(),
+            base: vec![].into(),
+            teacher_centre: vec![].into(),
+        }
+    }
+
+    #[test]
+    fn a_state_survives_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!exists(folder.path()));
+        let none = load(folder.path()).unwrap_err().to_string();
+        assert!(none.contains("no checkpoint to resume"), "{none}");
+        save(folder.path(), &state(4)).unwrap();
+        assert_eq!(load(folder.path()).unwrap(), (state(4), None));
+        assert!(exists(folder.path()));
+    }
+
+    #[test]
+    fn damage_falls_back_to_the_previous_one() {
+        let folder = tempfile::tempdir().unwrap();
+        save(folder.path(), &state(4)).unwrap();
+        save(folder.path(), &state(5)).unwrap();
+        let path = folder.path().join(FILE);
+        let bytes = std::fs::read(&path).unwrap();
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        for damaged in [&flipped[..], &bytes[..bytes.len() / 2], b""] {
+            std::fs::write(&path, damaged).unwrap();
+            let (read, notice) = load(folder.path()).unwrap();
+            assert_eq!(read.step, 4);
+            let notice = notice.unwrap();
+            assert!(
+                notice.contains(FILE) && notice.contains("previous"),
+                "{notice}"
+            );
+            assert!(!path.exists());
+        }
+        std::fs::write(&path, &flipped).unwrap();
+        std::fs::write(folder.path().join(PREVIOUS), &flipped[..100]).unwrap();
+        let error = load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("no checkpoint is usable"), "{error}");
+    }
+
+    #[test]
+    fn a_save_that_was_cut_short_costs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        save(folder.path(), &state(4)).unwrap();
+        // Killed between the two renames.
+        std::fs::rename(folder.path().join(FILE), folder.path().join(PREVIOUS)).unwrap();
+        assert_eq!(load(folder.path()).unwrap().0.step, 4);
+        save(folder.path(), &state(5)).unwrap();
+        assert_eq!(load(folder.path()).unwrap(), (state(5), None));
+    }
+}

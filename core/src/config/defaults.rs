@@ -1,0 +1,113 @@
+//! What each command starts from, and the published recipes.
+
+use super::{Config, Layer};
+use crate::{Error, Result};
+
+impl Config {
+    /// Defaults of `adapt`: few photos, shipped weights, a processor.
+    pub fn adapt() -> Config {
+        Config {
+            arch: "mobilenet_v3_small".into(),
+            init: "shipped".into(),
+            image_size: 128,
+            views: "standard".into(),
+            batch_size: 64,
+            bn_group: 32,
+            queue_size: 512,
+            mask_own_photo: true,
+            temperature: 0.1,
+            key_momentum: 0.99,
+            head: "wide".into(),
+            symmetric: false,
+            lr: 0.006,
+            sgd_momentum: 0.9,
+            weight_decay: 1e-4,
+            weight_decay_norm: true,
+            anchor: 0.0,
+            freeze: 0,
+            schedule: "step".into(),
+            warmup_epochs: 0.0,
+            warmup_steps: 0,
+            epochs: 24,
+            steps: 0,
+            reestimate_bn: true,
+            teacher: String::new(),
+            teacher_arch: "mobilenet_v2".into(),
+            teacher_temperature: 0.01,
+            student_temperature: 0.2,
+            teacher_centre: true,
+            checkpoint_every: 50,
+            measure_every: 0,
+            measure_photos: 2000,
+            prefetch: 2,
+            cache_mb: 256,
+            threads: 0,
+            seed: 0,
+            device: "cpu".into(),
+        }
+    }
+
+    /// Defaults of `pretrain`: the official MoCo v2 recipe.
+    pub fn pretrain() -> Config {
+        Config {
+            arch: "mobilenet_v3_large".into(),
+            init: "random".into(),
+            image_size: 224,
+            batch_size: 256,
+            queue_size: 65_536,
+            temperature: 0.2,
+            key_momentum: 0.999,
+            head: "simple".into(),
+            lr: 0.03,
+            schedule: "epoch".into(),
+            epochs: 200,
+            checkpoint_every: 500,
+            ..Config::adapt()
+        }
+    }
+
+    /// Defaults of `distill`: SEED on a processor, from a supervised teacher.
+    pub fn distill() -> Config {
+        Config {
+            init: "random".into(),
+            queue_size: 4096,
+            mask_own_photo: false,
+            lr: 0.1,
+            warmup_steps: 50,
+            epochs: 12,
+            checkpoint_every: 200,
+            ..Config::adapt()
+        }
+    }
+}
+
+/// The names [`preset`] knows.
+pub const PRESETS: &[&str] = &["moco-v2", "baseline", "study", "improved"];
+
+/// A published recipe as a layer over the defaults of `pretrain`.
+///
+/// # Errors
+/// No recipe has that name.
+pub fn preset(name: &str) -> Result<Layer> {
+    let mut layer = Layer::new(format!("--preset {name}"));
+    let (batch_size, lr, temperature, head, views, epochs) = match name {
+        "moco-v2" => (256, 0.03, 0.2, "simple", "standard", 200),
+        "baseline" => (1024, 0.06, 0.2, "simple", "standard", 200),
+        "study" => (1024, 0.06, 0.05, "simple", "standard", 200),
+        "improved" => (512, 0.06, 0.1, "wide", "aug+", 800),
+        _ => {
+            return Err(Error::Config(format!(
+                "unknown preset `{name}`; expected one of {}",
+                PRESETS.join(", ")
+            )));
+        }
+    };
+    layer
+        .put("batch_size", Some(batch_size))
+        .put("lr", Some(lr))
+        .put("temperature", Some(temperature))
+        .put("head", Some(head))
+        .put("views", Some(views))
+        .put("epochs", Some(epochs));
+    Ok(layer)
+}

@@ -1,0 +1,252 @@
+//! The one list of settings: type, meaning and range of each.
+
+use std::fmt;
+use toml::Value;
+
+/// What a key accepts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Allowed {
+    /// True or false.
+    Switch,
+    /// A whole number within these bounds, both included.
+    Whole(i64, i64),
+    /// A number within these bounds, both included.
+    Number(f64, f64),
+    /// A number above the first bound and up to the second.
+    Above(f64, f64),
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// Any text.
+    Text,
+}
+
+impl Allowed {
+    /// Whether `value` has the right type and lies in range.
+    pub fn permits(&self, value: &Value) -> bool {
+        let number = value.as_float().or(value.as_integer().map(|v| v as f64));
+        match *self {
+            Allowed::Switch => value.is_bool(),
+            Allowed::Whole(low, high) => value
+                .as_integer()
+                .is_some_and(|v| (low..=high).contains(&v)),
+            Allowed::Number(low, high) => number.is_some_and(|v| (low..=high).contains(&v)),
+            Allowed::Above(low, high) => number.is_some_and(|v| v > low && v <= high),
+            Allowed::OneOf(words) => value.as_str().is_some_and(|v| words.contains(&v)),
+            Allowed::Text => value.is_str(),
+        }
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Allowed::Switch => write!(f, "true or false"),
+            Allowed::Whole(low, i64::MAX) => write!(f, "a whole number from {low}"),
+            Allowed::Whole(low, high) => write!(f, "a whole number from {low} to {high}"),
+            Allowed::Number(low, high) => write!(f, "a number from {low} to {high}"),
+            Allowed::Above(low, high) => write!(f, "a number above {low}, at most {high}"),
+            Allowed::OneOf(words) => write!(f, "one of {}", words.join(", ")),
+            Allowed::Text => write!(f, "text"),
+        }
+    }
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name in files, on the command line and in [`Config`].
+    pub name: &'static str,
+    /// What it means, in a sentence or two.
+    pub meaning: &'static str,
+    /// What it accepts.
+    pub allowed: Allowed,
+    /// Whether a resumed run may use another value than the one it was started with.
+    pub may_change: bool,
+}
+
+/// A Rust type that a setting can have.
+trait Field: Sized {
+    fn from_value(value: &Value) -> Option<Self>;
+    fn to_value(&self) -> Value;
+}
+
+impl Field for bool {
+    fn from_value(value: &Value) -> Option<bool> {
+        value.as_bool()
+    }
+    fn to_value(&self) -> Value {
+        Value::Boolean(*self)
+    }
+}
+
+impl Field for usize {
+    fn from_value(value: &Value) -> Option<usize> {
+        usize::try_from(value.as_integer()?).ok()
+    }
+    fn to_value(&self) -> Value {
+        Value::Integer(i64::try_from(*self).unwrap_or(i64::MAX))
+    }
+}
+
+impl Field for u64 {
+    fn from_value(value: &Value) -> Option<u64> {
+        u64::try_from(value.as_integer()?).ok()
+    }
+    fn to_value(&self) -> Value {
+        Value::Integer(i64::try_from(*self).unwrap_or(i64::MAX))
+    }
+}
+
+impl Field for f64 {
+    fn from_value(value: &Value) -> Option<f64> {
+        value.as_float().or(value.as_integer().map(|v| v as f64))
+    }
+    fn to_value(&self) -> Value {
+        Value::Float(*self)
+    }
+}
+
+impl Field for String {
+    fn from_value(value: &Value) -> Option<String> {
+        value.as_str().map(str::to_string)
+    }
+    fn to_value(&self) -> Value {
+        Value::String(self.clone())
+    }
+}
+
+/// Writes [`Config`], its documentation, [`KEYS`] and access by name from one list.
+macro_rules! settings {
+    ($( $(#[doc = $doc:literal])+ $name:ident: $type:ty, $allowed:expr, $may_change:expr; )+) => {
+        /// All settings of a run.
+        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+        pub struct Config {
+            $( $(#[doc = $doc])+ pub $name: $type, )+
+        }
+
+        /// All settings in the order of `config.toml`.
+        pub const KEYS: &[Key] = &[
+            $( Key {
+                name: stringify!($name),
+                meaning: concat!($($doc, "\n"),+),
+                allowed: $allowed,
+                may_change: $may_change,
+            }, )+
+        ];
+
+        impl Config {
+            /// Sets a key whose value [`Allowed::permits`] has accepted.
+            pub(super) fn set(&mut self, name: &str, value: &Value) {
+                match name {
+                    $( stringify!($name) => {
+                        if let Some(value) = Field::from_value(value) {
+                            self.$name = value;
+                        }
+                    } )+
+                    _ => {}
+                }
+            }
+
+            /// The value of a key.
+            pub(super) fn get(&self, name: &str) -> Value {
+                match name {
+                    $( stringify!($name) => self.$name.to_value(), )+
+                    _ => Value::Boolean(false),
+                }
+            }
+        }
+    };
+}
+
+use Allowed::{Above, Number, OneOf, Switch, Text, Whole};
+
+/// Set when the run starts; a resumed run keeps it.
+const FIXED: bool = false;
+/// A resumed run may use another value.
+const FREE: bool = true;
+
+const ARCHS: &[&str] = &["mobilenet_v3_small", "mobilenet_v3_large"];
+const TEACHERS: &[&str] = &["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"];
+
+settings! {
+    /// The network that is trained.
+    arch: String, OneOf(ARCHS), FIXED;
+    /// Weights to start from: `shipped`, `random`, or a file.
+    init: String, Text, FIXED;
+    /// Width and height of a view in pixels.
+    image_size: usize, Whole(32, 1024), FIXED;
+    /// How a photo becomes a random view.
+    views: String, OneOf(&["standard", "hue", "aug+", "aug+ blur"]), FIXED;
+    /// Photos per optimizer step.
+    batch_size: usize, Whole(2, 65_536), FIXED;
+    /// Photos that share batch-norm statistics (one of the method's devices). Memory grows
+    /// with it, not with batch_size. Divides batch_size.
+    bn_group: usize, Whole(2, 65_536), FIXED;
+    /// Keys of earlier batches that serve as negatives. Lowered by itself to what the photos
+    /// can fill.
+    queue_size: usize, Whole(2, 1_048_576), FIXED;
+    /// Leave a photo's own earlier keys out of its negatives.
+    mask_own_photo: bool, Switch, FIXED;
+    /// Divides the similarities before the softmax.
+    temperature: f64, Above(0.0, 10.0), FIXED;
+    /// Share of the key encoder that stays at each step.
+    key_momentum: f64, Number(0.0, 1.0), FIXED;
+    /// Projection head: simple is d-d-128, wide d-2d-128.
+    head: String, OneOf(&["simple", "wide"]), FIXED;
+    /// Average the loss over both directions of each pair of views.
+    symmetric: bool, Switch, FIXED;
+
+    /// Peak learning rate.
+    lr: f64, Number(0.0, 100.0), FIXED;
+    /// Momentum of SGD.
+    sgd_momentum: f64, Number(0.0, 0.9999), FIXED;
+    /// Pull of every trained number towards zero.
+    weight_decay: f64, Number(0.0, 1.0), FIXED;
+    /// Whether weight decay applies to norms and biases too.
+    weight_decay_norm: bool, Switch, FIXED;
+    /// Pull of every trained number towards the initial weights.
+    anchor: f64, Number(0.0, 10.0), FIXED;
+    /// Stages of the backbone, counted from the image, that are not trained (the stem is one,
+    /// each block another).
+    freeze: usize, Whole(0, 64), FIXED;
+    /// Learning rate over the run: cosine by step, cosine by epoch, or constant.
+    schedule: String, OneOf(&["step", "epoch", "constant"]), FIXED;
+    /// Epochs over which the learning rate rises linearly.
+    warmup_epochs: f64, Number(0.0, 10_000.0), FIXED;
+    /// Steps over which the learning rate rises linearly, on top of warmup_epochs.
+    warmup_steps: usize, Whole(0, 1_000_000_000), FIXED;
+    /// Passes over the photos.
+    epochs: usize, Whole(0, 1_000_000), FIXED;
+    /// Optimizer steps; where not 0, this counts and epochs does not.
+    steps: usize, Whole(0, 1_000_000_000), FIXED;
+    /// Re-estimate the batch-norm statistics over the photos when training is done.
+    reestimate_bn: bool, Switch, FIXED;
+
+    /// Weights of the teacher of a distillation.
+    teacher: String, Text, FIXED;
+    /// The teacher's network.
+    teacher_arch: String, OneOf(TEACHERS), FIXED;
+    /// Temperature of the teacher's similarities.
+    teacher_temperature: f64, Above(0.0, 10.0), FIXED;
+    /// Temperature of the student's similarities.
+    student_temperature: f64, Above(0.0, 10.0), FIXED;
+    /// Subtract the mean over the photos from the teacher's features.
+    teacher_centre: bool, Switch, FIXED;
+
+    /// Steps between checkpoints; 0 saves at the end and on interruption only.
+    checkpoint_every: usize, Whole(0, 1_000_000_000), FREE;
+    /// Epochs between measurements during training; 0 measures before and after only.
+    measure_every: usize, Whole(0, 1_000_000), FREE;
+    /// Photos that a run's own measurements take at most; 0 takes all.
+    measure_photos: usize, Whole(0, 100_000_000), FREE;
+    /// Batches prepared ahead of training.
+    prefetch: usize, Whole(1, 1024), FREE;
+    /// Megabytes of decoded photos kept between epochs.
+    cache_mb: usize, Whole(0, 1_048_576), FREE;
+    /// Threads for computing and for reading photos; 0 takes all processors.
+    threads: usize, Whole(0, 4096), FREE;
+    /// Where all randomness of the run starts.
+    seed: u64, Whole(0, i64::MAX), FIXED;
+    /// Where to compute.
+    device: String, OneOf(&["cpu"]), FIXED;
+}

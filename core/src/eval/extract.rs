@@ -1,0 +1,151 @@
+//! From photos to a matrix of features: the only part of this room that knows an encoder.
+
+use super::Features;
+use crate::data::resize::Rect;
+use crate::data::{Normalise, Photo, PhotoSource, Recipe, Scratch, ViewParams};
+use crate::encoder::Encoder;
+use crate::rng::{Purpose, Rng};
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+/// Photos whose pixels are in memory at a time.
+const BATCH: usize = 64;
+
+/// Share of the shorter side that the middle square of a plain photo has (224 of 256, as
+/// torchvision's evaluation).
+const MIDDLE: f64 = 224.0 / 256.0;
+
+/// How a photo is shown to the network.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Look {
+    /// Its middle, unaltered.
+    Plain,
+    /// A random view, always the same for the same seed, number and photo.
+    View {
+        /// The views it is drawn from.
+        recipe: Recipe,
+        /// Which of several views.
+        number: u64,
+        /// Where the randomness starts.
+        seed: u64,
+    },
+}
+
+/// Reads photos and asks an encoder about them.
+#[derive(Clone, Copy)]
+pub struct Extractor<'a> {
+    /// The network, on its running statistics.
+    pub encoder: &'a Encoder,
+    /// The photos.
+    pub source: &'a dyn PhotoSource,
+    /// Side of the images given to the network, in pixels.
+    pub image_size: usize,
+    /// How pixels become inputs.
+    pub normalise: &'a Normalise,
+}
+
+impl Extractor<'_> {
+    /// Features of the photos at `indices`, and the indices of those that could be read: one row
+    /// each, in order. `done` is told the number of photos after every batch.
+    ///
+    /// # Errors
+    /// The network refuses, or no photo can be read.
+    pub fn features(
+        &self,
+        indices: &[usize],
+        look: &Look,
+        mut done: impl FnMut(usize),
+    ) -> Result<(Features, Vec<usize>)> {
+        let dim = self.encoder.feature_dim();
+        let (mut values, mut readable) = (Vec::with_capacity(indices.len() * dim), Vec::new());
+        for (i, chunk) in indices.chunks(BATCH).enumerate() {
+            let (images, found) = self.images(chunk, look)?;
+            if let Some(images) = images {
+                let features = self.encoder.features(&images)?;
+                values.extend(features.flatten_all()?.to_vec1::<f32>()?);
+            }
+            readable.extend(found);
+            done(i * BATCH + chunk.len());
+        }
+        if readable.is_empty() && !indices.is_empty() {
+            return Err(Error::NoPhotos(format!(
+                "none of {} photos could be read{}",
+                indices.len(),
+                self.first_reason(indices)
+            )));
+        }
+        Ok((Features::new(readable.len(), dim, values)?, readable))
+    }
+
+    /// The readable photos among `indices` as one batch (n, size, size, 3), `None` for none.
+    ///
+    /// # Errors
+    /// Only candle's.
+    pub fn images(&self, indices: &[usize], look: &Look) -> Result<(Option<Tensor>, Vec<usize>)> {
+        let size = self.image_size;
+        let made: Vec<(usize, Vec<f32>)> = indices
+            .par_iter()
+            .filter_map(|&index| {
+                let photo = self.source.load(index).ok()?;
+                let mut pixels = vec![0.0; size * size * 3];
+                look.of(&photo, index).apply(
+                    &photo,
+                    size,
+                    self.normalise,
+                    &mut Scratch::default(),
+                    &mut pixels,
+                );
+                Some((index, pixels))
+            })
+            .collect();
+        if made.is_empty() {
+            return Ok((None, Vec::new()));
+        }
+        let (readable, pixels): (Vec<usize>, Vec<Vec<f32>>) = made.into_iter().unzip();
+        let shape = (readable.len(), size, size, 3);
+        let images = Tensor::from_vec(pixels.concat(), shape, &Device::Cpu)?;
+        Ok((Some(images), readable))
+    }
+
+    /// Why the first photo could not be read, for an error message.
+    fn first_reason(&self, indices: &[usize]) -> String {
+        indices
+            .first()
+            .and_then(|&index| self.source.load(index).err())
+            .map_or_else(String::new, |error| format!("; the first: {error}"))
+    }
+}
+
+impl Look {
+    fn of(&self, photo: &Photo, index: usize) -> ViewParams {
+        match self {
+            Look::Plain => {
+                let side = (photo.width.min(photo.height) as f64 * MIDDLE)
+                    .round()
+                    .max(1.0) as usize;
+                ViewParams {
+                    crop: Rect {
+                        left: (photo.width - side) / 2,
+                        top: (photo.height - side) / 2,
+                        width: side,
+                        height: side,
+                    },
+                    jitter: Vec::new(),
+                    grey: false,
+                    blur: None,
+                    flip: false,
+                }
+            }
+            Look::View {
+                recipe,
+                number,
+                seed,
+            } => {
+                // Epoch 0 of this purpose belongs to the measurements themselves.
+                let mut rng = Rng::new(*seed, Purpose::Measure, 1 + number, index as u64);
+                recipe.sample(photo.width, photo.height, &mut rng)
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A run: `step()` is one optimizer step, and the caller owns the loop. Not calling it is a pause.
+//!
+//! A session owns photos, method, optimizer and schedule, knows its place in the run, and can be
+//! saved and resumed at every step with the same result to the bit.
+
+mod build;
+pub mod finish;
+pub mod memory;
+mod thread;
+
+pub use build::{Start, fit};
+pub use thread::on_own_threads;
+
+use crate::checkpoint::{self, Album, Network, State};
+use crate::config::Config;
+use crate::data::{Loader, PhotoSource};
+use crate::distill::{Distill, Teacher};
+use crate::encoder::Encoder;
+use crate::moco::{Moco, StepStats, Views, key_orders};
+use crate::optim::Sgd;
+use crate::queue::Queue;
+use crate::schedule::Schedule;
+use crate::weights::About;
+use crate::{Error, Result};
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+/// The two ways to train.
+#[derive(Debug)]
+pub enum Method {
+    /// Contrast with one's own slowly moving copy.
+    Moco(Box<Moco>),
+    /// Learn from a larger network's view of the same images.
+    Distill {
+        /// Student and queue.
+        distill: Box<Distill>,
+        /// The larger network.
+        teacher: Box<Teacher>,
+    },
+}
+
+impl Method {
+    /// The network that is trained.
+    pub fn encoder(&self) -> &Encoder {
+        match self {
+            Method::Moco(moco) => &moco.query,
+            Method::Distill { distill, .. } => &distill.student,
+        }
+    }
+
+    fn queue(&self) -> &Queue {
+        match self {
+            Method::Moco(moco) => &moco.queue,
+            Method::Distill { distill, .. } => &distill.queue,
+        }
+    }
+
+    /// Photos per view that the method looks at.
+    fn views(&self) -> usize {
+        match self {
+            Method::Moco(_) => 2,
+            Method::Distill { .. } => 1,
+        }
+    }
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Steps done, this one included.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// The epoch this step belongs to, counted from 0.
+    pub epoch: u64,
+    /// Whether it was its epoch's last.
+    pub epoch_ends: bool,
+    /// The learning rate it was taken with.
+    pub lr: f64,
+    /// Loss, agreement and spread.
+    pub stats: StepStats,
+    /// Photos in its batch.
+    pub photos: usize,
+    /// Photos found unreadable so far.
+    pub skipped: usize,
+}
+
+/// A run in progress.
+pub struct Session {
+    config: Config,
+    about: About,
+    source: Arc<dyn PhotoSource>,
+    album: Album,
+    loader: Loader,
+    method: Method,
+    sgd: Sgd,
+    schedule: Schedule,
+    step: u64,
+    /// The batch's views as floats, kept between steps.
+    pixels: [Vec<f32>; 2],
+}
+
+impl Session {
+    /// Takes one optimizer step.
+    ///
+    /// # Errors
+    /// Too few photos are readable, or loss or gradient is not finite: the parameters are then as
+    /// they were before the step, and whoever holds a checkpoint can go back to it.
+    pub fn step(&mut self) -> Result<Progress> {
+        let batch = self.loader.next_batch()?;
+        let side = self.config.image_size;
+        let rows: Vec<usize> = (0..batch.photos.len()).collect();
+        for (view, pixels) in self.pixels.iter_mut().take(self.method.views()).enumerate() {
+            pixels.resize(rows.len() * side * side * 3, 0.0);
+            batch.write_view(view, &rows, pixels);
+        }
+        let (epoch, photos) = (batch.epoch, batch.photos.len());
+        let [first, second] = &self.pixels;
+        let stats = match &mut self.method {
+            Method::Moco(moco) => {
+                let views = Views {
+                    images: [first, second],
+                    size: (side, side),
+                    photos: &batch.photos,
+                };
+                moco.step(&views, &key_orders(self.config.seed, self.step, photos))?
+            }
+            Method::Distill { distill, teacher } => {
+                let targets = teacher.embed(first, (side, side))?;
+                distill.step(first, (side, side), &targets)?
+            }
+        };
+        self.loader.recycle(batch);
+        let lr = self.schedule.lr(self.step as usize);
+        self.update(stats.loss, lr)?;
+        self.step += 1;
+        Ok(Progress {
+            step: self.step,
+            steps: self.steps(),
+            epoch,
+            epoch_ends: self.step.is_multiple_of(self.loader.steps_per_epoch()),
+            lr,
+            stats,
+            photos,
+            skipped: self.loader.skipped().len(),
+        })
+    }
+
+    /// Follows the gradient that the method left behind.
+    fn update(&mut self, loss: f32, lr: f64) -> Result<()> {
+        let params = &self.method.encoder().params;
+        let grads = params.grads.lock().unwrap_or_else(PoisonError::into_inner);
+        // A sum is finite only where all its parts are (or two infinities would cancel to NaN).
+        let total: f64 = grads.iter().map(|g| f64::from(*g)).sum();
+        if !loss.is_finite() || !total.is_finite() {
+            return Err(Error::Training(format!(
+                "training diverged at step {} (loss {loss}); a lower lr than {} may help",
+                self.step + 1,
+                self.config.lr
+            )));
+        }
+        let mut values = params
+            .values
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.sgd.step(&mut values, &grads, lr as f32);
+        Ok(())
+    }
+
+    /// Whether all steps are done.
+    pub fn is_done(&self) -> bool {
+        self.step >= self.steps()
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// Steps of the whole run.
+    pub fn steps(&self) -> u64 {
+        self.schedule.steps as u64
+    }
+
+    /// Steps of one epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.loader.steps_per_epoch()
+    }
+
+    /// The settings, resolved.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What is trained, and how pixels become its inputs.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// The photos.
+    pub fn source(&self) -> &Arc<dyn PhotoSource> {
+        &self.source
+    }
+
+    /// The network that is trained, for measurements between steps.
+    pub fn encoder(&self) -> &Encoder {
+        self.method.encoder()
+    }
+
+    /// Method, networks and queue.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Ids of the photos that could not be read so far, and why.
+    pub fn skipped(&self) -> Vec<crate::data::Skipped> {
+        self.loader.skipped()
+    }
+
+    /// Saves everything into the run folder `folder`, atomically (see [`checkpoint::save`]).
+    ///
+    /// # Errors
+    /// The disk refuses; the checkpoint before is then still there.
+    pub fn checkpoint(&self, folder: &Path) -> Result<()> {
+        let read = |encoder: &Encoder| {
+            let params = &encoder.params;
+            let values = params.values.read().unwrap_or_else(PoisonError::into_inner);
+            let buffers = params
+                .buffers
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            Network {
+                values: Cow::Owned(values.clone()),
+                buffers: Cow::Owned(buffers.clone()),
+            }
+        };
+        let queue = self.method.queue();
+        let (key_encoder, teacher_centre): (_, &[f32]) = match &self.method {
+            Method::Moco(moco) => (read(&moco.key), &[]),
+            Method::Distill { teacher, .. } => (Network::default(), &teacher.centre),
+        };
+        let state = State {
+            config: self.config.clone(),
+            album: self.album.clone(),
+            about: self.about.clone(),
+            step: self.step,
+            trained: read(self.method.encoder()),
+            key_encoder,
+            queue_keys: Cow::Borrowed(&queue.keys),
+            queue_photos: Cow::Borrowed(&queue.photos),
+            queue_next: queue.next as u64,
+            velocity: Cow::Borrowed(&self.sgd.velocity),
+            base: Cow::Borrowed(&self.sgd.base),
+            teacher_centre: Cow::Borrowed(teacher_centre),
+        };
+        checkpoint::save(folder, &state)
+    }
+}

@@ -1,0 +1,77 @@
+//! The end of a run: batch norm's running statistics, and the weights.
+
+use super::Session;
+use crate::encoder::Mode;
+use crate::eval::extract::{Extractor, Look};
+use crate::rng::{Purpose, Rng};
+use crate::weights::{self, About, HEAD_FILE, Precision};
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Name of the trained backbone in a run folder.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+
+/// Photos that statistics are estimated from; more change them no further.
+const STATISTICS_PHOTOS: usize = 2048;
+/// Photos per forward pass of the estimate.
+const STATISTICS_BATCH: usize = 64;
+
+impl Session {
+    /// Replaces batch norm's running statistics by their plain average over photos as they are
+    /// measured and searched: unaltered. During training they follow augmented views, and a
+    /// short run leaves them stale. Does nothing unless `reestimate_bn` is set.
+    ///
+    /// # Errors
+    /// No photo can be read, or the network refuses.
+    pub fn reestimate_statistics(&mut self) -> Result<()> {
+        if !self.config.reestimate_bn {
+            return Ok(());
+        }
+        let encoder = self.method.encoder();
+        let extractor = Extractor {
+            encoder,
+            source: &*self.source,
+            image_size: self.config.image_size,
+            normalise: &self.about.normalise,
+        };
+        // Mixed, since an album is sorted: a batch of one kind has less variance than the album.
+        let mut order =
+            Rng::new(self.config.seed, Purpose::Order, u64::MAX, 0).permutation(self.source.len());
+        order.truncate(STATISTICS_PHOTOS);
+        let mut batches = 0;
+        for photos in order.chunks(STATISTICS_BATCH) {
+            // A small last batch would count as much as a full one.
+            if batches > 0 && photos.len() < STATISTICS_BATCH {
+                break;
+            }
+            if let (Some(images), _) = extractor.images(photos, &Look::Plain)? {
+                batches += 1;
+                // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
+                let norm_momentum = 1.0 / batches as f32;
+                encoder.embed(&images, Mode::Train { norm_momentum })?;
+            }
+        }
+        match batches {
+            0 => Err(Error::NoPhotos("no photo can be read any more".into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the backbone (and, beside it, the projection head) into the run folder and says
+    /// where. `made` tells in a sentence how the weights came about.
+    ///
+    /// # Errors
+    /// A number is not finite, or the disk refuses.
+    pub fn save_weights(&self, folder: &Path, made: &str) -> Result<PathBuf> {
+        let encoder = self.method.encoder();
+        let about = About {
+            made: made.to_string(),
+            ..self.about.clone()
+        };
+        let path = folder.join(WEIGHTS_FILE);
+        let (params, dim) = (&encoder.params, encoder.feature_dim());
+        weights::save_backbone(&path, params, dim, &about, Precision::Full)?;
+        weights::save_head(&folder.join(HEAD_FILE), params, dim, &about)?;
+        Ok(path)
+    }
+}

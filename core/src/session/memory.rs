@@ -1,0 +1,63 @@
+//! How much memory a training run takes, and which group fits a budget.
+
+use crate::backbones::Arch;
+use crate::config::Config;
+use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder};
+use crate::nn::workspace::Workspace;
+use crate::{Error, Result};
+
+/// Megabytes of program, libraries, decoded photos and what one thread needs on the side.
+const PROGRAM: f64 = 60.0;
+
+/// Megabytes that one image of 224 x 224 px of a group takes in a step: measured, rounded up.
+fn per_image(arch: Arch) -> f64 {
+    match arch {
+        Arch::MobilenetV3Large => 30.0,
+        Arch::MobilenetV3Small => 12.0,
+        Arch::MobilenetV2 => 40.0,
+    }
+}
+
+/// About how many megabytes a run with these settings and this group takes.
+///
+/// # Errors
+/// The settings name no network.
+pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
+    const MB: f64 = 1e6;
+    let arch: Arch = config.arch.parse()?;
+    let architecture = Architecture::new(arch, Some(config.head.parse()?));
+    let network = Encoder::new(architecture, false, 0, &Workspace::default())?;
+    let numbers = network.params.layout.parameter_count() as f64;
+    // Query, key, gradient, velocity, and a copy of two of them while a checkpoint is written.
+    let copies = if config.anchor > 0.0 { 7.0 } else { 6.0 };
+    let queue = (config.queue_size * EMBEDDING_DIM) as f64 * 4.0;
+    let view = (config.image_size * config.image_size * 3) as f64;
+    // Two views as floats, and the bytes of this batch and those made ahead.
+    let batch = config.batch_size as f64 * view * (8.0 + 2.0 * (1 + config.prefetch) as f64);
+    let scale = (config.image_size as f64 / 224.0).powi(2);
+    Ok(PROGRAM
+        + config.cache_mb as f64
+        + (numbers * 4.0 * copies + queue + batch) / MB
+        + group as f64 * per_image(arch) * scale)
+}
+
+/// The largest group within `budget_mb` that divides `batch_size` and is not above `bn_group`.
+///
+/// # Errors
+/// Not even the smallest fits; the message says what would be needed.
+pub fn group_for(config: &Config, budget_mb: f64) -> Result<usize> {
+    let mut groups: Vec<usize> = (2..=config.bn_group)
+        .filter(|group| config.batch_size.is_multiple_of(*group))
+        .collect();
+    groups.sort_unstable_by(|a, b| b.cmp(a));
+    for group in &groups {
+        if estimate_mb(config, *group)? <= budget_mb {
+            return Ok(*group);
+        }
+    }
+    let least = estimate_mb(config, groups.last().copied().unwrap_or(2))?;
+    Err(Error::Config(format!(
+        "{budget_mb:.0} MB are not enough: these settings take about {least:.0} MB at least \
+         (a smaller image_size, batch_size or cache_mb takes less)"
+    )))
+}

@@ -1,0 +1,462 @@
+//! Named tensors in a safetensors file: written atomically and byte for byte reproducibly, read
+//! with every claim of the header checked. Weight files and checkpoints are both this.
+
+use crate::{Error, Result, atomic};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::io::{self, Read as _, Write};
+use std::path::{Path, PathBuf};
+
+/// Metadata key of the checksum that [`write_sealed`] adds.
+const SEAL: &str = "sha256";
+
+/// Numbers of one tensor to be written.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// Stored as they are.
+    F32(&'a [f32]),
+    /// Rounded to half precision.
+    F16(&'a [f32]),
+    /// Stored as they are.
+    U32(&'a [u32]),
+    /// Stored as they are.
+    I64(&'a [i64]),
+}
+
+impl Data<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Data::F32(v) | Data::F16(v) => v.len(),
+            Data::U32(v) => v.len(),
+            Data::I64(v) => v.len(),
+        }
+    }
+
+    fn dtype(&self) -> Dtype {
+        match self {
+            Data::F32(_) => Dtype::F32,
+            Data::F16(_) => Dtype::F16,
+            Data::U32(_) => Dtype::U32,
+            Data::I64(_) => Dtype::I64,
+        }
+    }
+
+    /// Streams little-endian bytes, a small block at a time.
+    fn write(&self, sink: &mut dyn Write) -> io::Result<()> {
+        fn blocks<T: Copy, const N: usize>(
+            values: &[T],
+            sink: &mut dyn Write,
+            bytes: impl Fn(T) -> [u8; N],
+        ) -> io::Result<()> {
+            let mut block = Vec::with_capacity(4096 * N);
+            for values in values.chunks(4096) {
+                block.clear();
+                values.iter().for_each(|&v| block.extend(bytes(v)));
+                sink.write_all(&block)?;
+            }
+            Ok(())
+        }
+        match self {
+            Data::F32(v) => blocks(v, sink, f32::to_le_bytes),
+            Data::F16(v) => blocks(v, sink, |x| half::f16::from_f32(x).to_le_bytes()),
+            Data::U32(v) => blocks(v, sink, u32::to_le_bytes),
+            Data::I64(v) => blocks(v, sink, i64::to_le_bytes),
+        }
+    }
+}
+
+/// One tensor to be written.
+#[derive(Clone, Debug)]
+pub struct TensorRef<'a> {
+    /// Its name in the file.
+    pub name: String,
+    /// Its dimensions; their product is the number of values.
+    pub shape: Vec<usize>,
+    /// Its numbers, row-major.
+    pub data: Data<'a>,
+}
+
+/// Writes tensors and metadata to `path`, replacing it atomically.
+///
+/// # Errors
+/// [`Error::Shape`] where shape and numbers disagree, [`Error::Io`] where the disk refuses.
+pub fn write(
+    path: &Path,
+    tensors: &[TensorRef<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    write_ordered(path, &ordered(tensors)?, metadata)
+}
+
+/// As [`write`], with a checksum over all content in the metadata, for [`TensorFile::verify`].
+///
+/// # Errors
+/// As [`write`].
+pub fn write_sealed(
+    path: &Path,
+    tensors: &[TensorRef<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let tensors = ordered(tensors)?;
+    // Names, shapes and metadata are covered through the header as it is without a seal.
+    let mut digest = Digester(Sha256::new());
+    digest.0.update(header(&describe(&tensors), metadata));
+    tensors
+        .iter()
+        .try_for_each(|tensor| tensor.data.write(&mut digest))
+        .map_err(Error::io(path))?;
+    let mut sealed = metadata.clone();
+    sealed.insert(SEAL.to_string(), hex(&digest.0.finalize()));
+    write_ordered(path, &tensors, &sealed)
+}
+
+fn write_ordered(
+    path: &Path,
+    tensors: &[&TensorRef<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let header = header(&describe(tensors), metadata);
+    atomic::write(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors
+            .iter()
+            .try_for_each(|tensor| tensor.data.write(file))
+    })
+}
+
+/// Widest type first, as PyTorch needs every tensor aligned to its type; then by name.
+fn ordered<'a, 'b>(tensors: &'b [TensorRef<'a>]) -> Result<Vec<&'b TensorRef<'a>>> {
+    for tensor in tensors {
+        if tensor.shape.iter().product::<usize>() != tensor.data.len() {
+            return Err(Error::Shape {
+                tensor: tensor.name.clone(),
+                expected: tensor.shape.clone(),
+                got: vec![tensor.data.len()],
+            });
+        }
+    }
+    let mut tensors: Vec<_> = tensors.iter().collect();
+    tensors.sort_by_key(|tensor| (Reverse(tensor.data.dtype().bitsize()), &tensor.name));
+    Ok(tensors)
+}
+
+/// What the header says of one tensor.
+type Description<'a> = (&'a str, Dtype, &'a [usize]);
+
+fn describe<'b>(tensors: &[&'b TensorRef<'_>]) -> Vec<Description<'b>> {
+    tensors
+        .iter()
+        .map(|tensor| {
+            (
+                tensor.name.as_str(),
+                tensor.data.dtype(),
+                tensor.shape.as_slice(),
+            )
+        })
+        .collect()
+}
+
+/// The JSON header, padded to 8 bytes: the same content always makes the same bytes.
+fn header(tensors: &[Description<'_>], metadata: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut entries = vec![format!("\"__metadata__\":{}", json!(metadata))];
+    let mut offset = 0;
+    for (name, dtype, shape) in tensors {
+        let end = offset + shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        let info = json!({
+            "dtype": format!("{dtype:?}"),
+            "shape": shape,
+            "data_offsets": [offset, end],
+        });
+        entries.push(format!("{}:{info}", json!(name)));
+        offset = end;
+    }
+    let mut bytes = format!("{{{}}}", entries.join(",")).into_bytes();
+    bytes.resize(bytes.len().next_multiple_of(8), b' ');
+    bytes
+}
+
+/// A tensor file in memory.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// Where the header ends and the tensors begin.
+    data: usize,
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// Where one tensor lies in the file's bytes.
+#[derive(Debug)]
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: std::ops::Range<usize>,
+}
+
+impl TensorFile {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not a whole safetensors file.
+    pub fn read(path: &Path) -> Result<TensorFile> {
+        let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
+        if !file.metadata().map_err(Error::io(path))?.is_file() {
+            return Err(Error::file(path, "not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+        TensorFile::parse(path, bytes)
+    }
+
+    /// Checks bytes that are already in memory; `path` names them in errors.
+    ///
+    /// # Errors
+    /// They are not a whole safetensors file.
+    pub fn parse(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<TensorFile> {
+        let path = path.as_ref();
+        let refuse = |error: safetensors::SafeTensorError| {
+            Error::file(path, format!("not a whole safetensors file ({error})"))
+        };
+        let (header, parsed) = SafeTensors::read_metadata(&bytes).map_err(refuse)?;
+        let start = 8 + header;
+        let tensors = parsed
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| {
+                let (from, to) = info.data_offsets;
+                let stored = Stored {
+                    dtype: info.dtype,
+                    shape: info.shape.clone(),
+                    range: start + from..start + to,
+                };
+                (name, stored)
+            })
+            .collect();
+        let metadata = parsed.metadata().clone().unwrap_or_default();
+        Ok(TensorFile {
+            path: path.to_path_buf(),
+            metadata: metadata.into_iter().collect(),
+            tensors,
+            data: start,
+            bytes,
+        })
+    }
+
+    /// Checks the checksum of [`write_sealed`].
+    ///
+    /// # Errors
+    /// There is none, or the content is not what was written.
+    pub fn verify(&self) -> Result<()> {
+        let refuse = |reason| Err(Error::file(&self.path, reason));
+        let Some(expected) = self.metadata.get(SEAL) else {
+            return refuse("has no checksum");
+        };
+        // Written again, the header must come out the same; without the seal it was digested.
+        let mut tensors: Vec<Description<'_>> = self
+            .tensors
+            .iter()
+            .map(|(name, stored)| (name.as_str(), stored.dtype, stored.shape.as_slice()))
+            .collect();
+        tensors.sort_by_key(|(name, dtype, _)| (Reverse(dtype.bitsize()), *name));
+        let same = self.bytes.get(8..self.data) == Some(&header(&tensors, &self.metadata));
+        let mut metadata = self.metadata.clone();
+        metadata.remove(SEAL);
+        let mut digest = Sha256::new();
+        digest.update(header(&tensors, &metadata));
+        digest.update(self.bytes.get(self.data..).unwrap_or_default());
+        if !same || hex(&digest.finalize()) != *expected {
+            return refuse("is damaged: its checksum does not match its content");
+        }
+        Ok(())
+    }
+
+    /// Where the file was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The header's metadata.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor, or `None` where there is none of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|stored| stored.shape.as_slice())
+    }
+
+    /// A tensor of f32, f16 or bf16 as f32.
+    ///
+    /// # Errors
+    /// It is missing or of another type.
+    pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
+        let (stored, bytes) = self.find(name)?;
+        Ok(match stored.dtype {
+            Dtype::F32 => decode(bytes, f32::from_le_bytes),
+            Dtype::F16 => decode(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => decode(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
+            other => return Err(self.wrong_type(name, "F32, F16 or BF16", other)),
+        })
+    }
+
+    /// A tensor of u32.
+    ///
+    /// # Errors
+    /// It is missing or of another type.
+    pub fn u32(&self, name: &str) -> Result<Vec<u32>> {
+        let (stored, bytes) = self.find(name)?;
+        match stored.dtype {
+            Dtype::U32 => Ok(decode(bytes, u32::from_le_bytes)),
+            other => Err(self.wrong_type(name, "U32", other)),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<(&Stored, &[u8])> {
+        let stored = self.tensors.get(name);
+        stored
+            .and_then(|stored| Some((stored, self.bytes.get(stored.range.clone())?)))
+            .ok_or_else(|| Error::file(&self.path, format!("has no tensor `{name}`")))
+    }
+
+    fn wrong_type(&self, name: &str, expected: &str, got: Dtype) -> Error {
+        Error::file(
+            &self.path,
+            format!("tensor `{name}`: expected {expected}, got {got:?}"),
+        )
+    }
+}
+
+fn decode<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes
+        .as_chunks::<N>()
+        .0
+        .iter()
+        .map(|bytes| value(*bytes))
+        .collect()
+}
+
+/// Lets a digest stand where bytes are written.
+struct Digester(Sha256);
+
+impl Write for Digester {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lowercase hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALUES: [f32; 3] = [1.0, -2.5, 1e-3];
+
+    fn sample(path: &Path) {
+        let tensors = [
+            ("half", Data::F16(&VALUES)),
+            ("ids", Data::U32(&[7, 8, 9])),
+            ("full", Data::F32(&VALUES)),
+            ("batches", Data::I64(&[5, 6, 7])),
+        ]
+        .map(|(name, data)| TensorRef {
+            name: name.into(),
+            shape: vec![3, 1],
+            data,
+        });
+        let metadata = BTreeMap::from([("made".to_string(), "by \"hand\"".to_string())]);
+        write_sealed(path, &tensors, &metadata).unwrap();
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        sample(&path);
+        let file = TensorFile::read(&path).unwrap();
+        file.verify().unwrap();
+        assert_eq!(file.f32("full").unwrap(), VALUES);
+        assert_eq!(file.f32("half").unwrap()[..2], VALUES[..2]);
+        assert_eq!(file.u32("ids").unwrap(), [7, 8, 9]);
+        assert_eq!(file.shape("half"), Some(&[3, 1][..]));
+        assert_eq!(file.metadata()["made"], "by \"hand\"");
+        for (error, part) in [
+            (file.u32("full").unwrap_err(), "expected U32, got F32"),
+            (file.f32("none").unwrap_err(), "no tensor `none`"),
+        ] {
+            assert!(error.to_string().contains(part));
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_cut_goes_unnoticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        sample(&path);
+        let bytes = std::fs::read(&path).unwrap();
+        let sound = |bytes: Vec<u8>| TensorFile::parse(&path, bytes).and_then(|f| f.verify());
+        sound(bytes.clone()).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(sound(flipped).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(sound(bytes[..len].to_vec()).is_err(), "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn hostile_headers_are_errors() {
+        let with_header = |text: &str, data: usize| {
+            let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(text.as_bytes());
+            bytes.resize(bytes.len() + data, 0);
+            TensorFile::parse("hostile", bytes)
+        };
+        for text in [
+            "",
+            "[]",
+            "{\"a\":1}",
+            r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#,
+            r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#,
+            r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+            r#"{"a":{"dtype":"F32","shape":[18446744073709551615,2],"data_offsets":[0,4]}}"#,
+            r#"{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}"#,
+        ] {
+            assert!(with_header(text, 4).is_err(), "{text}");
+        }
+        let mut endless = u64::MAX.to_le_bytes().to_vec();
+        endless.extend(b"{}");
+        assert!(TensorFile::parse("hostile", endless).is_err());
+        assert!(TensorFile::read(Path::new("/dev/zero")).is_err());
+    }
+
+    #[test]
+    fn a_wrong_shape_is_not_written() {
+        let tensors = [TensorRef {
+            name: "a".into(),
+            shape: vec![2, 2],
+            data: Data::F32(&VALUES),
+        }];
+        let error = write(Path::new("never"), &tensors, &BTreeMap::new()).unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }));
+    }
+}

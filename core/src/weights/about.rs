@@ -1,0 +1,135 @@
+//! What the header of a weight file says about it.
+
+use crate::backbones::Arch;
+use crate::data::Normalise;
+use crate::encoder::{Architecture, Head};
+use crate::nn::ops::depthwise::Padding;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What a user of the weights must know, and how they came about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct About {
+    /// The network. Its head is the one the weights were trained with, where one is known.
+    pub architecture: Architecture,
+    /// Width and height of the images it was trained on, in pixels.
+    pub image_size: usize,
+    /// How pixels become inputs.
+    pub normalise: Normalise,
+    /// How the weights were made, in a sentence.
+    pub made: String,
+}
+
+/// The order torchvision and timm use; the only one this program computes.
+const SE_ORDER: &str = "activation_first";
+
+impl About {
+    /// The header's entries.
+    pub(crate) fn to_metadata(&self) -> BTreeMap<String, String> {
+        let Architecture {
+            arch,
+            head,
+            norm_eps,
+            padding,
+        } = self.architecture;
+        let triple = |[r, g, b]: [f32; 3]| format!("[{r}, {g}, {b}]");
+        let mut entries = BTreeMap::new();
+        let mut put = |key: &str, value: String| entries.insert(key.to_string(), value);
+        put("arch", arch.name().into());
+        put("image_size", self.image_size.to_string());
+        put("mean", triple(self.normalise.mean));
+        put("std", triple(self.normalise.std));
+        put("bn_eps", norm_eps.to_string());
+        put("se_order", SE_ORDER.into());
+        put("padding", padding_name(padding).into());
+        put("made", self.made.clone());
+        if let Some(head) = head {
+            put("head", head.name().into());
+        }
+        entries
+    }
+
+    /// Reads the header of the file at `path`. What it does not say is torchvision's.
+    /// `expected` is the architecture the caller wants, if it wants one.
+    pub(crate) fn from_metadata(
+        path: &Path,
+        entries: &BTreeMap<String, String>,
+        expected: Option<Arch>,
+    ) -> Result<About> {
+        let refuse = |reason: String| Error::file(path, reason);
+        let stated = entries
+            .get("arch")
+            .map(|name| name.parse::<Arch>())
+            .transpose()
+            .map_err(|error| refuse(error.to_string()))?;
+        let arch = match (stated, expected) {
+            (Some(stated), Some(expected)) if stated != expected => {
+                return Err(refuse(format!(
+                    "holds weights of {stated}, but {expected} is wanted (--arch {stated} would take them)"
+                )));
+            }
+            (stated, expected) => stated.or(expected).ok_or_else(|| {
+                refuse("does not say its architecture; name it with --arch".into())
+            })?,
+        };
+        if let Some(order) = entries.get("se_order").filter(|order| *order != SE_ORDER) {
+            return Err(refuse(format!(
+                "se_order is {order}; only {SE_ORDER} can be computed"
+            )));
+        }
+        let mut architecture = Architecture::new(arch, None);
+        if let Some(eps) = entries.get("bn_eps") {
+            architecture.norm_eps = eps
+                .parse()
+                .ok()
+                .filter(|eps: &f32| *eps > 0.0 && *eps < 1.0)
+                .ok_or_else(|| refuse(format!("bn_eps = {eps}: expected a small number")))?;
+        }
+        if let Some(padding) = entries.get("padding") {
+            architecture.padding = [Padding::Symmetric, Padding::Same]
+                .into_iter()
+                .find(|known| padding_name(*known) == padding)
+                .ok_or_else(|| {
+                    refuse(format!("padding = {padding}: expected symmetric or same"))
+                })?;
+        }
+        if let Some(head) = entries.get("head") {
+            let head = head.parse::<Head>();
+            architecture.head = Some(head.map_err(|error| refuse(error.to_string()))?);
+        }
+        let image_size = match entries.get("image_size") {
+            None => 224,
+            Some(size) => size
+                .parse()
+                .ok()
+                .filter(|size| (16..=4096).contains(size))
+                .ok_or_else(|| refuse(format!("image_size = {size}: expected 16 to 4096")))?,
+        };
+        let mut normalise = Normalise::default();
+        for (key, slot) in [("mean", &mut normalise.mean), ("std", &mut normalise.std)] {
+            if let Some(text) = entries.get(key) {
+                *slot = serde_json::from_str(text)
+                    .ok()
+                    .filter(|v: &[f32; 3]| v.iter().all(|x| x.is_finite()))
+                    .ok_or_else(|| refuse(format!("{key} = {text}: expected three numbers")))?;
+            }
+        }
+        if normalise.std.iter().any(|&std| std <= 0.0) {
+            return Err(refuse("std must be above 0".into()));
+        }
+        Ok(About {
+            architecture,
+            image_size,
+            normalise,
+            made: entries.get("made").cloned().unwrap_or_default(),
+        })
+    }
+}
+
+fn padding_name(padding: Padding) -> &'static str {
+    match padding {
+        Padding::Symmetric => "symmetric",
+        Padding::Same => "same",
+    }
+}

@@ -1,0 +1,17 @@
+//! Weight files: the backbone under torchvision's names, with a header that says what it is and
+//! how it was made. The projection head, which torchvision does not know, lies in a file beside
+//! it, so that `load_state_dict(strict=True)` takes the backbone as it is.
+
+mod about;
+mod read;
+mod save;
+
+pub use about::About;
+pub use read::WeightFile;
+pub use save::{Precision, save_backbone, save_head};
+
+/// Name of the head's file beside a backbone's.
+pub const HEAD_FILE: &str = "projection_head.safetensors";
+
+/// Beginning of the names of the head's tensors.
+const HEAD_PREFIX: &str = "projection_head.";

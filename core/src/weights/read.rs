@@ -1,0 +1,172 @@
+//! Reading weight files, with every tensor checked against the network that is to take it.
+
+use super::{About, HEAD_FILE, HEAD_PREFIX};
+use crate::backbones::Arch;
+use crate::params::{Entry, Params};
+use crate::tensor_file::TensorFile;
+use crate::{Error, Result};
+use std::path::Path;
+use std::sync::PoisonError;
+
+/// A weight file whose header has been read.
+#[derive(Debug)]
+pub struct WeightFile {
+    file: TensorFile,
+    /// What the header says.
+    pub about: About,
+}
+
+impl WeightFile {
+    /// Opens a file of our own or of torchvision. `arch` is the architecture wanted; `None` takes
+    /// the one that the header states.
+    ///
+    /// # Errors
+    /// The file cannot be read, is damaged, or holds another architecture (one line names both).
+    pub fn open(path: &Path, arch: Option<Arch>) -> Result<WeightFile> {
+        WeightFile::from_tensors(TensorFile::read(path)?, arch)
+    }
+
+    /// As [`WeightFile::open`] on bytes in memory; `name` stands for the path in errors.
+    ///
+    /// # Errors
+    /// As [`WeightFile::open`].
+    pub fn parse(name: &str, bytes: Vec<u8>, arch: Option<Arch>) -> Result<WeightFile> {
+        WeightFile::from_tensors(TensorFile::parse(name, bytes)?, arch)
+    }
+
+    fn from_tensors(file: TensorFile, arch: Option<Arch>) -> Result<WeightFile> {
+        let about = About::from_metadata(file.path(), file.metadata(), arch)?;
+        Ok(WeightFile { file, about })
+    }
+
+    /// Copies the backbone's tensors into `params`; its head, where it has one, is left alone.
+    ///
+    /// # Errors
+    /// Tensors are missing or unexpected (the message lists them), have other shapes, or hold
+    /// numbers that are not finite. `params` is then unchanged.
+    pub fn load_backbone(&self, params: &Params) -> Result<()> {
+        let extra = classification_layer(self.about.architecture.arch);
+        self.load(params, false, |name| name.starts_with(extra))
+    }
+
+    /// Copies a head's tensors into `params` from a file that [`super::save_head`] wrote.
+    ///
+    /// # Errors
+    /// As [`WeightFile::load_backbone`].
+    pub fn load_head(&self, params: &Params) -> Result<()> {
+        self.load(params, true, |_| false)
+    }
+
+    /// The head's file beside this backbone's, where there is one.
+    ///
+    /// # Errors
+    /// There is one, but it cannot be used.
+    pub fn head_beside(&self) -> Result<Option<WeightFile>> {
+        let path = self.file.path().with_file_name(HEAD_FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        WeightFile::open(&path, Some(self.about.architecture.arch)).map(Some)
+    }
+
+    fn load(&self, params: &Params, head: bool, known: impl Fn(&str) -> bool) -> Result<()> {
+        let wanted: Vec<&Entry> = params
+            .layout
+            .entries()
+            .iter()
+            .filter(|entry| entry.name.starts_with(HEAD_PREFIX) == head)
+            .collect();
+        self.check_names(&wanted, known)?;
+        let read = |entry: &Entry| {
+            let numbers = self.file.f32(&entry.name)?;
+            match numbers.iter().all(|x| x.is_finite()) {
+                true => Ok(numbers),
+                false => Err(Error::file(
+                    self.file.path(),
+                    format!("tensor {} holds numbers that are not finite", entry.name),
+                )),
+            }
+        };
+        let tensors = wanted.iter().map(|e| read(e)).collect::<Result<Vec<_>>>()?;
+        let mut values = params
+            .values
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = params
+            .buffers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (entry, numbers) in wanted.iter().zip(tensors) {
+            let all: &mut [f32] = if entry.role.is_buffer() {
+                &mut buffers
+            } else {
+                &mut values
+            };
+            if let Some(place) = all.get_mut(entry.range.clone()) {
+                place.copy_from_slice(&numbers);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every wanted tensor is there with its shape, and nothing else is.
+    fn check_names(&self, wanted: &[&Entry], known: impl Fn(&str) -> bool) -> Result<()> {
+        let missing: Vec<&str> = wanted
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .filter(|name| self.file.shape(name).is_none())
+            .collect();
+        let unexpected: Vec<&str> = self
+            .file
+            .names()
+            .filter(|name| !name.ends_with("num_batches_tracked") && !known(name))
+            .filter(|name| wanted.iter().all(|entry| entry.name != *name))
+            .collect();
+        if !missing.is_empty() || !unexpected.is_empty() {
+            return Err(Error::file(
+                self.file.path(),
+                format!(
+                    "not the weights of {}: missing {}, unexpected {}",
+                    self.about.architecture.arch,
+                    some_of(&missing),
+                    some_of(&unexpected)
+                ),
+            ));
+        }
+        for entry in wanted {
+            match self.file.shape(&entry.name) {
+                Some(shape) if shape == entry.shape => {}
+                shape => {
+                    return Err(Error::file(
+                        self.file.path(),
+                        format!(
+                            "tensor {}: expected shape {:?}, got {:?}",
+                            entry.name,
+                            entry.shape,
+                            shape.unwrap_or_default()
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Beginning of the names of the layer that torchvision puts after the features.
+fn classification_layer(arch: Arch) -> &'static str {
+    match arch {
+        Arch::MobilenetV3Large | Arch::MobilenetV3Small => "classifier.3.",
+        Arch::MobilenetV2 => "classifier.1.",
+    }
+}
+
+/// A count and the first few names.
+fn some_of(names: &[&str]) -> String {
+    let shown = names.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    match names.len() {
+        0 => "none".into(),
+        1..=3 => shown,
+        n => format!("{n} ({shown}, ...)"),
+    }
+}

@@ -1,0 +1,101 @@
+//! Writing weight files.
+
+use super::{About, HEAD_PREFIX};
+use crate::params::{Entry, Params, Role};
+use crate::tensor_file::{self, Data, TensorRef};
+use crate::{Error, Result};
+use std::path::Path;
+use std::sync::PoisonError;
+
+/// How many bits a number gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 throughout.
+    Full,
+    /// f16 for kernels, which are nearly all of the file; batch norm and biases stay f32.
+    Half,
+}
+
+/// Writes the backbone of a network, replacing `path` atomically. Batch norm's
+/// `num_batches_tracked` is written too (as 0: it is of no consequence), because PyTorch's strict
+/// loading asks for it.
+///
+/// # Errors
+/// A number is not finite or too large for half precision; the disk refuses.
+pub fn save_backbone(
+    path: &Path,
+    params: &Params,
+    feature_dim: usize,
+    about: &About,
+    precision: Precision,
+) -> Result<()> {
+    save(path, params, feature_dim, about, precision, false)
+}
+
+/// Writes the projection head of a network, replacing `path` atomically.
+///
+/// # Errors
+/// As [`save_backbone`].
+pub fn save_head(path: &Path, params: &Params, feature_dim: usize, about: &About) -> Result<()> {
+    save(path, params, feature_dim, about, Precision::Full, true)
+}
+
+fn save(
+    path: &Path,
+    params: &Params,
+    feature_dim: usize,
+    about: &About,
+    precision: Precision,
+    head: bool,
+) -> Result<()> {
+    let values = params.values.read().unwrap_or_else(PoisonError::into_inner);
+    let buffers = params
+        .buffers
+        .read()
+        .unwrap_or_else(PoisonError::into_inner);
+    let mut tensors = Vec::new();
+    for entry in params.layout.entries() {
+        if entry.name.starts_with(HEAD_PREFIX) != head {
+            continue;
+        }
+        let all: &[f32] = if entry.role.is_buffer() {
+            &buffers
+        } else {
+            &values
+        };
+        let numbers = all.get(entry.range.clone()).unwrap_or_default();
+        let halved = precision == Precision::Half
+            && matches!(entry.role, Role::ConvWeight | Role::LinearWeight);
+        check(path, entry, numbers, halved)?;
+        tensors.push(TensorRef {
+            name: entry.name.clone(),
+            shape: entry.shape.clone(),
+            data: if halved {
+                Data::F16(numbers)
+            } else {
+                Data::F32(numbers)
+            },
+        });
+        if let Some(norm) = entry.name.strip_suffix("running_var") {
+            tensors.push(TensorRef {
+                name: format!("{norm}num_batches_tracked"),
+                shape: Vec::new(),
+                data: Data::I64(&[0]),
+            });
+        }
+    }
+    let mut metadata = about.to_metadata();
+    metadata.insert("feature_dim".into(), feature_dim.to_string());
+    tensor_file::write(path, &tensors, &metadata)
+}
+
+fn check(path: &Path, entry: &Entry, numbers: &[f32], halved: bool) -> Result<()> {
+    let limit = if halved { 65_504.0 } else { f32::MAX };
+    match numbers.iter().find(|x| !(x.abs() <= limit)) {
+        None => Ok(()),
+        Some(x) => Err(Error::file(
+            path,
+            format!("not written: {} holds {x}", entry.name),
+        )),
+    }
+}

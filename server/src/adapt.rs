@@ -1,0 +1,69 @@
+//! `seedling adapt`: the main job.
+
+use crate::Outcome;
+use crate::cli::{Common, Training};
+use crate::console::Console;
+use crate::settings::{Settings, training_flags};
+use crate::train::{self, Plan};
+use clap::Args;
+use seedling_core::config::Config;
+use seedling_core::{Error, Result, data};
+use std::path::PathBuf;
+
+/// Adapt a model to a folder of photos, without labels
+///
+/// Trains MoCo v2 on the photos, starting from the shipped weights, and measures before and
+/// after. Class subfolders, where there are any, are used for measuring only.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  seedling adapt ~/Pictures                        the shipped model, 24 epochs, into seedling-run/
+  seedling adapt --demo                            no photos at hand: rendered ones
+  seedling adapt ~/Pictures --memory-mb 600        on a small machine
+  seedling adapt ~/Pictures --set lr=0.01 --set views=aug+ --out run2
+  seedling adapt ~/Pictures --out run2 --resume    go on after an interruption
+Then: open seedling-run/report.html, or use seedling-run/weights.safetensors (torchvision names).")]
+pub struct AdaptArgs {
+    /// Folder of photos (searched recursively), CIFAR binaries or .tar shards
+    #[arg(required_unless_present = "demo")]
+    pub photos: Option<PathBuf>,
+    /// Use rendered photos instead of a folder
+    #[arg(long, conflicts_with = "photos")]
+    pub demo: bool,
+    /// Weights to start from: shipped, random or a file
+    #[arg(long, value_name = "WEIGHTS")]
+    pub init: Option<String>,
+    /// Memory to stay within, in MB: picks how many photos are computed at a time (bn_group)
+    #[arg(long, value_name = "M")]
+    pub memory_mb: Option<u32>,
+    /// Write a picture of photos and their two views, and stop
+    #[arg(long, value_name = "FILE.png")]
+    pub contact_sheet: Option<PathBuf>,
+    #[command(flatten)]
+    pub training: Training,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`train::run`].
+pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
+    let mut flags = training_flags(&args.training);
+    flags.put("init", args.init.clone());
+    let mut settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
+    if let Some(budget) = args.memory_mb {
+        settings.fit_memory(budget)?;
+    }
+    let source = match (&args.photos, args.demo) {
+        (Some(path), false) => data::open(path)?,
+        _ => return Err(Error::Config("name a folder of photos, or --demo".into())),
+    };
+    let plan = Plan {
+        command: "adapt",
+        training: &args.training,
+        settings,
+        source,
+    };
+    train::run(plan, console)
+}

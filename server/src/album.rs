@@ -1,0 +1,65 @@
+//! The sample of photos that a run's report shows.
+
+use crate::measure::Measured;
+use seedling_core::Result;
+use seedling_core::data::PhotoSource;
+use seedling_core::eval::Features;
+use seedling_core::report::{Album, album};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Makes the album of a new run from the measurement before training, and writes it.
+///
+/// # Errors
+/// It cannot be written.
+pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u64) -> Result<()> {
+    let rows = album::sample(before.photos.len(), seed);
+    let photos: Vec<usize> = rows.iter().map(|&row| before.photos[row]).collect();
+    let labels = crate::measure::labels(source, &photos);
+    let picture = |&photo: &usize| {
+        let photo = source.load(photo).ok()?;
+        let (width, height) = (photo.width as u32, photo.height as u32);
+        let pixels = image::RgbImage::from_raw(width, height, photo.rgb)?;
+        album::thumbnail(&pixels).ok()
+    };
+    let album = Album {
+        ids: photos.iter().map(|&p| source.id(p).to_string()).collect(),
+        classes: match labels {
+            Some(_) => source.classes().to_vec(),
+            None => Vec::new(),
+        },
+        labels: labels.unwrap_or_default(),
+        before: Some(before.features.select(&rows)),
+        after: None,
+        // A photo that can't be read any more has no picture.
+        thumbnails: photos
+            .iter()
+            .map(|p| picture(p).unwrap_or_default())
+            .collect(),
+    };
+    album.write(folder)
+}
+
+/// Adds the features after training to the run's album, for the photos it holds.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn finish(folder: &Path, source: &dyn PhotoSource, after: &Measured) -> Result<()> {
+    let Some(mut album) = Album::read(folder)? else {
+        return Ok(());
+    };
+    let rows: HashMap<&str, usize> = after
+        .photos
+        .iter()
+        .enumerate()
+        .map(|(row, &photo)| (source.id(photo), row))
+        .collect();
+    let found: Option<Vec<usize>> = album
+        .ids
+        .iter()
+        .map(|id| rows.get(id.as_str()).copied())
+        .collect();
+    // Where a photo has vanished since, the map is of the features before alone.
+    album.after = found.map(|rows| -> Features { after.features.select(&rows) });
+    album.write(folder)
+}

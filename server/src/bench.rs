@@ -1,0 +1,192 @@
+//! `seedling bench`: how fast this machine is, and how much memory a step takes.
+
+use crate::cli::Common;
+use crate::console::Console;
+use crate::settings::Settings;
+use crate::{Outcome, memory};
+use candle_core::{Device, Tensor};
+use clap::Args;
+use seedling_core::config::{Config, Layer};
+use seedling_core::data::{self, PhotoSource};
+use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Mode};
+use seedling_core::moco::{Moco, MocoConfig, Views, key_orders};
+use seedling_core::nn::init::initialise;
+use seedling_core::nn::workspace::Workspace;
+use seedling_core::optim::{Sgd, SgdConfig};
+use seedling_core::queue::Queue;
+use seedling_core::rng::{Purpose, Rng};
+use seedling_core::{Result, session};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+/// Measure speed and memory: a training step, features, and views of photos
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  seedling bench                                            MobileNetV3-Large at 224 px
+  seedling bench --set batch_size=16 --set bn_group=8 --threads 2 --json
+  seedling bench --photos ~/Pictures                        views of real photos")]
+pub struct BenchArgs {
+    /// Photos to make views of
+    #[arg(long)]
+    pub photos: Option<PathBuf>,
+    /// Seconds for each figure
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The settings or the photos cannot be used.
+pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
+    let base = Config {
+        batch_size: 32,
+        bn_group: 16,
+        queue_size: 4096,
+        key_momentum: 0.999,
+        temperature: 0.2,
+        head: "simple".into(),
+        ..Config::pretrain()
+    };
+    let settings = Settings::new(base, Vec::new(), &args.common, Layer::new("flags"))?;
+    let config = settings.config;
+    config.validate()?;
+    let source = args.photos.as_deref().map(data::open).transpose()?;
+    session::on_own_threads(config.threads, || {
+        let threads = rayon::current_num_threads();
+        console.note(&format!(
+            "{} at {} px, batch {} in groups of {}, {threads} threads",
+            config.arch, config.image_size, config.batch_size, config.bn_group
+        ));
+        let step = moco_step(&config, args.seconds)?;
+        console.say(&format!(
+            "training step   {:8.1} images/s",
+            step.images_per_second
+        ));
+        if let Some(peak) = step.peak_memory_mb {
+            console.say(&format!("  peak memory   {peak:8.0} MB"));
+        }
+        let features = features(&config, args.seconds)?;
+        console.say(&format!("features        {features:8.1} images/s"));
+        let views = source
+            .map(|source| data::bench::bench_views(&*source as &dyn PhotoSource, args.seconds))
+            .transpose()?;
+        match views {
+            Some(rate) => console.say(&format!("two aug+ views  {rate:8.1} photos/s per core")),
+            None => console.note("views: name --photos to measure them"),
+        }
+        console.summary(&json!({
+            "command": "bench",
+            "arch": config.arch,
+            "image_size": config.image_size,
+            "batch_size": config.batch_size,
+            "bn_group": config.bn_group,
+            "threads": threads,
+            "moco_step": {
+                "images_per_second": step.images_per_second,
+                "peak_memory_mb": step.peak_memory_mb,
+            },
+            "features": { "images_per_second": features },
+            "views": { "photos_per_second_per_core": views },
+        }));
+        Ok(Outcome::Done)
+    })?
+}
+
+struct StepFigures {
+    images_per_second: f64,
+    peak_memory_mb: Option<f64>,
+}
+
+/// A whole MoCo v2 step (both encoders, loss, backward, SGD) on noise, as often as `seconds`
+/// allow after one that warms up.
+fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
+    memory::reset_peak();
+    let architecture = Architecture::new(config.arch.parse()?, Some(config.head.parse()?));
+    let workspace = Workspace::default();
+    let query = Encoder::new(architecture, true, config.freeze, &workspace)?;
+    initialise(&query.params, config.seed);
+    let key = Encoder::new(architecture, false, 0, &workspace)?;
+    let mut sgd = {
+        let values = query
+            .params
+            .values
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let how = SgdConfig {
+            momentum: config.sgd_momentum as f32,
+            weight_decay: config.weight_decay as f32,
+            decay_norm_and_bias: config.weight_decay_norm,
+            anchor: 0.0,
+            train_from: query.frozen_parameters(),
+        };
+        Sgd::new(&query.params.layout, how, &values)
+    };
+    let how = MocoConfig {
+        temperature: config.temperature as f32,
+        key_momentum: config.key_momentum as f32,
+        symmetric: config.symmetric,
+        bn_group: config.bn_group,
+        mode: Mode::Train { norm_momentum: 0.1 },
+        mask_own_photo: config.mask_own_photo,
+    };
+    let queue = Queue::random(config.queue_size, EMBEDDING_DIM, config.seed);
+    let mut moco = Moco::new(query, key, queue, how)?;
+    let images = [noise(config, 0), noise(config, 1)];
+    let photos: Vec<u32> = (0..config.batch_size as u32).collect();
+    let views = Views {
+        images: [&images[0], &images[1]],
+        size: (config.image_size, config.image_size),
+        photos: &photos,
+    };
+    let rate = rate(config.batch_size, seconds, |n| {
+        moco.step(&views, &key_orders(config.seed, n, config.batch_size))?;
+        let params = &moco.query.params;
+        let grads = params.grads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = params
+            .values
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A rate of almost nothing: noise must not drive the numbers apart.
+        sgd.step(&mut values, &grads, 1e-6);
+        Ok(())
+    })?;
+    Ok(StepFigures {
+        images_per_second: rate,
+        peak_memory_mb: memory::peak_mb(),
+    })
+}
+
+fn features(config: &Config, seconds: f64) -> Result<f64> {
+    let architecture = Architecture::new(config.arch.parse()?, None);
+    let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
+    initialise(&encoder.params, config.seed);
+    let side = config.image_size;
+    let shape = (config.batch_size, side, side, 3);
+    let images = Tensor::from_vec(noise(config, 0), shape, &Device::Cpu)?;
+    rate(config.batch_size, seconds, |_| {
+        encoder.features(&images).map(drop)
+    })
+}
+
+/// Images per second of `work`, which handles `images` at a time; the first time does not count.
+fn rate(images: usize, seconds: f64, mut work: impl FnMut(u64) -> Result<()>) -> Result<f64> {
+    work(0)?;
+    let start = Instant::now();
+    let mut n = 0;
+    while n == 0 || start.elapsed().as_secs_f64() < seconds {
+        n += 1;
+        work(n)?;
+    }
+    Ok(n as f64 * images as f64 / start.elapsed().as_secs_f64())
+}
+
+fn noise(config: &Config, index: u64) -> Vec<f32> {
+    let mut rng = Rng::new(config.seed, Purpose::Measure, 9, index);
+    let numbers = config.batch_size * config.image_size * config.image_size * 3;
+    (0..numbers).map(|_| rng.range(-2.0, 2.0)).collect()
+}

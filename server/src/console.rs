@@ -1,0 +1,89 @@
+//! What a person at the terminal sees. Results go to stdout, everything else to stderr.
+
+use crate::cli::Common;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Write as _;
+use std::time::Duration;
+
+/// How much to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Console {
+    quiet: bool,
+    verbose: bool,
+    json: bool,
+}
+
+impl Console {
+    /// As the flags say.
+    pub fn new(common: &Common) -> Console {
+        Console {
+            quiet: common.quiet,
+            verbose: common.verbose,
+            json: common.json,
+        }
+    }
+
+    /// A result, on stdout.
+    pub fn say(&self, text: &str) {
+        if !self.quiet {
+            // A reader that has gone away (`| head`) is no reason to stop a run.
+            let _ = writeln!(std::io::stdout(), "{text}");
+        }
+    }
+
+    /// The summary, on stdout, where `--json` asks for it. Call it last.
+    pub fn summary(&self, summary: &serde_json::Value) {
+        if self.json {
+            let _ = writeln!(std::io::stdout(), "{summary}");
+        }
+    }
+
+    /// What goes on, on stderr.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    /// What goes on in more detail, on stderr with `-v`.
+    pub fn detail(&self, text: &str) {
+        if self.verbose {
+            self.note(text);
+        }
+    }
+
+    /// A progress bar on stderr; nothing where that is no terminal.
+    pub fn bar(&self, length: u64, what: &str) -> ProgressBar {
+        let target = match self.quiet {
+            true => ProgressDrawTarget::hidden(),
+            false => ProgressDrawTarget::stderr(),
+        };
+        let bar = ProgressBar::with_draw_target(Some(length), target);
+        let style = "{prefix:>9} {bar:32} {pos}/{len}  {msg}  {elapsed} (left {eta})";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        }
+        bar.set_prefix(what.to_string());
+        bar.enable_steady_tick(Duration::from_millis(250));
+        bar
+    }
+
+    /// A line above a running bar.
+    pub fn above(&self, bar: &ProgressBar, text: &str) {
+        match bar.is_hidden() {
+            true => self.note(text),
+            false => bar.println(text),
+        }
+    }
+}
+
+/// An error as the one line it should be, whatever an operating system or library put into it.
+pub fn one_line(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    lines.join("; ")
+}

@@ -1,0 +1,63 @@
+//! `seedling distill`: SEED, the way initial weights are made.
+
+use crate::Outcome;
+use crate::cli::{Common, Training};
+use crate::console::Console;
+use crate::settings::{Settings, training_flags};
+use crate::train::{self, Plan};
+use clap::Args;
+use seedling_core::config::Config;
+use seedling_core::{Error, Result, data};
+use std::path::PathBuf;
+
+/// Teach a small model to see images as a larger one does (SEED)
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  seedling distill DATA --arch mobilenet_v3_small --teacher mobilenet_v2_imagenet.safetensors \\
+      --teacher-arch mobilenet_v2 --epochs 12 --out run")]
+pub struct DistillArgs {
+    /// Folder of images (searched recursively), CIFAR binaries or .tar shards
+    pub data: PathBuf,
+    /// The student: mobilenet_v3_small or mobilenet_v3_large
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// The teacher's weight file
+    #[arg(long, value_name = "WEIGHTS")]
+    pub teacher: Option<String>,
+    /// The teacher's network
+    #[arg(long, value_name = "ARCH")]
+    pub teacher_arch: Option<String>,
+    /// Weights the student starts from: random, shipped or a file
+    #[arg(long, value_name = "WEIGHTS")]
+    pub init: Option<String>,
+    #[command(flatten)]
+    pub training: Training,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// No teacher is named; otherwise see [`train::run`].
+pub fn run(args: &DistillArgs, console: &Console) -> Result<Outcome> {
+    let mut flags = training_flags(&args.training);
+    flags
+        .put("arch", args.arch.clone())
+        .put("init", args.init.clone())
+        .put("teacher", args.teacher.clone())
+        .put("teacher_arch", args.teacher_arch.clone());
+    let settings = Settings::new(Config::distill(), Vec::new(), &args.common, flags)?;
+    if settings.config.teacher.is_empty() && !args.training.resume {
+        return Err(Error::Config(
+            "name the teacher's weight file with --teacher".into(),
+        ));
+    }
+    let plan = Plan {
+        command: "distill",
+        training: &args.training,
+        settings,
+        source: data::open(&args.data)?,
+    };
+    train::run(plan, console)
+}

@@ -1,0 +1,210 @@
+//! `seedling eval`: how good the features of a weight file are on some photos.
+
+use crate::cli::Common;
+use crate::console::Console;
+use crate::measure;
+use crate::settings::Settings;
+use crate::{Outcome, shipped};
+use clap::{Args, ValueEnum};
+use seedling_core::backbones::Arch;
+use seedling_core::config::{Config, Layer};
+use seedling_core::data::{self, PhotoSource};
+use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::eval::extract::{Extractor, Look};
+use seedling_core::eval::{Features, Knn, Metric, knn};
+use seedling_core::nn::workspace::Workspace;
+use seedling_core::weights::WeightFile;
+use seedling_core::{Error, Result, session};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Measure features on photos: geometry without labels, nearest neighbours with class folders
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  seedling eval ~/Pictures --weights seedling-run/weights.safetensors
+  seedling eval ALBUM --weights shipped --protocol knn --json
+DATA with train/ and test/ inside is judged train -> test, any other by leave-one-out.")]
+pub struct EvalArgs {
+    /// Folder of photos; class subfolders make labels
+    pub data: PathBuf,
+    /// The weights: a file, or shipped
+    #[arg(long, value_name = "W")]
+    pub weights: String,
+    /// What to measure
+    #[arg(long, value_delimiter = ',', default_value = "geometry,knn")]
+    pub protocol: Vec<Protocol>,
+    /// What near means
+    #[arg(long, default_value = "euclidean")]
+    pub metric: MetricName,
+    /// The network, for files that do not say it
+    #[arg(long)]
+    pub arch: Option<String>,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// Alignment, uniformity, instance discrimination; with classes, their tightness
+    Geometry,
+    /// k nearest neighbours, the best over k
+    Knn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricName {
+    /// Distance of the features as they are
+    Euclidean,
+    /// Angle between them
+    Cosine,
+}
+
+/// A network with its weights, ready to measure or embed.
+pub struct Loaded {
+    /// The network.
+    pub encoder: Encoder,
+    /// What the file says of it.
+    pub file: WeightFile,
+    /// Side of the images to show it.
+    pub image_size: usize,
+    /// The settings.
+    pub config: Config,
+}
+
+/// Loads what `--weights` names. The image size is the one the weights were trained at, unless
+/// settings say otherwise.
+///
+/// # Errors
+/// The settings or the file cannot be used.
+pub fn load(weights: &str, arch: Option<&str>, common: &Common) -> Result<Loaded> {
+    let settings = Settings::new(Config::adapt(), Vec::new(), common, Layer::new("flags"))?;
+    let arch = arch.map(str::parse::<Arch>).transpose()?;
+    let file = shipped::open(weights, arch)?.ok_or_else(|| {
+        Error::Config("--weights random: random weights have nothing to measure".into())
+    })?;
+    let image_size = match settings.asks_for("image_size") {
+        true => settings.config.image_size,
+        false => file.about.image_size,
+    };
+    let architecture = Architecture {
+        head: None,
+        ..file.about.architecture
+    };
+    let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
+    file.load_backbone(&encoder.params)?;
+    Ok(Loaded {
+        encoder,
+        file,
+        image_size,
+        config: settings.config,
+    })
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Weights, photos or settings cannot be used.
+pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
+    let loaded = load(&args.weights, args.arch.as_deref(), &args.common)?;
+    let whole = data::open(&args.data)?;
+    let halves = data::split(&args.data);
+    let metric = match args.metric {
+        MetricName::Euclidean => Metric::Euclidean,
+        MetricName::Cosine => Metric::Cosine,
+    };
+    let wants = |protocol| args.protocol.contains(&protocol);
+    session::on_own_threads(loaded.config.threads, || {
+        let extractor = |source| Extractor {
+            encoder: &loaded.encoder,
+            source,
+            image_size: loaded.image_size,
+            normalise: &loaded.file.about.normalise,
+        };
+        let seed = loaded.config.seed;
+        // With halves, geometry looks at the test half and kNN asks it of the training half.
+        let judged = halves.as_ref().map_or(&whole, |(_, test)| test);
+        let sample = measure::sample(judged.len(), 0, seed);
+        let views = wants(Protocol::Geometry);
+        let alone = wants(Protocol::Knn) && halves.is_none();
+        let judged = extractor(&**judged);
+        let knows = (views, alone || views);
+        let mut measured =
+            measure::all(&judged, &sample, (seed, metric), knows, console, "measure")?;
+        if let Some((train, _)) = halves.as_ref().filter(|_| wants(Protocol::Knn)) {
+            let test = (&measured.features, &measured.photos[..], judged.source);
+            measured.figures.knn = train_test(&extractor(&**train), test, metric, console)?;
+        } else if !wants(Protocol::Knn) {
+            measured.figures.knn = None;
+        }
+        if wants(Protocol::Knn) && measured.figures.knn.is_none() {
+            console.note("no class folders here: nearest neighbours cannot be judged");
+        }
+        show(args, &loaded, &measured, console);
+        Ok(Outcome::Done)
+    })?
+}
+
+fn train_test(
+    train: &Extractor<'_>,
+    (test, photos, source): (&Features, &[usize], &dyn PhotoSource),
+    metric: Metric,
+    console: &Console,
+) -> Result<Option<Knn>> {
+    let all: Vec<usize> = (0..train.source.len()).collect();
+    let bar = console.bar(all.len() as u64, "train");
+    let (features, found) =
+        train.features(&all, &Look::Plain, |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    let labels = (
+        measure::labels(train.source, &found),
+        measure::labels(source, photos),
+    );
+    let (Some(train_labels), Some(test_labels)) = labels else {
+        return Ok(None);
+    };
+    knn((&features, &train_labels), (test, &test_labels), metric)
+}
+
+fn show(args: &EvalArgs, loaded: &Loaded, measured: &measure::Measured, console: &Console) {
+    let geometry = &measured.figures.geometry;
+    let line = |name: &str, value: Option<f64>, unit: &str| {
+        if let Some(value) = value {
+            console.say(&format!("{name:<24}{value:>10.3}{unit}"));
+        }
+    };
+    console.say(&format!(
+        "{} on {} photos at {} px",
+        loaded.file.about.architecture.arch,
+        measured.photos.len(),
+        loaded.image_size
+    ));
+    if args.protocol.contains(&Protocol::Geometry) {
+        line("alignment", geometry.alignment, "");
+        line("uniformity", geometry.uniformity, "");
+        line("intra-class alignment", geometry.intra_class_alignment, "");
+        line(
+            "instance discrimination",
+            geometry.instance_discrimination,
+            " %",
+        );
+    }
+    if let Some(knn) = &measured.figures.knn {
+        let how = format!(
+            " % (k = {}, {}, {:?})",
+            knn.k,
+            knn.protocol.name(),
+            args.metric
+        );
+        line("best-NN", Some(knn.best_nn), &how.to_lowercase());
+    }
+    console.summary(&json!({
+        "command": "eval",
+        "weights": args.weights,
+        "arch": loaded.file.about.architecture.arch.name(),
+        "image_size": loaded.image_size,
+        "photos": measured.photos.len(),
+        "geometry": args.protocol.contains(&Protocol::Geometry).then_some(geometry),
+        "knn": measured.figures.knn,
+        "collapse": measured.figures.collapse,
+    }));
+}

@@ -1,0 +1,95 @@
+//! From flags to settings: defaults, preset, file, `--set`, dedicated flags, in this order.
+
+use crate::cli::{Common, Training};
+use seedling_core::config::{Config, Layer};
+use seedling_core::session::memory;
+use seedling_core::{Error, Result};
+
+/// Settings, and which of them were asked for.
+pub struct Settings {
+    /// All of them.
+    pub config: Config,
+    layers: Vec<Layer>,
+}
+
+impl Settings {
+    /// Lays the layers over `base`.
+    ///
+    /// # Errors
+    /// A file cannot be read; a key is unknown or its value not allowed.
+    pub fn new(base: Config, first: Vec<Layer>, common: &Common, flags: Layer) -> Result<Settings> {
+        let mut layers = first;
+        if let Some(path) = &common.config {
+            layers.push(Layer::read(path)?);
+        }
+        layers.push(Layer::from_assignments(&common.set)?);
+        let mut flags = flags;
+        flags
+            .put("device", common.device.clone())
+            .put("threads", common.threads.map(i64::from))
+            .put("seed", common.seed.map(i64::from));
+        layers.push(flags);
+        let mut settings = Settings {
+            config: base,
+            layers,
+        };
+        settings.reapply()?;
+        Ok(settings)
+    }
+
+    /// Puts another base under the same layers (a checkpoint's settings).
+    ///
+    /// # Errors
+    /// As [`Settings::new`].
+    pub fn rebase(&mut self, base: Config) -> Result<()> {
+        self.config = base;
+        self.reapply()
+    }
+
+    /// Picks `bn_group` so that a run stays within `budget` megabytes.
+    ///
+    /// # Errors
+    /// No group is small enough.
+    pub fn fit_memory(&mut self, budget: u32) -> Result<()> {
+        // Decoded photos are kept for speed only: a tight budget does without.
+        if !self.asks_for("cache_mb") {
+            self.config.cache_mb = self.config.cache_mb.min(budget as usize / 8);
+        }
+        self.config.bn_group = memory::group_for(&self.config, f64::from(budget))?;
+        Ok(())
+    }
+
+    fn reapply(&mut self) -> Result<()> {
+        self.layers
+            .iter()
+            .try_for_each(|layer| self.config.apply(layer))
+    }
+
+    /// Whether some layer names `key`: then a better default must not replace it.
+    pub fn asks_for(&self, key: &str) -> bool {
+        self.layers
+            .iter()
+            .any(|layer| layer.values.contains_key(key))
+    }
+}
+
+/// The layer of a training command's own flags.
+pub fn training_flags(training: &Training) -> Layer {
+    let mut flags = Layer::new("flags");
+    flags
+        .put("epochs", training.epochs.map(i64::from))
+        .put("steps", training.steps.map(i64::from));
+    if training.epochs.is_some() {
+        // An explicit number of epochs overrules steps from a file or a preset.
+        flags.put("steps", Some(0));
+    }
+    flags
+}
+
+/// 2 for settings that no machine could run (usage), 1 for everything else.
+pub fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Config(_) => 2,
+        _ => 1,
+    }
+}

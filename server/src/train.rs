@@ -1,0 +1,447 @@
+//! The course of every training run: measure, train, measure again, leave weights and a report.
+
+use crate::cli::Training;
+use crate::console::Console;
+use crate::measure::{self, Measured};
+use crate::run_folder::RunFolder;
+use crate::settings::Settings;
+use crate::{Outcome, album, interrupt, memory};
+use seedling_core::backbones::Arch;
+use seedling_core::data::PhotoSource;
+use seedling_core::eval::Metric;
+use seedling_core::eval::collapse_warning;
+use seedling_core::eval::extract::Extractor;
+use seedling_core::report::records::{self, MetricsWriter};
+use seedling_core::report::summary::Run as Summary;
+use seedling_core::report::{
+    self, EventWriter, MeasureRecord, Record, RunRecord, StepRecord, When,
+};
+use seedling_core::session::{self, Progress, Session, Start};
+use seedling_core::weights::WeightFile;
+use seedling_core::{Result, atomic, checkpoint};
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What distinguishes one training command from another.
+pub struct Plan<'a> {
+    /// `adapt`, `pretrain` or `distill`.
+    pub command: &'static str,
+    /// The command's flags.
+    pub training: &'a Training,
+    /// The settings they make.
+    pub settings: Settings,
+    /// The photos.
+    pub source: Arc<dyn PhotoSource>,
+}
+
+/// Runs `plan` on threads of its own.
+///
+/// # Errors
+/// Settings, weights, photos or disk; one line says what and what to do.
+pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
+    let folder = RunFolder::open(&plan.training.out, plan.training.resume)?;
+    let saved = match plan.training.resume {
+        false => None,
+        true => {
+            let (state, notice) = checkpoint::load(&folder.path)?;
+            if let Some(notice) = notice {
+                console.note(&format!("warning: {notice}"));
+            }
+            plan.settings.rebase(state.config.clone())?;
+            Some(state)
+        }
+    };
+    let threads = plan.settings.config.threads;
+    session::on_own_threads(threads, || {
+        let session = match saved {
+            None => begin(&mut plan, console)?,
+            Some(state) => {
+                let mut config = plan.settings.config.clone();
+                session::fit(&mut config, plan.source.len())?;
+                let teacher = teacher(&plan)?;
+                Session::resume(config, plan.source.clone(), teacher.as_ref(), state)?
+            }
+        };
+        Course {
+            folder: &folder.path,
+            session,
+            console,
+            command: plan.command,
+        }
+        .run(plan.training.resume)
+    })?
+}
+
+fn begin(plan: &mut Plan<'_>, console: &Console) -> Result<Session> {
+    let config = &plan.settings.config;
+    // A file says what it is; only where a network was asked for, the file has to be that one.
+    let wanted = plan.settings.asks_for("arch") || config.init == "shipped";
+    let arch = wanted.then(|| config.arch.parse::<Arch>()).transpose()?;
+    let init = crate::shipped::open(&config.init, arch)?;
+    let config = &mut plan.settings.config;
+    if let Some(file) = &init {
+        config.arch = file.about.architecture.arch.name().into();
+    }
+    for note in session::fit(config, plan.source.len())? {
+        console.note(&note);
+    }
+    let teacher = teacher(plan)?;
+    let start = Start {
+        init: init.as_ref(),
+        teacher: teacher.as_ref(),
+    };
+    Session::new(plan.settings.config.clone(), plan.source.clone(), &start)
+}
+
+fn teacher(plan: &Plan<'_>) -> Result<Option<WeightFile>> {
+    let config = &plan.settings.config;
+    if plan.command != "distill" {
+        return Ok(None);
+    }
+    let arch = config.teacher_arch.parse::<Arch>()?;
+    WeightFile::open(Path::new(&config.teacher), Some(arch)).map(Some)
+}
+
+/// A run on its way.
+struct Course<'a> {
+    folder: &'a Path,
+    session: Session,
+    console: &'a Console,
+    command: &'static str,
+}
+
+impl Course<'_> {
+    fn run(mut self, resumed: bool) -> Result<Outcome> {
+        let started = Instant::now();
+        self.announce(resumed);
+        let config = self.session.config().to_toml();
+        atomic::write(&self.folder.join("config.toml"), |file| {
+            file.write_all(config.as_bytes())
+        })?;
+        let mut log = Log::open(self.folder, self.session.steps_done(), resumed)?;
+        if !log.measured_before()? {
+            let measured = self.measure("before")?;
+            log.measurement(0, When::Before, &measured)?;
+            album::begin(
+                self.folder,
+                &**self.session.source(),
+                &measured,
+                self.session.config().seed,
+            )?;
+            // From here on the run can be resumed.
+            self.session.checkpoint(self.folder)?;
+        }
+        if self.train(&mut log)? == Outcome::Interrupted {
+            self.console.note(&format!(
+                "saved after step {} of {}; go on with the same command and --resume",
+                self.session.steps_done(),
+                self.session.steps()
+            ));
+            return Ok(Outcome::Interrupted);
+        }
+        self.finish(&mut log, started)?;
+        Ok(Outcome::Done)
+    }
+
+    fn announce(&self, resumed: bool) {
+        let session = &self.session;
+        let config = session.config();
+        self.console.note(&format!(
+            "{} {} on {} photos: {} steps of {} photos in groups of {}, {} px, lr {}{}",
+            self.command,
+            config.arch,
+            session.source().len(),
+            session.steps(),
+            config.batch_size,
+            config.bn_group,
+            config.image_size,
+            config.lr,
+            match resumed {
+                true => format!("; going on after step {}", session.steps_done()),
+                false => String::new(),
+            }
+        ));
+        if !resumed && self.command != "distill" {
+            self.console.note(
+                "the loss rises first: the queue starts random, and real keys are harder to tell apart",
+            );
+        }
+    }
+
+    fn measure(&self, what: &str) -> Result<Measured> {
+        let (session, config) = (&self.session, self.session.config());
+        let extractor = Extractor {
+            encoder: session.encoder(),
+            source: &**session.source(),
+            image_size: config.image_size,
+            normalise: &session.about().normalise,
+        };
+        let sample = measure::sample(session.source().len(), config.measure_photos, config.seed);
+        let how = (config.seed, Metric::Euclidean);
+        measure::all(&extractor, &sample, how, (true, true), self.console, what)
+    }
+
+    fn train(&mut self, log: &mut Log) -> Result<Outcome> {
+        let bar = self.console.bar(self.session.steps(), "train");
+        bar.set_position(self.session.steps_done());
+        bar.reset_eta();
+        let mut watch = Watch::default();
+        let every = self.session.config().checkpoint_every as u64;
+        let measure_every = self.session.config().measure_every as u64;
+        while !self.session.is_done() {
+            if interrupt::asked() {
+                bar.finish_and_clear();
+                self.save(log)?;
+                return Ok(Outcome::Interrupted);
+            }
+            let before = Instant::now();
+            let progress = self.session.step()?;
+            let rate = progress.photos as f64 / before.elapsed().as_secs_f64();
+            log.step(&progress, rate)?;
+            bar.set_position(progress.step);
+            bar.set_message(format!(
+                "loss {:.3}  lr {:.2e}  {rate:.0} img/s",
+                progress.stats.loss, progress.lr
+            ));
+            if let Some(warning) = watch.look(&progress) {
+                self.console.above(&bar, &format!("warning: {warning}"));
+            }
+            if progress.epoch_ends {
+                let line = watch.epoch(&progress);
+                if bar.is_hidden() {
+                    self.console.detail(&line);
+                }
+                let epochs = progress.epoch + 1;
+                if measure_every > 0
+                    && epochs.is_multiple_of(measure_every)
+                    && !self.session.is_done()
+                {
+                    let measured = self.measure("measure")?;
+                    log.measurement(progress.step, When::During, &measured)?;
+                }
+            }
+            if every > 0 && progress.step.is_multiple_of(every) && !self.session.is_done() {
+                self.save(log)?;
+            }
+        }
+        bar.finish_and_clear();
+        self.save(log)?;
+        Ok(Outcome::Done)
+    }
+
+    /// The log first: what it holds beyond a checkpoint is dropped on resuming, never missing.
+    fn save(&self, log: &mut Log) -> Result<()> {
+        log.sync()?;
+        self.session.checkpoint(self.folder)
+    }
+
+    fn finish(&mut self, log: &mut Log, started: Instant) -> Result<()> {
+        let steps = self.session.steps();
+        self.session.reestimate_statistics()?;
+        let made = self.made();
+        let weights = self.session.save_weights(self.folder, &made)?;
+        let measured = self.measure("after")?;
+        log.measurement(steps, When::After, &measured)?;
+        if let Some(warning) = collapse_warning(&measured.features) {
+            self.console.note(&format!("warning: {warning}"));
+        }
+        album::finish(self.folder, &**self.session.source(), &measured)?;
+        let skipped = self.session.skipped();
+        for photo in &skipped {
+            self.console
+                .detail(&format!("skipped {}: {}", photo.id, photo.reason));
+        }
+        let facts = RunRecord {
+            step: steps,
+            method: self.command.into(),
+            photos: Some(self.session.source().len() as u64),
+            skipped: Some(skipped.len() as u64),
+            seconds: Some(started.elapsed().as_secs_f64()),
+            peak_memory_mb: memory::peak_mb(),
+        };
+        log.append(Record::Run(facts.clone()))?;
+        log.sync()?;
+        let page = report::render(self.folder)?;
+        self.conclude(&facts, &weights, &page)
+    }
+
+    /// How the weights came about, for their header.
+    fn made(&self) -> String {
+        let config = self.session.config();
+        let from = match config.init.as_str() {
+            "random" => "random weights".to_string(),
+            "shipped" => "the shipped weights".to_string(),
+            path => Path::new(path)
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+        };
+        let teacher = match self.command {
+            "distill" => format!(", teacher {}", config.teacher_arch),
+            _ => String::new(),
+        };
+        format!(
+            "seedling {} {}: {} steps of {} photos out of {} at {} px from {from}{teacher}, seed {}",
+            env!("CARGO_PKG_VERSION"),
+            self.command,
+            self.session.steps(),
+            config.batch_size,
+            self.session.source().len(),
+            config.image_size,
+            config.seed
+        )
+    }
+
+    /// The table before and after, where everything is, and the JSON summary.
+    fn conclude(&self, facts: &RunRecord, weights: &Path, page: &Path) -> Result<()> {
+        let summary = Summary::new(records::read(&self.folder.join(records::FILE_NAME))?);
+        let skipped = facts.skipped.unwrap_or(0);
+        if skipped > 0 {
+            self.console.note(&format!(
+                "{skipped} photos could not be read and were skipped (-v lists them)"
+            ));
+        }
+        self.console.say(&format!(
+            "{:<26}{:>12}{:>12}{:>10}",
+            "", "before", "after", "change"
+        ));
+        for row in summary.rows() {
+            let change = row.change().map_or_else(String::new, |(text, _)| text);
+            let (before, after) = (row.show(row.before), row.show(row.after));
+            self.console.say(&format!(
+                "{:<26}{before:>12}{after:>12}{change:>10}",
+                row.name
+            ));
+        }
+        self.console.say(&summary.verdict().1);
+        self.console.say(&format!("weights  {}", weights.display()));
+        self.console.say(&format!("report   {}", page.display()));
+        self.console.summary(&json!({
+            "command": self.command,
+            "run": self.folder,
+            "weights": weights,
+            "report": page,
+            "steps": facts.step,
+            "photos": facts.photos,
+            "skipped": facts.skipped,
+            "seconds": facts.seconds,
+            "peak_memory_mb": facts.peak_memory_mb,
+            "loss": summary.steps.last().map(|step| step.loss),
+            "before": summary.before(),
+            "after": summary.after(),
+        }));
+        Ok(())
+    }
+}
+
+/// The run's log in both its forms.
+struct Log<'a> {
+    folder: &'a Path,
+    metrics: MetricsWriter,
+    events: EventWriter,
+}
+
+impl<'a> Log<'a> {
+    fn open(folder: &'a Path, step: u64, resumed: bool) -> Result<Log<'a>> {
+        Ok(match resumed {
+            false => Log {
+                folder,
+                metrics: MetricsWriter::create(folder)?,
+                events: EventWriter::create(folder, wall_time())?,
+            },
+            true => Log {
+                folder,
+                metrics: MetricsWriter::resume(folder, step)?,
+                events: EventWriter::resume(folder, wall_time(), step)?,
+            },
+        })
+    }
+
+    fn measured_before(&self) -> Result<bool> {
+        let records = records::read(&self.folder.join(records::FILE_NAME))?;
+        Ok(records
+            .iter()
+            .any(|record| matches!(record, Record::Measure(m) if m.when == When::Before)))
+    }
+
+    fn append(&mut self, record: Record) -> Result<()> {
+        self.metrics.append(&record)?;
+        self.events.record(wall_time(), &record)
+    }
+
+    fn step(&mut self, progress: &Progress, rate: f64) -> Result<()> {
+        self.append(Record::Step(StepRecord {
+            step: progress.step,
+            epoch: progress.epoch,
+            loss: f64::from(progress.stats.loss),
+            lr: progress.lr,
+            images_per_second: Some(rate),
+            accuracy: Some(100.0 * f64::from(progress.stats.agreement.accuracy)),
+            peak_memory_mb: None,
+        }))
+    }
+
+    fn measurement(&mut self, step: u64, when: When, measured: &Measured) -> Result<()> {
+        let mut record = MeasureRecord::new(step, when, &measured.figures);
+        record.collapse = collapse_warning(&measured.features);
+        self.append(Record::Measure(Box::new(record)))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.metrics.sync()
+    }
+}
+
+/// Looks out for embeddings that become all alike.
+#[derive(Default)]
+struct Watch {
+    warned: bool,
+    alike: u32,
+    losses: (f64, u32),
+}
+
+/// Below this share of an even spread the embeddings of a batch are all but one point.
+const ALIKE: f32 = 0.1;
+/// A random start looks alike too, for a while.
+const PATIENCE: u32 = 100;
+
+impl Watch {
+    fn look(&mut self, progress: &Progress) -> Option<String> {
+        self.losses.0 += f64::from(progress.stats.loss);
+        self.losses.1 += 1;
+        self.alike = if progress.stats.spread < ALIKE {
+            self.alike + 1
+        } else {
+            0
+        };
+        if self.warned || self.alike < PATIENCE {
+            return None;
+        }
+        self.warned = true;
+        Some(format!(
+            "the embeddings of different photos are nearly the same (spread {:.1} % of an even \
+             one) since {PATIENCE} steps: a lower lr, a larger queue or other initial weights may help",
+            100.0 * progress.stats.spread
+        ))
+    }
+
+    fn epoch(&mut self, progress: &Progress) -> String {
+        let (sum, n) = std::mem::take(&mut self.losses);
+        format!(
+            "epoch {}: step {} of {}, mean loss {:.4}",
+            progress.epoch + 1,
+            progress.step,
+            progress.steps,
+            sum / f64::from(n.max(1))
+        )
+    }
+}
+
+fn wall_time() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |time| time.as_secs_f64())
+}
