@@ -18,7 +18,7 @@
                 p = softmax([t.t, t.Q] / 0.01), q = log_softmax([s.t, s.Q] / 0.2),
                 -sum p q, averaged over the batch of 16. No photo is masked (SEED has no such rule)
     then        t is enqueued (16 rows in order); SGD as in moco.py: g = grad + 0.01 p;
-                v = 0.9 v + g; p -= 0.00003 v, on every parameter
+                v = 0.9 v + g; p -= 0.0001 v, on every parameter
 
 Tensors, T entries
     teacher (20, 16, 128), queue_initial (40, 128)
@@ -27,7 +27,8 @@ Tensors, T entries
     student.norm, .dot, .change_norm, .change_dot   (20, T)   as in moco.py
     student.sample.step<NN>     (T, 8)      NN = 01, 05, 10, 20, as in moco.py
 Metadata
-    entries, f32_deviation: JSON {"loss": [...], "embedding": [largest |difference|...],
+    entries, config (JSON {batch_size, bn_group, lr, sgd_momentum, weight_decay,
+    student_temperature, teacher_temperature}), f32_deviation: JSON {"loss": [...], "embedding": [largest |difference|...],
     "student": {...}}, as in moco.py, with the same rule for tolerances (embedding as its queue).
 """
 
@@ -40,7 +41,7 @@ from safetensors.torch import save_file
 
 HERE = Path(__file__).resolve().parent
 STEPS, BATCH, GROUP, DIM, QUEUE = 20, 16, 8, 128, 40
-STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, LR, WEIGHT_DECAY = 0.2, 0.01, 3e-5, 0.01
+STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, LR, WEIGHT_DECAY = 0.2, 0.01, 1e-4, 0.01
 
 
 def clustered(stream, rows):
@@ -107,7 +108,9 @@ def main():
     tensors["queue.step20"] = queue.float()
     trajectory.write("student", tensors)
     path = HERE / "distill.safetensors"
-    save_file(tensors, path, metadata={"entries": json.dumps(names), "f32_deviation": json.dumps(rounded(figures))})
+    config = {"batch_size": BATCH, "bn_group": GROUP, "lr": LR, "sgd_momentum": 0.9, "weight_decay": WEIGHT_DECAY,
+              "student_temperature": STUDENT_TEMPERATURE, "teacher_temperature": TEACHER_TEMPERATURE}
+    save_file(tensors, path, metadata={"entries": json.dumps(names), "config": json.dumps(config), "f32_deviation": json.dumps(rounded(figures))})
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB; loss", [f"{v:.4f}" for v in losses])
     print(json.dumps(rounded(figures)))
 

@@ -30,10 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def vm_hwm_mb():
-    """This process's peak resident memory, MB (10^6 bytes)."""
+    """This process's peak resident memory in MiB, the unit of `seedling bench`."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024 / 1e6
+            return int(line.split()[1]) / 1024
     return float("nan")
 
 
@@ -136,7 +136,7 @@ def last_json(command, environment=None):
     if process.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))} ended with {process.returncode}")
     result = json.loads(output.strip().splitlines()[-1])
-    result["ru_maxrss_mb"] = usage.ru_maxrss * 1024 / 1e6
+    result["ru_maxrss_mb"] = usage.ru_maxrss / 1024
     return result
 
 
