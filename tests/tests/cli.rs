@@ -211,3 +211,34 @@ fn a_contact_sheet_is_a_picture() {
     assert!(image::open(&sheet).unwrap().width() > 90);
     assert!(!folder.path().join("run").exists());
 }
+
+#[test]
+fn a_student_learns_from_a_teacher() {
+    let folder = tempfile::tempdir().unwrap();
+    let (photos, out) = (folder.path().join("photos"), folder.path().join("teacher"));
+    album(&photos, 16);
+    assert_eq!(adapt(&photos, &out, &["--steps", "1"]).code, Some(0));
+    let (photos, teacher) = (photos.to_string_lossy(), out.join("weights.safetensors"));
+    let student = folder.path().join("student");
+    let (teacher, student) = (teacher.to_string_lossy(), student.to_string_lossy());
+    let distill = |more: &[&str]| {
+        let mut arguments = vec![
+            "distill", &photos, "--out", &student, "--steps", "3", "--json",
+        ];
+        arguments.extend(SMALL);
+        arguments.extend(more);
+        run(&arguments)
+    };
+    distill(&[]).refused(2, &["--teacher"]);
+    distill(&["--teacher", &teacher]).refused(1, &["mobilenet_v3_small", "mobilenet_v2"]);
+    let taught = distill(&[
+        "--teacher",
+        &teacher,
+        "--teacher-arch",
+        "mobilenet_v3_small",
+    ]);
+    assert_eq!(taught.code, Some(0), "{taught:?}");
+    assert_eq!(taught.json()["steps"], 3);
+    let again = distill(&["--resume"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+}

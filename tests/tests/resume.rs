@@ -127,11 +127,15 @@ fn killed_at_any_moment_it_ends_with_the_same_bits() {
 #[test]
 fn a_damaged_checkpoint_is_refused_and_the_previous_one_used() {
     let reference = Reference::new();
-    for (name, damage) in [
-        ("flipped", flip as fn(&mut Vec<u8>)),
+    let damages: [(&str, fn(&mut Vec<u8>)); 3] = [
+        ("flipped", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+        }),
         ("cut", |bytes| bytes.truncate(bytes.len() / 3)),
         ("empty", Vec::clear),
-    ] {
+    ];
+    for (name, damage) in damages {
         let out = reference.out(name);
         interrupted(&reference, &out);
         let path = out.join("checkpoint.safetensors");
@@ -151,11 +155,6 @@ fn a_damaged_checkpoint_is_refused_and_the_previous_one_used() {
         let refused = finish(command(&reference.photos(), &out, true));
         refused.refused(1, &["no checkpoint is usable"]);
     }
-}
-
-fn flip(bytes: &mut Vec<u8>) {
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 4;
 }
 
 /// Leaves a run in `out` that was stopped with at least two checkpoints.

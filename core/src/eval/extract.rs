@@ -9,8 +9,11 @@ use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-/// Photos whose pixels are in memory at a time.
-const BATCH: usize = 64;
+/// Photos that are decoded and computed at a time: enough for all threads, few enough that
+/// measuring takes no more memory than training.
+fn batch() -> usize {
+    (4 * rayon::current_num_threads()).clamp(16, 128)
+}
 
 /// How a photo is shown to the network.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,14 +58,16 @@ impl Extractor<'_> {
     ) -> Result<(Features, Vec<usize>)> {
         let dim = self.encoder.feature_dim();
         let (mut values, mut readable) = (Vec::with_capacity(indices.len() * dim), Vec::new());
-        for (i, chunk) in indices.chunks(BATCH).enumerate() {
+        let mut seen = 0;
+        for chunk in indices.chunks(batch()) {
             let (images, found) = self.images(chunk, look)?;
             if let Some(images) = images {
                 let features = self.encoder.features(&images)?;
                 values.extend(features.flatten_all()?.to_vec1::<f32>()?);
             }
             readable.extend(found);
-            done(i * BATCH + chunk.len());
+            seen += chunk.len();
+            done(seen);
         }
         if readable.is_empty() && !indices.is_empty() {
             return Err(Error::NoPhotos(format!(
