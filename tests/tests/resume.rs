@@ -127,7 +127,8 @@ fn killed_at_any_moment_it_ends_with_the_same_bits() {
 #[test]
 fn a_damaged_checkpoint_is_refused_and_the_previous_one_used() {
     let reference = Reference::new();
-    let damages: [(&str, fn(&mut Vec<u8>)); 3] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 3] = [
         ("flipped", |bytes| {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 4;
