@@ -6,9 +6,15 @@ use crate::console::Console;
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};
 use clap::Args;
+use seedling_core::Result;
 use seedling_core::config::Config;
-use seedling_core::{Error, Result, data};
+use seedling_core::data::demo::Demo;
+use seedling_core::data::{self, PhotoSource};
 use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Rendered photos of each class in a demonstration.
+const DEMO_PER_CLASS: usize = 60;
 
 /// Adapt a model to a folder of photos, without labels
 ///
@@ -55,10 +61,13 @@ pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
     if let Some(budget) = args.memory_mb {
         settings.fit_memory(budget)?;
     }
-    let source = match (&args.photos, args.demo) {
-        (Some(path), false) => data::open(path)?,
-        _ => return Err(Error::Config("name a folder of photos, or --demo".into())),
+    let source = match &args.photos {
+        Some(path) => data::open(path)?,
+        None => Arc::new(Demo::new(DEMO_PER_CLASS, settings.config.seed)?) as Arc<dyn PhotoSource>,
     };
+    if let Some(path) = &args.contact_sheet {
+        return train::contact_sheet(path, &*source, &settings.config, console);
+    }
     let plan = Plan {
         command: "adapt",
         training: &args.training,

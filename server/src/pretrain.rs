@@ -49,11 +49,15 @@ pub fn run(args: &PretrainArgs, console: &Console) -> Result<Outcome> {
     let recipe = args.preset.as_deref().map(preset).transpose()?;
     let first = recipe.into_iter().collect();
     let settings = Settings::new(Config::pretrain(), first, &args.common, flags)?;
+    let source = data::open(&args.data)?;
+    if let Some(path) = &args.contact_sheet {
+        return train::contact_sheet(path, &*source, &settings.config, console);
+    }
     let plan = Plan {
         command: "pretrain",
         training: &args.training,
         settings,
-        source: data::open(&args.data)?,
+        source,
     };
     train::run(plan, console)
 }

@@ -1,7 +1,6 @@
 //! The folder a run lives in: made new or taken up again, and held by one process at a time.
 
 use seedling_core::checkpoint;
-use seedling_core::report::records::FILE_NAME as METRICS;
 use seedling_core::session::finish::WEIGHTS_FILE;
 use seedling_core::{Error, Result};
 use std::fs::{self, File, TryLockError};
@@ -24,12 +23,11 @@ impl RunFolder {
     /// It cannot be written, holds a run already or none, or another process works in it.
     pub fn open(path: &Path, resume: bool) -> Result<RunFolder> {
         let shown = path.display();
-        let used = checkpoint::exists(path)
-            || [METRICS, WEIGHTS_FILE]
-                .iter()
-                .any(|name| path.join(name).exists());
+        // Without a checkpoint nothing was trained that could be lost.
+        let used = checkpoint::exists(path) || path.join(WEIGHTS_FILE).exists();
         if resume && !checkpoint::exists(path) {
-            return Err(Error::file(path, "has no checkpoint to resume from"));
+            let reason = "has no checkpoint to resume from; start it without --resume";
+            return Err(Error::file(path, reason));
         }
         if !resume && used {
             return Err(Error::file(

@@ -7,7 +7,8 @@ use crate::run_folder::RunFolder;
 use crate::settings::Settings;
 use crate::{Outcome, album, interrupt, memory};
 use seedling_core::backbones::Arch;
-use seedling_core::data::PhotoSource;
+use seedling_core::config::Config;
+use seedling_core::data::{self, PhotoSource, Recipe};
 use seedling_core::eval::Metric;
 use seedling_core::eval::collapse_warning;
 use seedling_core::eval::extract::Extractor;
@@ -72,6 +73,33 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
         }
         .run(plan.training.resume)
     })?
+}
+
+/// Photos on a contact sheet.
+const SHEET_PHOTOS: usize = 24;
+
+/// Writes a picture of some photos and their views, instead of training.
+///
+/// # Errors
+/// No photo can be read, or the picture cannot be written.
+pub fn contact_sheet(
+    path: &Path,
+    source: &dyn PhotoSource,
+    config: &Config,
+    console: &Console,
+) -> Result<Outcome> {
+    let recipe = Recipe::by_name(&config.views)?;
+    data::contact_sheet::write(
+        path,
+        source,
+        &recipe,
+        config.image_size,
+        config.seed,
+        SHEET_PHOTOS,
+    )?;
+    console.say(&format!("photos and their views: {}", path.display()));
+    console.summary(&json!({ "contact_sheet": path }));
+    Ok(Outcome::Done)
 }
 
 fn begin(plan: &mut Plan<'_>, console: &Console) -> Result<Session> {

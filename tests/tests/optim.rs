@@ -61,7 +61,10 @@ fn schedules_follow_pytorch() {
         };
         for (step, expected) in golden.f32(name).expect(name).into_iter().enumerate() {
             let lr = schedule.lr(step) as f32;
-            assert!((lr - expected).abs() < 1e-7, "{name}, step {step}: {lr} {expected}");
+            assert!(
+                (lr - expected).abs() < 1e-7,
+                "{name}, step {step}: {lr} {expected}"
+            );
         }
     }
 }

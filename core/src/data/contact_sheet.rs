@@ -1,6 +1,5 @@
 //! A picture to look at: photos beside the two views a network would be shown.
 
-use std::io::Write;
 use std::path::Path;
 
 use image::ImageFormat;
@@ -82,16 +81,7 @@ pub fn write(
     picture
         .write_to(&mut png, ImageFormat::Png)
         .map_err(|e| Error::file(path, e.to_string()))?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(path))?;
-    file.write_all(png.get_ref())
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(Error::io(path))?;
-    file.persist(path).map_err(|e| Error::io(path)(e.error))?;
-    Ok(())
+    crate::atomic::write(path, |file| file.write_all(png.get_ref()))
 }
 
 /// The photo and its two views, none larger than a tile.

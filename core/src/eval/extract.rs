@@ -1,25 +1,24 @@
 //! From photos to a matrix of features: the only part of this room that knows an encoder.
 
 use super::Features;
-use crate::data::resize::Rect;
-use crate::data::{Normalise, Photo, PhotoSource, Recipe, Scratch, ViewParams};
+use crate::data::resize::evaluation_view;
+use crate::data::{Normalise, Photo, PhotoSource, Recipe, Scratch};
 use crate::encoder::Encoder;
 use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-/// Photos whose pixels are in memory at a time.
-const BATCH: usize = 64;
-
-/// Share of the shorter side that the middle square of a plain photo has (224 of 256, as
-/// torchvision's evaluation).
-const MIDDLE: f64 = 224.0 / 256.0;
+/// Photos that are decoded and computed at a time: enough for all threads, few enough that
+/// measuring takes no more memory than training.
+fn batch() -> usize {
+    (4 * rayon::current_num_threads()).clamp(16, 128)
+}
 
 /// How a photo is shown to the network.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Look {
-    /// Its middle, unaltered.
+    /// Its middle, unaltered, as torchvision's evaluation shows it.
     Plain,
     /// A random view, always the same for the same seed, number and photo.
     View {
@@ -59,14 +58,16 @@ impl Extractor<'_> {
     ) -> Result<(Features, Vec<usize>)> {
         let dim = self.encoder.feature_dim();
         let (mut values, mut readable) = (Vec::with_capacity(indices.len() * dim), Vec::new());
-        for (i, chunk) in indices.chunks(BATCH).enumerate() {
+        let mut seen = 0;
+        for chunk in indices.chunks(batch()) {
             let (images, found) = self.images(chunk, look)?;
             if let Some(images) = images {
                 let features = self.encoder.features(&images)?;
                 values.extend(features.flatten_all()?.to_vec1::<f32>()?);
             }
             readable.extend(found);
-            done(i * BATCH + chunk.len());
+            seen += chunk.len();
+            done(seen);
         }
         if readable.is_empty() && !indices.is_empty() {
             return Err(Error::NoPhotos(format!(
@@ -89,13 +90,7 @@ impl Extractor<'_> {
             .filter_map(|&index| {
                 let photo = self.source.load(index).ok()?;
                 let mut pixels = vec![0.0; size * size * 3];
-                look.of(&photo, index).apply(
-                    &photo,
-                    size,
-                    self.normalise,
-                    &mut Scratch::default(),
-                    &mut pixels,
-                );
+                look.write(&photo, index, size, self.normalise, &mut pixels);
                 Some((index, pixels))
             })
             .collect();
@@ -118,25 +113,10 @@ impl Extractor<'_> {
 }
 
 impl Look {
-    fn of(&self, photo: &Photo, index: usize) -> ViewParams {
+    /// Writes what the network sees of photo number `index`: `size * size * 3` numbers.
+    fn write(&self, photo: &Photo, index: usize, size: usize, norm: &Normalise, out: &mut [f32]) {
         match self {
-            Look::Plain => {
-                let side = (photo.width.min(photo.height) as f64 * MIDDLE)
-                    .round()
-                    .max(1.0) as usize;
-                ViewParams {
-                    crop: Rect {
-                        left: (photo.width - side) / 2,
-                        top: (photo.height - side) / 2,
-                        width: side,
-                        height: side,
-                    },
-                    jitter: Vec::new(),
-                    grey: false,
-                    blur: None,
-                    flip: false,
-                }
-            }
+            Look::Plain => evaluation_view(photo, size, norm, out),
             Look::View {
                 recipe,
                 number,
@@ -144,7 +124,8 @@ impl Look {
             } => {
                 // Epoch 0 of this purpose belongs to the measurements themselves.
                 let mut rng = Rng::new(*seed, Purpose::Measure, 1 + number, index as u64);
-                recipe.sample(photo.width, photo.height, &mut rng)
+                let view = recipe.sample(photo.width, photo.height, &mut rng);
+                view.apply(photo, size, norm, &mut Scratch::default(), out);
             }
         }
     }

@@ -124,7 +124,7 @@ impl Album {
             ("classes".to_string(), json(&self.classes)?),
         ]);
         let bytes = serialize(tensors, Some(meta)).map_err(|e| fail(&e))?;
-        super::atomic::write(&path, &bytes)
+        crate::atomic::write(&path, |file| file.write_all(&bytes))
     }
 
     /// Reads the album of a run folder; `None` where there is none.

@@ -2,10 +2,10 @@
 
 use super::album::Album;
 use super::chart::{Chart, thousands};
+use super::gallery;
 use super::markup::escape;
 use super::records::{self, MeasureRecord, StepRecord};
 use super::summary::{Run, Verdict};
-use super::{atomic, gallery};
 use crate::error::{Error, Result};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub fn render(run: &Path) -> Result<PathBuf> {
         config.as_deref(),
     );
     let path = run.join(FILE_NAME);
-    atomic::write(&path, html.as_bytes())?;
+    crate::atomic::write(&path, |file| file.write_all(html.as_bytes()))?;
     Ok(path)
 }
 

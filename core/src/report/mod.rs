@@ -8,7 +8,6 @@
 //!    shows them and their nearest neighbours.
 
 pub mod album;
-mod atomic;
 pub mod chart;
 pub mod gallery;
 pub mod html;

@@ -222,7 +222,7 @@ impl MetricsWriter {
                 kept.push(b'\n');
             }
         }
-        super::atomic::write(&path, &kept)?;
+        crate::atomic::write(&path, |file| file.write_all(&kept))?;
         let file = OpenOptions::new()
             .append(true)
             .open(&path)

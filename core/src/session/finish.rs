@@ -13,8 +13,8 @@ pub const WEIGHTS_FILE: &str = "weights.safetensors";
 
 /// Photos that statistics are estimated from; more change them no further.
 const STATISTICS_PHOTOS: usize = 2048;
-/// Photos per forward pass of the estimate.
-const STATISTICS_BATCH: usize = 64;
+/// Photos per forward pass of the estimate, at least: the variance within very few says little.
+const STATISTICS_BATCH: usize = 8;
 
 impl Session {
     /// Replaces batch norm's running statistics by their plain average over photos as they are
@@ -38,10 +38,12 @@ impl Session {
         let mut order =
             Rng::new(self.config.seed, Purpose::Order, u64::MAX, 0).permutation(self.source.len());
         order.truncate(STATISTICS_PHOTOS);
+        // A group's memory is what the run was planned for.
+        let batch = self.config.bn_group.max(STATISTICS_BATCH);
         let mut batches = 0;
-        for photos in order.chunks(STATISTICS_BATCH) {
+        for photos in order.chunks(batch) {
             // A small last batch would count as much as a full one.
-            if batches > 0 && photos.len() < STATISTICS_BATCH {
+            if batches > 0 && photos.len() < batch {
                 break;
             }
             if let (Some(images), _) = extractor.images(photos, &Look::Plain)? {

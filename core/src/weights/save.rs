@@ -91,7 +91,7 @@ fn save(
 
 fn check(path: &Path, entry: &Entry, numbers: &[f32], halved: bool) -> Result<()> {
     let limit = if halved { 65_504.0 } else { f32::MAX };
-    match numbers.iter().find(|x| !(x.abs() <= limit)) {
+    match numbers.iter().find(|x| x.is_nan() || x.abs() > limit) {
         None => Ok(()),
         Some(x) => Err(Error::file(
             path,

@@ -1,0 +1,231 @@
+//! A run that was killed and resumed ends with the same bits as one that was not, whatever
+//! happened to it on the way.
+
+use seedling_tests::program::{Ran, SMALL, album, seedling};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const STEPS: &str = "12";
+
+/// The command of every run here; a checkpoint after every second step.
+fn command(photos: &Path, out: &Path, resume: bool) -> Command {
+    let mut command = seedling();
+    command
+        .arg("adapt")
+        .arg(photos)
+        .arg("--out")
+        .arg(out)
+        .args(SMALL);
+    command.args(["--steps", STEPS, "--set", "checkpoint_every=2"]);
+    command.args(["--set", "anchor=0.001", "--set", "symmetric=true"]);
+    if resume {
+        command.arg("--resume");
+    }
+    command
+}
+
+fn finish(mut command: Command) -> Ran {
+    command.output().expect("the program starts").into()
+}
+
+/// Photos, and the weights of an undisturbed run on them.
+struct Reference {
+    folder: tempfile::TempDir,
+    weights: Vec<u8>,
+    seconds: f64,
+}
+
+impl Reference {
+    fn new() -> Reference {
+        let folder = tempfile::tempdir().unwrap();
+        album(&folder.path().join("photos"), 24);
+        // The first start builds the program, which must not be counted.
+        seedling().arg("--version").output().unwrap();
+        let started = Instant::now();
+        let out = folder.path().join("undisturbed");
+        let ran = finish(command(&folder.path().join("photos"), &out, false));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        Reference {
+            weights: fs::read(out.join("weights.safetensors")).unwrap(),
+            seconds: started.elapsed().as_secs_f64(),
+            folder,
+        }
+    }
+
+    fn photos(&self) -> PathBuf {
+        self.folder.path().join("photos")
+    }
+
+    fn out(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Resumes the run in `out` (or starts it where it never got to a checkpoint) to its end.
+    fn complete(&self, out: &Path) -> Ran {
+        let resume = out.join("checkpoint.safetensors").exists()
+            || out.join("checkpoint.previous.safetensors").exists();
+        let ran = finish(command(&self.photos(), out, resume));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(
+            fs::read(out.join("weights.safetensors")).unwrap() == self.weights,
+            "other weights than the undisturbed run's"
+        );
+        ran
+    }
+}
+
+/// Starts the run and kills it after `delay`; whether it was still running then.
+fn killed(mut command: Command, delay: Duration) -> bool {
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    std::thread::sleep(delay);
+    let running = child.try_wait().expect("a child").is_none();
+    // SIGKILL: nothing can be saved on the way out.
+    child.kill().expect("a child");
+    child.wait().expect("a child");
+    running
+}
+
+#[test]
+fn killed_at_any_moment_it_ends_with_the_same_bits() {
+    let reference = Reference::new();
+    let mut kills = 0;
+    // A fixed scatter of moments over the run's length, several kills in a row per run.
+    let mut state = 0x9E37_79B9_u64;
+    for attempt in 0..8 {
+        let out = reference.out(&format!("killed-{attempt}"));
+        for _ in 0..3 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let share = (state >> 40) as f64 / (1u64 << 24) as f64;
+            let resume = out.join("checkpoint.safetensors").exists();
+            let delay = Duration::from_secs_f64(share * reference.seconds);
+            if killed(command(&reference.photos(), &out, resume), delay) {
+                kills += 1;
+            }
+            if out.join("weights.safetensors").exists() {
+                break;
+            }
+        }
+        reference.complete(&out);
+        let log = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+        let steps = log
+            .lines()
+            .filter(|line| line.contains("\"kind\":\"step\""))
+            .count();
+        assert_eq!(steps.to_string(), STEPS, "every step is logged once");
+    }
+    assert!(kills >= 8, "only {kills} kills hit a running program");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_the_previous_one_used() {
+    let reference = Reference::new();
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 3] = [
+        ("flipped", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+        }),
+        ("cut", |bytes| bytes.truncate(bytes.len() / 3)),
+        ("empty", Vec::clear),
+    ];
+    for (name, damage) in damages {
+        let out = reference.out(name);
+        interrupted(&reference, &out);
+        let path = out.join("checkpoint.safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes);
+        fs::write(&path, &bytes).unwrap();
+        let ran = reference.complete(&out);
+        assert!(
+            ran.stderr.contains("warning: ") && ran.stderr.contains("previous checkpoint"),
+            "{ran:?}"
+        );
+        // With both damaged there is nothing to go on from, and it says so.
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes);
+        fs::write(&path, &bytes).unwrap();
+        fs::write(out.join("checkpoint.previous.safetensors"), &bytes).unwrap();
+        let refused = finish(command(&reference.photos(), &out, true));
+        refused.refused(1, &["no checkpoint is usable"]);
+    }
+}
+
+/// Leaves a run in `out` that was stopped with at least two checkpoints.
+fn interrupted(reference: &Reference, out: &Path) {
+    let mut child = command(&reference.photos(), out, false)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let previous = out.join("checkpoint.previous.safetensors");
+    while !(previous.exists() && out.join("checkpoint.safetensors").exists()) {
+        assert!(
+            child.try_wait().expect("a child").is_none(),
+            "ended too early"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().expect("a child");
+    child.wait().expect("a child");
+}
+
+/// A limit on the size of any file makes every checkpoint fail half written, as a full disk does.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_the_old_checkpoint_whole() {
+    let reference = Reference::new();
+    let out = reference.out("full");
+    interrupted(&reference, &out);
+    let path = out.join("checkpoint.safetensors");
+    let before = fs::read(&path).unwrap();
+    let full = command(&reference.photos(), &out, true);
+    // 4096 blocks of 1 KiB (512 bytes in some shells): less than a checkpoint, more than the log.
+    // The signal that would kill the program is ignored, so that it sees EFBIG.
+    let mut limited = Command::new("bash");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$0\" \"$@\""])
+        .arg(full.get_program())
+        .args(full.get_args());
+    let ran = finish(limited);
+    ran.refused(1, &["checkpoint", "large"]);
+    assert!(
+        fs::read(&path).unwrap() == before,
+        "the old checkpoint was touched"
+    );
+    let partial = fs::read_dir(&out).unwrap().flatten();
+    let partial = partial.filter(|e| e.file_name().to_string_lossy().contains("partial"));
+    assert_eq!(partial.count(), 0);
+    reference.complete(&out);
+}
+
+/// Ctrl-C saves after the step it falls into and says how to go on.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_saves_and_goes_on() {
+    let reference = Reference::new();
+    let out = reference.out("interrupted");
+    let child = command(&reference.photos(), &out, false)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    while !out.join("checkpoint.safetensors").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.expect("kill runs").success());
+    let ran = Ran::from(child.wait_with_output().expect("a child"));
+    assert_eq!(ran.code, Some(130), "{ran:?}");
+    assert!(ran.stderr.contains("--resume"), "{ran:?}");
+    reference.complete(&out);
+}

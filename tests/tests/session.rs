@@ -1,0 +1,170 @@
+//! Sessions from inside: stopping and going on changes nothing, for both methods.
+
+use seedling_core::checkpoint;
+use seedling_core::config::Config;
+use seedling_core::data::{self, PhotoSource};
+use seedling_core::session::{Session, Start, on_own_threads};
+use seedling_core::weights::WeightFile;
+use seedling_tests::program::album;
+use std::path::Path;
+use std::sync::Arc;
+
+fn config() -> Config {
+    Config {
+        init: "random".into(),
+        image_size: 32,
+        batch_size: 8,
+        bn_group: 4,
+        queue_size: 12,
+        head: "simple".into(),
+        lr: 0.05,
+        epochs: 2,
+        ..Config::adapt()
+    }
+}
+
+fn photos(folder: &Path) -> Arc<dyn PhotoSource> {
+    album(&folder.join("photos"), 24);
+    data::open(&folder.join("photos")).unwrap()
+}
+
+fn values(session: &Session) -> Vec<f32> {
+    session.encoder().params.values.read().unwrap().clone()
+}
+
+/// Six steps in one go, and again with a stop after each; the losses and the trained numbers of
+/// both ways.
+fn both_ways(folder: &Path, config: &Config, teacher: Option<&WeightFile>) {
+    let source = photos(folder);
+    let start = Start {
+        init: None,
+        teacher,
+    };
+    let mut whole = Session::new(config.clone(), source.clone(), &start).unwrap();
+    let mut losses = Vec::new();
+    while !whole.is_done() {
+        losses.push(whole.step().unwrap().stats.loss);
+    }
+    assert_eq!(losses.len(), 6);
+    assert!(losses.iter().all(|loss| loss.is_finite()));
+
+    let run = folder.join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    let mut parts = Session::new(config.clone(), source.clone(), &start).unwrap();
+    let mut again = Vec::new();
+    while !parts.is_done() {
+        again.push(parts.step().unwrap().stats.loss);
+        parts.checkpoint(&run).unwrap();
+        let (state, notice) = checkpoint::load(&run).unwrap();
+        assert!(notice.is_none());
+        parts = Session::resume(parts.config().clone(), source.clone(), teacher, state).unwrap();
+    }
+    assert_eq!(again, losses);
+    assert!(values(&parts) == values(&whole));
+}
+
+#[test]
+fn contrast_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    on_own_threads(2, || both_ways(folder.path(), &config(), None)).unwrap();
+}
+
+#[test]
+fn distillation_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    on_own_threads(2, || {
+        // Any network can teach; this one's weights are random.
+        let teacher = Config {
+            seed: 5,
+            ..config()
+        };
+        let session = Session::new(teacher, photos(folder.path()), &Start::default()).unwrap();
+        let path = session.save_weights(folder.path(), "by a test").unwrap();
+        let teacher = WeightFile::open(&path, None).unwrap();
+        let config = Config {
+            mask_own_photo: false,
+            ..config()
+        };
+        both_ways(folder.path(), &config, Some(&teacher));
+    })
+    .unwrap();
+}
+
+#[test]
+fn frozen_stages_and_statistics_stay_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = photos(folder.path());
+    on_own_threads(2, || {
+        let config = Config {
+            freeze: 5,
+            ..config()
+        };
+        let mut session = Session::new(config, source, &Start::default()).unwrap();
+        let before = values(&session);
+        let frozen = session.encoder().frozen_parameters();
+        assert!(frozen > 0 && frozen < before.len());
+        for _ in 0..2 {
+            session.step().unwrap();
+        }
+        let after = values(&session);
+        assert!(before[..frozen] == after[..frozen]);
+        assert!(before[frozen..] != after[frozen..]);
+    })
+    .unwrap();
+}
+
+#[test]
+fn statistics_are_estimated_from_the_photos() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = photos(folder.path());
+    on_own_threads(2, || {
+        let mut session = Session::new(config(), source, &Start::default()).unwrap();
+        let buffers = |s: &Session| s.encoder().params.buffers.read().unwrap().clone();
+        let before = buffers(&session);
+        session.reestimate_statistics().unwrap();
+        let once = buffers(&session);
+        assert!(once != before && once.iter().all(|x| x.is_finite()));
+        session.reestimate_statistics().unwrap();
+        assert!(
+            buffers(&session) == once,
+            "an average over the photos, whatever was before"
+        );
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_settings_or_photos() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = photos(folder.path());
+    on_own_threads(1, || {
+        let session = Session::new(config(), source.clone(), &Start::default()).unwrap();
+        session.checkpoint(folder.path()).unwrap();
+        let resume = |config: Config, source: &Arc<dyn PhotoSource>| {
+            let (state, _) = checkpoint::load(folder.path()).unwrap();
+            Session::resume(config, source.clone(), None, state).map(drop)
+        };
+        let other = Config {
+            temperature: 0.3,
+            ..session.config().clone()
+        };
+        let text = resume(other, &source).unwrap_err().to_string();
+        assert!(
+            text.contains("temperature = 0.1") && text.contains("temperature = 0.3"),
+            "{text}"
+        );
+        album(&folder.path().join("photos"), 25);
+        let more = data::open(&folder.path().join("photos")).unwrap();
+        let text = resume(session.config().clone(), &more)
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("24 then, 25 now"), "{text}");
+        let freer = Config {
+            threads: 1,
+            checkpoint_every: 3,
+            ..session.config().clone()
+        };
+        resume(freer, &source).unwrap();
+    })
+    .unwrap();
+}
