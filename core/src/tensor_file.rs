@@ -91,10 +91,10 @@ pub fn write(
     write_ordered(path, &ordered(tensors)?, metadata)
 }
 
-/// As [`write`], with a checksum over all content in the metadata, for [`TensorFile::verify`].
+/// As [`fn@write`], with a checksum over all content in the metadata, for [`TensorFile::verify`].
 ///
 /// # Errors
-/// As [`write`].
+/// As [`fn@write`].
 pub fn write_sealed(
     path: &Path,
     tensors: &[TensorRef<'_>],
