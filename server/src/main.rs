@@ -10,6 +10,7 @@ mod distill;
 mod embed;
 mod eval;
 mod interrupt;
+mod log;
 mod measure;
 mod memory;
 mod pretrain;

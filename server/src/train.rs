@@ -2,6 +2,7 @@
 
 use crate::cli::Training;
 use crate::console::Console;
+use crate::log::{Log, Watch};
 use crate::measure::{self, Measured};
 use crate::run_folder::RunFolder;
 use crate::settings::Settings;
@@ -12,18 +13,16 @@ use seedling_core::data::{self, PhotoSource, Recipe};
 use seedling_core::eval::Metric;
 use seedling_core::eval::collapse_warning;
 use seedling_core::eval::extract::Extractor;
-use seedling_core::report::records::{self, MetricsWriter};
+use seedling_core::report::records;
 use seedling_core::report::summary::Run as Summary;
-use seedling_core::report::{
-    self, EventWriter, MeasureRecord, Record, RunRecord, StepRecord, When,
-};
-use seedling_core::session::{self, Progress, Session, Start};
+use seedling_core::report::{self, Record, RunRecord, When};
+use seedling_core::session::{self, Session, Start};
 use seedling_core::weights::WeightFile;
 use seedling_core::{Result, atomic, checkpoint};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// What distinguishes one training command from another.
 pub struct Plan<'a> {
@@ -363,113 +362,4 @@ impl Course<'_> {
         }));
         Ok(())
     }
-}
-
-/// The run's log in both its forms.
-struct Log<'a> {
-    folder: &'a Path,
-    metrics: MetricsWriter,
-    events: EventWriter,
-}
-
-impl<'a> Log<'a> {
-    fn open(folder: &'a Path, step: u64, resumed: bool) -> Result<Log<'a>> {
-        Ok(match resumed {
-            false => Log {
-                folder,
-                metrics: MetricsWriter::create(folder)?,
-                events: EventWriter::create(folder, wall_time())?,
-            },
-            true => Log {
-                folder,
-                metrics: MetricsWriter::resume(folder, step)?,
-                events: EventWriter::resume(folder, wall_time(), step)?,
-            },
-        })
-    }
-
-    fn measured_before(&self) -> Result<bool> {
-        let records = records::read(&self.folder.join(records::FILE_NAME))?;
-        Ok(records
-            .iter()
-            .any(|record| matches!(record, Record::Measure(m) if m.when == When::Before)))
-    }
-
-    fn append(&mut self, record: Record) -> Result<()> {
-        self.metrics.append(&record)?;
-        self.events.record(wall_time(), &record)
-    }
-
-    fn step(&mut self, progress: &Progress, rate: f64) -> Result<()> {
-        self.append(Record::Step(StepRecord {
-            step: progress.step,
-            epoch: progress.epoch,
-            loss: f64::from(progress.stats.loss),
-            lr: progress.lr,
-            images_per_second: Some(rate),
-            accuracy: Some(100.0 * f64::from(progress.stats.agreement.accuracy)),
-            peak_memory_mb: None,
-        }))
-    }
-
-    fn measurement(&mut self, step: u64, when: When, measured: &Measured) -> Result<()> {
-        let mut record = MeasureRecord::new(step, when, &measured.figures);
-        record.collapse = collapse_warning(&measured.features);
-        self.append(Record::Measure(Box::new(record)))
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        self.metrics.sync()
-    }
-}
-
-/// Looks out for embeddings that become all alike.
-#[derive(Default)]
-struct Watch {
-    warned: bool,
-    alike: u32,
-    losses: (f64, u32),
-}
-
-/// Below this share of an even spread the embeddings of a batch are all but one point.
-const ALIKE: f32 = 0.1;
-/// A random start looks alike too, for a while.
-const PATIENCE: u32 = 100;
-
-impl Watch {
-    fn look(&mut self, progress: &Progress) -> Option<String> {
-        self.losses.0 += f64::from(progress.stats.loss);
-        self.losses.1 += 1;
-        self.alike = if progress.stats.spread < ALIKE {
-            self.alike + 1
-        } else {
-            0
-        };
-        if self.warned || self.alike < PATIENCE {
-            return None;
-        }
-        self.warned = true;
-        Some(format!(
-            "the embeddings of different photos are nearly the same (spread {:.1} % of an even \
-             one) since {PATIENCE} steps: a lower lr, a larger queue or other initial weights may help",
-            100.0 * progress.stats.spread
-        ))
-    }
-
-    fn epoch(&mut self, progress: &Progress) -> String {
-        let (sum, n) = std::mem::take(&mut self.losses);
-        format!(
-            "epoch {}: step {} of {}, mean loss {:.4}",
-            progress.epoch + 1,
-            progress.step,
-            progress.steps,
-            sum / f64::from(n.max(1))
-        )
-    }
-}
-
-fn wall_time() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |time| time.as_secs_f64())
 }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 /// Photos that are decoded and computed at a time: enough for all threads, few enough that
 /// measuring takes no more memory than training.
 fn batch() -> usize {
-    (4 * rayon::current_num_threads()).clamp(16, 128)
+    (4 * rayon::current_num_threads()).clamp(8, 64)
 }
 
 /// How a photo is shown to the network.

@@ -23,7 +23,7 @@ fn per_image(arch: Arch) -> f64 {
 /// # Errors
 /// The settings name no network.
 pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
-    const MB: f64 = 1e6;
+    const MB: f64 = 1024.0 * 1024.0;
     let arch: Arch = config.arch.parse()?;
     let architecture = Architecture::new(arch, Some(config.head.parse()?));
     let network = Encoder::new(architecture, false, 0, &Workspace::default())?;
