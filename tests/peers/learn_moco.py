@@ -35,7 +35,7 @@ def main():
 
     batches = loader(photo_files(args.photos or args.album), args.image_size, 2, args.batch_size, args.workers, args.seed)
     album = Album(args.album, args.image_size, args.preprocessing)
-    query_encoder = Encoder(2048, args.dropout)
+    query_encoder = Encoder(2048, args.dropout, args.linear_init)
     if args.init:
         query_encoder.load(args.init)
     query_encoder.to(device, memory_format=torch.channels_last).train()

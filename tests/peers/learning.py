@@ -80,17 +80,31 @@ def normalise(x, mean, std):
 
 
 class Encoder(torch.nn.Module):
-    """MobileNetV3-Small, batch norm momentum 0.1, and a projection head d-hidden-128."""
+    """MobileNetV3-Small, batch norm momentum 0.1, and a head d-hidden-128 (0: d-128).
 
-    def __init__(self, hidden, dropout):
+    `linear_init` is of classifier.0 and the head: `torch` is torch.nn.Linear's own, `normal` is
+    N(0, 0.01) with zero bias, `mixed` torchvision's (classifier.0 normal, the head torch). With N(0, 0.01) the
+    features start near 0 and nearly equal for all photos, and at lr 0.1 the embedding collapses
+    first: most of a short run is lost.
+    """
+
+    def __init__(self, hidden, dropout, linear_init="torch"):
         super().__init__()
         net = torchvision.models.mobilenet_v3_small(weights=None)
         self.features, self.classifier = net.features, torch.nn.Sequential(net.classifier[0], net.classifier[1])
         self.dropout = torch.nn.Dropout(dropout)
-        self.projection_head = torch.nn.Sequential(torch.nn.Linear(1024, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 128))
+        layers = [torch.nn.Linear(1024, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 128)] if hidden else [torch.nn.Linear(1024, 128)]
+        self.projection_head = torch.nn.Sequential(*layers)
         for module in self.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eps, module.momentum = 1e-3, 0.1
+        linears = [m for m in self.modules() if isinstance(m, torch.nn.Linear)]
+        for module in linears:
+            if linear_init == "torch":
+                module.reset_parameters()
+            elif linear_init == "normal":
+                torch.nn.init.normal_(module.weight, 0, 0.01)
+                torch.nn.init.zeros_(module.bias)
 
     def backbone(self, x):
         return self.classifier(self.features(x).mean(dim=(2, 3)))
@@ -187,6 +201,7 @@ def common_arguments(parser):
     parser.add_argument("--preprocessing", choices=["crop", "squash"], default="crop", help="of the album when measuring: centre crop of the shorter side * 256/224, or squashed")
     parser.add_argument("--measure-every", type=int, default=1, help="epochs")
     parser.add_argument("--dropout", type=float, default=0.0, help="before the projection head")
+    parser.add_argument("--linear-init", choices=["torch", "normal", "mixed"], default="torch")
     parser.add_argument("--steps", type=int, help="stop after so many steps (the schedule is not shortened)")
 
 
