@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 /// Bytes of a tile that should stay in a core's second-level cache (phones: 512 KiB and up).
-const TILE_BYTES: usize = 384 << 10;
+const TILE_BYTES: usize = 640 << 10;
 
 /// Cuts `rows` into one piece per thread of the current rayon pool, each a multiple of `unit`
 /// (except the last) and at least 16 rows where there are as many.
@@ -22,7 +22,7 @@ pub fn pieces(rows: usize, unit: usize) -> Vec<Range<usize>> {
 
 /// Rows per tile for an operation that touches `floats` numbers a row.
 pub fn tile_rows(floats: usize) -> usize {
-    (TILE_BYTES / 4 / floats.max(1)).clamp(48, 2048) / 16 * 16
+    (TILE_BYTES / 4 / floats.max(1)).clamp(256, 2048) / 16 * 16
 }
 
 /// The tiles of a piece.
