@@ -7,6 +7,7 @@ use crate::{Outcome, memory};
 use candle_core::{Device, Tensor};
 use clap::Args;
 use seedling_core::config::{Config, Layer};
+use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Mode};
 use seedling_core::moco::{Moco, MocoConfig, Views, key_orders};
@@ -18,19 +19,33 @@ use seedling_core::rng::{Purpose, Rng};
 use seedling_core::{Result, session};
 use serde_json::json;
 use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
+
+/// Scenes rendered where no photos are named.
+const RENDERED: usize = 16;
 
 /// Measure speed and memory: a training step, features, and views of photos
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   seedling bench                                            MobileNetV3-Large at 224 px
-  seedling bench --set batch_size=16 --set bn_group=8 --threads 2 --json
-  seedling bench --photos ~/Pictures                        views of real photos")]
+  seedling bench --batch-size 16 --bn-group 8 --threads 2 --json
+  seedling bench ~/Pictures                                 views of real photos")]
 pub struct BenchArgs {
-    /// Photos to make views of
-    #[arg(long)]
+    /// Photos to make views of (rendered ones where none are named)
     pub photos: Option<PathBuf>,
+    /// The network
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Height and width of its images
+    #[arg(long, value_name = "PX")]
+    pub image_size: Option<u32>,
+    /// Photos per optimizer step
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<u32>,
+    /// Photos per micro-batch
+    #[arg(long, value_name = "N")]
+    pub bn_group: Option<u32>,
     /// Seconds for each figure
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
@@ -52,10 +67,19 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
         head: "simple".into(),
         ..Config::pretrain()
     };
-    let settings = Settings::new(base, Vec::new(), &args.common, Layer::new("flags"))?;
+    let mut flags = Layer::new("flags");
+    flags
+        .put("arch", args.arch.clone())
+        .put("image_size", args.image_size.map(i64::from))
+        .put("batch_size", args.batch_size.map(i64::from))
+        .put("bn_group", args.bn_group.map(i64::from));
+    let settings = Settings::new(base, Vec::new(), &args.common, flags)?;
     let config = settings.config;
     config.validate()?;
-    let source = args.photos.as_deref().map(data::open).transpose()?;
+    let source: Arc<dyn PhotoSource> = match &args.photos {
+        Some(path) => data::open(path)?,
+        None => Arc::new(RenderedPhotos::new(RENDERED, config.seed)?),
+    };
     session::on_own_threads(config.threads, || {
         let threads = rayon::current_num_threads();
         console.note(&format!(
@@ -72,13 +96,9 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
         }
         let features = features(&config, args.seconds)?;
         console.say(&format!("features        {features:8.1} images/s"));
-        let views = source
-            .map(|source| data::bench::bench_views(&*source as &dyn PhotoSource, args.seconds))
-            .transpose()?;
-        match views {
-            Some(rate) => console.say(&format!("two aug+ views  {rate:8.1} photos/s per core")),
-            None => console.note("views: name --photos to measure them"),
-        }
+        let mut work = ViewsWork::new(&*source)?;
+        let views = rate(1, args.seconds, |_| work.photo())?;
+        console.say(&format!("two aug+ views  {views:8.1} photos/s per core"));
         console.summary(&json!({
             "command": "bench",
             "arch": config.arch,

@@ -143,6 +143,7 @@ def last_json(command, environment=None):
 def ours(args, batch):
     command = [args.binary, "bench", "--json", "--arch", "mobilenet_v3_large", "--image-size", str(args.image_size), "--batch-size", str(batch),
                "--bn-group", str(args.bn_group), "--threads", str(args.threads), "--set", f"queue_size={args.queue}"]
+    command += [str(args.photos)] if args.photos.exists() else []
     return last_json(command + args.bench_arguments.split())
 
 

@@ -9,7 +9,7 @@ use super::depthwise::Window;
 use super::norm::Moments;
 use super::pointwise::{MomentSums, merge_moments};
 use super::source::GradSource;
-use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::gemm::{Matrix, Packed, accumulate_outer, product};
 use crate::nn::parallel::{pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;
 
@@ -26,6 +26,7 @@ pub fn forward(
     let patch = patch_len(window);
     let cout = w.len() / patch;
     let w = reorder(w, window, false);
+    let w = Packed::new(Matrix::rows(&w, patch).transposed(), patch, cout, workspace);
     let pieces = pieces(z.len() / cout, 1);
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(patch + cout);
@@ -40,14 +41,7 @@ pub fn forward(
                 let n = rows.len();
                 let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
                 gather(image, window, rows, &mut patches);
-                let w = Matrix::rows(&w, patch).transposed();
-                gemm(
-                    (n, cout, patch),
-                    Matrix::rows(&patches, patch),
-                    w,
-                    out,
-                    false,
-                );
+                product(n, Matrix::rows(&patches, patch), &w, out, false);
                 if with_moments {
                     sums.add(out);
                 }
@@ -83,14 +77,7 @@ pub fn backward(
                 let dz = &mut dz[..n * cout];
                 grad.copy(rows.clone(), cout, dz);
                 gather(image, window, rows, &mut patches);
-                let dz_t = Matrix::rows(dz, cout).transposed();
-                gemm(
-                    (cout, patch, n),
-                    dz_t,
-                    Matrix::rows(&patches, patch),
-                    &mut dw,
-                    true,
-                );
+                accumulate_outer((cout, patch, n), dz, &patches, &mut dw);
             }
             dw
         })

@@ -12,7 +12,7 @@ use super::channelwise::{
 use super::norm::{GradSums, Moments};
 use super::source::{GradSource, Source, by_image};
 use crate::nn::activation::with_act;
-use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::gemm::{Matrix, Packed, accumulate_outer, product};
 use crate::nn::parallel::{pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;
 
@@ -29,6 +29,7 @@ pub fn forward(
     let pieces = pieces(rows, 1);
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(cin + cout);
+    let w = Packed::new(Matrix::rows(w, cin).transposed(), cin, cout, workspace);
     let parts: Vec<Moments> = pieces
         .into_par_iter()
         .zip(outs)
@@ -40,8 +41,7 @@ pub fn forward(
                 let n = rows.len();
                 let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
                 let x = x.tile(rows, &mut scratch);
-                let w = Matrix::rows(w, cin).transposed();
-                gemm((n, cout, cin), Matrix::rows(x, cin), w, out, false);
+                product(n, Matrix::rows(x, cin), &w, out, false);
                 if with_moments {
                     sums.add(out);
                 }
@@ -171,6 +171,8 @@ pub fn backward(
     };
     let outs = split(out, &pieces, cin);
     let tile = tile_rows(2 * cin + cout);
+    let dw_len = w.len();
+    let w = Packed::new(Matrix::rows(w, cin), cout, cin, workspace);
     let parts: Vec<_> = pieces
         .into_par_iter()
         .zip(outs)
@@ -178,7 +180,7 @@ pub fn backward(
             let most = tile.min(piece.len());
             let mut dz = workspace.take(most * cout);
             let mut scratch = workspace.take(most * cin);
-            let mut dw = workspace.zeros(w.len());
+            let mut dw = workspace.zeros(dw_len);
             let mut sums = NormSums::new(if normed { cin } else { 0 });
             let mut images: Vec<(usize, ImageSums)> = Vec::new();
             let first = piece.start;
@@ -187,26 +189,13 @@ pub fn backward(
                 let dz = &mut dz[..n * cout];
                 grad.copy(rows.clone(), cout, dz);
                 let input = x.tile(rows.clone(), &mut scratch);
-                let dz_t = Matrix::rows(dz, cout).transposed();
-                gemm(
-                    (cout, cin, n),
-                    dz_t,
-                    Matrix::rows(input, cin),
-                    &mut dw,
-                    true,
-                );
+                accumulate_outer((cout, cin, n), dz, input, &mut dw);
                 let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
                 if let Some(shortcut) = shortcut {
                     out.copy_from_slice(&shortcut[rows.start * cin..rows.end * cin]);
                 }
                 let add = shortcut.is_some();
-                gemm(
-                    (n, cin, cout),
-                    Matrix::rows(dz, cout),
-                    Matrix::rows(w, cin),
-                    out,
-                    add,
-                );
+                product(n, Matrix::rows(dz, cout), &w, out, add);
                 if normed {
                     sums.through(x, &x.z[rows.start * cin..rows.end * cin], out);
                 } else if gated {
