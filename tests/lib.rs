@@ -1,5 +1,6 @@
 //! Helpers shared by the black-box tests.
 
 pub mod formula;
+pub mod fused;
 pub mod golden;
 pub mod program;
