@@ -4,3 +4,4 @@ pub mod formula;
 pub mod fused;
 pub mod golden;
 pub mod program;
+pub mod trajectory;
