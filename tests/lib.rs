@@ -4,4 +4,5 @@ pub mod formula;
 pub mod fused;
 pub mod golden;
 pub mod program;
+pub mod reference;
 pub mod trajectory;
