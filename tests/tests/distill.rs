@@ -37,9 +37,10 @@ fn embeddings(student: &Encoder, images: &[f32], mode: Mode) -> Vec<f32> {
     out
 }
 
-/// On one thread: more of them add up in another order, and towards the end of the run that is
-/// enough to carry one of the head's ReLUs across its kink (the loss then leaves PyTorch's by
-/// 3e-5, ten times what rounding does). Other thread counts are the single operations' tests.
+/// On one thread, where the loss stays within 1e-6 of PyTorch's. On two or three, sums in another
+/// order give one of the head's hidden units (at step 11) +5e-7 instead of -3e-7: its ReLU's
+/// gradient is all or nothing, and by step 17 the loss is 3e-5 away. Another processor's kernels
+/// may do the same, hence a floor of twice that. Thread counts are the single operations' tests.
 #[test]
 fn twenty_steps_follow_pytorch() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
@@ -80,7 +81,7 @@ fn follow() {
         let own = deviations["loss"][step - 1].as_f64().unwrap();
         let expected = golden.floats("loss")[step - 1];
         let what = format!("step {step}: loss");
-        assert_follows(&[stats.loss], &[expected], own, 3e-5, &what);
+        assert_follows(&[stats.loss], &[expected], own, 6e-5, &what);
         let position = golden.ints("queue_position")[step - 1];
         assert_eq!(distill.queue.next as i64, position);
         let trajectory = Trajectory {
