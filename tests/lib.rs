@@ -1,5 +1,8 @@
 //! Helpers shared by the black-box tests.
 
 pub mod formula;
+pub mod fused;
 pub mod golden;
 pub mod program;
+pub mod reference;
+pub mod trajectory;

@@ -1,6 +1,6 @@
 //! Photos: where they come from, how they are decoded, and the views made of them.
 //!
-//! [`source`] lists photos and reads them, [`image`] and [`jpeg`] decode, [`resize`], [`augment`]
+//! [`source`] lists photos and reads them, [`image`] and `jpeg` decode, [`resize`], [`augment`]
 //! and [`blur`] are the arithmetic, [`views`] draws the random numbers, [`loader`] turns all of
 //! it into batches. Nothing here knows a network.
 

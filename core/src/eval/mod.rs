@@ -1,7 +1,7 @@
 //! Measurements of plain feature matrices; knows no model and no session.
 //!
 //! 1. [`features`] holds the numbers, one row a photo.
-//! 2. [`geometry`] says how the rows lie on the sphere; [`collapse`] whether they still differ.
+//! 2. [`geometry`] says how the rows lie on the sphere; [`mod@collapse`] whether they still differ.
 //! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies.
 //! 4. [`measurement`] takes all of these at once, for a run's before and after.
 

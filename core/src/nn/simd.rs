@@ -1,6 +1,6 @@
 //! Run-time choice of the vector width, so that one binary is fast on every machine.
 //!
-//! A kernel is written once, as plain loops that the compiler vectorises. [`dispatch!`] compiles
+//! A kernel is written once, as plain loops that the compiler vectorises. `dispatch!` compiles
 //! it three times on x86-64 (AVX-512, AVX2 with FMA, baseline) and picks at run time; on arm64
 //! NEON is the baseline and there is nothing to pick.
 

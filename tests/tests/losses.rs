@@ -1,0 +1,140 @@
+//! The two losses and their gradients against PyTorch's stored values (tests/golden/ops.py), to
+//! 1e-5 of the largest magnitude in a tensor.
+
+use seedling_core::loss::{Contrast, Target, evaluate};
+use seedling_core::queue::Queue;
+use seedling_tests::fused::{assert_close, on_one_and_three_threads};
+use seedling_tests::golden::Golden;
+
+const TOLERANCE: f64 = 1e-5;
+
+fn queue(golden: &Golden, case: &str) -> (Queue, usize) {
+    let name = format!("{case}.queue");
+    let (size, dim) = (golden.shape(&name)[0], golden.shape(&name)[1]);
+    let mut queue = Queue::random(size, dim, 0);
+    queue.keys = golden.floats(&name).to_vec();
+    (queue, dim)
+}
+
+fn close(golden: &Golden, case: &str, tensor: &str, got: &[f32]) {
+    let name = format!("{case}.{tensor}");
+    // A loss is a difference of numbers near 1, a gradient of unit rows.
+    assert_close(got, golden.floats(&name), TOLERANCE, 1.0, &name);
+}
+
+#[test]
+fn info_nce_matches_whatever_is_masked() {
+    let golden = Golden::open("ops");
+    let cases = golden.cases("info_nce.", 2);
+    assert_eq!(cases.len(), 4);
+    on_one_and_three_threads(|_| {
+        for case in &cases {
+            let get = |tensor: &str| golden.floats(&format!("{case}.{tensor}"));
+            let (mut queue, dim) = queue(&golden, case);
+            let (query, key) = (get("query"), get("key"));
+            let n = query.len() / dim;
+            let masked = golden.ints(&format!("{case}.masked"));
+            let (mut losses, mut grad, mut mean) = (vec![], vec![], 0.0);
+            // The masks are arbitrary, photo ids are not: one query at a time, with the queue's
+            // ids such that just its masked rows carry its photo.
+            for i in 0..n {
+                let row = i * dim..(i + 1) * dim;
+                let size = queue.size();
+                for (photo, &masked) in queue.photos.iter_mut().zip(&masked[i * size..]) {
+                    *photo = if masked == 1 { 5 } else { 6 };
+                }
+                let contrast = |batch| Contrast {
+                    positives: &key[row.clone()],
+                    queue: &queue,
+                    photos: Some(&[5]),
+                    temperature: get("temperature")[0],
+                    target: Target::Positive,
+                    batch,
+                };
+                losses.push(evaluate(&query[row.clone()], dim, &contrast(1)).loss);
+                let share = evaluate(&query[row.clone()], dim, &contrast(n));
+                mean += share.loss;
+                grad.extend(share.grad);
+            }
+            close(&golden, case, "losses", &losses);
+            close(&golden, case, "loss", &[mean]);
+            close(&golden, case, "dquery", &grad);
+
+            if masked.iter().all(|&m| m == 0) {
+                let whole = Contrast {
+                    positives: key,
+                    queue: &queue,
+                    photos: None,
+                    temperature: get("temperature")[0],
+                    target: Target::Positive,
+                    batch: n,
+                };
+                let result = evaluate(query, dim, &whole);
+                close(&golden, case, "loss", &[result.loss]);
+                close(&golden, case, "dquery", &result.grad);
+            }
+        }
+    });
+}
+
+#[test]
+fn each_query_of_a_batch_has_its_own_mask() {
+    let queue = {
+        let mut queue = Queue::random(30, 16, 3);
+        queue.photos = (0..30).map(|i| i % 5).collect();
+        queue
+    };
+    let rows = Queue::random(8, 16, 4).keys;
+    let (queries, keys) = rows.split_at(4 * 16);
+    let photos = [0, 3, 9, 3];
+    let run = |from: usize, to: usize| {
+        let contrast = Contrast {
+            positives: &keys[from * 16..to * 16],
+            queue: &queue,
+            photos: Some(&photos[from..to]),
+            temperature: 0.2,
+            target: Target::Positive,
+            batch: 4,
+        };
+        evaluate(&queries[from * 16..to * 16], 16, &contrast)
+    };
+    let whole = run(0, 4);
+    let parts: Vec<_> = (0..4).map(|i| run(i, i + 1)).collect();
+    let loss = parts.iter().map(|p| p.loss).sum::<f32>();
+    assert!((whole.loss - loss).abs() < 1e-5);
+    let grad: Vec<f32> = parts.into_iter().flat_map(|p| p.grad).collect();
+    assert_close(&whole.grad, &grad, TOLERANCE, 0.0, "grad");
+}
+
+#[test]
+fn distillation_loss_matches() {
+    let golden = Golden::open("ops");
+    let cases = golden.cases("distill_loss.", 2);
+    assert_eq!(cases.len(), 3);
+    on_one_and_three_threads(|_| {
+        for case in &cases {
+            let get = |tensor: &str| golden.floats(&format!("{case}.{tensor}"));
+            let (queue, dim) = queue(&golden, case);
+            let (student, teacher) = (get("student"), get("teacher"));
+            let n = student.len() / dim;
+            let run = |rows: std::ops::Range<usize>, batch| {
+                let contrast = Contrast {
+                    positives: &teacher[rows.start * dim..rows.end * dim],
+                    queue: &queue,
+                    photos: None,
+                    temperature: get("temperatures")[0],
+                    target: Target::Teacher {
+                        temperature: get("temperatures")[1],
+                    },
+                    batch,
+                };
+                evaluate(&student[rows.start * dim..rows.end * dim], dim, &contrast)
+            };
+            let result = run(0..n, n);
+            close(&golden, case, "loss", &[result.loss]);
+            close(&golden, case, "dstudent", &result.grad);
+            let losses: Vec<f32> = (0..n).map(|i| run(i..i + 1, 1).loss).collect();
+            close(&golden, case, "losses", &losses);
+        }
+    });
+}

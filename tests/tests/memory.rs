@@ -1,0 +1,86 @@
+//! Peak memory of a MoCo step follows the group, not the batch. One test only: the allocator
+//! counts for the whole process.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use seedling_core::backbones::Arch;
+use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
+use seedling_core::moco::{Moco, MocoConfig, Views, key_orders};
+use seedling_core::nn::workspace::Workspace;
+use seedling_core::queue::Queue;
+use seedling_tests::formula::{fill, numbers};
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, counting the bytes asked for.
+struct Counting;
+
+// SAFETY: every call goes to `System` as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(now, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const SIZE: usize = 64;
+
+/// Most bytes that two steps hold beyond what network, gradients, queue and views take.
+fn peak_of_steps(batch: usize, bn_group: usize) -> usize {
+    let workspace = Workspace::default();
+    let architecture = Architecture::new(Arch::MobilenetV3Small, Some(Head::Simple));
+    let encoder = |trained| Encoder::new(architecture, trained, 0, &workspace).unwrap();
+    let (query, key) = (encoder(true), encoder(false));
+    fill(&query.params);
+    let config = MocoConfig {
+        temperature: 0.2,
+        key_momentum: 0.99,
+        symmetric: true,
+        bn_group,
+        mode: Mode::Train { norm_momentum: 0.1 },
+        mask_own_photo: true,
+    };
+    let queue = Queue::random(256, EMBEDDING_DIM, 0);
+    let mut moco = Moco::new(query, key, queue, config).unwrap();
+    let images = [1, 2].map(|stream| numbers(stream, batch * SIZE * SIZE * 3, 2.0));
+    let photos: Vec<u32> = (0..batch as u32).collect();
+    let views = Views {
+        images: [&images[0], &images[1]],
+        size: (SIZE, SIZE),
+        photos: &photos,
+    };
+    let before = NOW.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    for step in 0..2 {
+        moco.step(&views, &key_orders(0, step, batch)).unwrap();
+    }
+    PEAK.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn peak_memory_follows_the_group_not_the_batch() {
+    // One thread: what several hold at once depends on their timing.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
+    pool.build().unwrap().install(|| {
+        // What threads and libraries set up once is not the step's.
+        peak_of_steps(16, 8);
+        let small = peak_of_steps(16, 8);
+        let large = peak_of_steps(64, 8);
+        let whole = peak_of_steps(64, 64);
+        println!("batch 16 in groups of 8: {small} bytes; 64 in 8: {large}; 64 in 64: {whole}");
+        // Keys and queries of 48 more photos are 200 KB; pixels are the caller's.
+        assert!(large < small + small / 10, "{large} {small}");
+        assert!(whole > 4 * large, "{whole} {large}");
+    });
+}

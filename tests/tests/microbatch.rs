@@ -1,0 +1,230 @@
+//! Micro-batches are devices: MoCo on groups one after another is MoCo on several devices, in
+//! the memory of one group. And what training must leave alone: frozen stages, and its own bits.
+
+use candle_core::{Device, Tensor};
+use seedling_core::backbones::Arch;
+use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
+use seedling_core::loss::{Contrast, Target, evaluate};
+use seedling_core::moco::{Moco, MocoConfig, Views, key_orders};
+use seedling_core::nn::workspace::Workspace;
+use seedling_core::queue::Queue;
+use seedling_tests::formula::{fill, norm, numbers};
+use seedling_tests::fused::assert_close;
+
+const SIZE: usize = 32;
+const IMAGE: usize = SIZE * SIZE * 3;
+const TRAIN: Mode = Mode::Train { norm_momentum: 0.1 };
+
+fn encoder(trained: bool, frozen: usize) -> Encoder {
+    let architecture = Architecture::new(Arch::MobilenetV3Small, Some(Head::Simple));
+    let encoder = Encoder::new(architecture, trained, frozen, &Workspace::default()).unwrap();
+    fill(&encoder.params);
+    encoder
+}
+
+fn queue(size: usize) -> Queue {
+    let mut queue = Queue::random(size, EMBEDDING_DIM, 0);
+    queue.photos = (0..size as u32).collect();
+    queue
+}
+
+fn moco(bn_group: usize, frozen: usize) -> Moco {
+    let config = MocoConfig {
+        temperature: 0.2,
+        key_momentum: 0.9,
+        symmetric: false,
+        bn_group,
+        mode: TRAIN,
+        mask_own_photo: true,
+    };
+    let (query, key) = (encoder(true, frozen), encoder(false, frozen));
+    Moco::new(query, key, queue(96), config).unwrap()
+}
+
+/// Both views of `batch` photos. The second is a mixture of the first and noise, as real views
+/// have something in common.
+fn views(batch: usize) -> ([Vec<f32>; 2], Vec<u32>) {
+    let first = numbers(100, batch * IMAGE, 2.0);
+    let noise = numbers(101, batch * IMAGE, 1.0);
+    let second = first.iter().zip(noise).map(|(a, b)| 0.7 * a + b).collect();
+    (
+        [first, second],
+        (0..batch as u32).map(|i| i * 7 % 128).collect(),
+    )
+}
+
+fn step(moco: &mut Moco, batch: usize, order: &[Vec<usize>; 2]) -> f32 {
+    let ([first, second], photos) = views(batch);
+    let views = Views {
+        images: [&first, &second],
+        size: (SIZE, SIZE),
+        photos: &photos,
+    };
+    moco.step(&views, order).unwrap().loss
+}
+
+fn tensor(pixels: Vec<f32>) -> Tensor {
+    let n = pixels.len() / IMAGE;
+    Tensor::from_vec(pixels, (n, SIZE, SIZE, 3), &Device::Cpu).unwrap()
+}
+
+fn rows(embeddings: &Tensor) -> Vec<f32> {
+    embeddings.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn grads(encoder: &Encoder) -> Vec<f32> {
+    encoder.params.grads.lock().unwrap().clone()
+}
+
+#[test]
+fn a_batch_of_two_groups_is_two_devices() {
+    const BATCH: usize = 64;
+    const GROUP: usize = 32;
+    let order = key_orders(5, 0, BATCH);
+    let mut whole = moco(GROUP, 0);
+    let loss = step(&mut whole, BATCH, &order);
+
+    // By hand: each device has its own copies, 32 queries, and 32 of the shuffled keys.
+    let ([first, second], photos) = views(BATCH);
+    let mut keys = vec![0.0; BATCH * EMBEDDING_DIM];
+    for device in 0..2 {
+        let mine = &order[0][device * GROUP..(device + 1) * GROUP];
+        let pixels = mine
+            .iter()
+            .flat_map(|&i| &second[i * IMAGE..(i + 1) * IMAGE]);
+        let key = encoder(false, 0);
+        // Towards an equal query: only rounding, which the keys would show.
+        key.params.follow(&encoder(false, 0).params, 0.9);
+        let encoded = rows(
+            &key.embed(&tensor(pixels.copied().collect()), TRAIN)
+                .unwrap(),
+        );
+        for (row, &i) in encoded.chunks(EMBEDDING_DIM).zip(mine) {
+            keys[i * EMBEDDING_DIM..(i + 1) * EMBEDDING_DIM].copy_from_slice(row);
+        }
+    }
+    let before = queue(96);
+    let (mut mean, mut losses) = (vec![0.0; grads(&whole.query).len()], 0.0);
+    for device in 0..2 {
+        let mine = device * GROUP..(device + 1) * GROUP;
+        let pixels = first[mine.start * IMAGE..mine.end * IMAGE].to_vec();
+        let query = encoder(true, 0);
+        let queries = query.embed_tracked(&tensor(pixels), TRAIN).unwrap();
+        let contrast = Contrast {
+            positives: &keys[mine.start * EMBEDDING_DIM..mine.end * EMBEDDING_DIM],
+            queue: &before,
+            photos: Some(&photos[mine]),
+            temperature: 0.2,
+            target: Target::Positive,
+            batch: GROUP,
+        };
+        // The device's own mean loss; its gradient enters the graph as sum(queries * gradient).
+        let result = evaluate(&rows(&queries), EMBEDDING_DIM, &contrast);
+        losses += result.loss / 2.0;
+        let shape = queries.shape().clone();
+        let outer = Tensor::from_vec(result.grad, shape, &Device::Cpu).unwrap();
+        let surrogate = (&queries * outer).unwrap().sum_all().unwrap();
+        surrogate.backward().unwrap();
+        for (m, g) in mean.iter_mut().zip(grads(&query)) {
+            *m += g / 2.0;
+        }
+    }
+    assert!((loss - losses).abs() < 1e-5, "{loss} {losses}");
+    let got = grads(&whole.query);
+    let total = norm(&mean);
+    assert!(total > 0.0);
+    for entry in whole.query.params.layout.entries() {
+        if entry.role.is_buffer() {
+            continue;
+        }
+        let at = entry.range.clone();
+        assert_close(&got[at.clone()], &mean[at], 5e-6, 0.0, &entry.name);
+    }
+
+    let mut expected = before;
+    expected.enqueue(&keys, &photos);
+    assert_eq!(whole.queue.photos, expected.photos);
+    assert_eq!(whole.queue.next, expected.next);
+    assert_close(&whole.queue.keys, &expected.keys, 1e-6, 0.0, "queue");
+
+    // It does matter: one group of 64 is another gradient altogether.
+    let mut other = moco(BATCH, 0);
+    step(&mut other, BATCH, &order);
+    let off: Vec<f32> = grads(&other.query)
+        .iter()
+        .zip(&mean)
+        .map(|(a, b)| a - b)
+        .collect();
+    assert!(norm(&off) > 0.05 * total);
+}
+
+#[test]
+fn frozen_stages_get_no_gradient_and_change_nothing_behind_them() {
+    let order = key_orders(5, 0, 16);
+    // In evaluation mode, so that frozen stages (which always use running statistics) compute the
+    // same as trained ones.
+    let run = |frozen: usize| {
+        let mut moco = moco(8, frozen);
+        moco.config.mode = Mode::Eval;
+        step(&mut moco, 16, &order);
+        (grads(&moco.query), moco.query.frozen_parameters())
+    };
+    let (free, none) = run(0);
+    assert_eq!(none, 0);
+    for frozen in [1, 4] {
+        let (got, until) = run(frozen);
+        assert!(until > 0);
+        assert!(free[..until].iter().any(|&g| g != 0.0));
+        assert!(got[..until].iter().all(|&g| g == 0.0), "{frozen} stages");
+        assert_eq!(got[until..], free[until..], "{frozen} stages");
+    }
+}
+
+#[test]
+fn frozen_stages_keep_their_running_statistics_while_training() {
+    let mut moco = moco(8, 3);
+    let buffers = |moco: &Moco| moco.query.params.buffers.read().unwrap().clone();
+    let before = buffers(&moco);
+    step(&mut moco, 16, &key_orders(5, 0, 16));
+    let (after, got) = (buffers(&moco), grads(&moco.query));
+    let until = moco.query.frozen_parameters();
+    let mut seen_trained_parameter = false;
+    for entry in moco.query.params.layout.entries() {
+        let at = entry.range.clone();
+        if entry.role.is_buffer() {
+            // A norm's buffers are declared behind its parameters.
+            assert_eq!(before[at.clone()] != after[at], seen_trained_parameter);
+        } else {
+            seen_trained_parameter = at.start >= until;
+            let moved = got[at].iter().any(|&g| g != 0.0);
+            assert_eq!(moved, seen_trained_parameter, "{}", entry.name);
+        }
+    }
+}
+
+#[test]
+fn the_image_gets_no_gradient() {
+    let encoder = encoder(true, 0);
+    let images = candle_core::Var::from_tensor(&tensor(numbers(1, 2 * IMAGE, 2.0))).unwrap();
+    let embeddings = encoder.embed_tracked(&images, TRAIN).unwrap();
+    let store = embeddings.sum_all().unwrap().backward().unwrap();
+    assert!(store.get(&images).is_none());
+    assert!(norm(&grads(&encoder)) > 0.0);
+}
+
+#[test]
+fn the_same_number_of_threads_gives_the_same_bits() {
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.build().unwrap();
+        let run = || {
+            pool.install(|| {
+                let mut moco = moco(5, 0);
+                let losses = [0, 1].map(|s| step(&mut moco, 15, &key_orders(5, s, 15)));
+                let buffers = moco.query.params.buffers.read().unwrap().clone();
+                (losses, grads(&moco.query), moco.queue, buffers)
+            })
+        };
+        assert!(run() == run(), "{threads} threads");
+    }
+}
