@@ -265,13 +265,13 @@ fn convolve_run<const FMA: bool, const K: usize, const S: usize, const L: usize,
     out: &mut [f32],
 ) {
     let mut acc = [[0.0f32; L]; N];
-    for (ky, row) in rows.iter().enumerate() {
+    for ky in 0..K {
         // SAFETY: `convolve` has checked that rows hold ((width - 1) * S + K) * c numbers and
         // taps K * K * c; x + N <= width and at + L <= c.
         let tap: [[f32; L]; K] =
             std::array::from_fn(|kx| unsafe { load::<L>(taps, (ky * K + kx) * c + at) });
         for j in 0..(N - 1) * S + K {
-            let v: [f32; L] = unsafe { load::<L>(row, (x * S + j) * c + at) };
+            let v: [f32; L] = unsafe { load::<L>(rows[ky], (x * S + j) * c + at) };
             for n in 0..N {
                 if j >= n * S && j < n * S + K {
                     let t = &tap[j - n * S];
