@@ -51,7 +51,7 @@ pub fn norm(v: &[f32]) -> f64 {
     v.iter().map(|&x| x as f64 * x as f64).sum::<f64>().sqrt()
 }
 
-/// sum of v[i] * u(stream, i).
+/// The sum of `v[i] * u(stream, i)`.
 pub fn dot(v: &[f32], stream: u64) -> f64 {
     v.iter()
         .enumerate()
