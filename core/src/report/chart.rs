@@ -77,6 +77,10 @@ impl Chart<'_> {
         if let Some((_, text)) = ticks.last_mut() {
             text.insert_str(0, "step ");
         }
+        if ticks.len() > 5 {
+            // The last label is the widest: its neighbour makes room.
+            ticks.remove(ticks.len() - 2);
+        }
         for (v, text) in ticks {
             let _ = write!(
                 svg,
