@@ -26,6 +26,8 @@ pub struct LoaderConfig {
     pub image_size: usize,
     /// Photos in a batch.
     pub batch_size: usize,
+    /// Where fewer photos than `batch_size` can be read, batches are cut to a multiple of this.
+    pub group: usize,
     /// Views of each photo: 1 or 2.
     pub views: usize,
     /// Seed of the order and of the views.
@@ -47,6 +49,7 @@ impl LoaderConfig {
             recipe,
             image_size,
             batch_size,
+            group: batch_size,
             views: 2,
             seed,
             threads: 1,
@@ -191,10 +194,11 @@ impl Loader {
     /// The next batch; waits until it is made.
     ///
     /// An unreadable photo's place is taken by the first readable photo that follows this batch
-    /// in the epoch's order (wrapping around to its beginning), none twice.
+    /// in the epoch's order (wrapping around to its beginning), none twice. Where the whole album
+    /// has too few, the batch holds as many whole groups as there are readable photos for.
     ///
     /// # Errors
-    /// Not enough readable photos for one batch.
+    /// [`Error::NoPhotos`]: not enough readable photos for one group.
     pub fn next_batch(&mut self) -> Result<Batch> {
         let pending = self.wait_for_first();
         let steps = self.shared.steps;
@@ -254,10 +258,10 @@ impl Loader {
         let end = (batch.step as usize + 1) * shared.config.batch_size;
         let others = total - shared.config.batch_size;
         let mut candidates = (0..others).map(|k| order[(end + k) % total]);
-        for &row in gaps {
+        for (filled, &row) in gaps.iter().enumerate() {
             let found = loop {
                 let Some(index) = candidates.next() else {
-                    return Err(self.too_few());
+                    return self.shorten(batch, &gaps[filled..]);
                 };
                 if self.skipped.contains_key(&index) {
                     continue;
@@ -274,6 +278,23 @@ impl Loader {
         Ok(())
     }
 
+    /// Leaves out the rows `gaps` (rising), and what is then too much for whole groups. By now
+    /// every photo has been tried, so that the result depends on nothing but the album.
+    fn shorten(&self, batch: &mut Batch, gaps: &[usize]) -> Result<()> {
+        for &row in gaps.iter().rev() {
+            batch.photos.remove(row);
+            batch.pixels.remove(row);
+        }
+        let group = self.shared.config.group.max(1);
+        let whole = batch.photos.len() / group * group;
+        if whole == 0 {
+            return Err(self.too_few());
+        }
+        batch.photos.truncate(whole);
+        batch.pixels.truncate(whole);
+        Ok(())
+    }
+
     fn too_few(&self) -> Error {
         let total = self.shared.source.len();
         let readable = total - self.skipped.len();
@@ -285,9 +306,9 @@ impl Loader {
         if readable == 0 {
             return Error::NoPhotos(format!("none of the {total} photos can be read{example}"));
         }
-        Error::Config(format!(
-            "only {readable} of {total} photos can be read, fewer than batch_size {}{example}",
-            self.shared.config.batch_size
+        Error::NoPhotos(format!(
+            "only {readable} of {total} photos can be read, fewer than one group of {}{example}",
+            self.shared.config.group
         ))
     }
 }

@@ -169,19 +169,22 @@ impl Session {
     }
 
     fn assemble(
-        config: Config,
+        mut config: Config,
         about: About,
         source: Arc<dyn PhotoSource>,
         method: Method,
         step: u64,
     ) -> Result<Session> {
+        // Sums are cut by the number of threads: a run goes on with the same bits only on as many.
         let threads = rayon::current_num_threads();
+        config.threads = threads;
         let mut loading = LoaderConfig::new(
             Recipe::by_name(&config.views)?,
             config.image_size,
             config.batch_size,
             config.seed,
         );
+        loading.group = config.bn_group;
         loading.views = method.views();
         loading.threads = threads;
         loading.ahead = config.prefetch;
