@@ -31,6 +31,7 @@ impl Config {
             epochs: 24,
             steps: 0,
             reestimate_bn: true,
+            half_weights: false,
             teacher: String::new(),
             teacher_arch: "mobilenet_v2".into(),
             teacher_temperature: 0.01,

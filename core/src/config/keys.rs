@@ -221,6 +221,9 @@ settings! {
     steps: usize, Whole(0, 1_000_000_000), FIXED;
     /// Re-estimate the batch-norm statistics over the photos when training is done.
     reestimate_bn: bool, Switch, FIXED;
+    /// Write the kernels in weights.safetensors as 16-bit numbers: a file of half the size, and
+    /// features that agree to about three digits.
+    half_weights: bool, Switch, FREE;
 
     /// Weights of the teacher of a distillation.
     teacher: String, Text, FIXED;
@@ -243,7 +246,8 @@ settings! {
     prefetch: usize, Whole(1, 1024), FREE;
     /// Megabytes of decoded photos kept between epochs.
     cache_mb: usize, Whole(0, 1_048_576), FREE;
-    /// Threads for computing and for reading photos; 0 takes all processors.
+    /// Threads for computing and for reading photos; 0 takes all processors. Resolved when the
+    /// run starts, and kept by a resumed one: other numbers of threads round sums differently.
     threads: usize, Whole(0, 4096), FREE;
     /// Where all randomness of the run starts.
     seed: u64, Whole(0, i64::MAX), FIXED;

@@ -60,10 +60,11 @@ impl Session {
     }
 
     /// Writes the backbone (and, beside it, the projection head) into the run folder and says
-    /// where. `made` tells in a sentence how the weights came about.
+    /// where. `made` tells in a sentence how the weights came about; `half_weights` decides the
+    /// backbone's precision.
     ///
     /// # Errors
-    /// A number is not finite, or the disk refuses.
+    /// A number is not finite (or too large for half precision), or the disk refuses.
     pub fn save_weights(&self, folder: &Path, made: &str) -> Result<PathBuf> {
         let encoder = self.method.encoder();
         let about = About {
@@ -72,7 +73,11 @@ impl Session {
         };
         let path = folder.join(WEIGHTS_FILE);
         let (params, dim) = (&encoder.params, encoder.feature_dim());
-        weights::save_backbone(&path, params, dim, &about, Precision::Full)?;
+        let precision = match self.config.half_weights {
+            true => Precision::Half,
+            false => Precision::Full,
+        };
+        weights::save_backbone(&path, params, dim, &about, precision)?;
         weights::save_head(&folder.join(HEAD_FILE), params, dim, &about)?;
         Ok(path)
     }
