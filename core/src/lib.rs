@@ -1,14 +1,17 @@
 //! Contrastive training of small vision models on the device that holds the photos.
 //!
-//! The way of the data, top to bottom; imports only ever point down this list's left column:
+//! The way of the data, top to bottom; imports only ever point up, to what stands earlier in this
+//! list (or to [`error`], [`rng`], [`params`], [`config`], [`atomic`] and [`tensor_file`], which
+//! know none of it):
 //!
 //! 1. [`data`] finds photos, decodes them and makes two random views of each.
 //! 2. [`nn`] and [`backbones`] turn views into features, channels last, with fused operations.
 //! 3. [`encoder`] adds the projection head: a photo becomes a unit embedding.
 //! 4. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods.
 //! 5. [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the parameters.
-//! 6. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
-//! 7. [`eval`] measures features, [`report`] shows a run.
+//! 6. [`eval`] extracts and measures features.
+//! 7. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
+//! 8. [`report`] shows a run.
 
 pub mod atomic;
 pub mod backbones;
