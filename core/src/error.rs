@@ -23,6 +23,16 @@ pub enum Error {
     /// A weight file, checkpoint or golden file is not what it should be.
     #[error("{path}: {reason}", path = path.display())]
     File { path: PathBuf, reason: String },
+    /// A weight file is of another network than the caller wants.
+    #[error("{path}: holds weights of {holds}, but {wanted} was asked for", path = path.display())]
+    OtherArch {
+        path: PathBuf,
+        holds: String,
+        wanted: String,
+    },
+    /// A weight file does not say of which network it is, and nobody else did.
+    #[error("{path}: does not say which architecture it holds", path = path.display())]
+    UnknownArch { path: PathBuf },
     /// A tensor of a file or a call has the wrong shape.
     #[error("{tensor}: expected shape {expected:?}, got {got:?}")]
     Shape {

@@ -3,18 +3,13 @@
 use crate::Outcome;
 use crate::cli::{Common, Training};
 use crate::console::Console;
+use crate::photos::Photos;
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};
 use clap::Args;
 use seedling_core::Result;
 use seedling_core::config::Config;
-use seedling_core::data::demo::Demo;
-use seedling_core::data::{self, PhotoSource};
 use std::path::PathBuf;
-use std::sync::Arc;
-
-/// Rendered photos of each class in a demonstration.
-const DEMO_PER_CLASS: usize = 60;
 
 /// Adapt a model to a folder of photos, without labels
 ///
@@ -59,20 +54,26 @@ pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
     flags.put("init", args.init.clone());
     let mut settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
     if let Some(budget) = args.memory_mb {
-        settings.fit_memory(budget)?;
+        match args.training.resume {
+            false => settings.fit_memory(budget)?,
+            true => {
+                console.note("--memory-mb has no effect with --resume: the run keeps its settings")
+            }
+        }
     }
-    let source = match &args.photos {
-        Some(path) => data::open(path)?,
-        None => Arc::new(Demo::new(DEMO_PER_CLASS, settings.config.seed)?) as Arc<dyn PhotoSource>,
+    let photos = match &args.photos {
+        Some(path) => Photos::At(path),
+        None => Photos::Demo,
     };
     if let Some(path) = &args.contact_sheet {
+        let source = photos.open(&settings.config)?;
         return train::contact_sheet(path, &*source, &settings.config, console);
     }
     let plan = Plan {
         command: "adapt",
         training: &args.training,
         settings,
-        source,
+        photos,
     };
     train::run(plan, console)
 }

@@ -3,11 +3,12 @@
 use crate::Outcome;
 use crate::cli::{Common, Training};
 use crate::console::Console;
+use crate::photos::Photos;
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};
 use clap::Args;
 use seedling_core::config::Config;
-use seedling_core::{Error, Result, data};
+use seedling_core::{Error, Result};
 use std::path::PathBuf;
 
 /// Teach a small model to see images as a larger one does (SEED)
@@ -57,7 +58,7 @@ pub fn run(args: &DistillArgs, console: &Console) -> Result<Outcome> {
         command: "distill",
         training: &args.training,
         settings,
-        source: data::open(&args.data)?,
+        photos: Photos::At(&args.data),
     };
     train::run(plan, console)
 }

@@ -79,7 +79,7 @@ pub struct Loaded {
 pub fn load(weights: &str, arch: Option<&str>, common: &Common) -> Result<Loaded> {
     let settings = Settings::new(Config::adapt(), Vec::new(), common, Layer::new("flags"))?;
     let arch = arch.map(str::parse::<Arch>).transpose()?;
-    let file = shipped::open(weights, arch)?.ok_or_else(|| {
+    let file = shipped::open(weights, arch, "--arch ")?.ok_or_else(|| {
         Error::Config("--weights random: random weights have nothing to measure".into())
     })?;
     let image_size = match settings.asks_for("image_size") {

@@ -13,12 +13,14 @@ mod interrupt;
 mod log;
 mod measure;
 mod memory;
+mod photos;
 mod pretrain;
 mod report;
 mod run_folder;
 mod settings;
 mod shipped;
 mod train;
+mod usage;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
@@ -36,7 +38,10 @@ pub enum Outcome {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::explain(&error),
+    };
     interrupt::watch();
     match run(&cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

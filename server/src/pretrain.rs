@@ -3,11 +3,12 @@
 use crate::Outcome;
 use crate::cli::{Common, Training};
 use crate::console::Console;
+use crate::photos::Photos;
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};
 use clap::Args;
+use seedling_core::Result;
 use seedling_core::config::{Config, preset};
-use seedling_core::{Result, data};
 use std::path::PathBuf;
 
 /// Train a model from random weights on many photos, without labels
@@ -49,15 +50,16 @@ pub fn run(args: &PretrainArgs, console: &Console) -> Result<Outcome> {
     let recipe = args.preset.as_deref().map(preset).transpose()?;
     let first = recipe.into_iter().collect();
     let settings = Settings::new(Config::pretrain(), first, &args.common, flags)?;
-    let source = data::open(&args.data)?;
+    let photos = Photos::At(&args.data);
     if let Some(path) = &args.contact_sheet {
+        let source = photos.open(&settings.config)?;
         return train::contact_sheet(path, &*source, &settings.config, console);
     }
     let plan = Plan {
         command: "pretrain",
         training: &args.training,
         settings,
-        source,
+        photos,
     };
     train::run(plan, console)
 }

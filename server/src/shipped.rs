@@ -8,16 +8,44 @@ use std::path::Path;
 include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
 
 /// Opens what the setting `init` names: `random` is `None`, `shipped` comes with the program,
-/// all else is a file. `arch` is the network wanted; `None` takes what a file says it is.
+/// all else is a file. `arch` is the network wanted; `None` takes what a file says it is. `flag`
+/// is what this command has for naming it (`--arch `), for errors to advise.
 ///
 /// # Errors
 /// The file cannot be used, or no such weights are shipped.
-pub fn open(init: &str, arch: Option<Arch>) -> Result<Option<WeightFile>> {
+pub fn open(init: &str, arch: Option<Arch>, flag: &str) -> Result<Option<WeightFile>> {
     match init {
         "random" => Ok(None),
         "shipped" => shipped(arch.unwrap_or(Arch::MobilenetV3Small)).map(Some),
-        path => WeightFile::open(Path::new(path), arch).map(Some),
+        path => file(Path::new(path), arch, flag).map(Some),
     }
+}
+
+/// Opens a weight file; `arch` and `flag` as for [`open`].
+///
+/// # Errors
+/// The file cannot be used; where another network would take it, the message says how.
+pub fn file(path: &Path, arch: Option<Arch>, flag: &str) -> Result<WeightFile> {
+    WeightFile::open(path, arch).map_err(|error| match &error {
+        Error::OtherArch {
+            path,
+            holds,
+            wanted,
+        } => Error::file(
+            path,
+            format!(
+                "holds weights of {holds}, but {wanted} was asked for; {flag}{holds} takes them"
+            ),
+        ),
+        Error::UnknownArch { path } => Error::file(
+            path,
+            format!(
+                "does not say which architecture it holds; name it, such as {flag}{}",
+                Arch::MobilenetV3Small
+            ),
+        ),
+        _ => error,
+    })
 }
 
 fn shipped(arch: Arch) -> Result<WeightFile> {

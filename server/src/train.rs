@@ -4,11 +4,12 @@ use crate::cli::Training;
 use crate::console::Console;
 use crate::log::{Log, Watch};
 use crate::measure::{self, Measured};
+use crate::photos::Photos;
 use crate::run_folder::RunFolder;
 use crate::settings::Settings;
-use crate::{Outcome, album, interrupt, memory};
+use crate::{Outcome, album, interrupt, memory, shipped};
 use seedling_core::backbones::Arch;
-use seedling_core::config::Config;
+use seedling_core::config::{Config, Layer};
 use seedling_core::data::{self, PhotoSource, Recipe};
 use seedling_core::eval::Metric;
 use seedling_core::eval::collapse_warning;
@@ -33,7 +34,7 @@ pub struct Plan<'a> {
     /// The settings they make.
     pub settings: Settings,
     /// The photos.
-    pub source: Arc<dyn PhotoSource>,
+    pub photos: Photos<'a>,
 }
 
 /// Runs `plan` on threads of its own.
@@ -53,24 +54,38 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
             Some(state)
         }
     };
+    let source = plan.photos.open(&plan.settings.config)?;
     let threads = plan.settings.config.threads;
     session::on_own_threads(threads, || {
         let session = match saved {
-            None => begin(&mut plan, console)?,
+            None => begin(&mut plan, source, console)?,
             Some(state) => {
                 let mut config = plan.settings.config.clone();
-                session::fit(&mut config, plan.source.len())?;
+                session::fit(&mut config, source.len())?;
                 let teacher = teacher(&plan)?;
-                Session::resume(config, plan.source.clone(), teacher.as_ref(), state)?
+                let before = state.config.threads;
+                let session = Session::resume(config, source, teacher.as_ref(), state)?;
+                let now = session.config().threads;
+                if before != 0 && before != now {
+                    console.note(&format!(
+                        "going on with {now} threads instead of {before}: results may differ in \
+                         their last digits from those of an undisturbed run"
+                    ));
+                }
+                session
             }
         };
-        Course {
+        let mut course = Course {
             folder: &folder.path,
             session,
             console,
             command: plan.command,
+        };
+        let outcome = course.run(plan.training.resume);
+        if outcome.is_ok() || course.session.steps_done() > 0 {
+            folder.keep();
         }
-        .run(plan.training.resume)
+        outcome
     })?
 }
 
@@ -101,17 +116,24 @@ pub fn contact_sheet(
     Ok(Outcome::Done)
 }
 
-fn begin(plan: &mut Plan<'_>, console: &Console) -> Result<Session> {
+fn begin(plan: &mut Plan<'_>, source: Arc<dyn PhotoSource>, console: &Console) -> Result<Session> {
     let config = &plan.settings.config;
     // A file says what it is; only where a network was asked for, the file has to be that one.
     let wanted = plan.settings.asks_for("arch") || config.init == "shipped";
     let arch = wanted.then(|| config.arch.parse::<Arch>()).transpose()?;
-    let init = crate::shipped::open(&config.init, arch)?;
+    // `adapt` has no flag of its own for the network: its weights mostly say it.
+    let flag = match plan.command {
+        "adapt" => "--set arch=",
+        _ => "--arch ",
+    };
+    let init = shipped::open(&config.init, arch, flag)?;
     let config = &mut plan.settings.config;
     if let Some(file) = &init {
-        config.arch = file.about.architecture.arch.name().into();
+        let mut found = Layer::new(config.init.clone());
+        found.put("arch", Some(file.about.architecture.arch.name()));
+        config.apply(&found)?;
     }
-    for note in session::fit(config, plan.source.len())? {
+    for note in session::fit(config, source.len())? {
         console.note(&note);
     }
     let teacher = teacher(plan)?;
@@ -119,7 +141,7 @@ fn begin(plan: &mut Plan<'_>, console: &Console) -> Result<Session> {
         init: init.as_ref(),
         teacher: teacher.as_ref(),
     };
-    Session::new(plan.settings.config.clone(), plan.source.clone(), &start)
+    Session::new(plan.settings.config.clone(), source, &start)
 }
 
 fn teacher(plan: &Plan<'_>) -> Result<Option<WeightFile>> {
@@ -128,7 +150,7 @@ fn teacher(plan: &Plan<'_>) -> Result<Option<WeightFile>> {
         return Ok(None);
     }
     let arch = config.teacher_arch.parse::<Arch>()?;
-    WeightFile::open(Path::new(&config.teacher), Some(arch)).map(Some)
+    shipped::file(Path::new(&config.teacher), Some(arch), "--teacher-arch ").map(Some)
 }
 
 /// A run on its way.
@@ -140,7 +162,7 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
-    fn run(mut self, resumed: bool) -> Result<Outcome> {
+    fn run(&mut self, resumed: bool) -> Result<Outcome> {
         let started = Instant::now();
         self.announce(resumed);
         let config = self.session.config().to_toml();
@@ -210,18 +232,25 @@ impl Course<'_> {
         measure::all(&extractor, &sample, how, (true, true), self.console, what)
     }
 
+    /// Trains to the end, or until someone interrupts; saved either way.
     fn train(&mut self, log: &mut Log) -> Result<Outcome> {
+        interrupt::saves(true);
+        let outcome = self.steps(log);
+        interrupt::saves(false);
+        outcome
+    }
+
+    fn steps(&mut self, log: &mut Log) -> Result<Outcome> {
         let bar = self.console.bar(self.session.steps(), "train");
         bar.set_position(self.session.steps_done());
         bar.reset_eta();
         let mut watch = Watch::default();
+        let mut short = false;
         let every = self.session.config().checkpoint_every as u64;
         let measure_every = self.session.config().measure_every as u64;
         while !self.session.is_done() {
             if interrupt::asked() {
-                bar.finish_and_clear();
-                self.save(log)?;
-                return Ok(Outcome::Interrupted);
+                break;
             }
             let before = Instant::now();
             let progress = self.session.step()?;
@@ -232,6 +261,15 @@ impl Course<'_> {
                 "loss {:.3}  lr {:.2e}  {rate:.0} img/s",
                 progress.stats.loss, progress.lr
             ));
+            if progress.photos < self.session.config().batch_size && !short {
+                short = true;
+                let note = format!(
+                    "too few photos can be read for batches of {}: training with {} at a time",
+                    self.session.config().batch_size,
+                    progress.photos
+                );
+                self.console.above(&bar, &note);
+            }
             if let Some(warning) = watch.look(&progress) {
                 self.console.above(&bar, &format!("warning: {warning}"));
             }
@@ -245,7 +283,11 @@ impl Course<'_> {
                     && epochs.is_multiple_of(measure_every)
                     && !self.session.is_done()
                 {
+                    // Measuring does not wait to be interrupted, so what was trained is safe first.
+                    self.save(log)?;
+                    interrupt::saves(false);
                     let measured = self.measure("measure")?;
+                    interrupt::saves(true);
                     log.measurement(progress.step, When::During, &measured)?;
                 }
             }
@@ -255,7 +297,10 @@ impl Course<'_> {
         }
         bar.finish_and_clear();
         self.save(log)?;
-        Ok(Outcome::Done)
+        Ok(match interrupt::asked() {
+            true => Outcome::Interrupted,
+            false => Outcome::Done,
+        })
     }
 
     /// The log first: what it holds beyond a checkpoint is dropped on resuming, never missing.

@@ -65,12 +65,10 @@ impl About {
             .map_err(|error| refuse(error.to_string()))?;
         let arch = match (stated, expected) {
             (Some(stated), Some(expected)) if stated != expected => {
-                return Err(refuse(format!(
-                    "holds weights of {stated}, but {expected} is wanted (--arch {stated} would take them)"
-                )));
+                return Err(other_arch(path, stated, expected));
             }
-            (stated, expected) => stated.or(expected).ok_or_else(|| {
-                refuse("does not say its architecture; name it with --arch".into())
+            (stated, expected) => stated.or(expected).ok_or_else(|| Error::UnknownArch {
+                path: path.to_path_buf(),
             })?,
         };
         if let Some(order) = entries.get("se_order").filter(|order| *order != SE_ORDER) {
@@ -124,6 +122,15 @@ impl About {
             normalise,
             made: entries.get("made").cloned().unwrap_or_default(),
         })
+    }
+}
+
+/// The file at `path` holds another network than the one wanted.
+pub(super) fn other_arch(path: &Path, holds: Arch, wanted: Arch) -> Error {
+    Error::OtherArch {
+        path: path.to_path_buf(),
+        holds: holds.name().into(),
+        wanted: wanted.name().into(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reading weight files, with every tensor checked against the network that is to take it.
 
+use super::about::other_arch;
 use super::{About, HEAD_FILE, HEAD_PREFIX};
 use crate::backbones::Arch;
 use crate::params::{Entry, Params};
@@ -36,6 +37,12 @@ impl WeightFile {
 
     fn from_tensors(file: TensorFile, arch: Option<Arch>) -> Result<WeightFile> {
         let about = About::from_metadata(file.path(), file.metadata(), arch)?;
+        if !file.metadata().contains_key("arch")
+            && let (Some(wanted), Some(holds)) = (arch, recognise(&file))
+            && wanted != holds
+        {
+            return Err(other_arch(file.path(), holds, wanted));
+        }
         Ok(WeightFile { file, about })
     }
 
@@ -159,6 +166,18 @@ fn classification_layer(arch: Arch) -> &'static str {
         Arch::MobilenetV3Large | Arch::MobilenetV3Small => "classifier.3.",
         Arch::MobilenetV2 => "classifier.1.",
     }
+}
+
+/// The network whose last convolution a file holds: torchvision's files have no header to say it.
+fn recognise(file: &TensorFile) -> Option<Arch> {
+    [
+        ("features.18.0.weight", Arch::MobilenetV2),
+        ("features.16.0.weight", Arch::MobilenetV3Large),
+        ("features.12.0.weight", Arch::MobilenetV3Small),
+    ]
+    .into_iter()
+    .find(|(name, _)| file.shape(name).is_some())
+    .map(|(_, arch)| arch)
 }
 
 /// A count and the first few names.
