@@ -85,7 +85,7 @@ fn a_whole_life_of_weights() {
         &out,
         &["--epochs", "2", "--resume", "--set", "lr=0.5"],
     );
-    changed.refused(2, &["lr = 0.006", "lr = 0.5"]);
+    changed.refused(2, &["lr = 0.03", "lr = 0.5"]);
     album(&photos, 26);
     adapt(&photos, &out, &["--epochs", "2", "--resume"]).refused(1, &["photos are not those"]);
 

@@ -103,7 +103,7 @@ fn only_free_keys_may_change() {
     other.lr = 1.0;
     let differences = Config::adapt().differences(&other);
     assert_eq!(differences.len(), 1);
-    assert_eq!(differences[0], ("lr", "0.006".into(), "1.0".into()));
+    assert_eq!(differences[0], ("lr", "0.03".into(), "1.0".into()));
 }
 
 #[test]
