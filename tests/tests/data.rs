@@ -431,6 +431,27 @@ fn unreadable_photos_are_replaced_and_counted() {
 }
 
 #[test]
+fn too_few_photos_for_a_batch_make_whole_groups() {
+    // 24 photos in one batch, 19 of them readable: four groups of four.
+    let source = holes([2, 3, 11, 19, 23]);
+    let grouped = |threads| LoaderConfig {
+        group: 4,
+        ..config(24, threads)
+    };
+    let mut one = Loader::new(source.clone(), grouped(1), Position::default()).unwrap();
+    let expected = take(&mut one, 3);
+    for (_, _, photos, pixels) in &expected {
+        assert_eq!(photos.iter().collect::<HashSet<_>>().len(), 16);
+        assert_eq!(pixels.len(), 16 * 2 * 32 * 32 * 3);
+    }
+    assert_ne!(expected[0].2, expected[1].2);
+    assert_eq!(one.skipped().len(), 5);
+    let at = Position { epoch: 2, step: 0 };
+    let mut resumed = Loader::new(source, grouped(3), at).unwrap();
+    assert!(take(&mut resumed, 1) == expected[2..]);
+}
+
+#[test]
 fn too_few_photos_is_an_error_with_numbers() {
     let text = |result: Result<Loader>| result.err().unwrap().to_string();
     let start = Position::default();

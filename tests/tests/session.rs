@@ -3,6 +3,9 @@
 use seedling_core::checkpoint;
 use seedling_core::config::Config;
 use seedling_core::data::{self, PhotoSource};
+use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::eval::extract::{Extractor, Look};
+use seedling_core::nn::workspace::Workspace;
 use seedling_core::session::{Session, Start, on_own_threads};
 use seedling_core::weights::WeightFile;
 use seedling_tests::program::album;
@@ -131,6 +134,45 @@ fn statistics_are_estimated_from_the_photos() {
         );
     })
     .unwrap();
+}
+
+#[test]
+fn half_weights_are_smaller_and_see_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = photos(folder.path());
+    let saved = |half_weights: bool| {
+        let config = Config {
+            half_weights,
+            ..config()
+        };
+        let session = Session::new(config, source.clone(), &Start::default()).unwrap();
+        let run = folder.path().join(half_weights.to_string());
+        std::fs::create_dir_all(&run).unwrap();
+        let path = session.save_weights(&run, "by a test").unwrap();
+        let file = WeightFile::open(&path, None).unwrap();
+        let architecture = Architecture {
+            head: None,
+            ..file.about.architecture
+        };
+        let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+        file.load_backbone(&encoder.params).unwrap();
+        let extractor = Extractor {
+            encoder: &encoder,
+            source: &*source,
+            image_size: 32,
+            normalise: &file.about.normalise,
+        };
+        let all: Vec<usize> = (0..24).collect();
+        let (features, _) = extractor.features(&all, &Look::Plain, |_| {}).unwrap();
+        (std::fs::metadata(path).unwrap().len(), features.values)
+    };
+    let ((full_size, full), (half_size, half)) = (saved(false), saved(true));
+    assert!((half_size as f64) < 0.53 * full_size as f64);
+    let largest = full.iter().fold(0f32, |m, x| m.max(x.abs()));
+    assert!(largest > 0.0 && full != half);
+    for (a, b) in full.iter().zip(&half) {
+        assert!((a - b).abs() <= 1e-3 * largest, "{a} {b}");
+    }
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! A network from elsewhere on real photos, against what PyTorch and scikit-learn say of it: the
+//! whole way from JPEG files over the backbone to nearest neighbours.
+
+use seedling_core::backbones::Arch;
+use seedling_core::data::{self, PhotoSource};
+use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::eval::extract::{Extractor, Look};
+use seedling_core::eval::{Features, Metric, knn};
+use seedling_core::nn::workspace::Workspace;
+use seedling_core::weights::WeightFile;
+use seedling_tests::golden;
+
+/// Best-NN on the album, train -> test, Euclidean, computed in Python.
+const BEST_NN: f64 = 95.5;
+
+#[test]
+fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
+    let (Some(data), Some(weights)) = (golden::data(), golden::weights()) else {
+        return;
+    };
+    let (photos, weights) = (
+        data.join("photos"),
+        weights.join("mobilenet_v2_imagenet.safetensors"),
+    );
+    if !weights.is_file() || !photos.is_dir() {
+        eprintln!(
+            "skipped: {} or {} is missing",
+            photos.display(),
+            weights.display()
+        );
+        return;
+    }
+    let file = WeightFile::open(&weights, Some(Arch::MobilenetV2)).unwrap();
+    let architecture = Architecture {
+        head: None,
+        ..file.about.architecture
+    };
+    let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+    file.load_backbone(&encoder.params).unwrap();
+    let features = |source: &dyn PhotoSource| -> (Features, Vec<u32>) {
+        let extractor = Extractor {
+            encoder: &encoder,
+            source,
+            image_size: 224,
+            normalise: &file.about.normalise,
+        };
+        let all: Vec<usize> = (0..source.len()).collect();
+        let (features, found) = extractor.features(&all, &Look::Plain, |_| {}).unwrap();
+        let labels = found.iter().map(|&i| source.label(i).unwrap() as u32);
+        (features, labels.collect())
+    };
+    let (train, test) = data::split(&photos).expect("train and test folders");
+    let (train, test) = (features(&*train), features(&*test));
+    let found = knn((&train.0, &train.1), (&test.0, &test.1), Metric::Euclidean);
+    let best = found.unwrap().unwrap().best_nn;
+    println!("best-NN {best:.2} %");
+    assert!((best - BEST_NN).abs() <= 0.5, "{best}");
+}
