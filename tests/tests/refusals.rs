@@ -51,7 +51,7 @@ fn broken_photos_are_fatal_only_below_a_group() {
 #[test]
 fn a_resumed_run_keeps_its_seed_and_settings() {
     let folder = tempfile::tempdir().unwrap();
-    let demo = |out: &str, more: &[&str]| {
+    let demo = |out: &str, threads_wanted: u32, more: &[&str]| {
         let out = folder.path().join(out);
         let mut arguments = vec!["adapt".to_string(), "--demo".into(), "--out".into()];
         arguments.push(out.to_string_lossy().into_owned());
@@ -59,11 +59,13 @@ fn a_resumed_run_keeps_its_seed_and_settings() {
         let few = ["--steps", "4", "--set", "measure_photos=16"];
         let plain = ["--set", "reestimate_bn=false"];
         arguments.extend(few.iter().chain(&plain).chain(more).map(|s| s.to_string()));
+        let threads = arguments.iter().position(|a| a == "--threads").unwrap() + 1;
+        arguments[threads] = threads_wanted.to_string();
         let ran = run(&arguments);
         assert_eq!(ran.code, Some(0), "{ran:?}");
         (ran, out.join("weights.safetensors"))
     };
-    let (_, whole) = demo("whole", &["--seed", "3", "--set", "checkpoint_every=2"]);
+    let (_, whole) = demo("whole", 2, &["--seed", "3", "--set", "checkpoint_every=2"]);
     // As if it had been killed after step 2.
     let stopped = folder.path().join("stopped");
     fs::create_dir(&stopped).unwrap();
@@ -73,11 +75,11 @@ fn a_resumed_run_keeps_its_seed_and_settings() {
     ] {
         fs::copy(folder.path().join("whole").join(from), stopped.join(to)).unwrap();
     }
-    let (ran, weights) = demo("stopped", &["--resume", "--memory-mb", "900"]);
+    let (ran, weights) = demo("stopped", 2, &["--resume", "--memory-mb", "900"]);
     assert!(ran.stderr.contains("after step 2"), "{ran:?}");
     assert!(ran.stderr.contains("--memory-mb has no effect"), "{ran:?}");
     assert!(fs::read(weights).unwrap() == fs::read(whole).unwrap());
-    let (ran, _) = demo("stopped", &["--resume", "--threads", "1"]);
+    let (ran, _) = demo("stopped", 1, &["--resume"]);
     assert!(ran.stderr.contains("1 threads instead of 2"), "{ran:?}");
 }
 
