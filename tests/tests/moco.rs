@@ -66,7 +66,15 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
         let own = |part: &str| deviations[run][part][s].as_f64().unwrap();
         let what = |part: &str| format!("{run} step {}: {part}", s + 1);
         let expected = at(s, "loss", 1);
-        assert_follows(&[stats.loss], &expected, own("loss"), 5e-6, &what("loss"));
+        // PyTorch's own f32 run is off by 2.6e-5 at its worst step; four times that at every
+        // step, since where a rounding flips a hidden ReLU depends on the order of the sums.
+        assert_follows(
+            &[stats.loss],
+            &expected,
+            own("loss"),
+            1.05e-4,
+            &what("loss"),
+        );
 
         let photos: Vec<i64> = moco
             .queue
@@ -97,12 +105,19 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
     }
 }
 
+/// Another number of threads sums in another order, flips a hidden ReLU here or there, and after
+/// that the runs part: the method is what is compared, not the rounding.
+fn on_one_thread(run: impl FnOnce() + Send) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.unwrap().install(run);
+}
+
 #[test]
 fn twenty_steps_follow_pytorch() {
-    follow("asymmetric", 20, 40, false);
+    on_one_thread(|| follow("asymmetric", 20, 40, false));
 }
 
 #[test]
 fn symmetric_steps_follow_pytorch() {
-    follow("symmetric", 6, 72, true);
+    on_one_thread(|| follow("symmetric", 6, 72, true));
 }
