@@ -2,7 +2,7 @@
 //! operations above split their rows over threads themselves).
 //!
 //! The shapes of these networks are tall and thin, where a general library spends its time on
-//! packing. So on AVX-512 there is a kernel of our own ([`super::gemm_avx512`]) that packs the
+//! packing. So on AVX-512 there is a kernel of our own (`gemm_avx512`) that packs the
 //! weight once per operation and reads activations as they lie; everywhere else the `gemm` crate.
 
 use super::simd::{Isa, isa};
