@@ -105,3 +105,12 @@ pub const SMALL: &[&str] = &[
     "--set",
     "head=simple",
 ];
+
+/// `adapt PHOTOS --out RUN`, small and quick, with further arguments.
+pub fn adapt(photos: &Path, out: &Path, more: &[&str]) -> Ran {
+    let (photos, out) = (photos.to_string_lossy(), out.to_string_lossy());
+    let mut arguments = vec!["adapt", &photos, "--out", &out];
+    arguments.extend(SMALL);
+    arguments.extend(more);
+    run(&arguments)
+}

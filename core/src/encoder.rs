@@ -15,7 +15,7 @@ use crate::nn::block::{Backward, Forward, Linear};
 use crate::nn::ops::depthwise::Padding;
 use crate::nn::ops::normalize;
 use crate::nn::workspace::{Buffer, Workspace};
-use crate::params::{Layout, Params};
+use crate::params::{Layout, Params, read, write};
 
 /// The projection head on top of the features (method.md, "Heads"): no batch norm, ReLU between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,14 +304,6 @@ impl Encoder {
             .backbone
             .backward(&mut pass, images, saved.backbone, dy);
     }
-}
-
-fn read<T>(lock: &std::sync::RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &std::sync::RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// (n, height, width) of a batch of RGB images.

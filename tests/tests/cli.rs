@@ -1,17 +1,8 @@
 //! The `seedling` command from outside: what it leaves, what it prints, how it refuses.
 
-use seedling_tests::program::{Ran, SMALL, album, run};
+use seedling_tests::program::{SMALL, adapt, album, run};
 use std::fs;
 use std::path::Path;
-
-/// `adapt PHOTOS --out RUN`, small and quick, with further arguments.
-fn adapt(photos: &Path, out: &Path, more: &[&str]) -> Ran {
-    let (photos, out) = (photos.to_string_lossy(), out.to_string_lossy());
-    let mut arguments = vec!["adapt", &photos, "--out", &out];
-    arguments.extend(SMALL);
-    arguments.extend(more);
-    run(&arguments)
-}
 
 #[test]
 fn a_whole_life_of_weights() {

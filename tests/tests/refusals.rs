@@ -1,19 +1,10 @@
 //! Runs that can't begin, can't go on, or are told to stop: one clear line, and nothing left that
 //! stands in the way.
 
-use seedling_tests::program::{Ran, SMALL, album, run, seedling};
+use seedling_tests::program::{Ran, SMALL, adapt, album, run, seedling};
 use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-fn adapt(photos: &Path, out: &Path, more: &[&str]) -> Ran {
-    let (photos, out) = (photos.to_string_lossy(), out.to_string_lossy());
-    let mut arguments = vec!["adapt", &photos, "--out", &out];
-    arguments.extend(SMALL);
-    arguments.extend(more);
-    run(&arguments)
-}
 
 #[test]
 fn broken_photos_are_fatal_only_below_a_group() {

@@ -311,14 +311,8 @@ fn method(
 }
 
 fn restore(params: &Params, saved: &Network<'_>) -> Result<()> {
-    let mut values = params
-        .values
-        .write()
-        .unwrap_or_else(PoisonError::into_inner);
-    let mut buffers = params
-        .buffers
-        .write()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut values = crate::params::write(&params.values);
+    let mut buffers = crate::params::write(&params.buffers);
     copy(&mut values, &saved.values)?;
     copy(&mut buffers, &saved.buffers)
 }

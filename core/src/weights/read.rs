@@ -7,7 +7,6 @@ use crate::params::{Entry, Params};
 use crate::tensor_file::TensorFile;
 use crate::{Error, Result};
 use std::path::Path;
-use std::sync::PoisonError;
 
 /// A weight file whose header has been read.
 #[derive(Debug)]
@@ -95,14 +94,8 @@ impl WeightFile {
             }
         };
         let tensors = wanted.iter().map(|e| read(e)).collect::<Result<Vec<_>>>()?;
-        let mut values = params
-            .values
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut buffers = params
-            .buffers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut values = crate::params::write(&params.values);
+        let mut buffers = crate::params::write(&params.buffers);
         for (entry, numbers) in wanted.iter().zip(tensors) {
             let all: &mut [f32] = if entry.role.is_buffer() {
                 &mut buffers
