@@ -73,6 +73,27 @@ pub fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ran {
     output.expect("the program starts").into()
 }
 
+/// Runs this test program's other tests again with narrower vectors than the machine has, since
+/// each instruction set has code of its own. To be called by a test named `narrower_...`.
+pub fn again_with_narrower_vectors() {
+    use seedling_core::nn::simd::{Isa, LIMIT, isa};
+    for (name, isa_limit) in [("avx2", Isa::Avx2), ("baseline", Isa::Baseline)] {
+        if isa_limit >= isa() {
+            println!("{name}: what the other tests ran with");
+            continue;
+        }
+        let ran = Command::new(std::env::current_exe().expect("this test's path"))
+            .args(["--skip", "narrower_"])
+            .env(LIMIT, name)
+            .output()
+            .expect("this test's program starts");
+        let ran = Ran::from(ran);
+        assert_eq!(ran.code, Some(0), "{name}: {ran:?}");
+        let passed = ran.stdout.lines().find(|l| l.starts_with("test result"));
+        assert!(passed.is_some_and(|l| !l.contains(" 0 passed")), "{ran:?}");
+    }
+}
+
 /// Writes `count` small rendered photos into two class folders below `folder`.
 pub fn album(folder: &Path, count: u32) {
     for n in 0..count {

@@ -4,14 +4,14 @@
 //! softmax([t.t, t.Q] / teacher_temperature) and softmax([s.t, s.Q] / student_temperature), with
 //! t, s the unit embeddings and Q a queue of earlier t; then t is enqueued.
 
-use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
+use crate::encoder::{EMBEDDING_DIM, Encoder, Images, Mode};
 use crate::error::{Error, Result};
 use crate::loss::{Contrast, Target, cross_entropy};
-use crate::moco::{StepStats, batch_tensor, spread};
 use crate::nn::gemm::{Matrix, gemm};
 use crate::nn::ops::normalize;
-use crate::queue::Queue;
+use crate::queue::{NO_PHOTO, Queue};
 use crate::rng::{Purpose, Rng};
+use crate::step::{StepStats, Views, spread};
 
 /// The method's numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,23 +54,19 @@ impl Teacher {
         }
     }
 
-    /// Raw features (n, feature_dim) of the student's pixels.
-    pub fn features(&self, pixels: &[f32], size: (usize, usize)) -> Result<Vec<f32>> {
-        let mut pixels = pixels.to_vec();
-        for pixel in pixels.chunks_exact_mut(3) {
+    /// Raw features (n, feature_dim) of images normalised for the student, which are used up.
+    pub fn features(&self, mut images: Images) -> Vec<f32> {
+        for pixel in images.pixels_mut().chunks_exact_mut(3) {
             for (x, (factor, offset)) in pixel.iter_mut().zip(self.rescale) {
                 *x = *x * factor + offset;
             }
         }
-        let features = self
-            .encoder
-            .embed(&batch_tensor(pixels, size)?, Mode::Eval)?;
-        Ok(features.flatten_all()?.to_vec1()?)
+        self.encoder.embed(&images, Mode::Eval)
     }
 
-    /// Unit embeddings (n, EMBEDDING_DIM).
-    pub fn embed(&self, pixels: &[f32], size: (usize, usize)) -> Result<Vec<f32>> {
-        let mut features = self.features(pixels, size)?;
+    /// Unit embeddings (n, EMBEDDING_DIM) of images normalised for the student, which are used up.
+    pub fn embed(&self, images: Images) -> Vec<f32> {
+        let mut features = self.features(images);
         let dim = self.centre.len();
         for row in features.chunks_exact_mut(dim) {
             row.iter_mut().zip(&self.centre).for_each(|(x, c)| *x -= c);
@@ -86,6 +82,19 @@ impl Teacher {
             false,
         );
         normalize::forward(&mut out, EMBEDDING_DIM);
+        out
+    }
+
+    /// The same of the first view of a whole batch, `group` images at a time.
+    ///
+    /// # Errors
+    /// The views have no pixels.
+    pub fn embed_views(&self, views: &Views, group: usize) -> Result<Vec<f32>> {
+        let order: Vec<usize> = (0..views.photos.len()).collect();
+        let mut out = Vec::with_capacity(order.len() * EMBEDDING_DIM);
+        for rows in order.chunks(group.max(1)) {
+            out.extend(self.embed(views.images(&self.encoder, 0, rows)?));
+        }
         Ok(out)
     }
 }
@@ -120,33 +129,29 @@ impl Distill {
         })
     }
 
-    /// One step up to, but without, the optimizer's, on views (n, height, width, 3) and the
-    /// teacher's embeddings (n, EMBEDDING_DIM) of the same views.
-    pub fn step(
-        &mut self,
-        images: &[f32],
-        size: (usize, usize),
-        teacher: &[f32],
-    ) -> Result<StepStats> {
+    /// One step up to, but without, the optimizer's, on the first of `views` and the teacher's
+    /// embeddings (n, EMBEDDING_DIM) of the same.
+    ///
+    /// # Errors
+    /// The views have no pixels, or candle's.
+    pub fn step(&mut self, views: &Views, teacher: &[f32]) -> Result<StepStats> {
         self.student.params.zero_grads();
-        let image = size.0 * size.1 * 3;
-        let n = images.len() / image;
+        let order: Vec<usize> = (0..views.photos.len()).collect();
         let mut stats = StepStats::default();
-        let mut embeddings = Vec::with_capacity(n * EMBEDDING_DIM);
-        for group in images.chunks(self.config.bn_group * image) {
-            let first = embeddings.len();
-            let pixels = batch_tensor(group.to_vec(), size)?;
-            let students = self.student.embed_tracked(&pixels, self.config.mode)?;
-            let rows = group.len() / image * EMBEDDING_DIM;
+        let mut embeddings = Vec::with_capacity(teacher.len());
+        for rows in order.chunks(self.config.bn_group) {
+            let images = views.images(&self.student, 0, rows)?;
+            let students = self.student.embed_tracked(images, self.config.mode)?;
+            let (first, end) = (rows[0], rows[0] + rows.len());
             let contrast = Contrast {
-                positives: &teacher[first..first + rows],
+                positives: &teacher[first * EMBEDDING_DIM..end * EMBEDDING_DIM],
                 queue: &self.queue,
                 photos: None,
                 temperature: self.config.student_temperature,
                 target: Target::Teacher {
                     temperature: self.config.teacher_temperature,
                 },
-                batch: n,
+                batch: order.len(),
             };
             let (loss, agreement) = cross_entropy(&students, contrast)?;
             loss.backward()?;
@@ -156,8 +161,7 @@ impl Distill {
             embeddings.extend(students.flatten_all()?.to_vec1::<f32>()?);
         }
         stats.spread = spread(&embeddings, EMBEDDING_DIM);
-        self.queue
-            .enqueue(teacher, &vec![crate::queue::NO_PHOTO; n]);
+        self.queue.enqueue(teacher, &vec![NO_PHOTO; order.len()]);
         Ok(stats)
     }
 }

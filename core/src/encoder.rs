@@ -4,16 +4,21 @@
 //! reused buffers, its hand-written backward adds parameter gradients to the encoder's own flat
 //! array. The graph outside carries embeddings and losses only.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod images;
+mod op;
 
-use candle_core::{CpuStorage, CustomOp1, Layout as TensorLayout, Shape, Tensor, Var};
+pub use images::Images;
+
+use std::sync::{Arc, PoisonError};
+
+use candle_core::Tensor;
 
 use crate::backbones::{Arch, Backbone, BackboneSaved};
 use crate::error::{Error, Result};
 use crate::nn::activation::Act;
 use crate::nn::block::{Backward, Forward, Linear};
-use crate::nn::ops::depthwise::Padding;
 use crate::nn::ops::normalize;
+use crate::nn::ops::window::Padding;
 use crate::nn::workspace::{Buffer, Workspace};
 use crate::params::{Layout, Params, read, write};
 
@@ -190,48 +195,39 @@ impl Encoder {
         self.network.backbone.frozen_parameters(self.network.frozen)
     }
 
-    /// Features (n, feature_dim) of images (n, height, width, 3), row-major, on the running
-    /// statistics.
-    pub fn features(&self, images: &Tensor) -> Result<Tensor> {
-        let (n, height, width) = image_dims(images)?;
-        let images = images.flatten_all()?.to_vec1::<f32>()?;
+    /// Room for `n` images of `size` (height, width), in a buffer used before; `fill` writes them.
+    pub fn images(
+        &self,
+        n: usize,
+        size: (usize, usize),
+        fill: impl FnOnce(&mut [f32]),
+    ) -> Result<Images> {
+        Images::new(&self.workspace, n, size, fill)
+    }
+
+    /// Features (n, feature_dim) on the running statistics.
+    pub fn features(&self, images: &Images) -> Vec<f32> {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
         let mut pass = self.pass(&values, &mut buffers, Mode::Eval);
-        let (features, _) =
-            self.network
-                .backbone
-                .forward(&mut pass, &images, (height, width), 0, false);
-        Ok(Tensor::from_slice(
-            &features,
-            (n, self.feature_dim()),
-            &candle_core::Device::Cpu,
-        )?)
+        let backbone = &self.network.backbone;
+        let (features, _) = backbone.forward(&mut pass, images, images.size, 0, false);
+        features.to_vec()
     }
 
-    /// Unit embeddings (n, 128) of images (n, height, width, 3); without a head, features as they
-    /// are. Nothing is kept and no gradient flows.
-    pub fn embed(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
-        image_dims(images)?;
-        Ok(images.apply_op1_no_bwd(&self.op(mode, false))?)
+    /// Unit embeddings (n, 128); without a head, features as they are. Nothing is kept and no
+    /// gradient flows.
+    pub fn embed(&self, images: &Images, mode: Mode) -> Vec<f32> {
+        self.forward(images, mode, false).0.to_vec()
     }
 
-    /// The same inside candle's graph: `backward()` of a loss of the result adds this network's
-    /// parameter gradients to `params.grads`. The images get none.
-    pub fn embed_tracked(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
-        image_dims(images)?;
-        // candle records an operation only if an input is a variable.
-        let anchor = Var::from_tensor(images)?;
-        Ok(anchor.apply_op1(self.op(mode, true))?)
-    }
-
-    fn op(&self, mode: Mode, keep: bool) -> EncoderOp {
-        EncoderOp {
-            encoder: self.clone(),
-            mode,
-            keep,
-            saved: Mutex::new(None),
-        }
+    /// The same inside candle's graph (n, 128): `backward()` of a loss of the result adds this
+    /// network's parameter gradients to `params.grads`. The images get none.
+    ///
+    /// # Errors
+    /// Only candle's.
+    pub fn embed_tracked(&self, images: Images, mode: Mode) -> Result<Tensor> {
+        op::apply(self, images, mode)
     }
 
     fn pass<'a>(&'a self, values: &'a [f32], buffers: &'a mut [f32], mode: Mode) -> Forward<'a> {
@@ -247,13 +243,7 @@ impl Encoder {
         }
     }
 
-    fn forward(
-        &self,
-        images: &[f32],
-        size: (usize, usize),
-        mode: Mode,
-        keep: bool,
-    ) -> (Buffer, Option<Saved>) {
+    fn forward(&self, images: &Images, mode: Mode, keep: bool) -> (Buffer, Option<Saved>) {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
         let mut pass = self.pass(&values, &mut buffers, mode);
@@ -261,7 +251,7 @@ impl Encoder {
         let (mut x, backbone) =
             network
                 .backbone
-                .forward(&mut pass, images, size, network.frozen, keep);
+                .forward(&mut pass, images, images.size, network.frozen, keep);
         let mut head = Vec::new();
         for layer in &network.head {
             let (y, u) = layer.forward(&mut pass, &x);
@@ -303,85 +293,5 @@ impl Encoder {
         self.network
             .backbone
             .backward(&mut pass, images, saved.backbone, dy);
-    }
-}
-
-/// (n, height, width) of a batch of RGB images.
-fn image_dims(images: &Tensor) -> Result<(usize, usize, usize)> {
-    match images.dims() {
-        &[n, height, width, 3] if n * height * width > 0 => Ok((n, height, width)),
-        dims => Err(Error::Shape {
-            tensor: "images".into(),
-            expected: vec![0, 0, 0, 3],
-            got: dims.to_vec(),
-        }),
-    }
-}
-
-/// The network as candle sees it.
-struct EncoderOp {
-    encoder: Encoder,
-    mode: Mode,
-    /// Whether a backward will follow.
-    keep: bool,
-    /// Filled by a tracked forward, emptied by its backward.
-    saved: Mutex<Option<Saved>>,
-}
-
-fn contiguous<'a>(
-    storage: &'a CpuStorage,
-    layout: &TensorLayout,
-) -> candle_core::Result<&'a [f32]> {
-    let values = storage.as_slice::<f32>()?;
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        candle_core::bail!("expected a contiguous tensor");
-    };
-    Ok(&values[start..end])
-}
-
-impl CustomOp1 for EncoderOp {
-    fn name(&self) -> &'static str {
-        "encoder"
-    }
-
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &TensorLayout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (n, height, width, _) = layout.shape().dims4()?;
-        let images = contiguous(storage, layout)?;
-        let (out, saved) = self
-            .encoder
-            .forward(images, (height, width), self.mode, self.keep);
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
-        Ok((
-            CpuStorage::F32(out.to_vec()),
-            Shape::from((n, self.encoder.output_dim())),
-        ))
-    }
-
-    fn bwd(
-        &self,
-        images: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<Option<Tensor>> {
-        let saved = self
-            .saved
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some(saved) = saved else {
-            candle_core::bail!("the encoder's backward ran twice on one forward");
-        };
-        let grad = grad.flatten_all()?.to_vec1::<f32>()?;
-        let (storage, layout) = images.storage_and_layout();
-        let candle_core::Storage::Cpu(storage) = &*storage else {
-            candle_core::bail!("the encoder runs on the CPU");
-        };
-        self.encoder
-            .backward(contiguous(storage, layout)?, saved, &grad);
-        Ok(None)
     }
 }

@@ -7,7 +7,8 @@
 //! 1. [`data`] finds photos, decodes them and makes two random views of each.
 //! 2. [`nn`] and [`backbones`] turn views into features, channels last, with fused operations.
 //! 3. [`encoder`] adds the projection head: a photo becomes a unit embedding.
-//! 4. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods.
+//! 4. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods, and
+//!    [`step`] what goes into and comes out of either.
 //! 5. [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the parameters.
 //! 6. [`eval`] extracts and measures features.
 //! 7. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
@@ -32,6 +33,7 @@ pub mod report;
 pub mod rng;
 pub mod schedule;
 pub mod session;
+pub mod step;
 pub mod tensor_file;
 pub mod weights;
 

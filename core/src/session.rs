@@ -16,10 +16,11 @@ use crate::config::Config;
 use crate::data::{Loader, PhotoSource};
 use crate::distill::{Distill, Teacher};
 use crate::encoder::Encoder;
-use crate::moco::{Moco, StepStats, Views, key_orders};
+use crate::moco::{Moco, key_orders};
 use crate::optim::Sgd;
 use crate::queue::Queue;
 use crate::schedule::Schedule;
+use crate::step::{StepStats, Views};
 use crate::weights::About;
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -97,8 +98,6 @@ pub struct Session {
     sgd: Sgd,
     schedule: Schedule,
     step: u64,
-    /// The batch's views as floats, kept between steps.
-    pixels: [Vec<f32>; 2],
 }
 
 impl Session {
@@ -110,25 +109,19 @@ impl Session {
     pub fn step(&mut self) -> Result<Progress> {
         let batch = self.loader.next_batch()?;
         let side = self.config.image_size;
-        let rows: Vec<usize> = (0..batch.photos.len()).collect();
-        for (view, pixels) in self.pixels.iter_mut().take(self.method.views()).enumerate() {
-            pixels.resize(rows.len() * side * side * 3, 0.0);
-            batch.write_view(view, &rows, pixels);
-        }
         let (epoch, photos) = (batch.epoch, batch.photos.len());
-        let [first, second] = &self.pixels;
+        let views = Views {
+            pixels: &batch,
+            size: (side, side),
+            photos: &batch.photos,
+        };
         let stats = match &mut self.method {
             Method::Moco(moco) => {
-                let views = Views {
-                    images: [first, second],
-                    size: (side, side),
-                    photos: &batch.photos,
-                };
                 moco.step(&views, &key_orders(self.config.seed, self.step, photos))?
             }
             Method::Distill { distill, teacher } => {
-                let targets = teacher.embed(first, (side, side))?;
-                distill.step(first, (side, side), &targets)?
+                let targets = teacher.embed_views(&views, distill.config.bn_group)?;
+                distill.step(&views, &targets)?
             }
         };
         self.loader.recycle(batch);

@@ -4,18 +4,18 @@ use crate::cli::Common;
 use crate::console::Console;
 use crate::settings::Settings;
 use crate::{Outcome, memory};
-use candle_core::{Device, Tensor};
 use clap::Args;
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Mode};
-use seedling_core::moco::{Moco, MocoConfig, Views, key_orders};
+use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::init::initialise;
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::optim::{Sgd, SgdConfig};
 use seedling_core::queue::Queue;
 use seedling_core::rng::{Purpose, Rng};
+use seedling_core::step::Views;
 use seedling_core::{Result, session};
 use serde_json::json;
 use std::path::PathBuf;
@@ -156,10 +156,10 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
     };
     let queue = Queue::random(config.queue_size, EMBEDDING_DIM, config.seed);
     let mut moco = Moco::new(query, key, queue, how)?;
-    let images = [noise(config, 0), noise(config, 1)];
+    let [first, second] = [noise(config, 0), noise(config, 1)];
     let photos: Vec<u32> = (0..config.batch_size as u32).collect();
     let views = Views {
-        images: [&images[0], &images[1]],
+        pixels: &[&first[..], &second[..]],
         size: (config.image_size, config.image_size),
         photos: &photos,
     };
@@ -186,10 +186,12 @@ fn features(config: &Config, seconds: f64) -> Result<f64> {
     let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
     initialise(&encoder.params, config.seed);
     let side = config.image_size;
-    let shape = (config.batch_size, side, side, 3);
-    let images = Tensor::from_vec(noise(config, 0), shape, &Device::Cpu)?;
+    let images = encoder.images(config.batch_size, (side, side), |out| {
+        out.copy_from_slice(&noise(config, 0));
+    })?;
     rate(config.batch_size, seconds, |_| {
-        encoder.features(&images).map(drop)
+        encoder.features(&images);
+        Ok(())
     })
 }
 

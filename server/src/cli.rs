@@ -72,4 +72,7 @@ pub struct Training {
     /// Optimizer steps, instead of epochs
     #[arg(long, value_name = "N")]
     pub steps: Option<u32>,
+    /// Measure on these photos (held out, with class subfolders) instead of the trained ones
+    #[arg(long, value_name = "PHOTOS")]
+    pub measure_on: Option<PathBuf>,
 }

@@ -55,6 +55,10 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
         }
     };
     let source = plan.photos.open(&plan.settings.config)?;
+    let measured = match &plan.training.measure_on {
+        Some(path) => data::open(path)?,
+        None => source.clone(),
+    };
     let threads = plan.settings.config.threads;
     session::on_own_threads(threads, || {
         let session = match saved {
@@ -78,6 +82,7 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
         let mut course = Course {
             folder: &folder.path,
             session,
+            measured,
             console,
             command: plan.command,
         };
@@ -157,6 +162,8 @@ fn teacher(plan: &Plan<'_>) -> Result<Option<WeightFile>> {
 struct Course<'a> {
     folder: &'a Path,
     session: Session,
+    /// The photos to measure on: the session's, or held-out ones.
+    measured: Arc<dyn PhotoSource>,
     console: &'a Console,
     command: &'static str,
 }
@@ -173,12 +180,8 @@ impl Course<'_> {
         if !log.measured_before()? {
             let measured = self.measure("before")?;
             log.measurement(0, When::Before, &measured)?;
-            album::begin(
-                self.folder,
-                &**self.session.source(),
-                &measured,
-                self.session.config().seed,
-            )?;
+            let seed = self.session.config().seed;
+            album::begin(self.folder, &*self.measured, &measured, seed)?;
             // From here on the run can be resumed.
             self.session.checkpoint(self.folder)?;
         }
@@ -223,11 +226,11 @@ impl Course<'_> {
         let (session, config) = (&self.session, self.session.config());
         let extractor = Extractor {
             encoder: session.encoder(),
-            source: &**session.source(),
+            source: &*self.measured,
             image_size: config.image_size,
             normalise: &session.about().normalise,
         };
-        let sample = measure::sample(session.source().len(), config.measure_photos, config.seed);
+        let sample = measure::sample(self.measured.len(), config.measure_photos, config.seed);
         let how = (config.seed, Metric::Euclidean);
         measure::all(&extractor, &sample, how, (true, true), self.console, what)
     }
@@ -319,7 +322,7 @@ impl Course<'_> {
         if let Some(warning) = collapse_warning(&measured.features) {
             self.console.note(&format!("warning: {warning}"));
         }
-        album::finish(self.folder, &**self.session.source(), &measured)?;
+        album::finish(self.folder, &*self.measured, &measured)?;
         let skipped = self.session.skipped();
         for photo in &skipped {
             self.console

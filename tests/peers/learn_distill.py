@@ -5,8 +5,13 @@
 PHOTOS: Caltech-101 without the album (8,144 photos). 128 px, batch 64, lr 0.1 with 50 steps of
 warm-up and cosine per step, SGD momentum 0.9, weight decay 1e-4; teacher features (of the same
 view) minus their mean over the first 1,024 photos' views, projected to 128 by a fixed random matrix,
-unit length; queue 4,096 (random at first); temperatures 0.2 and 0.01; standard views; a linear
-head 1024-128 (with `simple`, 1024-1024-128, this rate learns far less in two epochs). The schedule spans --epochs, so 2 and 12 epochs are two runs.
+unit length; queue 4,096 (random at first); temperatures 0.2 and 0.01; standard views; the head
+`wide` (1024-2048-128) and linear layers from N(0, sqrt(2 / inputs)), as `seedling distill` has
+them by default. The schedule spans --epochs, so 2 and 12 epochs are two runs. Ours:
+
+    seedling distill PHOTOS --teacher ... --teacher-arch mobilenet_v2 --epochs 12 --seed 0 --out RUN
+        --set image_size=128 --set batch_size=64 --set bn_group=64 --set queue_size=4096
+        --set lr=0.1 --set warmup_steps=50 --set measure_every=1
 """
 
 import argparse
@@ -28,7 +33,7 @@ def main():
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--warm-up", type=int, default=50, help="steps")
     parser.add_argument("--queue", type=int, default=4096)
-    parser.add_argument("--head", choices=["linear", "simple"], default="linear")
+    parser.add_argument("--head", choices=["linear", "simple", "wide"], default="wide")
     common_arguments(parser)
     args = parser.parse_args()
     device = prepare(args)
@@ -37,7 +42,7 @@ def main():
     batches = loader(files, args.image_size, 1, args.batch_size, args.workers, args.seed)
     album = Album(args.album, args.image_size, args.preprocessing)
     teacher = load_teacher(args.teacher).to(device, memory_format=torch.channels_last)
-    student = Encoder({"linear": 0, "simple": 1024}[args.head], args.dropout, args.linear_init).to(device, memory_format=torch.channels_last).train()
+    student = Encoder({"linear": 0, "simple": 1024, "wide": 2048}[args.head], args.dropout, args.linear_init).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=args.lr, momentum=0.9, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(12345 + args.seed)
     projection = torch.randn(1280, 128, generator=generator).to(device) / 1280**0.5

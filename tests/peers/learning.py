@@ -82,8 +82,9 @@ def normalise(x, mean, std):
 class Encoder(torch.nn.Module):
     """MobileNetV3-Small, batch norm momentum 0.1, and a head d-hidden-128 (0: d-128).
 
-    `linear_init` is of classifier.0 and the head: `torch` is torch.nn.Linear's own, `normal` is
-    N(0, 0.01) with zero bias, `mixed` torchvision's (classifier.0 normal, the head torch). With N(0, 0.01) the
+    `linear_init` is of classifier.0 and the head: `he` is N(0, sqrt(2 / inputs)) with zero bias, as
+    Seedling's; `torch` is torch.nn.Linear's own; `normal` is N(0, 0.01) with zero bias; `mixed`
+    torchvision's (classifier.0 normal, the head torch). With N(0, 0.01) the
     features start near 0 and nearly equal for all photos, and at lr 0.1 the embedding collapses
     first: most of a short run is lost.
     """
@@ -102,6 +103,9 @@ class Encoder(torch.nn.Module):
         for module in linears:
             if linear_init == "torch":
                 module.reset_parameters()
+            elif linear_init == "he":
+                torch.nn.init.normal_(module.weight, 0, (2 / module.in_features) ** 0.5)
+                torch.nn.init.zeros_(module.bias)
             elif linear_init == "normal":
                 torch.nn.init.normal_(module.weight, 0, 0.01)
                 torch.nn.init.zeros_(module.bias)
@@ -201,7 +205,7 @@ def common_arguments(parser):
     parser.add_argument("--preprocessing", choices=["crop", "squash"], default="crop", help="of the album when measuring: centre crop of the shorter side * 256/224, or squashed")
     parser.add_argument("--measure-every", type=int, default=1, help="epochs")
     parser.add_argument("--dropout", type=float, default=0.0, help="before the projection head")
-    parser.add_argument("--linear-init", choices=["torch", "normal", "mixed"], default="torch")
+    parser.add_argument("--linear-init", choices=["he", "torch", "normal", "mixed"], default="he")
     parser.add_argument("--steps", type=int, help="stop after so many steps (the schedule is not shortened)")
 
 

@@ -186,6 +186,40 @@ fn a_diverging_run_stops_and_leaves_no_weights() {
 }
 
 #[test]
+fn held_out_photos_can_be_measured_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (photos, held_out) = (folder.path().join("photos"), folder.path().join("held-out"));
+    album(&photos, 16);
+    album(&held_out, 10);
+    let out = folder.path().join("run");
+    let held = held_out.to_string_lossy();
+    let more = ["--steps", "2", "--measure-on", &held, "--json"];
+    let measured = adapt(&photos, &out, &more).json()["after"].clone();
+    // The same figure as measuring the weights on that folder afterwards.
+    let weights = out.join("weights.safetensors");
+    let weights = weights.to_string_lossy();
+    let knn = [
+        "eval",
+        &*held,
+        "--weights",
+        &weights,
+        "--protocol",
+        "knn",
+        "--json",
+    ];
+    let knn = run(&knn);
+    let text = knn.json().to_string();
+    let best = measured["best_nn"].as_f64().unwrap();
+    assert!(text.contains(&format!("{best}")), "{best} in {text}");
+    let elsewhere = adapt(
+        &photos,
+        &folder.path().join("no"),
+        &["--measure-on", "/nowhere"],
+    );
+    elsewhere.refused(1, &["/nowhere"]);
+}
+
+#[test]
 fn a_contact_sheet_is_a_picture() {
     let folder = tempfile::tempdir().unwrap();
     let (photos, sheet) = (

@@ -1,12 +1,12 @@
 //! SEED distillation against PyTorch, step by step, and the teacher's embeddings against their
 //! definition. Golden file: tests/golden/distill.py, whose docstring specifies the run.
 
-use candle_core::{Device, Tensor};
 use seedling_core::backbones::Arch;
 use seedling_core::distill::{Distill, DistillConfig, Teacher};
-use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
+use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Images, Mode};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::queue::Queue;
+use seedling_core::queue::{NO_PHOTO, Queue};
+use seedling_core::step::Views;
 use seedling_tests::formula::{fill, numbers};
 use seedling_tests::fused::assert_close;
 use seedling_tests::golden::Golden;
@@ -23,16 +23,19 @@ fn encoder(head: Option<Head>) -> Encoder {
     encoder
 }
 
+fn batch(encoder: &Encoder, pixels: &[f32], side: usize) -> Images {
+    let n = pixels.len() / (side * side * 3);
+    let images = encoder.images(n, (side, side), |out| out.copy_from_slice(pixels));
+    images.unwrap()
+}
+
 /// Unit embeddings in two groups, by a copy: training mode moves running statistics.
 fn embeddings(student: &Encoder, images: &[f32], mode: Mode) -> Vec<f32> {
     let copy = encoder(Some(Head::Simple));
     copy.params.copy_from(&student.params);
     let mut out = Vec::new();
     for group in images.chunks(images.len() / 2) {
-        let shape = (BATCH / 2, 32, 32, 3);
-        let group = Tensor::from_slice(group, shape, &Device::Cpu).unwrap();
-        let group = copy.embed(&group, mode).unwrap();
-        out.extend(group.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        out.extend(copy.embed(&batch(&copy, group, 32), mode));
     }
     out
 }
@@ -75,7 +78,12 @@ fn follow() {
             let own = deviations["embedding"][step - 1].as_f64().unwrap();
             assert_follows(&got, golden.floats(&name), own, 3e-5, &name);
         }
-        let stats = distill.step(&images, (32, 32), teacher).unwrap();
+        let views = Views {
+            pixels: &[&images[..], &[]],
+            size: (32, 32),
+            photos: &[NO_PHOTO; BATCH],
+        };
+        let stats = distill.step(&views, teacher).unwrap();
         sgd(&distill.student.params, &mut velocity, (1e-4, 0.01));
 
         let own = deviations["loss"][step - 1].as_f64().unwrap();
@@ -118,11 +126,8 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
         .enumerate()
         .map(|(i, x)| x * rescale[i % 3].0 + rescale[i % 3].1)
         .collect();
-    let shape = (3, SIZE, SIZE, 3);
-    let own = Tensor::from_vec(own, shape, &Device::Cpu).unwrap();
-    let features = encoder.features(&own).unwrap();
-    let features: Vec<f32> = features.flatten_all().unwrap().to_vec1().unwrap();
-    assert_eq!(teacher.features(&pixels, (SIZE, SIZE)).unwrap(), features);
+    let features = encoder.features(&batch(&encoder, &own, SIZE));
+    assert_eq!(teacher.features(batch(&encoder, &pixels, SIZE)), features);
 
     teacher.centre = (0..dim)
         .map(|d| (0..3).map(|i| features[i * dim + d]).sum::<f32>() / 3.5)
@@ -141,6 +146,13 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
         let length = projected.iter().map(|x| x * x).sum::<f64>().sqrt();
         expected.extend(projected.iter().map(|x| (x / length) as f32));
     }
-    let got = teacher.embed(&pixels, (SIZE, SIZE)).unwrap();
+    let got = teacher.embed(batch(&encoder, &pixels, SIZE));
     assert_close(&got, &expected, 1e-5, 0.0, "embeddings");
+    let views = Views {
+        pixels: &[&pixels[..], &[]],
+        size: (SIZE, SIZE),
+        photos: &[NO_PHOTO; 3],
+    };
+    let in_groups = teacher.embed_views(&views, 2).unwrap();
+    assert_close(&in_groups, &expected, 1e-5, 0.0, "embeddings in groups");
 }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use seedling_core::backbones::Arch;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
-use seedling_core::moco::{Moco, MocoConfig, Views, key_orders};
+use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::Queue;
+use seedling_core::step::Views;
 use seedling_tests::formula::{fill, numbers};
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -56,7 +57,7 @@ fn peak_of_steps(batch: usize, bn_group: usize) -> usize {
     let images = [1, 2].map(|stream| numbers(stream, batch * SIZE * SIZE * 3, 2.0));
     let photos: Vec<u32> = (0..batch as u32).collect();
     let views = Views {
-        images: [&images[0], &images[1]],
+        pixels: &[&images[0][..], &images[1][..]],
         size: (SIZE, SIZE),
         photos: &photos,
     };

@@ -3,11 +3,12 @@
 
 use candle_core::{Device, Tensor};
 use seedling_core::backbones::Arch;
-use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
+use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Images, Mode};
 use seedling_core::loss::{Contrast, Target, evaluate};
-use seedling_core::moco::{Moco, MocoConfig, Views, key_orders};
+use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::Queue;
+use seedling_core::step::Views;
 use seedling_tests::formula::{fill, norm, numbers};
 use seedling_tests::fused::assert_close;
 
@@ -56,16 +57,17 @@ fn views(batch: usize) -> ([Vec<f32>; 2], Vec<u32>) {
 fn step(moco: &mut Moco, batch: usize, order: &[Vec<usize>; 2]) -> f32 {
     let ([first, second], photos) = views(batch);
     let views = Views {
-        images: [&first, &second],
+        pixels: &[&first[..], &second[..]],
         size: (SIZE, SIZE),
         photos: &photos,
     };
     moco.step(&views, order).unwrap().loss
 }
 
-fn tensor(pixels: Vec<f32>) -> Tensor {
+fn images(encoder: &Encoder, pixels: &[f32]) -> Images {
     let n = pixels.len() / IMAGE;
-    Tensor::from_vec(pixels, (n, SIZE, SIZE, 3), &Device::Cpu).unwrap()
+    let images = encoder.images(n, (SIZE, SIZE), |out| out.copy_from_slice(pixels));
+    images.unwrap()
 }
 
 fn rows(embeddings: &Tensor) -> Vec<f32> {
@@ -89,16 +91,15 @@ fn a_batch_of_two_groups_is_two_devices() {
     let mut keys = vec![0.0; BATCH * EMBEDDING_DIM];
     for device in 0..2 {
         let mine = &order[0][device * GROUP..(device + 1) * GROUP];
-        let pixels = mine
+        let pixels: Vec<f32> = mine
             .iter()
-            .flat_map(|&i| &second[i * IMAGE..(i + 1) * IMAGE]);
+            .flat_map(|&i| &second[i * IMAGE..(i + 1) * IMAGE])
+            .copied()
+            .collect();
         let key = encoder(false, 0);
         // Towards an equal query: only rounding, which the keys would show.
         key.params.follow(&encoder(false, 0).params, 0.9);
-        let encoded = rows(
-            &key.embed(&tensor(pixels.copied().collect()), TRAIN)
-                .unwrap(),
-        );
+        let encoded = key.embed(&images(&key, &pixels), TRAIN);
         for (row, &i) in encoded.chunks(EMBEDDING_DIM).zip(mine) {
             keys[i * EMBEDDING_DIM..(i + 1) * EMBEDDING_DIM].copy_from_slice(row);
         }
@@ -107,9 +108,9 @@ fn a_batch_of_two_groups_is_two_devices() {
     let (mut mean, mut losses) = (vec![0.0; grads(&whole.query).len()], 0.0);
     for device in 0..2 {
         let mine = device * GROUP..(device + 1) * GROUP;
-        let pixels = first[mine.start * IMAGE..mine.end * IMAGE].to_vec();
+        let pixels = &first[mine.start * IMAGE..mine.end * IMAGE];
         let query = encoder(true, 0);
-        let queries = query.embed_tracked(&tensor(pixels), TRAIN).unwrap();
+        let queries = query.embed_tracked(images(&query, pixels), TRAIN).unwrap();
         let contrast = Contrast {
             positives: &keys[mine.start * EMBEDDING_DIM..mine.end * EMBEDDING_DIM],
             queue: &before,
@@ -203,13 +204,17 @@ fn frozen_stages_keep_their_running_statistics_while_training() {
 }
 
 #[test]
-fn the_image_gets_no_gradient() {
+fn a_backward_uses_its_forward_up() {
     let encoder = encoder(true, 0);
-    let images = candle_core::Var::from_tensor(&tensor(numbers(1, 2 * IMAGE, 2.0))).unwrap();
-    let embeddings = encoder.embed_tracked(&images, TRAIN).unwrap();
-    let store = embeddings.sum_all().unwrap().backward().unwrap();
-    assert!(store.get(&images).is_none());
-    assert!(norm(&grads(&encoder)) > 0.0);
+    let images = images(&encoder, &numbers(1, 2 * IMAGE, 2.0));
+    let embeddings = encoder.embed_tracked(images, TRAIN).unwrap();
+    let loss = embeddings.sum_all().unwrap();
+    loss.backward().unwrap();
+    let once = grads(&encoder);
+    assert!(norm(&once) > 0.0);
+    let again = loss.backward().unwrap_err().to_string();
+    assert!(again.contains("twice"), "{again}");
+    assert!(grads(&encoder) == once);
 }
 
 #[test]

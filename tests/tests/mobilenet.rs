@@ -4,7 +4,7 @@
 use candle_core::{Device, Tensor};
 use seedling_core::backbones::Arch;
 use seedling_core::encoder::{Architecture, Encoder, Mode};
-use seedling_core::nn::ops::depthwise::Padding;
+use seedling_core::nn::ops::window::Padding;
 use seedling_core::nn::workspace::Workspace;
 use seedling_tests::formula::{dot, fill, norm, numbers, sample, u};
 use seedling_tests::golden::{Golden, deviation};
@@ -43,10 +43,13 @@ fn run(arch: Arch, file: &str, cases: &[Case], gradient_tolerance: f64) {
         );
 
         let pixels = numbers(case.stream, n * h * w * 3, 4.0);
-        let images = Tensor::from_vec(pixels, (n, h, w, 3), &Device::Cpu).unwrap();
+        let images = || {
+            let images = encoder.images(n, (h, w), |out| out.copy_from_slice(&pixels));
+            images.unwrap()
+        };
         let key = |part: &str| format!("{}.{part}", case.name);
         let own = |part: &str| deviations[case.name][part].as_f64().unwrap_or(0.0);
-        let features = flat(&encoder.features(&images).unwrap());
+        let features = encoder.features(&images());
         let d = deviation(&features, golden.floats(&key("features_eval")));
         assert!(
             d <= (4.0 * own("features_eval")).max(2e-5),
@@ -58,7 +61,7 @@ fn run(arch: Arch, file: &str, cases: &[Case], gradient_tolerance: f64) {
         }
 
         let mode = Mode::Train { norm_momentum: 0.1 };
-        let tracked = encoder.embed_tracked(&images, mode).unwrap();
+        let tracked = encoder.embed_tracked(images(), mode).unwrap();
         let features = flat(&tracked);
         let d = deviation(&features, golden.floats(&key("features_train")));
         assert!(
@@ -206,4 +209,9 @@ fn parameter_counts_are_the_published_ones() {
         .unwrap();
         assert_eq!(encoder.params.layout.parameter_count(), count);
     }
+}
+
+#[test]
+fn narrower_vectors_pass_the_same_tests() {
+    seedling_tests::program::again_with_narrower_vectors();
 }

@@ -3,9 +3,10 @@
 
 use seedling_core::backbones::Arch;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
-use seedling_core::moco::{Moco, MocoConfig, Views};
+use seedling_core::moco::{Moco, MocoConfig};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::{NO_PHOTO, Queue};
+use seedling_core::step::Views;
 use seedling_tests::formula::{fill, numbers, sample};
 use seedling_tests::golden::Golden;
 use seedling_tests::trajectory::{Snapshot, Trajectory, assert_follows, sgd};
@@ -53,7 +54,7 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
         let view = |v: usize| numbers((100_000 + 2 * (s + 1) + v) as u64, BATCH * 32 * 32 * 3, 2.0);
         let (first, second) = (view(0), view(1));
         let views = Views {
-            images: [&first, &second],
+            pixels: &[&first[..], &second[..]],
             size: (32, 32),
             photos: &photos,
         };

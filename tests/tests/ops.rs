@@ -7,11 +7,12 @@
 
 use seedling_core::nn::activation::Act;
 use seedling_core::nn::ops::channelwise::affine_add;
-use seedling_core::nn::ops::depthwise::{self, Padding, Window};
+use seedling_core::nn::ops::depthwise;
 use seedling_core::nn::ops::norm::Statistics;
 use seedling_core::nn::ops::pointwise::{self, Sink, Sums};
 use seedling_core::nn::ops::source::{GradSource, PerImage, Source};
 use seedling_core::nn::ops::squeeze_excite::SqueezeExcite;
+use seedling_core::nn::ops::window::{Padding, Window};
 use seedling_core::nn::ops::{conv, linear, normalize, pool};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::params::Layout;
@@ -337,4 +338,9 @@ fn l2_normalisation_matches() {
         normalize::backward(&mut dx, &y, &inverse, shape[1]);
         case.check_terms("dx", &dx, terms as f64);
     });
+}
+
+#[test]
+fn narrower_vectors_pass_the_same_tests() {
+    seedling_tests::program::again_with_narrower_vectors();
 }

@@ -5,10 +5,11 @@
 //! rounding of f32 sums of this length.
 
 use seedling_core::nn::activation::Act;
-use seedling_core::nn::ops::depthwise::{self, Padding, Window};
+use seedling_core::nn::ops::depthwise;
 use seedling_core::nn::ops::norm::{GradSums, Moments};
 use seedling_core::nn::ops::pointwise::{self, Sink, Sums};
 use seedling_core::nn::ops::source::{GradSource, PerImage, Source};
+use seedling_core::nn::ops::window::{Padding, Window};
 use seedling_core::nn::ops::{conv, pool};
 use seedling_core::nn::workspace::Workspace;
 use seedling_tests::formula::numbers;
@@ -377,4 +378,9 @@ fn stem_of_any_shape_matches_plain_loops() {
             }
         }
     });
+}
+
+#[test]
+fn narrower_vectors_pass_the_same_tests() {
+    seedling_tests::program::again_with_narrower_vectors();
 }

@@ -206,6 +206,52 @@ fn a_full_disk_leaves_the_old_checkpoint_whole() {
     reference.complete(&out);
 }
 
+/// A disk that is really full: a small one in memory, in a mount namespace of the test's own.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_without_space_leaves_the_old_checkpoint_whole() {
+    let allowed = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "mount", "-t", "tmpfs", "none"])
+        .arg(std::env::temp_dir())
+        .output();
+    if !allowed.is_ok_and(|ran| ran.status.success()) {
+        println!("skipped: this machine does not let a test mount a disk");
+        return;
+    }
+    let reference = Reference::new();
+    let (out, disk) = (reference.out("before"), reference.out("disk"));
+    interrupted(&reference, &out);
+    fs::create_dir(&disk).unwrap();
+    let checkpoint = fs::read(out.join("checkpoint.safetensors")).unwrap();
+    let files = fs::read_dir(&out).unwrap().flatten();
+    let used: u64 = files.map(|e| e.metadata().unwrap().len()).sum();
+    let size = used + checkpoint.len() as u64 / 2;
+    let full = command(&reference.photos(), &disk, true);
+    let after = reference.out("after");
+    let script = format!(
+        "mount -t tmpfs -o size={size} none {disk} && cp -r {out}/. {disk} || exit 99\n\
+         \"$0\" \"$@\"; code=$?\n\
+         cp -r {disk}/. {after} && exit $code",
+        out = out.display(),
+        disk = disk.display(),
+        after = after.display(),
+    );
+    fs::create_dir(&after).unwrap();
+    let mut limited = Command::new("unshare");
+    limited
+        .args(["--map-root-user", "--mount", "sh", "-c", &script])
+        .arg(full.get_program())
+        .args(full.get_args());
+    let ran = finish(limited);
+    ran.refused(1, &["checkpoint", "No space left"]);
+    assert!(fs::read(after.join("checkpoint.safetensors")).unwrap() == checkpoint);
+    let left = fs::read_dir(&after).unwrap().flatten();
+    let left = left.filter(|e| e.file_name().to_string_lossy().contains("partial"));
+    assert_eq!(left.count(), 0);
+    // With space again, it goes on to the same end.
+    reference.complete(&after);
+}
+
 /// Ctrl-C saves after the step it falls into and says how to go on.
 #[cfg(unix)]
 #[test]

@@ -7,7 +7,7 @@ use crate::nn::block::{
     Backward, BlockNames, BlockSaved, BlockShape, Forward, InvertedResidual, Linear, PooledConv,
     PooledSaved, Size, Stem, StemSaved,
 };
-use crate::nn::ops::depthwise::Padding;
+use crate::nn::ops::window::Padding;
 use crate::nn::workspace::Buffer;
 use crate::params::Layout;
 

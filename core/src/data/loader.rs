@@ -5,16 +5,16 @@
 //! are replaced by a fixed rule (see [`Loader::next_batch`]), so batches stay full and a run that
 //! was stopped and resumed sees exactly what it would have seen.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+mod workers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use self::workers::{Pending, Shared, wait, work};
 use super::batch::Batch;
-use super::cache::Cache;
 use super::source::PhotoSource;
 use super::views::{Normalise, Recipe, Scratch};
-use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};
 
 /// What batches look like and how they are made.
@@ -78,39 +78,6 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// The outcome for one photo of a batch.
-type Outcome = std::result::Result<Vec<u8>, String>;
-
-/// A batch in the making.
-struct Pending {
-    number: u64,
-    photos: Vec<usize>,
-    slots: Vec<Option<Outcome>>,
-    dealt: usize,
-    done: usize,
-}
-
-struct State {
-    pending: VecDeque<Pending>,
-    /// Number of the next batch to begin, counted from the first of epoch 0.
-    begin: u64,
-    order: (u64, Arc<Vec<usize>>),
-    spare: Vec<Vec<u8>>,
-    stop: bool,
-}
-
-struct Shared {
-    source: Arc<dyn PhotoSource>,
-    config: LoaderConfig,
-    steps: u64,
-    cache: Cache,
-    state: Mutex<State>,
-    /// There may be a photo to make.
-    work: Condvar,
-    /// The first batch may be complete.
-    ready: Condvar,
-}
-
 /// Makes batches in order, forever; the caller decides when to stop.
 pub struct Loader {
     shared: Arc<Shared>,
@@ -134,23 +101,8 @@ impl Loader {
         check(&config, source.len())?;
         let steps = (source.len() / config.batch_size) as u64;
         let begin = position.epoch * steps + position.step;
-        let order = Arc::new(order_of(&config, source.len(), begin / steps));
         let threads = config.threads.max(1);
-        let shared = Arc::new(Shared {
-            cache: Cache::new(config.cache_mb),
-            steps,
-            state: Mutex::new(State {
-                pending: VecDeque::new(),
-                begin,
-                order: (begin / steps, order),
-                spare: Vec::new(),
-                stop: false,
-            }),
-            work: Condvar::new(),
-            ready: Condvar::new(),
-            source,
-            config,
-        });
+        let shared = Arc::new(Shared::new(source, config, steps, begin));
         let mut loader = Loader {
             shared,
             workers: Vec::new(),
@@ -339,122 +291,4 @@ fn check(config: &LoaderConfig, photos: usize) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// The order of photos in an epoch.
-fn order_of(config: &LoaderConfig, photos: usize, epoch: u64) -> Vec<usize> {
-    Rng::new(config.seed, Purpose::Order, epoch, 0).permutation(photos)
-}
-
-/// Waiting and locking go on after a panic elsewhere: the state is consistent at every unlock.
-fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-    condition
-        .wait(state)
-        .unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn order(&self, state: &mut State, epoch: u64) -> Arc<Vec<usize>> {
-        if state.order.0 != epoch {
-            let order = order_of(&self.config, self.source.len(), epoch);
-            state.order = (epoch, Arc::new(order));
-        }
-        state.order.1.clone()
-    }
-
-    /// Deals the next photo to make: its batch's number, its row, its index and a buffer.
-    fn deal(&self, state: &mut State) -> Option<(u64, usize, usize, Vec<u8>)> {
-        let open = state.pending.iter().position(|p| p.dealt < p.photos.len());
-        let at = match open {
-            Some(at) => at,
-            None if state.pending.len() < self.config.ahead.max(1) => {
-                let number = state.begin;
-                state.begin += 1;
-                let order = self.order(state, number / self.steps);
-                let size = self.config.batch_size;
-                let start = (number % self.steps) as usize * size;
-                state.pending.push_back(Pending {
-                    number,
-                    photos: order[start..start + size].to_vec(),
-                    slots: (0..size).map(|_| None).collect(),
-                    dealt: 0,
-                    done: 0,
-                });
-                state.pending.len() - 1
-            }
-            None => return None,
-        };
-        let buffer = state.spare.pop().unwrap_or_default();
-        let pending = &mut state.pending[at];
-        let row = pending.dealt;
-        pending.dealt += 1;
-        Some((pending.number, row, pending.photos[row], buffer))
-    }
-
-    /// The views of one photo in one epoch, in `pixels`.
-    fn make(&self, index: usize, epoch: u64, pixels: Vec<u8>, scratch: &mut Scratch) -> Outcome {
-        // Decoders already catch their own panics; one anywhere else must not stop the batch,
-        // because the caller would wait for it forever.
-        let made = catch_unwind(AssertUnwindSafe(|| {
-            self.try_make(index, epoch, pixels, scratch)
-        }));
-        made.unwrap_or_else(|_| Err("making its views failed".into()))
-    }
-
-    fn try_make(
-        &self,
-        index: usize,
-        epoch: u64,
-        mut pixels: Vec<u8>,
-        scratch: &mut Scratch,
-    ) -> Outcome {
-        let config = &self.config;
-        let size = config.image_size;
-        let photo = self.cache.get_or(index, || {
-            // Crops have at least 0.45 of the shorter side, so twice the view loses nothing;
-            // always shrunk, so that cached and fresh photos are the same.
-            let photo = self.source.load(index)?;
-            Ok(photo.shrunk(2 * size))
-        });
-        let photo = photo.map_err(|error| match error {
-            Error::Photo { reason, .. } => reason,
-            other => other.to_string(),
-        })?;
-        let view_len = size * size * 3;
-        pixels.resize(config.views * view_len, 0);
-        for (view, out) in pixels.chunks_exact_mut(view_len).enumerate() {
-            let stream = (index * 2 + view) as u64;
-            let mut rng = Rng::new(config.seed, Purpose::Augment, epoch, stream);
-            let params = config.recipe.sample(photo.width, photo.height, &mut rng);
-            params.render(&photo, size, scratch, out);
-        }
-        Ok(pixels)
-    }
-}
-
-/// A worker: photo after photo until told to stop.
-fn work(shared: &Shared) {
-    let mut scratch = Scratch::default();
-    let mut state = shared.lock();
-    while !state.stop {
-        let Some((number, row, index, buffer)) = shared.deal(&mut state) else {
-            state = wait(&shared.work, state);
-            continue;
-        };
-        drop(state);
-        let outcome = shared.make(index, number / shared.steps, buffer, &mut scratch);
-        state = shared.lock();
-        let batch = state.pending.iter_mut().find(|p| p.number == number);
-        if let Some(batch) = batch {
-            batch.slots[row] = Some(outcome);
-            batch.done += 1;
-            if batch.done == batch.photos.len() {
-                shared.ready.notify_all();
-            }
-        }
-    }
 }

@@ -3,10 +3,9 @@
 use super::Features;
 use crate::data::resize::evaluation_view;
 use crate::data::{Normalise, Photo, PhotoSource, Recipe, Scratch};
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Images};
 use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 /// Photos that are decoded and computed at a time: enough for all threads, few enough that
@@ -62,8 +61,7 @@ impl Extractor<'_> {
         for chunk in indices.chunks(batch()) {
             let (images, found) = self.images(chunk, look)?;
             if let Some(images) = images {
-                let features = self.encoder.features(&images)?;
-                values.extend(features.flatten_all()?.to_vec1::<f32>()?);
+                values.extend(self.encoder.features(&images));
             }
             readable.extend(found);
             seen += chunk.len();
@@ -79,11 +77,11 @@ impl Extractor<'_> {
         Ok((Features::new(readable.len(), dim, values)?, readable))
     }
 
-    /// The readable photos among `indices` as one batch (n, size, size, 3), `None` for none.
+    /// The readable photos among `indices` as one batch, `None` for none.
     ///
     /// # Errors
-    /// Only candle's.
-    pub fn images(&self, indices: &[usize], look: &Look) -> Result<(Option<Tensor>, Vec<usize>)> {
+    /// `image_size` is 0.
+    pub fn images(&self, indices: &[usize], look: &Look) -> Result<(Option<Images>, Vec<usize>)> {
         let size = self.image_size;
         let made: Vec<(usize, Vec<f32>)> = indices
             .par_iter()
@@ -98,8 +96,11 @@ impl Extractor<'_> {
             return Ok((None, Vec::new()));
         }
         let (readable, pixels): (Vec<usize>, Vec<Vec<f32>>) = made.into_iter().unzip();
-        let shape = (readable.len(), size, size, 3);
-        let images = Tensor::from_vec(pixels.concat(), shape, &Device::Cpu)?;
+        let images = self.encoder.images(pixels.len(), (size, size), |out| {
+            for (image, out) in pixels.iter().zip(out.chunks_exact_mut(size * size * 3)) {
+                out.copy_from_slice(image);
+            }
+        })?;
         Ok((Some(images), readable))
     }
 

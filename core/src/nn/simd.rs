@@ -4,6 +4,8 @@
 //! it three times on x86-64 (AVX-512, AVX2 with FMA, baseline) and picks at run time; on arm64
 //! NEON is the baseline and there is nothing to pick.
 
+use std::sync::OnceLock;
+
 /// `a * b + c`, in one rounding where the instruction set has it. Without the hardware
 /// instruction `f32::mul_add` would be a library call, tens of times slower than the two steps.
 #[inline(always)]
@@ -11,20 +13,36 @@ pub fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// The widest instruction set this machine and this build have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An instruction set, the narrower the smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
-    /// x86-64-v4.
-    Avx512,
-    /// x86-64-v3.
-    Avx2,
     /// SSE2 on x86-64, NEON on arm64.
     Baseline,
+    /// x86-64-v3.
+    Avx2,
+    /// x86-64-v4.
+    Avx512,
 }
 
-/// Detects [`Isa`]; the answer of `is_x86_feature_detected!` is cached by the standard library.
+/// Environment variable with the widest instruction set to use: `avx512`, `avx2` or `baseline`.
+/// For tests, and for the same bits on different machines; any other value is ignored.
+pub const LIMIT: &str = "SEEDLING_ISA";
+
+/// What the kernels use: the widest this machine has, within [`LIMIT`]. Found once.
 #[inline]
 pub fn isa() -> Isa {
+    static ISA: OnceLock<Isa> = OnceLock::new();
+    *ISA.get_or_init(|| {
+        let limit = match std::env::var(LIMIT).as_deref() {
+            Ok("baseline") => Isa::Baseline,
+            Ok("avx2") => Isa::Avx2,
+            _ => Isa::Avx512,
+        };
+        widest().min(limit)
+    })
+}
+
+fn widest() -> Isa {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f")

@@ -223,7 +223,6 @@ impl Session {
         Ok(Session {
             loader: Loader::new(source.clone(), loading, position)?,
             album: Album::of(&*source),
-            pixels: [Vec::new(), Vec::new()],
             config,
             about,
             source,

@@ -32,8 +32,8 @@ pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
     let copies = if config.anchor > 0.0 { 7.0 } else { 6.0 };
     let queue = (config.queue_size * EMBEDDING_DIM) as f64 * 4.0;
     let view = (config.image_size * config.image_size * 3) as f64;
-    // Two views as floats, and the bytes of this batch and those made ahead.
-    let batch = config.batch_size as f64 * view * (8.0 + 2.0 * (1 + config.prefetch) as f64);
+    // Two views, as bytes, of this batch and of those made ahead.
+    let batch = config.batch_size as f64 * view * 2.0 * (1 + config.prefetch) as f64;
     let scale = (config.image_size as f64 / 224.0).powi(2);
     Ok(PROGRAM
         + config.cache_mb as f64

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::depthwise::Window;
 use super::norm::Moments;
-use super::pointwise::{MomentSums, merge_moments};
 use super::source::GradSource;
+use super::sums::{MomentSums, merge_moments};
+use super::window::Window;
 use crate::nn::gemm::{Matrix, Packed, accumulate_outer, product};
 use crate::nn::parallel::{pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;

@@ -17,3 +17,5 @@ pub mod pointwise;
 pub mod pool;
 pub mod source;
 pub mod squeeze_excite;
+mod sums;
+pub mod window;

@@ -6,11 +6,10 @@
 
 use rayon::prelude::*;
 
-use super::channelwise::{
-    GateSums, fold, gate_sums, grad_sums, moments, period, through_activation,
-};
+use super::channelwise::{GateSums, fold, gate_sums, period};
 use super::norm::{GradSums, Moments};
 use super::source::{GradSource, Source, by_image};
+use super::sums::{MomentSums, NormSums, merge_moments};
 use crate::nn::activation::with_act;
 use crate::nn::gemm::{Matrix, Packed, accumulate_outer, product};
 use crate::nn::parallel::{pieces, split, tile_rows, tiles};
@@ -50,57 +49,6 @@ pub fn forward(
         })
         .collect();
     with_moments.then(|| merge_moments(parts, cout))
-}
-
-/// Rows summed in f32 before they join the f64 totals.
-const FOLD_ROWS: usize = 1024;
-
-/// Running sums of z and z^2: f32 over a thousand rows, f64 beyond.
-pub(super) struct MomentSums {
-    sum: Vec<f32>,
-    square: Vec<f32>,
-    pending: usize,
-    total: Moments,
-}
-
-impl MomentSums {
-    pub fn new(channels: usize) -> MomentSums {
-        let p = period(channels);
-        MomentSums {
-            sum: vec![0.0; p],
-            square: vec![0.0; p],
-            pending: 0,
-            total: Moments::zeros(channels),
-        }
-    }
-
-    pub fn add(&mut self, z: &[f32]) {
-        moments(z, &mut self.sum, &mut self.square);
-        let rows = z.len() / self.total.sum.len();
-        self.pending += rows;
-        self.total.count += rows;
-        if self.pending >= FOLD_ROWS {
-            self.fold();
-        }
-    }
-
-    fn fold(&mut self) {
-        fold(&self.sum, &mut self.total.sum);
-        fold(&self.square, &mut self.total.square);
-        self.sum.fill(0.0);
-        self.square.fill(0.0);
-        self.pending = 0;
-    }
-
-    pub fn finish(mut self) -> Moments {
-        self.fold();
-        self.total
-    }
-}
-
-/// Combines the parts in order.
-pub(super) fn merge_moments(parts: Vec<Moments>, channels: usize) -> Moments {
-    parts.iter().fold(Moments::zeros(channels), Moments::merge)
 }
 
 /// Where the gradient with respect to the input goes.
@@ -220,64 +168,6 @@ pub fn backward(
         Sums::Gate(images)
     } else {
         Sums::None
-    }
-}
-
-/// Running sums of dy and dy * (z - mean).
-pub(super) struct NormSums {
-    grad: Vec<f32>,
-    centred: Vec<f32>,
-    pending: usize,
-    total: GradSums,
-}
-
-impl NormSums {
-    pub fn new(channels: usize) -> NormSums {
-        let p = if channels == 0 { 0 } else { period(channels) };
-        NormSums {
-            grad: vec![0.0; p],
-            centred: vec![0.0; p],
-            pending: 0,
-            total: GradSums::zeros(channels),
-        }
-    }
-
-    /// Takes `g` through the activation of `x` (whose stored rows are `z`) and sums it.
-    pub fn through(&mut self, x: &Source, z: &[f32], g: &mut [f32]) {
-        if let Some((norm, act)) = x.norm {
-            with_act!(act, A => through_activation::<A>(
-                g, z, &norm.scale, &norm.shift, &norm.mean, &mut self.grad, &mut self.centred,
-            ));
-            self.count(g.len());
-        }
-    }
-
-    /// Sums a `g` that has no activation before it.
-    pub fn add(&mut self, g: &[f32], z: &[f32], mean: &[f32]) {
-        grad_sums(g, z, mean, &mut self.grad, &mut self.centred);
-        self.count(g.len());
-    }
-
-    fn count(&mut self, len: usize) {
-        self.pending += len / self.total.grad.len();
-        if self.pending >= FOLD_ROWS {
-            self.fold();
-        }
-    }
-
-    fn fold(&mut self) {
-        if !self.total.grad.is_empty() {
-            fold(&self.grad, &mut self.total.grad);
-            fold(&self.centred, &mut self.total.centred);
-        }
-        self.grad.fill(0.0);
-        self.centred.fill(0.0);
-        self.pending = 0;
-    }
-
-    pub fn finish(mut self) -> GradSums {
-        self.fold();
-        self.total
     }
 }
 

@@ -1,0 +1,59 @@
+//! The network as candle sees it: one operation with a backward of its own.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, Var};
+
+use super::{Encoder, Images, Mode, Saved};
+use crate::error::Result;
+
+/// Embeddings (n, dim) whose `backward()` reaches the encoder's gradients.
+pub(super) fn apply(encoder: &Encoder, images: Images, mode: Mode) -> Result<Tensor> {
+    // candle records an operation only if an input is a variable. The images themselves stay out
+    // of the graph: they get no gradient, and their buffer can be used again.
+    let anchor = Var::from_slice(&[0f32], 1, &Device::Cpu)?;
+    let op = EncoderOp {
+        encoder: encoder.clone(),
+        images,
+        mode,
+        saved: Mutex::new(None),
+    };
+    Ok(anchor.apply_op1(op)?)
+}
+
+struct EncoderOp {
+    encoder: Encoder,
+    images: Images,
+    mode: Mode,
+    /// Filled by the forward, emptied by its backward.
+    saved: Mutex<Option<Saved>>,
+}
+
+impl CustomOp1 for EncoderOp {
+    fn name(&self) -> &'static str {
+        "encoder"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (out, saved) = self.encoder.forward(&self.images, self.mode, true);
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
+        Ok((
+            CpuStorage::F32(out.to_vec()),
+            Shape::from((self.images.n, self.encoder.output_dim())),
+        ))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let saved = self
+            .saved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(saved) = saved else {
+            candle_core::bail!("the encoder's backward ran twice on one forward");
+        };
+        let grad = grad.flatten_all()?.to_vec1::<f32>()?;
+        self.encoder.backward(&self.images, saved, &grad);
+        Ok(None)
+    }
+}
