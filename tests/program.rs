@@ -76,7 +76,7 @@ pub fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ran {
 /// Runs this test program's other tests again with narrower vectors than the machine has, since
 /// each instruction set has code of its own. To be called by a test named `narrower_...`.
 pub fn again_with_narrower_vectors() {
-    use seedling_core::nn::simd::{Isa, LIMIT, isa};
+    use seedling_core::simd::{Isa, LIMIT, isa};
     for (name, isa_limit) in [("avx2", Isa::Avx2), ("baseline", Isa::Baseline)] {
         if isa_limit >= isa() {
             println!("{name}: what the other tests ran with");

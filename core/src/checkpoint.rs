@@ -46,6 +46,15 @@ impl Album {
     }
 }
 
+/// The measurement before training, kept because it can't be taken again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// The photos it was taken on: those of the run, or held-out ones.
+    pub photos: Album,
+    /// What it said, as the log has it.
+    pub figures: String,
+}
+
 /// One network's numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Network<'a> {
@@ -62,6 +71,10 @@ pub struct State<'a> {
     pub config: Config,
     /// The photos.
     pub album: Album,
+    /// The measurement before training, once it is taken.
+    pub before: Option<Before>,
+    /// SHA-256 of a distillation's teacher.
+    pub teacher: Option<String>,
     /// What is trained, and how pixels become its inputs.
     pub about: About,
     /// Optimizer steps done; epoch and place in it follow.
@@ -118,6 +131,19 @@ impl State<'_> {
             ]
             .map(|(key, value)| (key.to_string(), value)),
         );
+        let before = self.before.iter().flat_map(|before| {
+            [
+                ("before.photos", before.photos.photos.to_string()),
+                ("before.digest", before.photos.digest.clone()),
+                ("before.figures", before.figures.clone()),
+            ]
+        });
+        let teacher = self.teacher.iter().map(|t| ("teacher.digest", t.clone()));
+        metadata.extend(
+            before
+                .chain(teacher)
+                .map(|(key, value)| (key.to_string(), value)),
+        );
         metadata
     }
 
@@ -135,7 +161,19 @@ impl State<'_> {
                 .map_err(|_| Error::file(path, format!("`{key}` is not a number")))
         };
         let numbers = |name: &str| file.f32(name).map(Cow::Owned);
+        let has = |key: &str| file.metadata().contains_key(key);
+        let before = || -> Result<Before> {
+            Ok(Before {
+                photos: Album {
+                    photos: number("before.photos")? as usize,
+                    digest: text("before.digest")?.clone(),
+                },
+                figures: text("before.figures")?.clone(),
+            })
+        };
         Ok(State {
+            before: has("before.figures").then(before).transpose()?,
+            teacher: file.metadata().get("teacher.digest").cloned(),
             config: Config::adapt().with_toml(text("config")?, &path.display().to_string())?,
             album: Album {
                 photos: number("album.photos")? as usize,
@@ -229,6 +267,14 @@ mod tests {
                 photos: 3,
                 digest: "d".into(),
             },
+            before: Some(Before {
+                photos: Album {
+                    photos: 2,
+                    digest: "e".into(),
+                },
+                figures: "{\"best\":1}".into(),
+            }),
+            teacher: Some("f".into()),
             about: About {
                 architecture: Architecture::new(Arch::MobilenetV3Small, Some(Head::Wide)),
                 image_size: 96,

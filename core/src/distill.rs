@@ -7,7 +7,7 @@
 use crate::encoder::{EMBEDDING_DIM, Encoder, Images, Mode};
 use crate::error::{Error, Result};
 use crate::loss::{Contrast, Target, cross_entropy};
-use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::gemm::{Matrix, gemm_columns};
 use crate::nn::ops::normalize;
 use crate::queue::{NO_PHOTO, Queue};
 use crate::rng::{Purpose, Rng};
@@ -74,7 +74,7 @@ impl Teacher {
         let n = features.len() / dim;
         let mut out = vec![0.0; n * EMBEDDING_DIM];
         let projection = Matrix::rows(&self.projection, dim).transposed();
-        gemm(
+        gemm_columns(
             (n, EMBEDDING_DIM, dim),
             Matrix::rows(&features, dim),
             projection,

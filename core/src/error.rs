@@ -58,6 +58,14 @@ impl Error {
         move |source| Error::Io { path, source }
     }
 
+    /// Why a photo could not be read, where its name is said already.
+    pub fn reason(self) -> String {
+        match self {
+            Error::Photo { reason, .. } => reason,
+            other => other.to_string(),
+        }
+    }
+
     /// An [`Error::File`].
     pub fn file(path: impl AsRef<Path>, reason: impl Into<String>) -> Error {
         Error::File {

@@ -1,8 +1,8 @@
 //! Contrastive training of small vision models on the device that holds the photos.
 //!
 //! The way of the data, top to bottom; imports only ever point up, to what stands earlier in this
-//! list (or to [`error`], [`rng`], [`params`], [`config`], [`atomic`] and [`tensor_file`], which
-//! know none of it):
+//! list (or to [`error`], [`rng`], [`params`], [`config`], [`atomic`], [`tensor_file`] and [`simd`],
+//! which know none of it):
 //!
 //! 1. [`data`] finds photos, decodes them and makes two random views of each.
 //! 2. [`nn`] and [`backbones`] turn views into features, channels last, with fused operations.
@@ -33,6 +33,7 @@ pub mod report;
 pub mod rng;
 pub mod schedule;
 pub mod session;
+pub mod simd;
 pub mod step;
 pub mod tensor_file;
 pub mod weights;

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::gemm::{Matrix, gemm_columns};
 use crate::queue::{NO_PHOTO, Queue};
 
 /// What a query is pulled towards.
@@ -87,7 +87,7 @@ pub fn evaluate(queries: &[f32], dim: usize, contrast: &Contrast) -> Evaluated {
     // logits[i] = [q.k, q.queue], one row a query.
     let similarities = |rows: &[f32]| {
         let mut negatives = vec![0.0; n * size];
-        gemm(
+        gemm_columns(
             (n, size, dim),
             Matrix::rows(rows, dim),
             queue.transposed(),
@@ -178,7 +178,7 @@ pub fn evaluate(queries: &[f32], dim: usize, contrast: &Contrast) -> Evaluated {
             *g = logits[0] * k;
         }
     }
-    gemm(
+    gemm_columns(
         (n, dim, size),
         Matrix::rows(&negatives, size),
         queue,

@@ -71,9 +71,11 @@ impl Moco {
     /// order the keys of each direction are encoded (see [`key_orders`]).
     pub fn step(&mut self, views: &Views, key_order: &[Vec<usize>; 2]) -> Result<StepStats> {
         self.query.params.zero_grads();
-        self.key
-            .params
-            .follow(&self.query.params, self.config.key_momentum);
+        self.key.params.follow(
+            &self.query.params,
+            self.config.key_momentum,
+            self.query.frozen_parameters(),
+        );
         let batch = views.photos.len();
         let mut stats = StepStats::default();
         if self.config.symmetric {

@@ -1,6 +1,6 @@
 //! Momentum SGD on a network's flat numbers, as PyTorch defines it.
 
-use crate::params::{Layout, Role};
+use crate::params::{CHUNK, Layout, Role};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -39,10 +39,6 @@ struct Span {
     range: Range<usize>,
     weight_decay: f32,
 }
-
-/// Numbers one thread takes at a time: large enough to hide the hand-over, small enough that
-/// value, gradient and velocity stay in its cache.
-const CHUNK: usize = 1 << 15;
 
 impl Sgd {
     /// An optimizer at rest for a network of this layout whose values are `initial` now.

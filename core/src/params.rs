@@ -7,6 +7,12 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use rayon::prelude::*;
+
+/// Numbers one thread takes at a time in a pass over the flat arrays: large enough to hide the
+/// hand-over, small enough that a few arrays' worth stays in its cache.
+pub(crate) const CHUNK: usize = 1 << 15;
+
 /// What a tensor is to the network; decides initialisation, weight decay and where it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -132,21 +138,49 @@ impl Params {
         write(&self.buffers).copy_from_slice(&read(&other.buffers));
     }
 
-    /// self <- momentum * self + (1 - momentum) * other, parameters only (MoCo, equation 2).
-    pub fn follow(&self, other: &Params, momentum: f32) {
-        let other = read(&other.values);
-        for (key, query) in write(&self.values).iter_mut().zip(other.iter()) {
-            *key = momentum * *key + (1.0 - momentum) * query;
-        }
+    /// self <- momentum * self + (1 - momentum) * other for the parameters from place `from` on
+    /// (MoCo, equation 2); what lies below never changes in the other, and is left alone.
+    pub fn follow(&self, other: &Params, momentum: f32, from: usize) {
+        let (mut own, other) = (write(&self.values), read(&other.values));
+        let (Some(own), Some(other)) = (own.get_mut(from..), other.get(from..)) else {
+            return;
+        };
+        own.par_chunks_mut(CHUNK)
+            .zip(other.par_chunks(CHUNK))
+            .for_each(|(own, other)| {
+                for (key, query) in own.iter_mut().zip(other) {
+                    *key = momentum * *key + (1.0 - momentum) * query;
+                }
+            });
     }
 
     /// Clears the gradients.
     pub fn zero_grads(&self) {
-        self.grads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .fill(0.0);
+        self.grads()
+            .par_chunks_mut(CHUNK)
+            .for_each(|chunk| chunk.fill(0.0));
     }
+
+    /// Whether every gradient is a finite number.
+    pub fn grads_are_finite(&self) -> bool {
+        self.grads().par_chunks(CHUNK).all(all_finite)
+    }
+
+    fn grads(&self) -> std::sync::MutexGuard<'_, Vec<f32>> {
+        self.grads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A sum of zeros is not finite where a part is not: x - x is 0, or NaN for infinities and NaN.
+fn all_finite(numbers: &[f32]) -> bool {
+    let mut sums = [0.0f32; 16];
+    let (blocks, rest) = numbers.as_chunks::<16>();
+    for block in blocks {
+        for (sum, x) in sums.iter_mut().zip(block) {
+            *sum += x - x;
+        }
+    }
+    sums.iter().all(|&sum| sum == 0.0) && rest.iter().all(|x| x.is_finite())
 }
 
 /// A read lock; a thread that panicked while it held one leaves plain numbers behind.

@@ -11,7 +11,7 @@ mod thread;
 pub use build::{Start, fit};
 pub use thread::on_own_threads;
 
-use crate::checkpoint::{self, Album, Network, State};
+use crate::checkpoint::{self, Album, Before, Network, State};
 use crate::config::Config;
 use crate::data::{Loader, PhotoSource};
 use crate::distill::{Distill, Teacher};
@@ -93,6 +93,9 @@ pub struct Session {
     about: About,
     source: Arc<dyn PhotoSource>,
     album: Album,
+    before: Option<Before>,
+    /// SHA-256 of the teacher's weights, where there is one.
+    teacher: Option<String>,
     loader: Loader,
     method: Method,
     sgd: Sgd,
@@ -143,10 +146,7 @@ impl Session {
     /// Follows the gradient that the method left behind.
     fn update(&mut self, loss: f32, lr: f64) -> Result<()> {
         let params = &self.method.encoder().params;
-        let grads = params.grads.lock().unwrap_or_else(PoisonError::into_inner);
-        // A sum is finite only where all its parts are (or two infinities would cancel to NaN).
-        let total: f64 = grads.iter().map(|g| f64::from(*g)).sum();
-        if !loss.is_finite() || !total.is_finite() {
+        if !loss.is_finite() || !params.grads_are_finite() {
             return Err(Error::Training(format!(
                 "training diverged at step {} (loss {loss}); a lower lr than {} may help",
                 self.step + 1,
@@ -157,6 +157,7 @@ impl Session {
             .values
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        let grads = params.grads.lock().unwrap_or_else(PoisonError::into_inner);
         self.sgd.step(&mut values, &grads, lr as f32);
         Ok(())
     }
@@ -194,6 +195,16 @@ impl Session {
     /// The photos.
     pub fn source(&self) -> &Arc<dyn PhotoSource> {
         &self.source
+    }
+
+    /// The measurement before training, where it was taken ([`Session::took_before`]).
+    pub fn before(&self) -> Option<&Before> {
+        self.before.as_ref()
+    }
+
+    /// Takes the measurement before training into the checkpoints.
+    pub fn took_before(&mut self, before: Before) {
+        self.before = Some(before);
     }
 
     /// The network that is trained, for measurements between steps.
@@ -236,6 +247,8 @@ impl Session {
         let state = State {
             config: self.config.clone(),
             album: self.album.clone(),
+            before: self.before.clone(),
+            teacher: self.teacher.clone(),
             about: self.about.clone(),
             step: self.step,
             trained: read(self.method.encoder()),

@@ -275,6 +275,11 @@ impl TensorFile {
         Ok(())
     }
 
+    /// SHA-256 of the whole file, in hexadecimal digits.
+    pub fn digest(&self) -> String {
+        hex(&Sha256::digest(&self.bytes))
+    }
+
     /// Where the file was read from.
     pub fn path(&self) -> &Path {
         &self.path

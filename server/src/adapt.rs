@@ -3,7 +3,7 @@
 use crate::Outcome;
 use crate::cli::{Common, Training};
 use crate::console::Console;
-use crate::photos::Photos;
+use crate::photos::{Photos, budget};
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};
 use clap::Args;
@@ -52,26 +52,19 @@ pub struct AdaptArgs {
 pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
     let mut flags = training_flags(&args.training);
     flags.put("init", args.init.clone());
-    let mut settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
-    if let Some(budget) = args.memory_mb {
-        match args.training.resume {
-            false => settings.fit_memory(budget)?,
-            true => {
-                console.note("--memory-mb has no effect with --resume: the run keeps its settings")
-            }
-        }
-    }
+    let settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
     let photos = match &args.photos {
         Some(path) => Photos::At(path),
         None => Photos::Demo,
     };
     if let Some(path) = &args.contact_sheet {
-        let source = photos.open(&settings.config)?;
+        let source = photos.open(&settings.config, &budget(&settings.config))?;
         return train::contact_sheet(path, &*source, &settings.config, console);
     }
     let plan = Plan {
         command: "adapt",
         training: &args.training,
+        memory_mb: args.memory_mb,
         settings,
         photos,
     };

@@ -17,10 +17,12 @@ pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u
     let photos: Vec<usize> = rows.iter().map(|&row| before.photos[row]).collect();
     let labels = crate::measure::labels(source, &photos);
     let picture = |&photo: &usize| {
-        let photo = source.load(photo).ok()?;
-        let (width, height) = (photo.width as u32, photo.height as u32);
-        let pixels = image::RgbImage::from_raw(width, height, photo.rgb)?;
-        album::thumbnail(&pixels).ok()
+        let small = source.with(photo, |photo| {
+            let (width, height) = (photo.width as u32, photo.height as u32);
+            let pixels = image::RgbImage::from_raw(width, height, photo.rgb)?;
+            album::thumbnail(&pixels).ok()
+        });
+        small.ok().flatten()
     };
     let album = Album {
         ids: photos.iter().map(|&p| source.id(p).to_string()).collect(),

@@ -2,6 +2,7 @@
 
 use crate::cli::Common;
 use crate::console::Console;
+use crate::photos::budget;
 use crate::settings::Settings;
 use crate::{Outcome, memory};
 use clap::Args;
@@ -16,7 +17,7 @@ use seedling_core::optim::{Sgd, SgdConfig};
 use seedling_core::queue::Queue;
 use seedling_core::rng::{Purpose, Rng};
 use seedling_core::step::Views;
-use seedling_core::{Result, session};
+use seedling_core::{Error, Result, session};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -77,7 +78,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
     let config = settings.config;
     config.validate()?;
     let source: Arc<dyn PhotoSource> = match &args.photos {
-        Some(path) => data::open(path)?,
+        Some(path) => data::open_within(path, budget(&config))?,
         None => Arc::new(RenderedPhotos::new(RENDERED, config.seed)?),
     };
     session::on_own_threads(config.threads, || {
@@ -130,7 +131,7 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
     let workspace = Workspace::default();
     let query = Encoder::new(architecture, true, config.freeze, &workspace)?;
     initialise(&query.params, config.seed);
-    let key = Encoder::new(architecture, false, 0, &workspace)?;
+    let key = Encoder::new(architecture, false, config.freeze, &workspace)?;
     let mut sgd = {
         let values = query
             .params
@@ -164,8 +165,12 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
         photos: &photos,
     };
     let rate = rate(config.batch_size, seconds, |n| {
-        moco.step(&views, &key_orders(config.seed, n, config.batch_size))?;
+        let stats = moco.step(&views, &key_orders(config.seed, n, config.batch_size))?;
         let params = &moco.query.params;
+        // A session's step looks before it follows the gradient.
+        if !stats.loss.is_finite() || !params.grads_are_finite() {
+            return Err(Error::Training("the step diverged".into()));
+        }
         let grads = params.grads.lock().unwrap_or_else(PoisonError::into_inner);
         let mut values = params
             .values

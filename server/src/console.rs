@@ -2,6 +2,7 @@
 
 use crate::cli::Common;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use seedling_core::data::Skipped;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -49,6 +50,21 @@ impl Console {
     pub fn detail(&self, text: &str) {
         if self.verbose {
             self.note(text);
+        }
+    }
+
+    /// Photos that could not be read: how many, and which with `-v`.
+    pub fn skipped(&self, photos: &[Skipped]) {
+        for photo in photos {
+            self.detail(&format!("skipped {}: {}", photo.id, photo.reason));
+        }
+        let how = if self.verbose { "" } else { " (-v lists them)" };
+        match photos.len() {
+            0 => {}
+            1 => self.note(&format!("1 photo could not be read and was skipped{how}")),
+            n => self.note(&format!(
+                "{n} photos could not be read and were skipped{how}"
+            )),
         }
     }
 

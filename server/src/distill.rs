@@ -57,6 +57,7 @@ pub fn run(args: &DistillArgs, console: &Console) -> Result<Outcome> {
     let plan = Plan {
         command: "distill",
         training: &args.training,
+        memory_mb: None,
         settings,
         photos: Photos::At(&args.data),
     };

@@ -4,10 +4,11 @@ use crate::Outcome;
 use crate::cli::Common;
 use crate::console::Console;
 use crate::eval::load;
+use crate::photos::budget;
 use clap::Args;
 use seedling_core::data;
 use seedling_core::eval::Features;
-use seedling_core::eval::extract::{Extractor, Look};
+use seedling_core::eval::extract::{Extracted, Extractor, Look};
 use seedling_core::tensor_file::{self, Data, TensorRef};
 use seedling_core::{Error, Result, atomic, session};
 use serde_json::json;
@@ -55,7 +56,7 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
         }
     };
     let loaded = load(&args.weights, args.arch.as_deref(), &args.common)?;
-    let source = data::open(&args.photos)?;
+    let source = data::open_within(&args.photos, budget(&loaded.config))?;
     session::on_own_threads(loaded.config.threads, || {
         let all: Vec<usize> = (0..source.len()).collect();
         let extractor = Extractor {
@@ -65,20 +66,18 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
             normalise: &loaded.file.about.normalise,
         };
         let bar = console.bar(all.len() as u64, "embed");
-        let (features, photos) =
-            extractor.features(&all, &Look::Plain, |done| bar.set_position(done as u64))?;
+        let Extracted {
+            features,
+            photos,
+            skipped,
+        } = extractor.features(&all, &Look::Plain, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         let ids: Vec<&str> = photos.iter().map(|&photo| source.id(photo)).collect();
         match csv {
             true => write_csv(&args.out, &ids, &features)?,
             false => write_tensors(&args.out, &ids, &features)?,
         }
-        let skipped = all.len() - photos.len();
-        if skipped > 0 {
-            console.note(&format!(
-                "{skipped} photos could not be read and were skipped"
-            ));
-        }
+        console.skipped(&skipped);
         console.say(&format!(
             "{} features of {} numbers in {}",
             features.rows,
@@ -89,7 +88,7 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
             "command": "embed",
             "out": args.out,
             "photos": features.rows,
-            "skipped": skipped,
+            "skipped": skipped.len(),
             "feature_dim": features.dim,
         }));
         Ok(Outcome::Done)

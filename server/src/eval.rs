@@ -3,12 +3,13 @@
 use crate::cli::Common;
 use crate::console::Console;
 use crate::measure;
+use crate::photos::budget;
 use crate::settings::Settings;
 use crate::{Outcome, shipped};
 use clap::{Args, ValueEnum};
 use seedling_core::backbones::Arch;
 use seedling_core::config::{Config, Layer};
-use seedling_core::data::{self, PhotoSource};
+use seedling_core::data::{self, PhotoSource, Skipped};
 use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::eval::extract::{Extractor, Look};
 use seedling_core::eval::{Features, Knn, Metric, knn};
@@ -106,8 +107,8 @@ pub fn load(weights: &str, arch: Option<&str>, common: &Common) -> Result<Loaded
 /// Weights, photos or settings cannot be used.
 pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
     let loaded = load(&args.weights, args.arch.as_deref(), &args.common)?;
-    let whole = data::open(&args.data)?;
-    let halves = data::split(&args.data);
+    let whole = data::open_within(&args.data, budget(&loaded.config))?;
+    let halves = data::split(&args.data, &whole);
     let metric = match args.metric {
         MetricName::Euclidean => Metric::Euclidean,
         MetricName::Cosine => Metric::Cosine,
@@ -132,13 +133,16 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
             measure::all(&judged, &sample, (seed, metric), knows, console, "measure")?;
         if let Some((train, _)) = halves.as_ref().filter(|_| wants(Protocol::Knn)) {
             let test = (&measured.features, &measured.photos[..], judged.source);
-            measured.figures.knn = train_test(&extractor(&**train), test, metric, console)?;
+            let skipped = &mut measured.skipped;
+            let train = extractor(&**train);
+            measured.figures.knn = train_test(&train, test, metric, skipped, console)?;
         } else if !wants(Protocol::Knn) {
             measured.figures.knn = None;
         }
         if wants(Protocol::Knn) && measured.figures.knn.is_none() {
             console.note("no class folders here: nearest neighbours cannot be judged");
         }
+        console.skipped(&measured.skipped);
         show(args, &loaded, &measured, console);
         Ok(Outcome::Done)
     })?
@@ -148,21 +152,26 @@ fn train_test(
     train: &Extractor<'_>,
     (test, photos, source): (&Features, &[usize], &dyn PhotoSource),
     metric: Metric,
+    skipped: &mut Vec<Skipped>,
     console: &Console,
 ) -> Result<Option<Knn>> {
     let all: Vec<usize> = (0..train.source.len()).collect();
     let bar = console.bar(all.len() as u64, "train");
-    let (features, found) =
-        train.features(&all, &Look::Plain, |done| bar.set_position(done as u64))?;
+    let found = train.features(&all, &Look::Plain, |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
+    skipped.extend(found.skipped);
     let labels = (
-        measure::labels(train.source, &found),
+        measure::labels(train.source, &found.photos),
         measure::labels(source, photos),
     );
     let (Some(train_labels), Some(test_labels)) = labels else {
         return Ok(None);
     };
-    knn((&features, &train_labels), (test, &test_labels), metric)
+    knn(
+        (&found.features, &train_labels),
+        (test, &test_labels),
+        metric,
+    )
 }
 
 fn show(args: &EvalArgs, loaded: &Loaded, measured: &measure::Measured, console: &Console) {
@@ -203,6 +212,7 @@ fn show(args: &EvalArgs, loaded: &Loaded, measured: &measure::Measured, console:
         "arch": loaded.file.about.architecture.arch.name(),
         "image_size": loaded.image_size,
         "photos": measured.photos.len(),
+        "skipped": measured.skipped.len(),
         "geometry": args.protocol.contains(&Protocol::Geometry).then_some(geometry),
         "knn": measured.figures.knn,
         "collapse": measured.figures.collapse,

@@ -62,15 +62,20 @@ impl<'a> Log<'a> {
 
     /// Adds a measurement taken after `step` steps.
     pub fn measurement(&mut self, step: u64, when: When, measured: &Measured) -> Result<()> {
-        let mut record = MeasureRecord::new(step, when, &measured.figures);
-        record.collapse = collapse_warning(&measured.features);
-        self.append(Record::Measure(Box::new(record)))
+        self.append(measure_record(step, when, measured))
     }
 
     /// Waits until everything is on the disk.
     pub fn sync(&mut self) -> Result<()> {
         self.metrics.sync()
     }
+}
+
+/// A measurement taken after `step` steps, as the log has it.
+pub fn measure_record(step: u64, when: When, measured: &Measured) -> Record {
+    let mut record = MeasureRecord::new(step, when, &measured.figures);
+    record.collapse = collapse_warning(&measured.features);
+    Record::Measure(Box::new(record))
 }
 
 /// Looks out for embeddings that become all alike.

@@ -2,8 +2,8 @@
 
 use crate::console::Console;
 use seedling_core::Result;
-use seedling_core::data::{PhotoSource, Recipe};
-use seedling_core::eval::extract::{Extractor, Look};
+use seedling_core::data::{PhotoSource, Recipe, Skipped};
+use seedling_core::eval::extract::{Extracted, Extractor, Look};
 use seedling_core::eval::{Features, Measurement, Metric, Subject, measure};
 use seedling_core::rng::{Purpose, Rng};
 
@@ -14,6 +14,8 @@ pub struct Measured {
     pub features: Features,
     /// Which photo each row is of.
     pub photos: Vec<usize>,
+    /// Photos that could not be read.
+    pub skipped: Vec<Skipped>,
 }
 
 /// A fixed sample of at most `limit` photos (0: all), in their order.
@@ -59,7 +61,11 @@ pub fn all(
             bar.set_position((before + done) as u64)
         })
     };
-    let (plain, photos) = features(sample, &Look::Plain)?;
+    let Extracted {
+        features: plain,
+        photos,
+        skipped,
+    } = features(sample, &Look::Plain)?;
     let mut pair = None;
     if views {
         let look = |number| -> Result<Look> {
@@ -69,10 +75,10 @@ pub fn all(
                 seed,
             })
         };
-        let (first, found) = features(&photos, &look(0)?)?;
-        let (second, again) = features(&photos, &look(1)?)?;
+        let (first, second) = (features(&photos, &look(0)?)?, features(&photos, &look(1)?)?);
         // A photo that vanished meanwhile would shift the rows.
-        pair = (found == photos && again == photos).then_some((first, second));
+        let whole = first.photos == photos && second.photos == photos;
+        pair = whole.then_some((first.features, second.features));
     }
     bar.finish_and_clear();
     let labels = labels(extractor.source, &photos).filter(|_| knn);
@@ -85,5 +91,6 @@ pub fn all(
         figures: measure(&subject, metric, seed)?,
         features: plain,
         photos,
+        skipped,
     })
 }

@@ -58,6 +58,7 @@ pub fn run(args: &PretrainArgs, console: &Console) -> Result<Outcome> {
     let plan = Plan {
         command: "pretrain",
         training: &args.training,
+        memory_mb: None,
         settings,
         photos,
     };

@@ -21,6 +21,7 @@ const FIRST_FILES: [&str; 5] = [
 
 /// An open run folder. Dropped without [`RunFolder::keep`], a new run takes with it what it has
 /// written, so that a run that fails before its first step does not stand in the way of the next.
+/// To be kept from the first checkpoint on: whatever then ends the process, it can be resumed.
 #[derive(Debug)]
 pub struct RunFolder {
     /// Where it is.
@@ -87,6 +88,11 @@ impl RunFolder {
     /// There is something in it now that would be missed.
     pub fn keep(&self) {
         self.keep.store(true, Ordering::Relaxed);
+    }
+
+    /// There is nothing after all: the run ended, in order, before its first step.
+    pub fn give_up(&self) {
+        self.keep.store(false, Ordering::Relaxed);
     }
 }
 

@@ -51,12 +51,39 @@ impl Settings {
     /// # Errors
     /// No group is small enough.
     pub fn fit_memory(&mut self, budget: u32) -> Result<()> {
-        // Decoded photos are kept for speed only: a tight budget does without.
-        if !self.asks_for("cache_mb") {
-            self.config.cache_mb = self.config.cache_mb.min(budget as usize / 8);
-        }
+        self.fit_photos(budget);
         self.config.bn_group = memory::group_for(&self.config, f64::from(budget))?;
         Ok(())
+    }
+
+    /// Puts a checkpoint's settings under the layers of a command that names `budget` again. The
+    /// group that was picked then stays, and a `bn_group` in the layers is what it was then: the
+    /// most that may be picked.
+    ///
+    /// # Errors
+    /// As [`Settings::new`].
+    pub fn rebase_within(&mut self, budget: u32, base: Config) -> Result<()> {
+        let picked = base.bn_group as i64;
+        for layer in &mut self.layers {
+            let most = layer.values.get("bn_group").and_then(|v| v.as_integer());
+            if most.is_some_and(|most| most >= picked) {
+                layer.values.remove("bn_group");
+            }
+        }
+        self.rebase(base)?;
+        self.fit_photos(budget);
+        Ok(())
+    }
+
+    /// Leaves photos, decoded and being decoded, their part of a budget.
+    fn fit_photos(&mut self, budget: u32) {
+        let (cache, decode) = memory::photos_within(budget as usize);
+        if !self.asks_for("cache_mb") {
+            self.config.cache_mb = self.config.cache_mb.min(cache);
+        }
+        if !self.asks_for("decode_mb") {
+            self.config.decode_mb = self.config.decode_mb.min(decode);
+        }
     }
 
     fn reapply(&mut self) -> Result<()> {

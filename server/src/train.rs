@@ -2,13 +2,14 @@
 
 use crate::cli::Training;
 use crate::console::Console;
-use crate::log::{Log, Watch};
+use crate::log::{Log, Watch, measure_record};
 use crate::measure::{self, Measured};
-use crate::photos::Photos;
+use crate::photos::{Photos, budget};
 use crate::run_folder::RunFolder;
 use crate::settings::Settings;
 use crate::{Outcome, album, interrupt, memory, shipped};
 use seedling_core::backbones::Arch;
+use seedling_core::checkpoint::{self, Album, Before};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::{self, PhotoSource, Recipe};
 use seedling_core::eval::Metric;
@@ -19,7 +20,7 @@ use seedling_core::report::summary::Run as Summary;
 use seedling_core::report::{self, Record, RunRecord, When};
 use seedling_core::session::{self, Session, Start};
 use seedling_core::weights::WeightFile;
-use seedling_core::{Result, atomic, checkpoint};
+use seedling_core::{Error, Result, atomic};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Plan<'a> {
     pub command: &'static str,
     /// The command's flags.
     pub training: &'a Training,
+    /// Memory to stay within, in MB.
+    pub memory_mb: Option<u32>,
     /// The settings they make.
     pub settings: Settings,
     /// The photos.
@@ -42,6 +45,9 @@ pub struct Plan<'a> {
 /// # Errors
 /// Settings, weights, photos or disk; one line says what and what to do.
 pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
+    if let (Some(budget), false) = (plan.memory_mb, plan.training.resume) {
+        plan.settings.fit_memory(budget)?;
+    }
     let folder = RunFolder::open(&plan.training.out, plan.training.resume)?;
     let saved = match plan.training.resume {
         false => None,
@@ -50,13 +56,21 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
             if let Some(notice) = notice {
                 console.note(&format!("warning: {notice}"));
             }
-            plan.settings.rebase(state.config.clone())?;
+            match plan.memory_mb {
+                None => plan.settings.rebase(state.config.clone())?,
+                Some(budget) => {
+                    let kept = "the run keeps its settings";
+                    console.note(&format!("--memory-mb has no effect with --resume: {kept}"));
+                    plan.settings.rebase_within(budget, state.config.clone())?;
+                }
+            }
             Some(state)
         }
     };
-    let source = plan.photos.open(&plan.settings.config)?;
+    let budget = budget(&plan.settings.config);
+    let source = plan.photos.open(&plan.settings.config, &budget)?;
     let measured = match &plan.training.measure_on {
-        Some(path) => data::open(path)?,
+        Some(path) => data::open_within(path, budget)?,
         None => source.clone(),
     };
     let threads = plan.settings.config.threads;
@@ -67,31 +81,37 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
                 let mut config = plan.settings.config.clone();
                 session::fit(&mut config, source.len())?;
                 let teacher = teacher(&plan)?;
-                let before = state.config.threads;
                 let session = Session::resume(config, source, teacher.as_ref(), state)?;
-                let now = session.config().threads;
-                if before != 0 && before != now {
-                    console.note(&format!(
-                        "going on with {now} threads instead of {before}: results may differ in \
-                         their last digits from those of an undisturbed run"
-                    ));
-                }
+                same_photos(&session, &*measured)?;
                 session
             }
         };
         let mut course = Course {
-            folder: &folder.path,
+            folder: &folder,
             session,
             measured,
             console,
             command: plan.command,
         };
         let outcome = course.run(plan.training.resume);
-        if outcome.is_ok() || course.session.steps_done() > 0 {
-            folder.keep();
+        if outcome.is_err() && !plan.training.resume && course.session.steps_done() == 0 {
+            folder.give_up();
         }
         outcome
     })?
+}
+
+/// Before and after are compared: both have to be taken on the same photos.
+fn same_photos(session: &Session, measured: &dyn PhotoSource) -> Result<()> {
+    match session.before() {
+        Some(before) if before.photos != Album::of(measured) => Err(Error::NoPhotos(format!(
+            "the photos to measure on are not those measured before training ({} then, {} now, \
+             or other names); name the same ones with --measure-on",
+            before.photos.photos,
+            measured.len()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Photos on a contact sheet.
@@ -160,7 +180,7 @@ fn teacher(plan: &Plan<'_>) -> Result<Option<WeightFile>> {
 
 /// A run on its way.
 struct Course<'a> {
-    folder: &'a Path,
+    folder: &'a RunFolder,
     session: Session,
     /// The photos to measure on: the session's, or held-out ones.
     measured: Arc<dyn PhotoSource>,
@@ -173,17 +193,13 @@ impl Course<'_> {
         let started = Instant::now();
         self.announce(resumed);
         let config = self.session.config().to_toml();
-        atomic::write(&self.folder.join("config.toml"), |file| {
+        let folder = &self.folder.path;
+        atomic::write(&folder.join("config.toml"), |file| {
             file.write_all(config.as_bytes())
         })?;
-        let mut log = Log::open(self.folder, self.session.steps_done(), resumed)?;
+        let mut log = Log::open(folder, self.session.steps_done(), resumed)?;
         if !log.measured_before()? {
-            let measured = self.measure("before")?;
-            log.measurement(0, When::Before, &measured)?;
-            let seed = self.session.config().seed;
-            album::begin(self.folder, &*self.measured, &measured, seed)?;
-            // From here on the run can be resumed.
-            self.session.checkpoint(self.folder)?;
+            self.before(&mut log)?;
         }
         if self.train(&mut log)? == Outcome::Interrupted {
             self.console.note(&format!(
@@ -195,6 +211,40 @@ impl Course<'_> {
         }
         self.finish(&mut log, started)?;
         Ok(Outcome::Done)
+    }
+
+    /// The measurement before training: taken, or what an earlier part of the run took and the
+    /// log has lost.
+    fn before(&mut self, log: &mut Log) -> Result<()> {
+        if let Some(before) = self.session.before() {
+            let lost = |e: serde_json::Error| {
+                let reason = format!("its measurement before training is not readable ({e})");
+                Error::file(&self.folder.path, reason)
+            };
+            return log.append(serde_json::from_str(&before.figures).map_err(lost)?);
+        }
+        if self.session.steps_done() > 0 {
+            return Err(Error::file(
+                self.folder.path.join(records::FILE_NAME),
+                "the measurement before training is missing, and can't be taken any more; put \
+                 the log back, or start a new run",
+            ));
+        }
+        let measured = self.measure("before")?;
+        let record = measure_record(0, When::Before, &measured);
+        let figures = serde_json::to_string(&record).map_err(|e| {
+            let reason = format!("a measurement can't be written ({e})");
+            Error::file(&self.folder.path, reason)
+        })?;
+        log.append(record)?;
+        let seed = self.session.config().seed;
+        album::begin(&self.folder.path, &*self.measured, &measured, seed)?;
+        let photos = Album::of(&*self.measured);
+        self.session.took_before(Before { photos, figures });
+        // From here on the run can be resumed, whatever becomes of this process.
+        self.session.checkpoint(&self.folder.path)?;
+        self.folder.keep();
+        Ok(())
     }
 
     fn announce(&self, resumed: bool) {
@@ -309,25 +359,22 @@ impl Course<'_> {
     /// The log first: what it holds beyond a checkpoint is dropped on resuming, never missing.
     fn save(&self, log: &mut Log) -> Result<()> {
         log.sync()?;
-        self.session.checkpoint(self.folder)
+        self.session.checkpoint(&self.folder.path)
     }
 
     fn finish(&mut self, log: &mut Log, started: Instant) -> Result<()> {
         let steps = self.session.steps();
         self.session.reestimate_statistics()?;
         let made = self.made();
-        let weights = self.session.save_weights(self.folder, &made)?;
+        let weights = self.session.save_weights(&self.folder.path, &made)?;
         let measured = self.measure("after")?;
         log.measurement(steps, When::After, &measured)?;
         if let Some(warning) = collapse_warning(&measured.features) {
             self.console.note(&format!("warning: {warning}"));
         }
-        album::finish(self.folder, &*self.measured, &measured)?;
+        album::finish(&self.folder.path, &*self.measured, &measured)?;
         let skipped = self.session.skipped();
-        for photo in &skipped {
-            self.console
-                .detail(&format!("skipped {}: {}", photo.id, photo.reason));
-        }
+        self.console.skipped(&skipped);
         let facts = RunRecord {
             step: steps,
             method: self.command.into(),
@@ -338,7 +385,7 @@ impl Course<'_> {
         };
         log.append(Record::Run(facts.clone()))?;
         log.sync()?;
-        let page = report::render(self.folder)?;
+        let page = report::render(&self.folder.path)?;
         self.conclude(&facts, &weights, &page)
     }
 
@@ -372,13 +419,7 @@ impl Course<'_> {
 
     /// The table before and after, where everything is, and the JSON summary.
     fn conclude(&self, facts: &RunRecord, weights: &Path, page: &Path) -> Result<()> {
-        let summary = Summary::new(records::read(&self.folder.join(records::FILE_NAME))?);
-        let skipped = facts.skipped.unwrap_or(0);
-        if skipped > 0 {
-            self.console.note(&format!(
-                "{skipped} photos could not be read and were skipped (-v lists them)"
-            ));
-        }
+        let summary = Summary::new(records::read(&self.folder.path.join(records::FILE_NAME))?);
         self.console.say(&format!(
             "{:<26}{:>12}{:>12}{:>10}",
             "", "before", "after", "change"
@@ -396,7 +437,7 @@ impl Course<'_> {
         self.console.say(&format!("report   {}", page.display()));
         self.console.summary(&json!({
             "command": self.command,
-            "run": self.folder,
+            "run": self.folder.path,
             "weights": weights,
             "report": page,
             "steps": facts.step,
@@ -409,5 +450,92 @@ impl Course<'_> {
             "after": summary.after(),
         }));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Common;
+    use seedling_core::data::Photo;
+    use seedling_core::data::demo::Demo;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Photos of which only so many can be asked for.
+    struct Cursed(Demo, AtomicUsize);
+
+    impl PhotoSource for Cursed {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn id(&self, index: usize) -> &str {
+            self.0.id(index)
+        }
+        fn load(&self, index: usize) -> Result<Photo> {
+            let left = |n: usize| n.checked_sub(1);
+            let left = self
+                .1
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
+            assert!(left.is_ok(), "this test's own panic");
+            self.0.load(index)
+        }
+        fn label(&self, index: usize) -> Option<usize> {
+            self.0.label(index)
+        }
+        fn classes(&self) -> &[String] {
+            self.0.classes()
+        }
+    }
+
+    #[test]
+    fn a_panic_leaves_the_newest_checkpoint() {
+        let config = Config {
+            init: "random".into(),
+            image_size: 32,
+            batch_size: 8,
+            bn_group: 4,
+            queue_size: 8,
+            steps: 3,
+            checkpoint_every: 2,
+            head: "simple".into(),
+            ..Config::adapt()
+        };
+        let common = Common {
+            device: None,
+            threads: None,
+            seed: None,
+            config: None,
+            set: Vec::new(),
+            json: false,
+            quiet: true,
+            verbose: false,
+        };
+        let console = Console::new(&common);
+        let root = tempfile::tempdir().unwrap();
+        let demo = || Demo::new(2, 0).unwrap();
+        // Enough for the measurement before (three passes and the pictures), not for the one after; then not even
+        // for the first.
+        for (name, photos, steps) in [("late", 4 * demo().len(), Some(3)), ("early", 5, None)] {
+            let path = root.path().join(name);
+            let run = || {
+                let folder = RunFolder::open(&path, false).unwrap();
+                let session = session::on_own_threads(1, || {
+                    Session::new(config.clone(), Arc::new(demo()), &Start::default())
+                });
+                let mut course = Course {
+                    folder: &folder,
+                    session: session.unwrap().unwrap(),
+                    measured: Arc::new(Cursed(demo(), AtomicUsize::new(photos))),
+                    console: &console,
+                    command: "adapt",
+                };
+                course.run(false)
+            };
+            assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+            let saved = checkpoint::load(&path).ok().map(|(state, _)| state.step);
+            assert_eq!(saved, steps, "{name}");
+            assert_eq!(path.exists(), steps.is_some(), "{name}");
+        }
     }
 }

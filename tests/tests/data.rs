@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use seedling_core::data::demo::Demo;
 use seedling_core::data::{
-    Batch, Loader, LoaderConfig, Photo, PhotoSource, Position, Recipe, contact_sheet, open, split,
+    Batch, DecodeBudget, Loader, LoaderConfig, Photo, PhotoSource, Position, Recipe, contact_sheet,
+    open, open_within,
 };
 use seedling_core::{Error, Result};
 
@@ -26,6 +27,12 @@ fn put(root: &Path, name: &str, bytes: &[u8]) {
     let path = root.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
+}
+
+type Source = Arc<dyn PhotoSource>;
+
+fn split(path: &Path) -> Option<(Source, Source)> {
+    seedling_core::data::split(path, &open(path).unwrap())
 }
 
 fn ids(source: &dyn PhotoSource) -> Vec<String> {
@@ -220,6 +227,53 @@ fn archives_are_read() {
 
     put(root, "broken.tar.gz", &gzip(&tar)[..60]);
     assert!(failure(open(&root.join("broken.tar.gz"))).contains("archive"));
+}
+
+#[test]
+fn photos_beside_a_file_named_as_cifars_are_photos() {
+    let album = tempfile::tempdir().unwrap();
+    let root = album.path();
+    for n in 0..3 {
+        put(root, &format!("{n}.png"), &png(n));
+    }
+    for name in ["test.bin", "train.bin", "data_batch_1.bin"] {
+        put(root, name, b"somebody's own");
+        assert_eq!(open(root).unwrap().len(), 3, "{name}");
+        fs::remove_file(root.join(name)).unwrap();
+        // Even where its size would fit.
+        if name == "test.bin" {
+            put(root, name, &vec![0; 2 * 3074]);
+            assert_eq!(open(root).unwrap().len(), 3, "{name}");
+        }
+    }
+    // Without photos the name counts, and what is wrong with the file is said.
+    let alone = tempfile::tempdir().unwrap();
+    put(alone.path(), "test.bin", b"short");
+    assert!(failure(open(alone.path())).contains("CIFAR records"));
+}
+
+#[test]
+fn decoding_stays_within_its_budget() {
+    let album = tempfile::tempdir().unwrap();
+    let mut large = std::io::Cursor::new(Vec::new());
+    let grey = image::GrayImage::new(2000, 1500);
+    grey.write_to(&mut large, image::ImageFormat::Png).unwrap();
+    put(album.path(), "large.png", large.get_ref());
+    put(album.path(), "small.png", &png(1));
+    let tight = open_within(album.path(), Arc::new(DecodeBudget::megabytes(8))).unwrap();
+    let refused = tight.load(0).unwrap_err().to_string();
+    assert!(
+        refused.contains("large.png") && refused.contains("decode_mb"),
+        "{refused}"
+    );
+    assert_eq!(tight.load(1).unwrap().width, 12);
+    // One at a time fits: many threads wait for each other.
+    let enough = open_within(album.path(), Arc::new(DecodeBudget::megabytes(12))).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| assert_eq!(enough.with(0, |photo| photo.width).unwrap(), 2000));
+        }
+    });
 }
 
 #[test]

@@ -52,17 +52,46 @@ impl Coefficients {
 }
 
 fn check_moments(moments: &Moments, z: &[f32], what: &str) {
-    let c = moments.sum.len();
-    let wide: Vec<f64> = z.iter().map(|&z| z as f64).collect();
-    let (sum, square) = sums(&wide, |i| z[i] as f64, c);
+    let c = moments.mean.len();
     let rows = z.len() / c;
+    let wide: Vec<f64> = z.iter().map(|&z| z as f64).collect();
+    let (sum, _) = sums(&wide, |_| 0.0, c);
+    let mean: Vec<f64> = sum.iter().map(|s| s / rows as f64).collect();
+    let off = |i: usize| z[i] as f64 - mean[i % c];
+    let squares: Vec<f64> = (0..z.len()).map(|i| off(i) * off(i)).collect();
+    let (m2, _) = sums(&squares, |_| 0.0, c);
     assert_eq!(moments.count, rows, "{what}");
-    let terms = z.iter().fold(0f32, |m, z| m.max(z.abs())) as f64 * rows as f64;
-    let check = |got: &[f64], expected: &[f64], terms: f64| {
-        assert_close(&f32s(got), &f32s(expected), TOLERANCE, terms, what);
-    };
-    check(&moments.sum, &sum, terms);
-    check(&moments.square, &square, 0.0);
+    for i in 0..c {
+        let spread = (m2[i] / rows as f64).sqrt();
+        let off = (moments.mean[i] - mean[i]).abs();
+        assert!(
+            off <= TOLERANCE * spread + 1e-7 * mean[i].abs(),
+            "{what}: mean {i}"
+        );
+        let off = (moments.m2[i] - m2[i]).abs();
+        assert!(
+            off <= 4.0 * TOLERANCE * m2[i],
+            "{what}: m2 {i}, off by {off}"
+        );
+    }
+}
+
+#[test]
+fn moments_hold_however_far_the_mean_is_from_zero() {
+    on_one_and_three_threads(|workspace| {
+        for far in [300.0f32, 1e3, 1e4, 1e5] {
+            for (rows, c) in [(2, 3), (700, 17), (5000, 24)] {
+                let mut z = numbers(41, rows * c, 2.0);
+                z.iter_mut().for_each(|z| *z += far);
+                let input = Source::plain(&z, c);
+                let mut out = vec![f32::NAN; z.len()];
+                let identity = identity(c);
+                let moments = pointwise::forward(&input, &identity, &mut out, true, workspace);
+                assert!(out == z);
+                check_moments(&moments.unwrap(), &z, &format!("{rows} rows around {far}"));
+            }
+        }
+    });
 }
 
 fn check_sums(got: &GradSums, dy: &[f64], z: &[f32], mean: &[f32], what: &str) {

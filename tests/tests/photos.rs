@@ -5,6 +5,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use seedling_core::Error;
 use seedling_core::data::Photo;
+use seedling_core::data::image::DECODER_PANICKED;
 
 fn golden() -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/photos.safetensors");
@@ -123,7 +124,11 @@ fn a_flipped_bit_never_panics() {
         for at in (0..whole.len()).step_by(7) {
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << (at % 8);
-            let _ = Photo::decode(name, &damaged);
+            // Decoding catches a decoder's panics, and says so.
+            if let Err(error) = Photo::decode(name, &damaged) {
+                let error = error.to_string();
+                assert!(!error.contains(DECODER_PANICKED), "byte {at} of {error}");
+            }
         }
     }
 }
@@ -142,6 +147,46 @@ fn a_header_cannot_claim_gigabytes() {
         .unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0xFF; 4]);
     assert!(reason(&jpeg).contains("65535"), "{}", reason(&jpeg));
+}
+
+#[test]
+fn an_almost_empty_scan_is_no_photo() {
+    let with_size = |name: &str, frame: u8, width: u16, height: u16| {
+        let mut bytes = file(name);
+        let at = bytes.windows(2).position(|pair| pair == [0xFF, frame]);
+        let at = at.unwrap() + 5;
+        bytes[at..at + 2].copy_from_slice(&height.to_be_bytes());
+        bytes[at + 2..at + 4].copy_from_slice(&width.to_be_bytes());
+        bytes
+    };
+    let started = std::time::Instant::now();
+    for (name, frame) in [("progressive.jpg", 0xC2), ("baseline.jpg", 0xC0)] {
+        let mut huge = with_size(name, frame, 65_500, 3200);
+        let text = reason(&huge);
+        assert!(text.contains("claims 65500 x 3200"), "{text}");
+        // What is not a scan does not count: a comment, or whatever follows the end.
+        huge.extend(vec![7; 1 << 20]);
+        let comment = [&[0xFF, 0xFE, 0xFF, 0xFF][..], &[7; 65_533]].concat();
+        (0..8).for_each(|_| drop(huge.splice(2..2, comment.iter().copied())));
+        let text = reason(&huge);
+        assert!(text.contains("claims 65500 x 3200"), "{text}");
+        Photo::decode(name, &file(name)).unwrap();
+    }
+    assert!(started.elapsed().as_secs() < 5);
+}
+
+#[test]
+fn plain_surfaces_are_photos() {
+    // The emptiest that is whole: one colour throughout.
+    let white = image::GrayImage::from_pixel(1600, 1200, image::Luma([255]));
+    for quality in [1, 50, 100] {
+        let mut jpeg = Vec::new();
+        image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, quality)
+            .encode_image(&white)
+            .unwrap();
+        let photo = Photo::decode("white.jpg", &jpeg).unwrap();
+        assert!(photo.rgb.iter().all(|&v| v >= 254), "quality {quality}");
+    }
 }
 
 #[test]

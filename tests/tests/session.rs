@@ -3,11 +3,12 @@
 use seedling_core::checkpoint;
 use seedling_core::config::Config;
 use seedling_core::data::{self, PhotoSource};
-use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::encoder::{Architecture, Encoder, Mode};
 use seedling_core::eval::extract::{Extractor, Look};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::session::{Session, Start, on_own_threads};
+use seedling_core::session::{Method, Session, Start, on_own_threads};
 use seedling_core::weights::WeightFile;
+use seedling_tests::formula::numbers;
 use seedling_tests::program::album;
 use std::path::Path;
 use std::sync::Arc;
@@ -117,6 +118,73 @@ fn frozen_stages_and_statistics_stay_as_they_were() {
 }
 
 #[test]
+fn a_queue_out_of_bounds_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = photos(folder.path());
+    on_own_threads(2, || {
+        let session = Session::new(config(), source.clone(), &Start::default()).unwrap();
+        session.checkpoint(folder.path()).unwrap();
+        for (next, allowed) in [(11, true), (12, false), (u64::MAX, false)] {
+            let (mut state, _) = checkpoint::load(folder.path()).unwrap();
+            state.queue_next = next;
+            let resumed = Session::resume(session.config().clone(), source.clone(), None, state);
+            let refused = resumed.err().map(|error| error.to_string());
+            assert_eq!(refused.is_none(), allowed, "{next}: {refused:?}");
+            assert!(refused.is_none_or(|text| text.contains("queue")));
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn both_encoders_see_through_the_same_frozen_stages() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = photos(folder.path());
+    on_own_threads(2, || {
+        let config = Config {
+            freeze: 5,
+            ..config()
+        };
+        let session = Session::new(config, source, &Start::default()).unwrap();
+        let Method::Moco(moco) = session.method() else {
+            panic!("adapting is MoCo");
+        };
+        // Equal numbers at the beginning: whatever differs is how they are used.
+        let pixels = numbers(1, 4 * 32 * 32 * 3, 2.0);
+        let embed = |encoder: &Encoder| {
+            let images = encoder
+                .images(4, (32, 32), |out| out.copy_from_slice(&pixels))
+                .unwrap();
+            encoder.embed(&images, Mode::Train { norm_momentum: 0.1 })
+        };
+        assert!(embed(&moco.query) == embed(&moco.key));
+    })
+    .unwrap();
+}
+
+#[test]
+fn any_number_of_threads_trains_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = photos(folder.path());
+    let train = |threads: usize| {
+        on_own_threads(threads, || {
+            let mut session = Session::new(config(), source.clone(), &Start::default()).unwrap();
+            for _ in 0..4 {
+                session.step().unwrap();
+            }
+            session.reestimate_statistics().unwrap();
+            let buffers = session.encoder().params.buffers.read().unwrap().clone();
+            (values(&session), buffers)
+        })
+        .unwrap()
+    };
+    let one = train(1);
+    for threads in [2, 3, 7] {
+        assert!(train(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
 fn statistics_are_estimated_from_the_photos() {
     let folder = tempfile::tempdir().unwrap();
     let source = photos(folder.path());
@@ -163,8 +231,11 @@ fn half_weights_are_smaller_and_see_the_same() {
             normalise: &file.about.normalise,
         };
         let all: Vec<usize> = (0..24).collect();
-        let (features, _) = extractor.features(&all, &Look::Plain, |_| {}).unwrap();
-        (std::fs::metadata(path).unwrap().len(), features.values)
+        let found = extractor.features(&all, &Look::Plain, |_| {}).unwrap();
+        (
+            std::fs::metadata(path).unwrap().len(),
+            found.features.values,
+        )
     };
     let ((full_size, full), (half_size, half)) = (saved(false), saved(true));
     assert!((half_size as f64) < 0.53 * full_size as f64);

@@ -45,11 +45,13 @@ fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
             normalise: &file.about.normalise,
         };
         let all: Vec<usize> = (0..source.len()).collect();
-        let (features, found) = extractor.features(&all, &Look::Plain, |_| {}).unwrap();
-        let labels = found.iter().map(|&i| source.label(i).unwrap() as u32);
+        let found = extractor.features(&all, &Look::Plain, |_| {}).unwrap();
+        let (features, photos) = (found.features, found.photos);
+        let labels = photos.iter().map(|&i| source.label(i).unwrap() as u32);
         (features, labels.collect())
     };
-    let (train, test) = data::split(&photos).expect("train and test folders");
+    let (train, test) =
+        data::split(&photos, &data::open(&photos).unwrap()).expect("train and test folders");
     let (train, test) = (features(&*train), features(&*test));
     let found = knn((&train.0, &train.1), (&test.0, &test.1), Metric::Euclidean);
     let best = found.unwrap().unwrap().best_nn;

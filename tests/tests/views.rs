@@ -119,6 +119,32 @@ fn evaluation_view_is_torchvisions() {
 }
 
 #[test]
+fn a_photo_of_one_by_many_is_measured_in_little_memory() {
+    let started = std::time::Instant::now();
+    for (width, height) in [(1, 300_000), (300_000, 1), (3, 200_000)] {
+        // Its middle is grey, the rest black.
+        let middle = |i: usize| (i / 3 / width * width).abs_diff(width * height / 2) < 100 * width;
+        let rgb = (0..width * height * 3).map(|i| match height > width {
+            true => 128 * u8::from(middle(i)),
+            false => 128,
+        });
+        let photo = Photo::new(width, height, rgb.collect()).unwrap();
+        let size = 224;
+        let mut out = vec![f32::NAN; size * size * 3];
+        let normalise = Normalise {
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        };
+        evaluation_view(&photo, size, &normalise, &mut out);
+        assert!(
+            out.iter().all(|&x| (x - 128.0 / 255.0).abs() < 1e-6),
+            "{width} x {height}"
+        );
+    }
+    assert!(started.elapsed().as_secs() < 5);
+}
+
+#[test]
 fn apply_is_render_normalised() {
     let photo = Golden::read().photo();
     let recipe = Recipe::by_name("aug+ blur").unwrap();
@@ -201,4 +227,9 @@ fn unknown_recipe_lists_the_known() {
         text.contains("augplus") && text.contains("\"aug+ blur\""),
         "{text}"
     );
+}
+
+#[test]
+fn narrower_vectors_pass_the_same_tests() {
+    seedling_tests::program::again_with_narrower_vectors();
 }

@@ -1,6 +1,7 @@
 //! What each command starts from, and the published recipes.
 
 use super::{Config, Layer};
+use crate::data::DecodeBudget;
 use crate::{Error, Result};
 
 impl Config {
@@ -42,6 +43,7 @@ impl Config {
             measure_photos: 2000,
             prefetch: 2,
             cache_mb: 256,
+            decode_mb: DecodeBudget::DEFAULT_MB,
             threads: 0,
             seed: 0,
             device: "cpu".into(),

@@ -241,13 +241,16 @@ settings! {
     /// Epochs between measurements during training; 0 measures before and after only.
     measure_every: usize, Whole(0, 1_000_000), FREE;
     /// Photos that a run's own measurements take at most; 0 takes all.
-    measure_photos: usize, Whole(0, 100_000_000), FREE;
+    measure_photos: usize, Whole(0, 100_000_000), FIXED;
     /// Batches prepared ahead of training.
     prefetch: usize, Whole(1, 1024), FREE;
     /// Megabytes of decoded photos kept between epochs.
     cache_mb: usize, Whole(0, 1_048_576), FREE;
-    /// Threads for computing and for reading photos; 0 takes all processors. Resolved when the
-    /// run starts, and kept by a resumed one: other numbers of threads round sums differently.
+    /// Megabytes that photos may take together while they are decoded; one that takes more by
+    /// itself is skipped.
+    decode_mb: usize, Whole(1, 1_048_576), FREE;
+    /// Threads for computing and for reading photos; 0 takes all processors. The result is the
+    /// same with any number.
     threads: usize, Whole(0, 4096), FREE;
     /// Where all randomness of the run starts.
     seed: u64, Whole(0, i64::MAX), FIXED;

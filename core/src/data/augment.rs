@@ -1,7 +1,8 @@
 //! Colour arithmetic of the views, on three 8-bit planes in place, exactly as Pillow and
 //! torchvision compute it on 8-bit pictures (float blends truncated, hue in 8-bit HSV).
 
-use super::simd::{to_byte, truncate, vectorised};
+use super::byte::{to_byte, truncate};
+use crate::simd::dispatch;
 
 /// Weights of R, G and B in luma (ITU-R 601), 16 fraction bits.
 const LUMA: [u32; 3] = [19595, 38470, 7471];
@@ -62,7 +63,7 @@ pub fn greyscale(planes: &mut [u8]) {
     blue.copy_from_slice(red);
 }
 
-vectorised! {
+dispatch! {
     fn blend_with(values: &mut [u8], from: f32, factor: f32) {
         for value in values {
             *value = blend(from, *value, factor);
@@ -70,7 +71,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+dispatch! {
     fn sum_luma(red: &[u8], green: &[u8], blue: &[u8], sum: &mut u64) {
         let rows = red.chunks(4096).zip(green.chunks(4096)).zip(blue.chunks(4096));
         for ((r, g), b) in rows {
@@ -84,7 +85,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+dispatch! {
     fn blend_luma(red: &mut [u8], green: &mut [u8], blue: &mut [u8], factor: f32) {
         for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
             let grey = luma(*r, *g, *b) as f32;
@@ -95,7 +96,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+dispatch! {
     fn to_luma(red: &mut [u8], green: &[u8], blue: &[u8]) {
         for ((r, &g), &b) in red.iter_mut().zip(green).zip(blue) {
             *r = luma(*r, g, b) as u8;
@@ -132,7 +133,7 @@ fn wrap(k: f32) -> f32 {
     if k >= 6.0 { k - 6.0 } else { k }
 }
 
-vectorised! {
+dispatch! {
     fn turn_hue(red: &mut [u8], green: &mut [u8], blue: &mut [u8], step: u8) {
         let step = f32::from(step);
         for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {

@@ -3,7 +3,8 @@
 //! torchvision's kernel is a true Gaussian cut off at its width (23 for 224 pixels). Taps beyond
 //! four standard deviations weigh less than a hundredth of a level together and are left out.
 
-use super::simd::{to_byte, vectorised};
+use super::byte::to_byte;
+use crate::simd::dispatch;
 
 /// Buffers of one blur, reused from call to call.
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ pub fn gaussian(
     }
 }
 
-vectorised! {
+dispatch! {
     fn pad(row: &[u8], reach: usize, padded: &mut [f32]) {
         let width = row.len();
         for (slot, &value) in padded[reach..reach + width].iter_mut().zip(row) {
@@ -73,7 +74,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+dispatch! {
     fn blur_row(padded: &[f32], weights: &[f32], out: &mut [f32]) {
         let reach = weights.len() - 1;
         let mut x = reach;
@@ -109,7 +110,7 @@ fn add_pair(sums: &mut [f32; 64], before: &[f32], after: &[f32], weight: f32) {
     }
 }
 
-vectorised! {
+dispatch! {
     fn blur_column(across: &[f32], y: usize, weights: &[f32], out: &mut [u8]) {
         let width = out.len();
         let height = across.len() / width;

@@ -34,8 +34,9 @@ pub fn render(
     let mut last = None;
     for cell in 0..cells.min(source.len()) {
         let index = cell * source.len() / cells;
-        match source.load(index) {
-            Ok(photo) => rows.push(with_views(photo, index, recipe, image_size, seed)),
+        let look = |photo| with_views(photo, index, recipe, image_size, seed);
+        match source.with(index, look) {
+            Ok(row) => rows.push(row),
             Err(error) => last = Some(error),
         }
     }

@@ -6,11 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::budget::{DecodeBudget, Share};
 use super::{jpeg, resize};
 use crate::{Error, Result};
-
-/// Most bytes one decoded photo may take: 200 megapixels. A header that claims more is hostile.
-pub(super) const MAX_DECODED_BYTES: u64 = 600 << 20;
 
 /// An upright 8-bit RGB picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,11 +43,22 @@ impl Photo {
     /// transparency is laid over white. `id` only names the photo in errors.
     ///
     /// # Errors
-    /// [`Error::Photo`] for anything that is not a whole picture of a known format.
+    /// [`Error::Photo`] for anything that is not a whole picture of a known format, or takes more
+    /// than the usual [`DecodeBudget`].
     pub fn decode(id: &str, bytes: &[u8]) -> Result<Photo> {
+        let budget = DecodeBudget::default();
+        Photo::decode_within(id, bytes, &budget).map(|(photo, _)| photo)
+    }
+
+    /// The same within a shared budget; the photo's share of it comes along.
+    pub(super) fn decode_within<'a>(
+        id: &str,
+        bytes: &[u8],
+        budget: &'a DecodeBudget,
+    ) -> Result<(Photo, Share<'a>)> {
         // Decoders are given whatever lies in the folder: one that panics must not end a run.
-        catch_unwind(AssertUnwindSafe(|| decode(bytes)))
-            .unwrap_or_else(|_| Err("the decoder failed on it".into()))
+        catch_unwind(AssertUnwindSafe(|| decode(bytes, budget)))
+            .unwrap_or_else(|_| Err(DECODER_PANICKED.into()))
             .map_err(|reason| Error::Photo {
                 photo: id.into(),
                 reason,
@@ -65,7 +74,13 @@ impl Photo {
     }
 }
 
-fn decode(bytes: &[u8]) -> std::result::Result<Photo, String> {
+/// The reason given where a decoder panicked.
+pub const DECODER_PANICKED: &str = "the decoder failed on it";
+
+/// A photo, or why it is none.
+pub(super) type Decoded<'a> = std::result::Result<(Photo, Share<'a>), String>;
+
+fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> {
     if bytes.is_empty() {
         return Err("empty file".into());
     }
@@ -76,20 +91,20 @@ fn decode(bytes: &[u8]) -> std::result::Result<Photo, String> {
     }
     let format = image::guess_format(bytes).map_err(|_| "not an image format known here")?;
     if format == ImageFormat::Jpeg {
-        return jpeg::decode(bytes);
+        return jpeg::decode(bytes, budget);
     }
     let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    limits.max_alloc = Some(budget.limit());
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|e| one_line(&e))?;
-    if decoder.total_bytes() > MAX_DECODED_BYTES {
-        let (w, h) = decoder.dimensions();
-        return Err(format!("claims {w} x {h} pixels, more than is allowed"));
-    }
+    let (width, height) = decoder.dimensions();
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    // What the decoder fills, and what becomes of it: upright, without alpha, in 8 bits.
+    let pixels = u64::from(width) * u64::from(height);
+    let share = budget.take(decoder.total_bytes().saturating_add(3 * pixels))?;
     let picture = DynamicImage::from_decoder(decoder).map_err(|e| one_line(&e))?;
-    from_dynamic(picture, orientation)
+    Ok((from_dynamic(picture, orientation)?, share))
 }
 
 /// Turns upright, composites transparency over white and drops to 8 bits.

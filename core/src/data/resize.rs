@@ -1,9 +1,11 @@
 //! Antialiased bilinear resizing, bit for bit Pillow's: a triangle filter widened by the scale,
 //! 22-bit fixed-point weights, first across (rounded to 8 bits), then down.
 
+use std::ops::Range;
+
 use super::image::Photo;
-use super::simd::vectorised;
 use super::views::Normalise;
+use crate::simd::dispatch;
 
 /// A rectangle of a photo, in whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +33,18 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Refills for `from` input and `to` output positions, keeping the buffers.
-    fn set(&mut self, from: usize, to: usize) {
+    /// Refills for the output positions `wanted` out of `to`, made of `from` input positions;
+    /// keeps the buffers.
+    fn set(&mut self, from: usize, to: usize, wanted: Range<usize>) {
         let scale = from as f64 / to as f64;
         let support = scale.max(1.0);
         // Padding every window to the same length makes the inner loops' bounds known.
         self.taps = (support.ceil() as usize * 2 + 1).min(from);
         self.starts.clear();
         self.weights.clear();
-        self.weights.resize(to * self.taps, 0);
+        self.weights.resize(wanted.len() * self.taps, 0);
         let mut window = Vec::with_capacity(self.taps);
-        for (position, weights) in self.weights.chunks_exact_mut(self.taps).enumerate() {
+        for (position, weights) in wanted.zip(self.weights.chunks_exact_mut(self.taps)) {
             let center = (position as f64 + 0.5) * scale;
             let first = ((center - support + 0.5) as i64).max(0) as usize;
             let last = ((center + support + 0.5) as usize).min(from);
@@ -59,6 +62,13 @@ impl Axis {
                 *slot = (0.5 + weight / total * f64::from(1u32 << BITS)) as i32;
             }
         }
+    }
+
+    /// The input positions that any output looks at.
+    fn reach(&self) -> Range<usize> {
+        let first = self.starts.first().copied().unwrap_or(0);
+        let last = self.starts.last().copied().unwrap_or(0);
+        first..last + self.taps
     }
 }
 
@@ -86,11 +96,34 @@ pub fn crop_resize(
     scratch: &mut ResizeScratch,
     planes: &mut [u8],
 ) {
-    scratch.across.set(rect.width, width);
-    scratch.down.set(rect.height, height);
+    let whole = Rect {
+        left: 0,
+        top: 0,
+        width,
+        height,
+    };
+    resize_window(photo, rect, (width, height), whole, scratch, planes);
+}
+
+/// The part `window` of what `rect` of `photo` is when resized to `size` (width, height): nothing
+/// is computed but this part, however large the whole would be.
+fn resize_window(
+    photo: &Photo,
+    rect: Rect,
+    size: (usize, usize),
+    window: Rect,
+    scratch: &mut ResizeScratch,
+    planes: &mut [u8],
+) {
+    let (width, height) = (window.width, window.height);
+    let columns = window.left..window.left + width;
+    let lines = window.top..window.top + height;
+    scratch.across.set(rect.width, size.0, columns);
+    scratch.down.set(rect.height, size.1, lines);
     // Rows of the narrowed picture, each as three runs of `width` bytes.
-    scratch.rows.resize(rect.height * width * 3, 0);
-    for (y, row) in scratch.rows.chunks_exact_mut(width * 3).enumerate() {
+    let needed = scratch.down.reach();
+    scratch.rows.resize(needed.len() * width * 3, 0);
+    for (y, row) in needed.clone().zip(scratch.rows.chunks_exact_mut(width * 3)) {
         let start = ((rect.top + y) * photo.width + rect.left) * 3;
         let pixels = &photo.rgb[start..start + rect.width * 3];
         narrow(pixels, &scratch.across, row);
@@ -99,11 +132,11 @@ pub fn crop_resize(
     let plane = width * height;
     for y in 0..height {
         let weights = &axis.weights[y * axis.taps..(y + 1) * axis.taps];
-        let first = axis.starts[y] * width * 3;
-        let window = &scratch.rows[first..first + axis.taps * width * 3];
+        let first = (axis.starts[y] - needed.start) * width * 3;
+        let rows = &scratch.rows[first..first + axis.taps * width * 3];
         for c in 0..3 {
             let out = &mut planes[c * plane + y * width..][..width];
-            blend_rows(window, c * width, width * 3, weights, out);
+            blend_rows(rows, c * width, width * 3, weights, out);
         }
     }
 }
@@ -157,7 +190,7 @@ fn narrow_taps<const TAPS: usize>(
     }
 }
 
-vectorised! {
+dispatch! {
     /// A weighted sum of rows (`stride` apart, from `offset`), 64 columns at a time so that the sums
     /// stay in registers.
     fn blend_rows(rows: &[u8], offset: usize, stride: usize, weights: &[i32], out: &mut [u8]) {
@@ -199,7 +232,7 @@ pub(super) fn interleave(planes: &[u8], width: usize, flip: bool, out: &mut [u8]
     }
 }
 
-vectorised! {
+dispatch! {
     fn weave(r: &[u8], g: &[u8], b: &[u8], flip: bool, out: &mut [u8]) {
         let (pixels, _) = out.as_chunks_mut::<3>();
         let n = pixels.len();
@@ -256,29 +289,41 @@ pub fn shorter_side(photo: &Photo, side: usize) -> Photo {
     resize(photo, width, height)
 }
 
-/// torchvision's `CenterCrop(side)` of a photo at least that large (smaller sides stay whole).
-pub fn center_crop(photo: &Photo, side: usize) -> Photo {
-    let (width, height) = (photo.width.min(side), photo.height.min(side));
-    let left = middle(photo.width - width);
-    let top = middle(photo.height - height);
-    let mut rgb = Vec::with_capacity(width * height * 3);
-    for y in top..top + height {
-        let start = (y * photo.width + left) * 3;
-        rgb.extend_from_slice(&photo.rgb[start..start + width * 3]);
-    }
-    Photo { width, height, rgb }
-}
-
 /// Half of `slack` with ties to even, as Python rounds.
 fn middle(slack: usize) -> usize {
     (slack as f64 / 2.0).round_ties_even() as usize
 }
 
-/// What a network sees of `photo` when it is measured: the shorter side resized to 256/224 of
-/// `size` (rounded), the middle `size` x `size` cut out, normalised. `out` takes
-/// `size * size * 3` numbers, rows of R, G, B.
+/// What a network sees of `photo` when it is measured: torchvision's `Resize` of the shorter side
+/// to 256/224 of `size` (rounded) and `CenterCrop` of the middle `size` x `size`, normalised.
+/// `out` takes `size * size * 3` numbers, rows of R, G, B. Only the middle is computed: the whole
+/// of a photo of one by many thousand pixels would be enormous.
 pub fn evaluation_view(photo: &Photo, size: usize, normalise: &Normalise, out: &mut [f32]) {
     let side = (size * 256 + 112) / 224;
-    let cut = center_crop(&shorter_side(photo, side), size);
-    normalise.apply(&cut.rgb, out);
+    let (width, height) = shorter_side_size(photo, side.max(1));
+    let whole = Rect {
+        left: 0,
+        top: 0,
+        width: photo.width,
+        height: photo.height,
+    };
+    let window = Rect {
+        left: middle(width - size),
+        top: middle(height - size),
+        width: size,
+        height: size,
+    };
+    let mut planes = vec![0; size * size * 3];
+    let mut scratch = ResizeScratch::default();
+    resize_window(
+        photo,
+        whole,
+        (width, height),
+        window,
+        &mut scratch,
+        &mut planes,
+    );
+    let mut rgb = vec![0; planes.len()];
+    interleave(&planes, size, false, &mut rgb);
+    normalise.apply(&rgb, out);
 }

@@ -9,6 +9,7 @@ mod split;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::budget::DecodeBudget;
 use super::image::Photo;
 use crate::{Error, Result};
 
@@ -33,6 +34,17 @@ pub trait PhotoSource: Send + Sync {
     /// [`Error::Photo`] or [`Error::Io`] when it can't be; others are unaffected.
     fn load(&self, index: usize) -> Result<Photo>;
 
+    /// Reads and decodes one photo and shows it, keeping account of its memory for as long. A
+    /// source that decodes within a [`DecodeBudget`] does so here; `show` must not read another
+    /// photo. To be called through [`with`](trait.PhotoSource.html#method.with).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn visit(&self, index: usize, show: &mut dyn FnMut(Photo)) -> Result<()> {
+        show(self.load(index)?);
+        Ok(())
+    }
+
     /// The photo's class as an index into [`classes`](Self::classes), where photos have one.
     fn label(&self, index: usize) -> Option<usize>;
 
@@ -40,16 +52,47 @@ pub trait PhotoSource: Send + Sync {
     fn classes(&self) -> &[String];
 }
 
+impl dyn PhotoSource + '_ {
+    /// What `look` makes of a photo, whose memory is accounted for until then.
+    ///
+    /// # Errors
+    /// As [`PhotoSource::load`].
+    pub fn with<T>(&self, index: usize, look: impl FnOnce(Photo) -> T) -> Result<T> {
+        let (mut look, mut seen) = (Some(look), None);
+        self.visit(index, &mut |photo| {
+            if let Some(look) = look.take() {
+                seen = Some(look(photo));
+            }
+        })?;
+        seen.ok_or_else(|| Error::Photo {
+            photo: self.id(index).into(),
+            reason: "its source showed nothing".into(),
+        })
+    }
+}
+
+/// Largest encoded photo that is read.
+const MAX_ENCODED_BYTES: u64 = 256 << 20;
+
 /// Opens an album: a folder of images (recursively; class subfolders become labels), CIFAR-10 or
 /// CIFAR-100 binaries, or `.tar` / `.tar.gz` shards, one file or a folder of them.
 ///
 /// # Errors
 /// Nothing there, or nothing in it that could be a photo: one line saying which.
 pub fn open(path: &Path) -> Result<Arc<dyn PhotoSource>> {
+    open_within(path, Arc::default())
+}
+
+/// [`open`] with a budget for decoding, which several sources may share.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_within(path: &Path, budget: Arc<DecodeBudget>) -> Result<Arc<dyn PhotoSource>> {
     let meta = std::fs::metadata(path).map_err(Error::io(path))?;
     if meta.is_file() {
         if shards::is_shard(path) {
-            return Ok(Arc::new(shards::Shards::open(&[path.to_path_buf()])?));
+            let paths = [path.to_path_buf()];
+            return Ok(Arc::new(shards::Shards::open(&paths, budget)?));
         }
         if cifar::is_binary(path) {
             return Ok(Arc::new(cifar::Cifar::open(&[path.to_path_buf()])?));
@@ -59,22 +102,23 @@ pub fn open(path: &Path) -> Result<Arc<dyn PhotoSource>> {
             path.display()
         )));
     }
+    let photos = folder::Folder::open(path, budget.clone())?;
     let binaries = cifar::binaries_in(path)?;
-    if !binaries.is_empty() {
+    // Beside photos, `test.bin` is anybody's file; alone it is the data set's, or should be.
+    if !binaries.is_empty() && (photos.is_empty() || cifar::are_records(&binaries)) {
         return Ok(Arc::new(cifar::Cifar::open(&binaries)?));
     }
     let shards = shards::shards_in(path)?;
     // A pair made for training and testing is a data set on purpose; other archives beside
     // photos are somebody's backup.
     if let Some((train, test)) = split::shard_pair(&shards) {
-        return Ok(Arc::new(shards::Shards::open(&[train, test])?));
+        return Ok(Arc::new(shards::Shards::open(&[train, test], budget)?));
     }
-    let photos = folder::Folder::open(path)?;
     if !photos.is_empty() {
         return Ok(Arc::new(photos));
     }
     if !shards.is_empty() {
-        return Ok(Arc::new(shards::Shards::open(&shards)?));
+        return Ok(Arc::new(shards::Shards::open(&shards, budget)?));
     }
     Err(Error::NoPhotos(format!(
         "{}: no photos here ({})",

@@ -7,8 +7,8 @@ use super::augment;
 use super::blur::{self, BlurScratch};
 use super::image::Photo;
 use super::resize::{self, Rect, ResizeScratch};
-use super::simd::vectorised;
 use crate::rng::Rng;
+use crate::simd::dispatch;
 use crate::{Error, Result};
 
 /// Channel statistics that turn bytes into what a network reads: `(byte / 255 - mean) / std`.
@@ -40,7 +40,7 @@ impl Normalise {
     }
 }
 
-vectorised! {
+dispatch! {
     fn scale_shift(rgb: &[u8], scale: &[f32; 48], shift: &[f32; 48], out: &mut [f32]) {
         let (whole, rest) = rgb.as_chunks::<48>();
         let (whole_out, rest_out) = out.as_chunks_mut::<48>();

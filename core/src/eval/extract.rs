@@ -2,7 +2,7 @@
 
 use super::Features;
 use crate::data::resize::evaluation_view;
-use crate::data::{Normalise, Photo, PhotoSource, Recipe, Scratch};
+use crate::data::{Normalise, Photo, PhotoSource, Recipe, Scratch, Skipped};
 use crate::encoder::{Encoder, Images};
 use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};
@@ -10,9 +10,7 @@ use rayon::prelude::*;
 
 /// Photos that are decoded and computed at a time: enough for all threads, few enough that
 /// measuring takes no more memory than training.
-fn batch() -> usize {
-    (4 * rayon::current_num_threads()).clamp(8, 64)
-}
+const BATCH: usize = 16;
 
 /// How a photo is shown to the network.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,9 +41,19 @@ pub struct Extractor<'a> {
     pub normalise: &'a Normalise,
 }
 
+/// Features of the photos that could be read, and what became of the others.
+#[derive(Clone, Debug)]
+pub struct Extracted {
+    /// One row for each readable photo, in the order asked for.
+    pub features: Features,
+    /// Which photo each row is of.
+    pub photos: Vec<usize>,
+    /// Photos that could not be read.
+    pub skipped: Vec<Skipped>,
+}
+
 impl Extractor<'_> {
-    /// Features of the photos at `indices`, and the indices of those that could be read: one row
-    /// each, in order. `done` is told the number of photos after every batch.
+    /// Features of the photos at `indices`. `done` is told the number of photos after every batch.
     ///
     /// # Errors
     /// The network refuses, or no photo can be read.
@@ -54,62 +62,79 @@ impl Extractor<'_> {
         indices: &[usize],
         look: &Look,
         mut done: impl FnMut(usize),
-    ) -> Result<(Features, Vec<usize>)> {
+    ) -> Result<Extracted> {
         let dim = self.encoder.feature_dim();
-        let (mut values, mut readable) = (Vec::with_capacity(indices.len() * dim), Vec::new());
+        let mut values = Vec::with_capacity(indices.len() * dim);
+        let (mut photos, mut skipped) = (Vec::new(), Vec::new());
         let mut seen = 0;
-        for chunk in indices.chunks(batch()) {
-            let (images, found) = self.images(chunk, look)?;
+        for chunk in indices.chunks(BATCH) {
+            let (images, found) = self.images(chunk, look, &mut skipped)?;
             if let Some(images) = images {
                 values.extend(self.encoder.features(&images));
             }
-            readable.extend(found);
+            photos.extend(found);
             seen += chunk.len();
             done(seen);
         }
-        if readable.is_empty() && !indices.is_empty() {
+        if let (true, Some(first)) = (photos.is_empty(), skipped.first()) {
             return Err(Error::NoPhotos(format!(
-                "none of {} photos could be read{}",
+                "none of {} photos could be read; the first, {}: {}",
                 indices.len(),
-                self.first_reason(indices)
+                first.id,
+                first.reason
             )));
         }
-        Ok((Features::new(readable.len(), dim, values)?, readable))
+        Ok(Extracted {
+            features: Features::new(photos.len(), dim, values)?,
+            photos,
+            skipped,
+        })
     }
 
-    /// The readable photos among `indices` as one batch, `None` for none.
+    /// The readable photos among `indices` as one batch, `None` for none; the others are added to
+    /// `skipped`.
     ///
     /// # Errors
     /// `image_size` is 0.
-    pub fn images(&self, indices: &[usize], look: &Look) -> Result<(Option<Images>, Vec<usize>)> {
+    pub fn images(
+        &self,
+        indices: &[usize],
+        look: &Look,
+        skipped: &mut Vec<Skipped>,
+    ) -> Result<(Option<Images>, Vec<usize>)> {
         let size = self.image_size;
-        let made: Vec<(usize, Vec<f32>)> = indices
+        let made: Vec<Result<Vec<f32>>> = indices
             .par_iter()
-            .filter_map(|&index| {
-                let photo = self.source.load(index).ok()?;
-                let mut pixels = vec![0.0; size * size * 3];
-                look.write(&photo, index, size, self.normalise, &mut pixels);
-                Some((index, pixels))
+            .map(|&index| {
+                self.source.with(index, |photo| {
+                    let mut pixels = vec![0.0; size * size * 3];
+                    look.write(&photo, index, size, self.normalise, &mut pixels);
+                    pixels
+                })
             })
             .collect();
-        if made.is_empty() {
-            return Ok((None, Vec::new()));
+        let (mut readable, mut pixels) = (Vec::new(), Vec::new());
+        for (&index, made) in indices.iter().zip(made) {
+            match made {
+                Ok(image) => {
+                    readable.push(index);
+                    pixels.push(image);
+                }
+                Err(error) => skipped.push(Skipped {
+                    id: self.source.id(index).into(),
+                    reason: error.reason(),
+                }),
+            }
         }
-        let (readable, pixels): (Vec<usize>, Vec<Vec<f32>>) = made.into_iter().unzip();
+        if pixels.is_empty() {
+            return Ok((None, readable));
+        }
         let images = self.encoder.images(pixels.len(), (size, size), |out| {
             for (image, out) in pixels.iter().zip(out.chunks_exact_mut(size * size * 3)) {
                 out.copy_from_slice(image);
             }
         })?;
         Ok((Some(images), readable))
-    }
-
-    /// Why the first photo could not be read, for an error message.
-    fn first_reason(&self, indices: &[usize]) -> String {
-        indices
-            .first()
-            .and_then(|&index| self.source.load(index).err())
-            .map_or_else(String::new, |error| format!("; the first: {error}"))
     }
 }
 

@@ -119,6 +119,7 @@ impl Session {
         let queue = Queue::random(config.queue_size, EMBEDDING_DIM, config.seed);
         let method = method(&config, &about, encoder, queue, start.teacher, &workspace)?;
         let mut session = Session::assemble(config, about, source, method, 0)?;
+        session.teacher = start.teacher.map(WeightFile::digest);
         if let Some(file) = start.teacher {
             session.centre_teacher(&file.about.normalise)?;
         }
@@ -149,6 +150,14 @@ impl Session {
                 source.len()
             )));
         }
+        let digest = teacher.map(WeightFile::digest);
+        // A checkpoint of an older version does not say it.
+        if state.teacher.is_some() && state.teacher != digest {
+            return Err(Error::Config(format!(
+                "the teacher {} is not the file the run was started with",
+                config.teacher
+            )));
+        }
         let workspace = Workspace::default();
         let about = state.about.clone();
         let encoder = Encoder::new(about.architecture, true, config.freeze, &workspace)?;
@@ -157,6 +166,13 @@ impl Session {
         copy(&mut queue.keys, &state.queue_keys)?;
         copy(&mut queue.photos, &state.queue_photos)?;
         queue.next = state.queue_next as usize;
+        if queue.next >= queue.size() {
+            return Err(Error::Shape {
+                tensor: "the queue's next row in the checkpoint".into(),
+                expected: vec![queue.size()],
+                got: vec![state.queue_next as usize],
+            });
+        }
         let mut method = method(&config, &about, encoder, queue, teacher, &workspace)?;
         match &mut method {
             Method::Moco(moco) => restore(&moco.key.params, &state.key_encoder)?,
@@ -165,6 +181,8 @@ impl Session {
         let mut session = Session::assemble(config, about, source, method, state.step)?;
         copy(&mut session.sgd.velocity, &state.velocity)?;
         copy(&mut session.sgd.base, &state.base)?;
+        session.before = state.before;
+        session.teacher = digest;
         Ok(session)
     }
 
@@ -175,7 +193,6 @@ impl Session {
         method: Method,
         step: u64,
     ) -> Result<Session> {
-        // Sums are cut by the number of threads: a run goes on with the same bits only on as many.
         let threads = rayon::current_num_threads();
         config.threads = threads;
         let mut loading = LoaderConfig::new(
@@ -223,6 +240,8 @@ impl Session {
         Ok(Session {
             loader: Loader::new(source.clone(), loading, position)?,
             album: Album::of(&*source),
+            before: None,
+            teacher: None,
             config,
             about,
             source,
@@ -252,8 +271,13 @@ impl Session {
         let sample: Vec<usize> = (0..photos.min(CENTRE_PHOTOS))
             .map(|i| i * photos / photos.min(CENTRE_PHOTOS))
             .collect();
-        let (features, _) = extractor.features(&sample, &Look::Plain, |_| {})?;
-        teacher.centre = features.mean().into_iter().map(|x| x as f32).collect();
+        let found = extractor.features(&sample, &Look::Plain, |_| {})?;
+        teacher.centre = found
+            .features
+            .mean()
+            .into_iter()
+            .map(|x| x as f32)
+            .collect();
         Ok(())
     }
 }
@@ -271,7 +295,7 @@ fn method(
     };
     let Some(file) = teacher else {
         // One workspace: the two encoders never run at the same time.
-        let key = Encoder::new(about.architecture, false, 0, workspace)?;
+        let key = Encoder::new(about.architecture, false, config.freeze, workspace)?;
         let moco = MocoConfig {
             temperature: config.temperature as f32,
             key_momentum: config.key_momentum as f32,

@@ -46,7 +46,8 @@ impl Session {
             if batches > 0 && photos.len() < batch {
                 break;
             }
-            if let (Some(images), _) = extractor.images(photos, &Look::Plain)? {
+            let mut skipped = Vec::new();
+            if let (Some(images), _) = extractor.images(photos, &Look::Plain, &mut skipped)? {
                 batches += 1;
                 // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
                 let norm_momentum = 1.0 / batches as f32;

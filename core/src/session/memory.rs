@@ -6,8 +6,17 @@ use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder};
 use crate::nn::workspace::Workspace;
 use crate::{Error, Result};
 
-/// Megabytes of program, libraries, decoded photos and what one thread needs on the side.
-const PROGRAM: f64 = 60.0;
+/// Megabytes of program, libraries and what threads need on the side.
+const PROGRAM: f64 = 24.0;
+
+/// Megabytes for decoding below which a phone's usual photo (12 megapixels) would be skipped.
+const LEAST_DECODE_MB: usize = 36;
+
+/// The megabytes for decoded photos, kept and in the making, within a budget for everything:
+/// (`cache_mb`, `decode_mb`). A tight one keeps few, for speed only, and skips very large ones.
+pub fn photos_within(budget_mb: usize) -> (usize, usize) {
+    (budget_mb / 8, (budget_mb / 6).max(LEAST_DECODE_MB))
+}
 
 /// Megabytes that one image of 224 x 224 px of a group takes in a step: measured, rounded up.
 fn per_image(arch: Arch) -> f64 {
@@ -36,7 +45,7 @@ pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
     let batch = config.batch_size as f64 * view * 2.0 * (1 + config.prefetch) as f64;
     let scale = (config.image_size as f64 / 224.0).powi(2);
     Ok(PROGRAM
-        + config.cache_mb as f64
+        + (config.cache_mb + config.decode_mb) as f64
         + (numbers * 4.0 * copies + queue + batch) / MB
         + group as f64 * per_image(arch) * scale)
 }

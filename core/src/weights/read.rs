@@ -12,6 +12,8 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct WeightFile {
     file: TensorFile,
+    /// Whether it lies in a folder, where a head may lie beside it.
+    on_disk: bool,
     /// What the header says.
     pub about: About,
 }
@@ -23,7 +25,7 @@ impl WeightFile {
     /// # Errors
     /// The file cannot be read, is damaged, or holds another architecture (one line names both).
     pub fn open(path: &Path, arch: Option<Arch>) -> Result<WeightFile> {
-        WeightFile::from_tensors(TensorFile::read(path)?, arch)
+        WeightFile::from_tensors(TensorFile::read(path)?, arch, true)
     }
 
     /// As [`WeightFile::open`] on bytes in memory; `name` stands for the path in errors.
@@ -31,10 +33,10 @@ impl WeightFile {
     /// # Errors
     /// As [`WeightFile::open`].
     pub fn parse(name: &str, bytes: Vec<u8>, arch: Option<Arch>) -> Result<WeightFile> {
-        WeightFile::from_tensors(TensorFile::parse(name, bytes)?, arch)
+        WeightFile::from_tensors(TensorFile::parse(name, bytes)?, arch, false)
     }
 
-    fn from_tensors(file: TensorFile, arch: Option<Arch>) -> Result<WeightFile> {
+    fn from_tensors(file: TensorFile, arch: Option<Arch>, on_disk: bool) -> Result<WeightFile> {
         let about = About::from_metadata(file.path(), file.metadata(), arch)?;
         if !file.metadata().contains_key("arch")
             && let (Some(wanted), Some(holds)) = (arch, recognise(&file))
@@ -42,7 +44,11 @@ impl WeightFile {
         {
             return Err(other_arch(file.path(), holds, wanted));
         }
-        Ok(WeightFile { file, about })
+        Ok(WeightFile {
+            file,
+            on_disk,
+            about,
+        })
     }
 
     /// Copies the backbone's tensors into `params`; its head, where it has one, is left alone.
@@ -63,13 +69,18 @@ impl WeightFile {
         self.load(params, true, |_| false)
     }
 
-    /// The head's file beside this backbone's, where there is one.
+    /// SHA-256 of the whole file.
+    pub fn digest(&self) -> String {
+        self.file.digest()
+    }
+
+    /// The head's file beside this backbone's, where there is one. Weights in memory have none.
     ///
     /// # Errors
     /// There is one, but it cannot be used.
     pub fn head_beside(&self) -> Result<Option<WeightFile>> {
         let path = self.file.path().with_file_name(HEAD_FILE);
-        if !path.is_file() {
+        if !self.on_disk || !path.is_file() {
             return Ok(None);
         }
         WeightFile::open(&path, Some(self.about.architecture.arch)).map(Some)

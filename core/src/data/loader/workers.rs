@@ -151,13 +151,9 @@ impl Shared {
         let photo = self.cache.get_or(index, || {
             // Crops have at least 0.45 of the shorter side, so twice the view loses nothing;
             // always shrunk, so that cached and fresh photos are the same.
-            let photo = self.source.load(index)?;
-            Ok(photo.shrunk(2 * size))
+            self.source.with(index, |photo| photo.shrunk(2 * size))
         });
-        let photo = photo.map_err(|error| match error {
-            Error::Photo { reason, .. } => reason,
-            other => other.to_string(),
-        })?;
+        let photo = photo.map_err(Error::reason)?;
         let view_len = size * size * 3;
         pixels.resize(config.views * view_len, 0);
         for (view, out) in pixels.chunks_exact_mut(view_len).enumerate() {

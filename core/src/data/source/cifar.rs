@@ -57,6 +57,30 @@ pub(super) fn binaries_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Bytes before a record's pixels.
+fn label_bytes(path: &Path) -> usize {
+    let name = path.file_name().and_then(|name| name.to_str());
+    match name {
+        Some("train.bin" | "test.bin") => 2,
+        _ => 1,
+    }
+}
+
+/// Whether these files can be the data set's, by name (CIFAR-10's is nobody else's) and size.
+pub(super) fn are_records(paths: &[PathBuf]) -> bool {
+    let whole = |path: &PathBuf| {
+        let record = (label_bytes(path) + 3 * PIXELS) as u64;
+        let len = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        len > 0 && len.is_multiple_of(record)
+    };
+    let named = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("data_batch_"))
+    };
+    let both_halves = || paths.iter().any(|p| is_test(p)) && !paths.iter().all(|p| is_test(p));
+    paths.iter().all(whole) && (paths.iter().any(named) || both_halves())
+}
+
 impl Cifar {
     /// Opens the files and reads their labels.
     pub(super) fn open(paths: &[PathBuf]) -> Result<Cifar> {
@@ -91,11 +115,7 @@ impl Cifar {
     fn add(&mut self, path: &Path) -> Result<Part> {
         let mut file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len() as usize;
-        let name = path.file_name().and_then(|name| name.to_str());
-        let label_bytes = match name {
-            Some("train.bin" | "test.bin") => 2,
-            _ => 1,
-        };
+        let label_bytes = label_bytes(path);
         let record = label_bytes + 3 * PIXELS;
         if !len.is_multiple_of(record) {
             return Err(Error::file(

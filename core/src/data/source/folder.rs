@@ -1,11 +1,14 @@
 //! A folder of image files, searched recursively.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use walkdir::WalkDir;
 
 use super::labels::Labels;
-use super::{PhotoSource, is_photo_name};
+use super::{MAX_ENCODED_BYTES, PhotoSource, is_photo_name};
+use crate::data::budget::{DecodeBudget, Share};
 use crate::data::image::Photo;
 use crate::{Error, Result};
 
@@ -15,11 +18,12 @@ pub(super) struct Folder {
     ids: Vec<String>,
     labels: Labels,
     saw_files: bool,
+    budget: Arc<DecodeBudget>,
 }
 
 impl Folder {
     /// Lists the files; reads none of them.
-    pub(super) fn open(root: &Path) -> Result<Folder> {
+    pub(super) fn open(root: &Path, budget: Arc<DecodeBudget>) -> Result<Folder> {
         let mut ids = Vec::new();
         let mut saw_files = false;
         let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
@@ -57,12 +61,30 @@ impl Folder {
             labels: Labels::from_ids(ids.iter().map(String::as_str)),
             ids,
             saw_files,
+            budget,
         })
     }
 
     /// Whether there were any files at all.
     pub(super) fn saw_files(&self) -> bool {
         self.saw_files
+    }
+
+    fn decode(&self, index: usize) -> Result<(Photo, Share<'_>)> {
+        let id = &self.ids[index];
+        let path = self.root.join(id);
+        let file = std::fs::File::open(&path).map_err(Error::io(&path))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_ENCODED_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(Error::io(&path))?;
+        if bytes.len() as u64 > MAX_ENCODED_BYTES {
+            return Err(Error::Photo {
+                photo: id.clone(),
+                reason: format!("a file of more than {} MB", MAX_ENCODED_BYTES >> 20),
+            });
+        }
+        Photo::decode_within(id, &bytes, &self.budget)
     }
 }
 
@@ -76,10 +98,13 @@ impl PhotoSource for Folder {
     }
 
     fn load(&self, index: usize) -> Result<Photo> {
-        let id = &self.ids[index];
-        let path = self.root.join(id);
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        Photo::decode(id, &bytes)
+        self.decode(index).map(|(photo, _)| photo)
+    }
+
+    fn visit(&self, index: usize, show: &mut dyn FnMut(Photo)) -> Result<()> {
+        let (photo, _share) = self.decode(index)?;
+        show(photo);
+        Ok(())
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -4,28 +4,38 @@
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::read::MultiGzDecoder;
 
 use super::labels::Labels;
-use super::{PhotoSource, is_photo_name};
+use super::{MAX_ENCODED_BYTES, PhotoSource, is_photo_name};
+use crate::data::budget::{DecodeBudget, Share};
 use crate::data::image::Photo;
 use crate::{Error, Result};
 
-/// Largest encoded photo that is taken from an archive.
-const MAX_ENCODED_BYTES: u64 = 256 << 20;
+/// Most bytes that the photos of compressed archives may take in memory, each with what it takes
+/// to list it.
+const MAX_KEPT_BYTES: u64 = 512 << 20;
+
+/// About what listing a photo takes.
+const LISTING_BYTES: u64 = 256;
+
+/// Most bytes that a compressed archive may unpack to, photos and all else.
+const MAX_UNPACKED_BYTES: u64 = 2 * MAX_KEPT_BYTES;
 
 /// Where encoded photos lie.
 enum Store {
     File(PathBuf, Mutex<File>),
-    Memory(Vec<u8>),
+    /// Each by itself: one long array would be copied as it grows.
+    Memory(Vec<Vec<u8>>),
 }
 
 struct Entry {
     id: String,
     shard: usize,
-    offset: u64,
+    /// Where its bytes start in a file, or which it is of those in memory.
+    place: u64,
     len: usize,
 }
 
@@ -34,6 +44,7 @@ pub(super) struct Shards {
     stores: Vec<Store>,
     entries: Vec<Entry>,
     labels: Labels,
+    budget: Arc<DecodeBudget>,
 }
 
 /// The name without its archive endings, if it has them.
@@ -65,8 +76,9 @@ pub(super) fn shards_in(folder: &Path) -> Result<Vec<PathBuf>> {
 impl Shards {
     /// Reads the archives' lists (and, of compressed ones, the photos). With several archives,
     /// ids start with the archive's name.
-    pub(super) fn open(paths: &[PathBuf]) -> Result<Shards> {
+    pub(super) fn open(paths: &[PathBuf], budget: Arc<DecodeBudget>) -> Result<Shards> {
         let mut stores = Vec::new();
+        let mut room = MAX_KEPT_BYTES;
         // (photo, its id inside the archive): classes are folders inside, whatever the archive.
         let mut found: Vec<(Entry, String)> = Vec::new();
         for path in paths {
@@ -74,12 +86,12 @@ impl Shards {
                 Some(stem) if paths.len() > 1 => format!("{stem}/"),
                 _ => String::new(),
             };
-            let (store, listed) = read_shard(path)?;
-            for (inner, offset, len) in listed {
+            let (store, listed) = read_shard(path, &mut room)?;
+            for (inner, place, len) in listed {
                 let entry = Entry {
                     id: format!("{prefix}{inner}"),
                     shard: stores.len(),
-                    offset,
+                    place,
                     len,
                 };
                 found.push((entry, inner));
@@ -107,14 +119,16 @@ impl Shards {
             stores,
             entries: kept.into_iter().map(|(entry, _)| entry).collect(),
             labels,
+            budget,
         })
     }
 }
 
-/// A photo inside an archive: its name, where its bytes start and how many there are.
+/// A photo inside an archive: its name, its place and how many bytes it has.
 type Listed = Vec<(String, u64, usize)>;
 
-fn read_shard(path: &Path) -> Result<(Store, Listed)> {
+/// Lists an archive. `room` is what compressed ones may still take in memory.
+fn read_shard(path: &Path, room: &mut u64) -> Result<(Store, Listed)> {
     let broken = |e: std::io::Error| Error::file(path, format!("not a readable archive ({e})"));
     let mut file = File::open(path).map_err(Error::io(path))?;
     let mut magic = [0u8; 2];
@@ -131,18 +145,37 @@ fn read_shard(path: &Path) -> Result<(Store, Listed)> {
         }
         return Ok((Store::File(path.to_path_buf(), Mutex::new(file)), listed));
     }
-    let mut bytes = Vec::new();
-    let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
+    let too_much = || {
+        let mb = MAX_KEPT_BYTES >> 20;
+        Error::file(
+            path,
+            format!(
+                "holds more than is kept in memory ({mb} MB of photos); unpack it, or make it a \
+                 plain .tar (gunzip), which is read in place"
+            ),
+        )
+    };
+    let mut photos = Vec::new();
+    let unpacked = MultiGzDecoder::new(BufReader::new(file)).take(MAX_UNPACKED_BYTES);
+    let mut archive = tar::Archive::new(unpacked);
     for entry in archive.entries().map_err(broken)? {
-        let mut entry = entry.map_err(broken)?;
+        let entry = entry.map_err(broken)?;
         if let Some(id) = photo_id(&entry) {
-            let start = bytes.len();
-            entry.read_to_end(&mut bytes).map_err(broken)?;
-            listed.push((id, start as u64, bytes.len() - start));
+            let size = entry.size();
+            *room = room
+                .checked_sub(size + LISTING_BYTES)
+                .ok_or_else(too_much)?;
+            let mut bytes = Vec::with_capacity(size as usize);
+            entry.take(size).read_to_end(&mut bytes).map_err(broken)?;
+            listed.push((id, photos.len() as u64, bytes.len()));
+            photos.push(bytes);
         }
     }
-    bytes.shrink_to_fit();
-    Ok((Store::Memory(bytes), listed))
+    // The archive's end is two empty blocks; a stream that was cut off at the limit has none.
+    if archive.into_inner().limit() == 0 {
+        return Err(too_much());
+    }
+    Ok((Store::Memory(photos), listed))
 }
 
 /// The id of an archive member that is a photo: its path without `.` parts, nothing hidden.
@@ -165,6 +198,28 @@ fn photo_id<R: Read>(entry: &tar::Entry<'_, R>) -> Option<String> {
     Some(parts.join("/"))
 }
 
+impl Shards {
+    fn decode(&self, index: usize) -> Result<(Photo, Share<'_>)> {
+        let entry = &self.entries[index];
+        match &self.stores[entry.shard] {
+            Store::Memory(photos) => {
+                let bytes = &photos[entry.place as usize];
+                Photo::decode_within(&entry.id, bytes, &self.budget)
+            }
+            Store::File(path, file) => {
+                let mut bytes = vec![0; entry.len];
+                {
+                    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                    file.seek(SeekFrom::Start(entry.place))
+                        .and_then(|_| file.read_exact(&mut bytes))
+                        .map_err(Error::io(path))?;
+                }
+                Photo::decode_within(&entry.id, &bytes, &self.budget)
+            }
+        }
+    }
+}
+
 impl PhotoSource for Shards {
     fn len(&self) -> usize {
         self.entries.len()
@@ -175,23 +230,13 @@ impl PhotoSource for Shards {
     }
 
     fn load(&self, index: usize) -> Result<Photo> {
-        let entry = &self.entries[index];
-        match &self.stores[entry.shard] {
-            Store::Memory(bytes) => {
-                let start = entry.offset as usize;
-                Photo::decode(&entry.id, &bytes[start..start + entry.len])
-            }
-            Store::File(path, file) => {
-                let mut bytes = vec![0; entry.len];
-                {
-                    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                    file.seek(SeekFrom::Start(entry.offset))
-                        .and_then(|_| file.read_exact(&mut bytes))
-                        .map_err(Error::io(path))?;
-                }
-                Photo::decode(&entry.id, &bytes)
-            }
-        }
+        self.decode(index).map(|(photo, _)| photo)
+    }
+
+    fn visit(&self, index: usize, show: &mut dyn FnMut(Photo)) -> Result<()> {
+        let (photo, _share) = self.decode(index)?;
+        show(photo);
+        Ok(())
     }
 
     fn label(&self, index: usize) -> Option<usize> {
@@ -200,5 +245,38 @@ impl PhotoSource for Shards {
 
     fn classes(&self) -> &[String] {
         &self.labels.classes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn compressed_archives_are_kept_up_to_a_limit() {
+        let mut tar = tar::Builder::new(Vec::new());
+        for n in 0..40 {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(100);
+            tar.append_data(&mut header, format!("a/{n}.png"), &[0u8; 100][..])
+                .unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("many.tar.gz");
+        let file = File::create(&path).unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        gzip.write_all(&tar.into_inner().unwrap()).unwrap();
+        gzip.finish().unwrap();
+
+        let mut room = 41 * (100 + LISTING_BYTES);
+        assert_eq!(read_shard(&path, &mut room).unwrap().1.len(), 40);
+        assert_eq!(room, 100 + LISTING_BYTES);
+        // What is left is for the next archive.
+        let refused = read_shard(&path, &mut room).err().unwrap().to_string();
+        assert!(
+            refused.contains("many.tar.gz") && refused.contains("unpack"),
+            "{refused}"
+        );
     }
 }

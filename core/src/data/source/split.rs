@@ -26,6 +26,10 @@ impl PhotoSource for Subset {
         self.whole.load(self.indices[index])
     }
 
+    fn visit(&self, index: usize, show: &mut dyn FnMut(Photo)) -> Result<()> {
+        self.whole.visit(self.indices[index], show)
+    }
+
     fn label(&self, index: usize) -> Option<usize> {
         self.whole.label(*self.indices.get(index)?)
     }
@@ -35,11 +39,13 @@ impl PhotoSource for Subset {
     }
 }
 
-/// The training and the test half of the data set at `path`, with one common list of classes:
+/// The training and the test half of `whole`, the data set at `path`, with one list of classes:
 /// `train/` and `test/` folders, CIFAR binaries, or a pair of archives called `...-train` and
 /// `...-test`. `None` where there are no such halves, or one is empty.
-pub fn split(path: &Path) -> Option<(Arc<dyn PhotoSource>, Arc<dyn PhotoSource>)> {
-    let whole = super::open(path).ok()?;
+pub fn split(
+    path: &Path,
+    whole: &Arc<dyn PhotoSource>,
+) -> Option<(Arc<dyn PhotoSource>, Arc<dyn PhotoSource>)> {
     let pair = shards::shards_in(path).ok().and_then(|s| shard_pair(&s));
     let (train, test) = match pair {
         Some((train, test)) => (

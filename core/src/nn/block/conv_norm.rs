@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::nn::activation::{Act, with_act};
 use crate::nn::ops::channelwise::{activate, affine_add};
 use crate::nn::ops::norm::{BatchNorm, GradSums, NormState};
 use crate::nn::ops::pointwise;
 use crate::nn::ops::source::Source;
-use crate::nn::parallel::{pieces, split};
+use crate::nn::parallel::{over, pieces, split};
 use crate::params::{Layout, Role};
 
 /// A convolution and its batch norm.
@@ -44,7 +42,7 @@ pub(super) fn materialise(
     let c = norm.channels;
     let pieces = pieces(z.len() / c, 1);
     let outs = split(y, &pieces, c);
-    pieces.into_par_iter().zip(outs).for_each(|(rows, y)| {
+    over(pieces, outs, |rows, y| {
         let at = rows.start * c..rows.end * c;
         match residual {
             Some(x) => affine_add(&z[at.clone()], &norm.scale, &norm.shift, &x[at], y),
@@ -58,11 +56,7 @@ pub(super) fn through(x: &Source, g: &mut [f32]) -> GradSums {
     let c = x.channels;
     let pieces = pieces(g.len() / c, 1);
     let gs = split(g, &pieces, c);
-    let parts: Vec<GradSums> = pieces
-        .into_par_iter()
-        .zip(gs)
-        .map(|(rows, g)| pointwise::through(x, rows, g))
-        .collect();
+    let parts = over(pieces, gs, |rows, g| pointwise::through(x, rows, g));
     parts.iter().fold(GradSums::zeros(c), GradSums::merge)
 }
 

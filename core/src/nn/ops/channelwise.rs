@@ -5,7 +5,7 @@
 //! come out with the same period and are folded in f64 at the end.
 
 use crate::nn::activation::Activation;
-use crate::nn::simd::{dispatch, fma};
+use crate::simd::{dispatch, fma};
 
 /// Length of the repeated coefficient arrays for `channels`: whole rows, whole vectors.
 pub fn period(channels: usize) -> usize {
@@ -96,15 +96,16 @@ dispatch! {
 }
 
 dispatch! {
-    /// sum += z, square += z^2
-    pub fn moments(z: &[f32], sum: &mut [f32], square: &mut [f32]) {
-        let p = sum.len();
+    /// sum += z - shift, square += (z - shift)^2
+    pub fn moments(z: &[f32], shift: &[f32], sum: &mut [f32], square: &mut [f32]) {
+        let p = shift.len();
         for z in z.chunks(p) {
             let n = z.len();
-            let (sum, square) = (&mut sum[..n], &mut square[..n]);
+            let (shift, sum, square) = (&shift[..n], &mut sum[..n], &mut square[..n]);
             for i in 0..n {
-                sum[i] += z[i];
-                square[i] = fma::<FMA>(z[i], z[i], square[i]);
+                let d = z[i] - shift[i];
+                sum[i] += d;
+                square[i] = fma::<FMA>(d, d, square[i]);
             }
         }
     }

@@ -3,14 +3,12 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::norm::Moments;
 use super::source::GradSource;
 use super::sums::{MomentSums, merge_moments};
 use super::window::Window;
-use crate::nn::gemm::{Matrix, Packed, accumulate_outer, product};
-use crate::nn::parallel::{pieces, split, tile_rows, tiles};
+use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::parallel::{over, pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;
 
 /// z (n, out_height, out_width, out) from an image (n, height, width, in) and w (out, in, k, k);
@@ -26,30 +24,32 @@ pub fn forward(
     let patch = patch_len(window);
     let cout = w.len() / patch;
     let w = reorder(w, window, false);
-    let w = Packed::new(Matrix::rows(&w, patch).transposed(), patch, cout, workspace);
+    let w = Matrix::rows(&w, patch).transposed();
     let pieces = pieces(z.len() / cout, 1);
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(patch + cout);
-    let parts: Vec<Moments> = pieces
-        .into_par_iter()
-        .zip(outs)
-        .map(|(piece, out)| {
-            let mut patches = workspace.take(tile.min(piece.len()) * patch);
-            let mut sums = MomentSums::new(cout);
-            let first = piece.start;
-            for rows in tiles(piece, tile) {
-                let n = rows.len();
-                let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
-                gather(image, window, rows, &mut patches);
-                product(n, Matrix::rows(&patches, patch), &w, out, false);
-                if with_moments {
-                    sums.add(out);
-                }
+    let parts = over(pieces, outs, |piece, out| {
+        let mut patches = workspace.take(tile.min(piece.len()) * patch);
+        let mut sums = MomentSums::new(cout);
+        let first = piece.start;
+        for rows in tiles(piece, tile) {
+            let n = rows.len();
+            let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
+            gather(image, window, rows, &mut patches);
+            gemm(
+                (n, cout, patch),
+                Matrix::rows(&patches, patch),
+                w,
+                out,
+                false,
+            );
+            if with_moments {
+                sums.add(out);
             }
-            sums.finish()
-        })
-        .collect();
-    with_moments.then(|| merge_moments(parts, cout))
+        }
+        sums.finish()
+    });
+    with_moments.then(|| merge_moments(&parts, cout))
 }
 
 /// Adds the weight's gradient to `dw`; `grad` gives dz.
@@ -65,23 +65,29 @@ pub fn backward(
     let images = image.len() / (window.height * window.width * window.channels);
     let rows = images * window.out_height * window.out_width;
     let tile = tile_rows(patch + cout);
-    let parts: Vec<_> = pieces(rows, 1)
-        .into_par_iter()
-        .map(|piece| {
-            let most = tile.min(piece.len());
-            let mut patches = workspace.take(most * patch);
-            let mut dz = workspace.take(most * cout);
-            let mut dw = workspace.zeros(patch * cout);
-            for rows in tiles(piece, tile) {
-                let n = rows.len();
-                let dz = &mut dz[..n * cout];
-                grad.copy(rows.clone(), cout, dz);
-                gather(image, window, rows, &mut patches);
-                accumulate_outer((cout, patch, n), dz, &patches, &mut dw);
-            }
-            dw
-        })
-        .collect();
+    let pieces = pieces(rows, 1);
+    let nothing = vec![(); pieces.len()];
+    let parts = over(pieces, nothing, |piece, ()| {
+        let most = tile.min(piece.len());
+        let mut patches = workspace.take(most * patch);
+        let mut dz = workspace.take(most * cout);
+        let mut dw = workspace.zeros(patch * cout);
+        for rows in tiles(piece, tile) {
+            let n = rows.len();
+            let dz = &mut dz[..n * cout];
+            grad.copy(rows.clone(), cout, dz);
+            gather(image, window, rows, &mut patches);
+            let dz = Matrix::rows(dz, cout).transposed();
+            gemm(
+                (cout, patch, n),
+                dz,
+                Matrix::rows(&patches, patch),
+                &mut dw,
+                true,
+            );
+        }
+        dw
+    });
     for part in parts {
         for (a, b) in dw.iter_mut().zip(reorder(&part, window, true)) {
             *a += b;

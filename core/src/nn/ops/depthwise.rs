@@ -6,8 +6,6 @@
 mod ring;
 mod rows;
 
-use rayon::prelude::*;
-
 use self::ring::Ring;
 use self::rows::{convolve_row, scatter, tap_gradients, taps_by_position};
 use super::norm::{GradSums, Moments};
@@ -15,7 +13,7 @@ use super::pointwise::{Sink, Sums};
 use super::source::{GradSource, Source};
 use super::sums::{MomentSums, NormSums, merge_moments};
 use super::window::Window;
-use crate::nn::parallel::{pieces, split};
+use crate::nn::parallel::{over, pieces, split};
 use crate::nn::workspace::{Buffer, Workspace};
 
 /// z (n, out_height, out_width, c) from x (n, height, width, c) and w (c, 1, k, k); z's moments
@@ -34,34 +32,30 @@ pub fn forward(
     let images = pieces(z.len() / c, window.out_height * window.out_width);
     let outs = split(z, &images, c);
     let per_image = window.out_height * window.out_width;
-    let parts: Vec<Moments> = images
-        .into_par_iter()
-        .zip(outs)
-        .map(|(piece, out)| {
-            let mut sums = MomentSums::new(c);
-            let first = piece.start / per_image;
-            for (i, out) in out.chunks_exact_mut(out_image).enumerate() {
-                let base = (first + i) * window.height * window.width;
-                let row_len = window.padded_width() * c;
-                let mut ring = Ring::new(window.kernel, row_len, window.height, workspace);
-                let inside = window.pad_left * c..(window.pad_left + window.width) * c;
-                for (oy, out) in out.chunks_exact_mut(window.out_width * c).enumerate() {
-                    let top = (oy * window.stride) as isize - window.pad_top as isize;
-                    let end = (top + window.kernel as isize).max(0) as usize;
-                    ring.advance(end, inside.clone(), |row, into| {
-                        let start = base + row * window.width;
-                        x.copy(start..start + window.width, into);
-                    });
-                    convolve_row(&ring, top, window.kernel, window.stride, &taps, c, out);
-                    if with_moments {
-                        sums.add(out);
-                    }
+    let parts = over(images, outs, |piece, out| {
+        let mut sums = MomentSums::new(c);
+        let first = piece.start / per_image;
+        for (i, out) in out.chunks_exact_mut(out_image).enumerate() {
+            let base = (first + i) * window.height * window.width;
+            let row_len = window.padded_width() * c;
+            let mut ring = Ring::new(window.kernel, row_len, window.height, workspace);
+            let inside = window.pad_left * c..(window.pad_left + window.width) * c;
+            for (oy, out) in out.chunks_exact_mut(window.out_width * c).enumerate() {
+                let top = (oy * window.stride) as isize - window.pad_top as isize;
+                let end = (top + window.kernel as isize).max(0) as usize;
+                ring.advance(end, inside.clone(), |row, into| {
+                    let start = base + row * window.width;
+                    x.copy(start..start + window.width, into);
+                });
+                convolve_row(&ring, top, window.kernel, window.stride, &taps, c, out);
+                if with_moments {
+                    sums.add(out);
                 }
             }
-            sums.finish()
-        })
-        .collect();
-    with_moments.then(|| merge_moments(parts, c))
+        }
+        sums.finish()
+    });
+    with_moments.then(|| merge_moments(&parts, c))
 }
 
 /// Adds the taps' gradient to `dw` and sends the input's gradient to `sink` (not
@@ -86,31 +80,27 @@ pub fn backward(
     };
     let pieces = pieces(out.len() / c, per_image);
     let outs = split(out, &pieces, c);
-    let parts: Vec<_> = pieces
-        .into_par_iter()
-        .zip(outs)
-        .map(|(piece, out)| {
-            let mut lane = Lane {
-                grad,
-                x,
-                window,
-                taps: &taps,
-                shortcut,
-                dtaps: workspace.zeros(k2 * c),
-                sums: NormSums::new(if normed { c } else { 0 }),
-                workspace,
-            };
-            let first = piece.start / per_image;
-            for (i, out) in out.chunks_exact_mut(per_image * c).enumerate() {
-                if window.stride == 1 {
-                    lane.image_stride_1(first + i, out);
-                } else {
-                    lane.image_stride_2(first + i, out);
-                }
+    let parts = over(pieces, outs, |piece, out| {
+        let mut lane = Lane {
+            grad,
+            x,
+            window,
+            taps: &taps,
+            shortcut,
+            dtaps: workspace.zeros(k2 * c),
+            sums: NormSums::new(if normed { c } else { 0 }),
+            workspace,
+        };
+        let first = piece.start / per_image;
+        for (i, out) in out.chunks_exact_mut(per_image * c).enumerate() {
+            if window.stride == 1 {
+                lane.image_stride_1(first + i, out);
+            } else {
+                lane.image_stride_2(first + i, out);
             }
-            (lane.dtaps, lane.sums.finish())
-        })
-        .collect();
+        }
+        (lane.dtaps, lane.sums.finish())
+    });
     let mut norm = GradSums::zeros(if normed { c } else { 0 });
     for (part, sums) in parts {
         for ch in 0..c {
@@ -123,7 +113,7 @@ pub fn backward(
     if normed { Sums::Norm(norm) } else { Sums::None }
 }
 
-/// One thread's share of a backward pass.
+/// One piece of a backward pass.
 struct Lane<'a> {
     grad: &'a GradSource<'a>,
     x: &'a Source<'a>,

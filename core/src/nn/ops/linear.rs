@@ -2,7 +2,7 @@
 
 use super::super::activation::{Act, with_act};
 use crate::nn::activation::Activation;
-use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::gemm::{Matrix, gemm_columns};
 
 /// u (n, out) = x (n, in) w' + b with w (out, in): the value before the activation.
 pub fn forward(x: &[f32], w: &[f32], bias: &[f32], u: &mut [f32]) {
@@ -12,7 +12,7 @@ pub fn forward(x: &[f32], w: &[f32], bias: &[f32], u: &mut [f32]) {
         row.copy_from_slice(bias);
     }
     let rows = u.len() / cout;
-    gemm(
+    gemm_columns(
         (rows, cout, cin),
         Matrix::rows(x, cin),
         Matrix::rows(w, cin).transposed(),
@@ -55,7 +55,7 @@ pub fn backward(
         }
     }
     let du = Matrix::rows(du, cout);
-    gemm(
+    gemm_columns(
         (cout, cin, rows),
         du.transposed(),
         Matrix::rows(x, cin),
@@ -63,6 +63,6 @@ pub fn backward(
         true,
     );
     if let Some(dx) = dx {
-        gemm((rows, cin, cout), du, Matrix::rows(w, cin), dx, false);
+        gemm_columns((rows, cin, cout), du, Matrix::rows(w, cin), dx, false);
     }
 }

@@ -31,28 +31,55 @@ pub enum Statistics<'a> {
     Running { buffers: &'a [f32] },
 }
 
-/// Sums of a convolution's output per channel.
-#[derive(Clone, Debug)]
+/// Count, mean and sum of squared deviations from the mean of a convolution's output, per
+/// channel: moments of parts merge into those of the whole without cancellation.
+#[derive(Clone, Debug, Default)]
 pub struct Moments {
-    pub sum: Vec<f64>,
-    pub square: Vec<f64>,
     pub count: usize,
+    pub mean: Vec<f64>,
+    /// Sum over the rows of (z - mean)^2.
+    pub m2: Vec<f64>,
 }
 
 impl Moments {
     /// None yet.
     pub fn zeros(channels: usize) -> Moments {
         Moments {
-            sum: vec![0.0; channels],
-            square: vec![0.0; channels],
             count: 0,
+            mean: vec![0.0; channels],
+            m2: vec![0.0; channels],
         }
     }
 
-    /// Adds those of other rows.
+    /// From sums of z - shift and of (z - shift)^2 over `count` rows.
+    pub(super) fn of_shifted(count: usize, shift: &[f32], sum: &[f64], square: &[f64]) -> Moments {
+        let n = count.max(1) as f64;
+        let of = |f: fn(f64, f64, f64, f64) -> f64| {
+            let sums = sum.iter().zip(square);
+            let all = shift.iter().zip(sums);
+            all.map(|(&k, (&s, &q))| f(n, k as f64, s, q)).collect()
+        };
+        Moments {
+            count,
+            mean: of(|n, k, s, _| k + s / n),
+            m2: of(|n, _, s, q| (q - s * s / n).max(0.0)),
+        }
+    }
+
+    /// Adds those of other rows (Chan, Golub and LeVeque 1979).
     pub fn merge(mut self, other: &Moments) -> Moments {
-        add(&mut self.sum, &other.sum);
-        add(&mut self.square, &other.square);
+        if other.count == 0 {
+            return self;
+        }
+        let (a, b) = (self.count as f64, other.count as f64);
+        let theirs = other.mean.iter().zip(&other.m2);
+        for ((mean, m2), (other_mean, other_m2)) in
+            self.mean.iter_mut().zip(&mut self.m2).zip(theirs)
+        {
+            let delta = other_mean - *mean;
+            *mean += delta * b / (a + b);
+            *m2 += other_m2 + delta * delta * a * b / (a + b);
+        }
         self.count += other.count;
         self
     }
@@ -135,13 +162,8 @@ impl BatchNorm {
         let (mean, var, count): (Vec<f64>, Vec<f64>, _) = match statistics {
             Statistics::Batch { buffers, momentum } => {
                 let n = moments.count.max(1) as f64;
-                let mean: Vec<f64> = moments.sum.iter().map(|s| s / n).collect();
-                let var: Vec<f64> = moments
-                    .square
-                    .iter()
-                    .zip(&mean)
-                    .map(|(s, m)| (s / n - m * m).max(0.0))
-                    .collect();
+                let mean = moments.mean.clone();
+                let var: Vec<f64> = moments.m2.iter().map(|m2| m2 / n).collect();
                 let unbiased = if n > 1.0 { n / (n - 1.0) } else { 1.0 };
                 let blend = |old: &mut f32, new: f64| {
                     *old = (*old as f64 * (1.0 - momentum as f64) + new * momentum as f64) as f32;

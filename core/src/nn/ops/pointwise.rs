@@ -4,15 +4,13 @@
 //! while it is hot. Backward, per tile: compute dz, add dz' x to the weight's gradient, multiply
 //! by the weight, and turn the result into the next layer's dy with its sums.
 
-use rayon::prelude::*;
-
 use super::channelwise::{GateSums, fold, gate_sums, period};
 use super::norm::{GradSums, Moments};
 use super::source::{GradSource, Source, by_image};
 use super::sums::{MomentSums, NormSums, merge_moments};
 use crate::nn::activation::with_act;
-use crate::nn::gemm::{Matrix, Packed, accumulate_outer, product};
-use crate::nn::parallel::{pieces, split, tile_rows, tiles};
+use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::parallel::{add_up, over, pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;
 
 /// z (rows, out) = x (rows, in) w' with w (out, in). Returns z's moments if asked for.
@@ -28,27 +26,23 @@ pub fn forward(
     let pieces = pieces(rows, 1);
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(cin + cout);
-    let w = Packed::new(Matrix::rows(w, cin).transposed(), cin, cout, workspace);
-    let parts: Vec<Moments> = pieces
-        .into_par_iter()
-        .zip(outs)
-        .map(|(piece, out)| {
-            let mut scratch = workspace.take(tile.min(piece.len()) * cin);
-            let mut sums = MomentSums::new(cout);
-            let first = piece.start;
-            for rows in tiles(piece, tile) {
-                let n = rows.len();
-                let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
-                let x = x.tile(rows, &mut scratch);
-                product(n, Matrix::rows(x, cin), &w, out, false);
-                if with_moments {
-                    sums.add(out);
-                }
+    let w = Matrix::rows(w, cin).transposed();
+    let parts = over(pieces, outs, |piece, out| {
+        let mut scratch = workspace.take(tile.min(piece.len()) * cin);
+        let mut sums = MomentSums::new(cout);
+        let first = piece.start;
+        for rows in tiles(piece, tile) {
+            let n = rows.len();
+            let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
+            let x = x.tile(rows, &mut scratch);
+            gemm((n, cout, cin), Matrix::rows(x, cin), w, out, false);
+            if with_moments {
+                sums.add(out);
             }
-            sums.finish()
-        })
-        .collect();
-    with_moments.then(|| merge_moments(parts, cout))
+        }
+        sums.finish()
+    });
+    with_moments.then(|| merge_moments(&parts, cout))
 }
 
 /// Where the gradient with respect to the input goes.
@@ -120,48 +114,51 @@ pub fn backward(
     let outs = split(out, &pieces, cin);
     let tile = tile_rows(2 * cin + cout);
     let dw_len = w.len();
-    let w = Packed::new(Matrix::rows(w, cin), cout, cin, workspace);
-    let parts: Vec<_> = pieces
-        .into_par_iter()
-        .zip(outs)
-        .map(|(piece, out)| {
-            let most = tile.min(piece.len());
-            let mut dz = workspace.take(most * cout);
-            let mut scratch = workspace.take(most * cin);
-            let mut dw = workspace.zeros(dw_len);
-            let mut sums = NormSums::new(if normed { cin } else { 0 });
-            let mut images: Vec<(usize, ImageSums)> = Vec::new();
-            let first = piece.start;
-            for rows in tiles(piece, tile) {
-                let n = rows.len();
-                let dz = &mut dz[..n * cout];
-                grad.copy(rows.clone(), cout, dz);
-                let input = x.tile(rows.clone(), &mut scratch);
-                accumulate_outer((cout, cin, n), dz, input, &mut dw);
-                let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
-                if let Some(shortcut) = shortcut {
-                    out.copy_from_slice(&shortcut[rows.start * cin..rows.end * cin]);
-                }
-                let add = shortcut.is_some();
-                product(n, Matrix::rows(dz, cout), &w, out, add);
-                if normed {
-                    sums.through(x, &x.z[rows.start * cin..rows.end * cin], out);
-                } else if gated {
-                    sum_gate(x, rows, rows_per_image, out, &mut images);
-                }
+    let w = Matrix::rows(w, cin);
+    let parts = over(pieces, outs, |piece, out| {
+        let most = tile.min(piece.len());
+        let mut dz = workspace.take(most * cout);
+        let mut scratch = workspace.take(most * cin);
+        let mut dw = workspace.take(dw_len);
+        let mut sums = NormSums::new(if normed { cin } else { 0 });
+        let mut images: Vec<(usize, ImageSums)> = Vec::new();
+        let first = piece.start;
+        for rows in tiles(piece, tile) {
+            let n = rows.len();
+            let dz = &mut dz[..n * cout];
+            grad.copy(rows.clone(), cout, dz);
+            let input = x.tile(rows.clone(), &mut scratch);
+            let dz = Matrix::rows(dz, cout);
+            let more = rows.start > first;
+            gemm(
+                (cout, cin, n),
+                dz.transposed(),
+                Matrix::rows(input, cin),
+                &mut dw,
+                more,
+            );
+            let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
+            if let Some(shortcut) = shortcut {
+                out.copy_from_slice(&shortcut[rows.start * cin..rows.end * cin]);
             }
-            (dw, sums.finish(), images)
-        })
-        .collect();
+            gemm((n, cin, cout), dz, w, out, shortcut.is_some());
+            if normed {
+                sums.through(x, &x.z[rows.start * cin..rows.end * cin], out);
+            } else if gated {
+                sum_gate(x, rows, rows_per_image, out, &mut images);
+            }
+        }
+        (dw, sums.finish(), images)
+    });
     let mut norm = GradSums::zeros(if normed { cin } else { 0 });
     let mut images = Vec::new();
-    for (part, sums, part_images) in parts {
-        for (a, b) in dw.iter_mut().zip(part.iter()) {
-            *a += b;
-        }
+    let mut partial = Vec::with_capacity(parts.len());
+    for (dw, sums, part_images) in parts {
+        partial.push(dw);
         norm = norm.merge(&sums);
         images.extend(part_images.into_iter().map(|(_, sums)| sums));
     }
+    add_up(dw, &partial);
     if normed {
         Sums::Norm(norm)
     } else if gated {
@@ -230,17 +227,15 @@ fn sum_gate(
 pub fn sums_of(g: &[f32], z: &[f32], norm: &super::norm::NormState) -> GradSums {
     let c = norm.channels;
     let tile = tile_rows(2 * c);
-    pieces(g.len() / c, 1)
-        .into_par_iter()
-        .map(|piece| {
-            let mut sums = NormSums::new(c);
-            for rows in tiles(piece, tile) {
-                let at = rows.start * c..rows.end * c;
-                sums.add(&g[at.clone()], &z[at], &norm.mean);
-            }
-            sums.finish()
-        })
-        .collect::<Vec<_>>()
-        .iter()
-        .fold(GradSums::zeros(c), GradSums::merge)
+    let pieces = pieces(g.len() / c, 1);
+    let nothing = vec![(); pieces.len()];
+    let parts = over(pieces, nothing, |piece, ()| {
+        let mut sums = NormSums::new(c);
+        for rows in tiles(piece, tile) {
+            let at = rows.start * c..rows.end * c;
+            sums.add(&g[at.clone()], &z[at], &norm.mean);
+        }
+        sums.finish()
+    });
+    parts.iter().fold(GradSums::zeros(c), GradSums::merge)
 }

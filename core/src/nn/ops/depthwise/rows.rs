@@ -2,7 +2,7 @@
 
 use super::super::window::Window;
 use super::ring::Ring;
-use crate::nn::simd::{dispatch, fma};
+use crate::simd::{dispatch, fma};
 
 /// The taps (channels, 1, k, k) as (k * k, channels), for kernels that run over channels.
 pub(super) fn taps_by_position(w: &[f32], channels: usize, flip: bool) -> Vec<f32> {

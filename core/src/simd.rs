@@ -1,8 +1,9 @@
 //! Run-time choice of the vector width, so that one binary is fast on every machine.
 //!
-//! A kernel is written once, as plain loops that the compiler vectorises. `dispatch!` compiles
-//! it three times on x86-64 (AVX-512, AVX2 with FMA, baseline) and picks at run time; on arm64
-//! NEON is the baseline and there is nothing to pick.
+//! A kernel, of pixels or of activations, is written once, as plain loops that the compiler
+//! vectorises. `dispatch!` compiles it three times on x86-64 (AVX-512, AVX2 with FMA, baseline)
+//! and picks at run time; on arm64 NEON is the baseline and there is nothing to pick. Matrix
+//! products are the `gemm` crate's, which chooses for itself.
 
 use std::sync::OnceLock;
 
@@ -25,7 +26,8 @@ pub enum Isa {
 }
 
 /// Environment variable with the widest instruction set to use: `avx512`, `avx2` or `baseline`.
-/// For tests, and for the same bits on different machines; any other value is ignored.
+/// For tests of the narrower kernels; any other value is ignored. It does not reach the matrix
+/// products, so it does not make different machines agree to the bit.
 pub const LIMIT: &str = "SEEDLING_ISA";
 
 /// What the kernels use: the widest this machine has, within [`LIMIT`]. Found once.
@@ -65,15 +67,15 @@ fn widest() -> Isa {
 /// either one type (`<A: Trait>`) or constants (`<const K: usize, ...>`).
 macro_rules! dispatch {
     ($(#[$meta:meta])* $vis:vis fn $name:ident ($($args:tt)*) $body:block) => {
-        $crate::nn::simd::dispatch! { @ [$(#[$meta])*] [$vis] $name [] [] ($($args)*) $body }
+        $crate::simd::dispatch! { @ [$(#[$meta])*] [$vis] $name [] [] ($($args)*) $body }
     };
     ($(#[$meta:meta])* $vis:vis fn $name:ident <$g:ident: $bound:path> ($($args:tt)*) $body:block) => {
-        $crate::nn::simd::dispatch! {
+        $crate::simd::dispatch! {
             @ [$(#[$meta])*] [$vis] $name [$g: $bound,] [$g,] ($($args)*) $body
         }
     };
     ($(#[$meta:meta])* $vis:vis fn $name:ident <$(const $k:ident: $kt:ty),+> ($($args:tt)*) $body:block) => {
-        $crate::nn::simd::dispatch! {
+        $crate::simd::dispatch! {
             @ [$(#[$meta])*] [$vis] $name [$(const $k: $kt,)+] [$($k,)+] ($($args)*) $body
         }
     };
@@ -98,12 +100,12 @@ macro_rules! dispatch {
                 fn avx2 <$($decl)*> ($($arg: $ty),*) {
                     body::<$($use)* true>($($arg),*)
                 }
-                match $crate::nn::simd::isa() {
+                match $crate::simd::isa() {
                     // SAFETY: `isa` has just seen these features on this machine.
-                    $crate::nn::simd::Isa::Avx512 => unsafe { avx512::<$($use)*>($($arg),*) },
+                    $crate::simd::Isa::Avx512 => unsafe { avx512::<$($use)*>($($arg),*) },
                     // SAFETY: likewise.
-                    $crate::nn::simd::Isa::Avx2 => unsafe { avx2::<$($use)*>($($arg),*) },
-                    $crate::nn::simd::Isa::Baseline => body::<$($use)* false>($($arg),*),
+                    $crate::simd::Isa::Avx2 => unsafe { avx2::<$($use)*>($($arg),*) },
+                    $crate::simd::Isa::Baseline => body::<$($use)* false>($($arg),*),
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]
