@@ -3,7 +3,7 @@
 use crate::Outcome;
 use crate::cli::{Common, Training};
 use crate::console::Console;
-use crate::photos::Photos;
+use crate::photos::{Photos, budget};
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};
 use clap::Args;
@@ -52,7 +52,7 @@ pub fn run(args: &PretrainArgs, console: &Console) -> Result<Outcome> {
     let settings = Settings::new(Config::pretrain(), first, &args.common, flags)?;
     let photos = Photos::At(&args.data);
     if let Some(path) = &args.contact_sheet {
-        let source = photos.open(&settings.config)?;
+        let source = photos.open(&settings.config, &budget(&settings.config))?;
         return train::contact_sheet(path, &*source, &settings.config, console);
     }
     let plan = Plan {

@@ -46,37 +46,12 @@ impl Settings {
         self.reapply()
     }
 
-    /// Picks `bn_group` so that a run stays within `budget` megabytes.
+    /// Picks `bn_group` so that a run stays within `budget` megabytes, with photos, decoded and
+    /// being decoded, in their part of it.
     ///
     /// # Errors
     /// No group is small enough.
     pub fn fit_memory(&mut self, budget: u32) -> Result<()> {
-        self.fit_photos(budget);
-        self.config.bn_group = memory::group_for(&self.config, f64::from(budget))?;
-        Ok(())
-    }
-
-    /// Puts a checkpoint's settings under the layers of a command that names `budget` again. The
-    /// group that was picked then stays, and a `bn_group` in the layers is what it was then: the
-    /// most that may be picked.
-    ///
-    /// # Errors
-    /// As [`Settings::new`].
-    pub fn rebase_within(&mut self, budget: u32, base: Config) -> Result<()> {
-        let picked = base.bn_group as i64;
-        for layer in &mut self.layers {
-            let most = layer.values.get("bn_group").and_then(|v| v.as_integer());
-            if most.is_some_and(|most| most >= picked) {
-                layer.values.remove("bn_group");
-            }
-        }
-        self.rebase(base)?;
-        self.fit_photos(budget);
-        Ok(())
-    }
-
-    /// Leaves photos, decoded and being decoded, their part of a budget.
-    fn fit_photos(&mut self, budget: u32) {
         let (cache, decode) = memory::photos_within(budget as usize);
         if !self.asks_for("cache_mb") {
             self.config.cache_mb = self.config.cache_mb.min(cache);
@@ -84,6 +59,25 @@ impl Settings {
         if !self.asks_for("decode_mb") {
             self.config.decode_mb = self.config.decode_mb.min(decode);
         }
+        self.config.bn_group = memory::group_for(&self.config, f64::from(budget))?;
+        Ok(())
+    }
+
+    /// Puts a checkpoint's settings under the layers of a command that named a budget when it
+    /// began the run. The group that was picked stays: a `bn_group` in the layers is what it was
+    /// then, the most that may be picked.
+    ///
+    /// # Errors
+    /// As [`Settings::new`].
+    pub fn rebase_within_budget(&mut self, base: Config) -> Result<()> {
+        let picked = base.bn_group as i64;
+        for layer in &mut self.layers {
+            let most = layer.values.get("bn_group").and_then(|v| v.as_integer());
+            if most.is_some_and(|most| most >= picked) {
+                layer.values.remove("bn_group");
+            }
+        }
+        self.rebase(base)
     }
 
     fn reapply(&mut self) -> Result<()> {

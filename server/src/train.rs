@@ -58,10 +58,10 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
             }
             match plan.memory_mb {
                 None => plan.settings.rebase(state.config.clone())?,
-                Some(budget) => {
+                Some(_) => {
                     let kept = "the run keeps its settings";
                     console.note(&format!("--memory-mb has no effect with --resume: {kept}"));
-                    plan.settings.rebase_within(budget, state.config.clone())?;
+                    plan.settings.rebase_within_budget(state.config.clone())?;
                 }
             }
             Some(state)

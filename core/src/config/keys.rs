@@ -247,8 +247,8 @@ settings! {
     /// Megabytes of decoded photos kept between epochs.
     cache_mb: usize, Whole(0, 1_048_576), FREE;
     /// Megabytes that photos may take together while they are decoded; one that takes more by
-    /// itself is skipped.
-    decode_mb: usize, Whole(1, 1_048_576), FREE;
+    /// itself is skipped (a large one that lies on its side is halved first).
+    decode_mb: usize, Whole(1, 1_048_576), FIXED;
     /// Threads for computing and for reading photos; 0 takes all processors. The result is the
     /// same with any number.
     threads: usize, Whole(0, 4096), FREE;

@@ -69,22 +69,36 @@ fn decode_with<'a>(
         .exif()
         .and_then(|exif| Orientation::from_exif_chunk(exif))
         .unwrap_or(Orientation::NoTransforms);
-    // Pixels; the coefficients (16 bits, of every component) that a file of several scans keeps
-    // until the last; and the second copy that turning or spreading grey takes.
+    // Coefficients (16 bits, of every component) that a file of several scans keeps until the last.
     let info = decoder.info().ok_or(odd("it has no header"))?;
-    let mut bytes_a_pixel = channels;
-    if scans > 1 || !info.sof.is_sequential_dct() {
-        bytes_a_pixel += 2 * usize::from(info.components);
-    }
-    if grey || orientation != Orientation::NoTransforms {
-        bytes_a_pixel += 3;
-    }
+    let several = scans > 1 || !info.sof.is_sequential_dct();
+    let kept = if several {
+        2 * usize::from(info.components)
+    } else {
+        0
+    };
+    // Pixels, and the second copy that turning or spreading grey takes for a moment.
+    let turned = orientation != Orientation::NoTransforms;
+    let copies = match (grey, turned) {
+        (false, false) => 3,
+        (true, false) => 4,
+        (_, true) => 6,
+    };
+    let bytes = |a_pixel: usize| (width * height * a_pixel) as u64;
+    let most = bytes(kept.max(copies - channels) + channels);
+    // Rather half the size than not at all: a portrait from a phone's camera is stored lying.
+    let half = turned && !grey && most > budget.limit();
     let share = budget
-        .take((width * height * bytes_a_pixel) as u64)
+        .take(if half { bytes(kept + channels) } else { most })
         .map_err(Refused::Claims)?;
     decoder.set_options(options.jpeg_set_out_colorspace(out));
     let mut pixels = vec![0u8; width * height * channels];
     decoder.decode_into(&mut pixels).map_err(broken)?;
+    drop(decoder);
+    let (width, height) = match half {
+        true => halve(&mut pixels, width, height),
+        false => (width, height),
+    };
     if grey {
         pixels = pixels.iter().flat_map(|&v| [v; 3]).collect();
     }
@@ -96,6 +110,25 @@ fn decode_with<'a>(
         from_dynamic(DynamicImage::ImageRgb8(picture), orientation).map_err(Refused::Broken)?
     };
     Ok((photo, share))
+}
+
+/// Averages two by two pixels (R, G, B) in place and returns the new width and height; an odd last
+/// row or column is left out.
+fn halve(pixels: &mut Vec<u8>, width: usize, height: usize) -> (usize, usize) {
+    let (w, h) = ((width / 2).max(1), (height / 2).max(1));
+    let (right, below) = (3 * (width > 1) as usize, 3 * width * (height > 1) as usize);
+    for y in 0..h {
+        for i in 0..3 * w {
+            // What is written lies before all that is still to be read.
+            let at = 2 * y * 3 * width + i / 3 * 6 + i % 3;
+            let four = [at, at + right, at + below, at + right + below];
+            let sum: u32 = four.iter().map(|&at| u32::from(pixels[at])).sum();
+            pixels[y * 3 * w + i] = ((sum + 2) / 4) as u8;
+        }
+    }
+    pixels.truncate(3 * w * h);
+    pixels.shrink_to_fit();
+    (w, h)
 }
 
 /// How many scans there are, and their bytes of coded pixels: what follows each start of a scan,
@@ -140,4 +173,55 @@ fn has_end(bytes: &[u8]) -> bool {
         at += 2 + usize::from(u16::from_be_bytes([high, low]));
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::codecs::jpeg::JpegEncoder;
+
+    #[test]
+    fn halving_averages_in_place() {
+        let mut pixels: Vec<u8> = (0..5 * 3 * 3).map(|i| i as u8 * 2).collect();
+        let expected: Vec<u8> = (0..2 * 3)
+            .map(|i| {
+                let at = i / 3 * 6 + i % 3;
+                let four = [at, at + 3, at + 15, at + 18].map(|at| at as u32 * 2);
+                ((four.iter().sum::<u32>() + 2) / 4) as u8
+            })
+            .collect();
+        assert_eq!(halve(&mut pixels, 5, 3), (2, 1));
+        assert_eq!(pixels, expected);
+        let mut one = vec![1, 2, 3];
+        assert_eq!(halve(&mut one, 1, 1), (1, 1));
+        assert_eq!(one, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_lying_portrait_is_halved_where_turning_it_takes_too_much() {
+        let picture = image::RgbImage::from_fn(1600, 1200, |x, y| {
+            image::Rgb([(x / 8) as u8, (y / 8) as u8, 90])
+        });
+        let mut jpeg = Vec::new();
+        JpegEncoder::new_with_quality(&mut jpeg, 95)
+            .encode_image(&picture)
+            .unwrap();
+        // EXIF: one entry, orientation 6 (turn clockwise).
+        let exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let mut lying = jpeg[..2].to_vec();
+        lying.extend([0xFF, 0xE1, 0, exif.len() as u8 + 2]);
+        lying.extend(exif);
+        lying.extend(&jpeg[2..]);
+
+        let (enough, tight) = (DecodeBudget::megabytes(12), DecodeBudget::megabytes(8));
+        let (whole, _) = decode(&lying, &enough).unwrap();
+        assert_eq!((whole.width, whole.height), (1200, 1600));
+        let (half, share) = decode(&lying, &tight).unwrap();
+        assert_eq!((half.width, half.height), (600, 800));
+        drop(share);
+        // Top left of the upright photo is bottom left of the stored one.
+        assert!(half.rgb[0] < 5 && half.rgb[1] > 140, "{:?}", &half.rgb[..3]);
+        assert!(decode(&jpeg, &tight).is_ok());
+        assert!(decode(&lying, &DecodeBudget::megabytes(5)).is_err());
+    }
 }
