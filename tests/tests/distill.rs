@@ -40,17 +40,13 @@ fn embeddings(student: &Encoder, images: &[f32], mode: Mode) -> Vec<f32> {
     out
 }
 
-/// On one thread, where the loss stays within 1e-6 of PyTorch's. On two or three, sums in another
-/// order give one of the head's hidden units (at step 11) +5e-7 instead of -3e-7: its ReLU's
-/// gradient is all or nothing, and by step 17 the loss is 3e-5 away. Another processor's kernels
-/// may do the same, hence a floor of twice that. Thread counts are the single operations' tests.
+/// The step from which one of the head's hidden units differs: the order of our sums gives it
+/// +5e-7 there, PyTorch's gives -3e-7, and its ReLU's gradient is all or nothing. By step 17 the
+/// loss is 3e-5 away, by step 20 an embedding 7e-5.
+const FLIPPED: usize = 11;
+
 #[test]
 fn twenty_steps_follow_pytorch() {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
-    pool.build().unwrap().install(follow);
-}
-
-fn follow() {
     let golden = Golden::open("distill");
     let deviations = golden.json("f32_deviation");
     let mut queue = Queue::random(QUEUE, EMBEDDING_DIM, 0);
@@ -76,7 +72,8 @@ fn follow() {
         if golden.has(&name) {
             let got = embeddings(&distill.student, &images, config.mode);
             let own = deviations["embedding"][step - 1].as_f64().unwrap();
-            assert_follows(&got, golden.floats(&name), own, 3e-5, &name);
+            let floor = if step > FLIPPED { 1.5e-4 } else { 3e-5 };
+            assert_follows(&got, golden.floats(&name), own, floor, &name);
         }
         let views = Views {
             pixels: &[&images[..], &[]],
@@ -89,7 +86,8 @@ fn follow() {
         let own = deviations["loss"][step - 1].as_f64().unwrap();
         let expected = golden.floats("loss")[step - 1];
         let what = format!("step {step}: loss");
-        assert_follows(&[stats.loss], &[expected], own, 6e-5, &what);
+        let floor = if step > FLIPPED { 6e-5 } else { 3e-6 };
+        assert_follows(&[stats.loss], &[expected], own, floor, &what);
         let position = golden.ints("queue_position")[step - 1];
         assert_eq!(distill.queue.next as i64, position);
         let trajectory = Trajectory {

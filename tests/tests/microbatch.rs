@@ -167,6 +167,8 @@ fn frozen_stages_get_no_gradient_and_change_nothing_behind_them() {
     let run = |frozen: usize| {
         let mut moco = moco(8, frozen);
         moco.config.mode = Mode::Eval;
+        // The key encoder stays: following an equal network would still round where not frozen.
+        moco.config.key_momentum = 1.0;
         step(&mut moco, 16, &order);
         (grads(&moco.query), moco.query.frozen_parameters())
     };
@@ -177,7 +179,7 @@ fn frozen_stages_get_no_gradient_and_change_nothing_behind_them() {
         assert!(until > 0);
         assert!(free[..until].iter().any(|&g| g != 0.0));
         assert!(got[..until].iter().all(|&g| g == 0.0), "{frozen} stages");
-        assert_eq!(got[until..], free[until..], "{frozen} stages");
+        assert!(got[until..] == free[until..], "{frozen} stages");
     }
 }
 
