@@ -1,6 +1,6 @@
 //! Matrix products on slices, by the `gemm` crate.
 //!
-//! [`gemm`] runs on the calling thread: the convolutions split their rows over threads
+//! [`gemm()`] runs on the calling thread: the convolutions split their rows over threads
 //! themselves. [`gemm_columns`] is for products that stand alone (fully connected layers,
 //! similarities), and cuts its columns.
 
@@ -71,7 +71,7 @@ pub fn gemm(
 /// depends on the shape alone, so the bits do not depend on the number of threads.
 ///
 /// # Panics
-/// As [`gemm`].
+/// As [`gemm()`].
 pub fn gemm_columns(
     (m, n, k): (usize, usize, usize),
     lhs: Matrix,
