@@ -161,24 +161,27 @@ impl State<'_> {
                 .map_err(|_| Error::file(path, format!("`{key}` is not a number")))
         };
         let numbers = |name: &str| file.f32(name).map(Cow::Owned);
-        let has = |key: &str| file.metadata().contains_key(key);
-        let before = || -> Result<Before> {
+        let album = |name: &str| -> Result<Album> {
+            Ok(Album {
+                photos: number(&format!("{name}.photos"))? as usize,
+                digest: text(&format!("{name}.digest"))?.clone(),
+            })
+        };
+        let before = |figures: &String| -> Result<Before> {
             Ok(Before {
-                photos: Album {
-                    photos: number("before.photos")? as usize,
-                    digest: text("before.digest")?.clone(),
-                },
-                figures: text("before.figures")?.clone(),
+                photos: album("before")?,
+                figures: figures.clone(),
             })
         };
         Ok(State {
-            before: has("before.figures").then(before).transpose()?,
+            before: file
+                .metadata()
+                .get("before.figures")
+                .map(before)
+                .transpose()?,
             teacher: file.metadata().get("teacher.digest").cloned(),
             config: Config::adapt().with_toml(text("config")?, &path.display().to_string())?,
-            album: Album {
-                photos: number("album.photos")? as usize,
-                digest: text("album.digest")?.clone(),
-            },
+            album: album("album")?,
             about: About::from_metadata(path, file.metadata(), None)?,
             step: number("step")?,
             trained: Network {

@@ -1,7 +1,7 @@
 //! Inner products of two sets of rows, block by block.
 
 use super::features::Features;
-use gemm::Parallelism;
+use crate::nn::gemm::{Matrix, gemm};
 
 /// Rows in a block: 256 x 256 products of 4 bytes stay in a core's own cache.
 pub(crate) const BLOCK: usize = 256;
@@ -28,29 +28,11 @@ pub(crate) fn products(
     out.resize(na * nb, 0.0);
     let lhs = &a.values[a0 * dim..(a0 + na) * dim];
     let rhs = &b.values[b0 * dim..(b0 + nb) * dim];
-    // SAFETY: the slices above hold na x dim and nb x dim numbers, `out` holds na x nb; the
-    // strides are those of row-major lhs and out, and of rhs transposed.
-    unsafe {
-        gemm::gemm(
-            na,
-            nb,
-            dim,
-            out.as_mut_ptr(),
-            1,
-            nb as isize,
-            false,
-            lhs.as_ptr(),
-            1,
-            dim as isize,
-            rhs.as_ptr(),
-            dim as isize,
-            1,
-            0.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
+    gemm(
+        (na, nb, dim),
+        Matrix::rows(lhs, dim),
+        Matrix::rows(rhs, dim).transposed(),
+        out,
+        false,
+    );
 }

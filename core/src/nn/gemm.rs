@@ -35,6 +35,15 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Without the columns before `start`.
+    fn from_column(self, start: usize) -> Self {
+        let data = self.data.get(start * self.col_stride..);
+        Matrix {
+            data: data.unwrap_or_default(),
+            ..self
+        }
+    }
+
     fn holds(&self, rows: usize, cols: usize) -> bool {
         rows == 0
             || cols == 0
@@ -55,16 +64,7 @@ pub fn gemm(
 ) {
     assert!(lhs.holds(m, k) && rhs.holds(k, n) && out.len() >= m * n);
     // SAFETY: the asserts above bound every access, and `out` is exclusive.
-    unsafe {
-        product(
-            (m, n, k),
-            lhs.data,
-            rhs.data,
-            (lhs, rhs),
-            (out.as_mut_ptr(), n),
-            accumulate,
-        )
-    }
+    unsafe { product((m, n, k), lhs, rhs, (out.as_mut_ptr(), n), accumulate) }
 }
 
 /// The same on all threads of the current pool, each taking columns of `out`. How they are cut
@@ -80,24 +80,13 @@ pub fn gemm_columns(
     accumulate: bool,
 ) {
     assert!(lhs.holds(m, k) && rhs.holds(k, n) && out.len() >= m * n);
-    if k == 0 || m == 0 {
-        return gemm((m, n, k), lhs, rhs, out, accumulate);
-    }
     let shared = Shared(out.as_mut_ptr());
     columns(n).into_par_iter().with_max_len(1).for_each(|part| {
         let out = &shared;
+        let (shape, rhs) = ((m, part.len(), k), rhs.from_column(part.start));
         // SAFETY: the asserts above bound every access; the parts are columns apart from each
         // other, and `out` stays exclusively borrowed until all are done.
-        unsafe {
-            product(
-                (m, part.len(), k),
-                lhs.data,
-                &rhs.data[part.start * rhs.col_stride..],
-                (lhs, rhs),
-                (out.0.add(part.start), n),
-                accumulate,
-            );
-        }
+        unsafe { product(shape, lhs, rhs, (out.0.add(part.start), n), accumulate) }
     });
 }
 
@@ -107,13 +96,12 @@ struct Shared(*mut f32);
 unsafe impl Sync for Shared {}
 
 /// # Safety
-/// `lhs` holds (m, k) and `rhs` (k, n) at the strides of `layouts`; `out` is good for writing m
-/// rows of n numbers, `row` apart, and apart from both.
+/// `lhs` holds (m, k) and `rhs` (k, n); `out` is good for writing m rows of n numbers, `row`
+/// apart, and apart from both.
 unsafe fn product(
     (m, n, k): (usize, usize, usize),
-    lhs: &[f32],
-    rhs: &[f32],
-    layouts: (Matrix, Matrix),
+    lhs: Matrix,
+    rhs: Matrix,
     (out, row): (*mut f32, usize),
     accumulate: bool,
 ) {
@@ -130,12 +118,12 @@ unsafe fn product(
             1,
             row as isize,
             accumulate,
-            lhs.as_ptr(),
-            layouts.0.col_stride as isize,
-            layouts.0.row_stride as isize,
-            rhs.as_ptr(),
-            layouts.1.col_stride as isize,
-            layouts.1.row_stride as isize,
+            lhs.data.as_ptr(),
+            lhs.col_stride as isize,
+            lhs.row_stride as isize,
+            rhs.data.as_ptr(),
+            rhs.col_stride as isize,
+            rhs.row_stride as isize,
             1.0,
             1.0,
             false,
@@ -167,9 +155,9 @@ mod tests {
 
     #[test]
     fn every_shape_and_form_is_the_plain_product() {
-        for m in [1, 2, 7, 9, 23] {
-            for n in [1, 7, 17, 48, 100, 200] {
-                for k in [1, 2, 5, 33] {
+        for m in [1, 2, 3, 7, 8, 9, 23] {
+            for n in [1, 7, 16, 17, 24, 40, 48, 50, 72, 100, 200] {
+                for k in [1, 2, 5, 16, 33] {
                     let (a, b, start) = (numbers(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
                     let mut expected = vec![0.0f64; m * n];
                     for i in 0..m {

@@ -64,6 +64,15 @@ pub fn over<P: Send, T: Send>(
         .collect()
 }
 
+/// [`over`] pieces that write nothing but their result.
+pub fn each<T: Send>(
+    pieces: Vec<Range<usize>>,
+    work: impl Fn(Range<usize>) -> T + Sync + Send,
+) -> Vec<T> {
+    let nothing = vec![(); pieces.len()];
+    over(pieces, nothing, |piece, ()| work(piece))
+}
+
 /// Adds `parts` to `into`, each number's in their order.
 pub fn add_up<P: std::ops::Deref<Target = [f32]> + Sync>(into: &mut [f32], parts: &[P]) {
     into.par_chunks_mut(CHUNK)

@@ -8,7 +8,7 @@ use super::source::GradSource;
 use super::sums::{MomentSums, merge_moments};
 use super::window::Window;
 use crate::nn::gemm::{Matrix, gemm};
-use crate::nn::parallel::{over, pieces, split, tile_rows, tiles};
+use crate::nn::parallel::{each, over, pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;
 
 /// z (n, out_height, out_width, out) from an image (n, height, width, in) and w (out, in, k, k);
@@ -65,9 +65,7 @@ pub fn backward(
     let images = image.len() / (window.height * window.width * window.channels);
     let rows = images * window.out_height * window.out_width;
     let tile = tile_rows(patch + cout);
-    let pieces = pieces(rows, 1);
-    let nothing = vec![(); pieces.len()];
-    let parts = over(pieces, nothing, |piece, ()| {
+    let parts = each(pieces(rows, 1), |piece| {
         let most = tile.min(piece.len());
         let mut patches = workspace.take(most * patch);
         let mut dz = workspace.take(most * cout);

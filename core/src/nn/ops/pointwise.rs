@@ -10,7 +10,7 @@ use super::source::{GradSource, Source, by_image};
 use super::sums::{MomentSums, NormSums, merge_moments};
 use crate::nn::activation::with_act;
 use crate::nn::gemm::{Matrix, gemm};
-use crate::nn::parallel::{add_up, over, pieces, split, tile_rows, tiles};
+use crate::nn::parallel::{add_up, each, over, pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;
 
 /// z (rows, out) = x (rows, in) w' with w (out, in). Returns z's moments if asked for.
@@ -227,9 +227,7 @@ fn sum_gate(
 pub fn sums_of(g: &[f32], z: &[f32], norm: &super::norm::NormState) -> GradSums {
     let c = norm.channels;
     let tile = tile_rows(2 * c);
-    let pieces = pieces(g.len() / c, 1);
-    let nothing = vec![(); pieces.len()];
-    let parts = over(pieces, nothing, |piece, ()| {
+    let parts = each(pieces(g.len() / c, 1), |piece| {
         let mut sums = NormSums::new(c);
         for rows in tiles(piece, tile) {
             let at = rows.start * c..rows.end * c;
