@@ -36,7 +36,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Without the columns before `start`.
-    fn from_column(self, start: usize) -> Self {
+    fn skip_columns(self, start: usize) -> Self {
         let data = self.data.get(start * self.col_stride..);
         Matrix {
             data: data.unwrap_or_default(),
@@ -83,7 +83,7 @@ pub fn gemm_columns(
     let shared = Shared(out.as_mut_ptr());
     columns(n).into_par_iter().with_max_len(1).for_each(|part| {
         let out = &shared;
-        let (shape, rhs) = ((m, part.len(), k), rhs.from_column(part.start));
+        let (shape, rhs) = ((m, part.len(), k), rhs.skip_columns(part.start));
         // SAFETY: the asserts above bound every access; the parts are columns apart from each
         // other, and `out` stays exclusively borrowed until all are done.
         unsafe { product(shape, lhs, rhs, (out.0.add(part.start), n), accumulate) }
