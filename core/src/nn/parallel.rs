@@ -18,9 +18,15 @@ const TILE_BYTES: usize = 640 << 10;
 /// own until they are added up.
 const PIECES: usize = 16;
 
-/// Rows that are worth a piece: adding its weight gradient to the others' costs about what one
-/// row does.
-const LEAST_ROWS: usize = 48;
+/// Rows that are worth a piece. Every piece packs the weight again for its product, which with
+/// fewer rows costs more than a better share of the work gains.
+const WORTH_ROWS: usize = 192;
+
+/// Pieces that are worth fewer rows, so that a phone's large cores all have something to do.
+const FEW_PIECES: usize = 4;
+
+/// Rows that are worth one of [`FEW_PIECES`].
+const FEW_WORTH_ROWS: usize = 96;
 
 /// Columns that are worth a piece in a product that is cut by columns.
 const LEAST_COLUMNS: usize = 32;
@@ -29,7 +35,9 @@ const LEAST_COLUMNS: usize = 32;
 pub fn pieces(rows: usize, unit: usize) -> Vec<Range<usize>> {
     let unit = unit.max(1);
     let units = rows.div_ceil(unit);
-    cut(units, units.min(PIECES).min(count(rows / LEAST_ROWS)))
+    let few = (rows / FEW_WORTH_ROWS).min(FEW_PIECES);
+    let worth = (rows / WORTH_ROWS).min(PIECES).max(few);
+    cut(units, units.min(count(worth)))
         .map(|piece| (piece.start * unit).min(rows)..(piece.end * unit).min(rows))
         .collect()
 }
@@ -140,9 +148,11 @@ mod tests {
             })
         };
         assert_eq!(cuts(1), cuts(7));
-        // The last stage of a group of eight photos at 224 px still feeds eight threads.
-        assert_eq!(pieces(8 * 49, 1).len(), 8);
-        assert_eq!(pieces(8 * 49, 49).len(), 8);
+        // The last stage of a group of eight photos at 224 px still feeds four threads, the stage
+        // before it eight.
+        assert_eq!(pieces(8 * 49, 1).len(), 4);
+        assert_eq!(pieces(8 * 49, 49).len(), 4);
+        assert_eq!(pieces(8 * 196, 1).len(), 8);
     }
 
     #[test]
