@@ -128,7 +128,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
     })?
 }
 
-/// Images per second.
+/// Images (or photos) per second.
 struct Rate {
     /// Over the whole time.
     mean: f64,
