@@ -3,7 +3,8 @@
 //! A kernel, of pixels or of activations, is written once, as plain loops that the compiler
 //! vectorises. `dispatch!` compiles it three times on x86-64 (AVX-512, AVX2 with FMA, baseline)
 //! and picks at run time; on arm64 NEON is the baseline and there is nothing to pick. Matrix
-//! products are the `gemm` crate's, which chooses for itself.
+//! products are apart (`nn::gemm`): the `gemm` crate, which chooses for itself, and a kernel of our
+//! own for AVX-512.
 
 use std::sync::OnceLock;
 
@@ -26,8 +27,8 @@ pub enum Isa {
 }
 
 /// Environment variable with the widest instruction set to use: `avx512`, `avx2` or `baseline`.
-/// For tests of the narrower kernels; any other value is ignored. It does not reach the matrix
-/// products, so it does not make different machines agree to the bit.
+/// For tests of the narrower kernels; any other value is ignored. It does not reach the
+/// `gemm` crate's products, so it does not make different machines agree to the bit.
 pub const LIMIT: &str = "SEEDLING_ISA";
 
 /// What the kernels use: the widest this machine has, within [`LIMIT`]. Found once.

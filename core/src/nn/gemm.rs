@@ -1,10 +1,17 @@
-//! Matrix products on slices, by the `gemm` crate.
+//! Matrix products on slices.
 //!
-//! [`gemm()`] runs on the calling thread: the convolutions split their rows over threads
-//! themselves. [`gemm_columns`] is for products that stand alone (fully connected layers,
-//! similarities), and cuts its columns.
+//! [`Packed`] and [`outer`] are the convolutions': on the calling thread, for they split their
+//! rows over threads themselves, and with a kernel of our own where it is faster. [`gemm()`] is
+//! any product on the calling thread, by the `gemm` crate. [`gemm_columns`] is for products that
+//! stand alone (fully connected layers, similarities), and cuts its columns.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod packed;
 
 use rayon::prelude::*;
+
+pub use packed::{Packed, outer};
 
 use super::parallel::columns;
 
@@ -137,6 +144,7 @@ unsafe fn product(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::workspace::Workspace;
     use crate::rng::{Purpose, Rng};
 
     fn numbers(n: usize, stream: u64) -> Vec<f32> {
@@ -155,6 +163,7 @@ mod tests {
 
     #[test]
     fn every_shape_and_form_is_the_plain_product() {
+        let workspace = Workspace::default();
         for m in [1, 2, 3, 7, 8, 9, 23] {
             for n in [1, 7, 16, 17, 24, 40, 48, 50, 72, 100, 200] {
                 for k in [1, 2, 5, 16, 33] {
@@ -189,6 +198,21 @@ mod tests {
                             close(&out, &added, how);
                         }
                     }
+                    for (lhs, rhs) in lhs.iter().zip(&rhs) {
+                        let rhs = Packed::new(*rhs, k, n, &workspace);
+                        let mut out = vec![f32::NAN; m * n];
+                        rhs.product(m, *lhs, &mut out, false);
+                        close(&out, &expected, "packed");
+                        let mut out = start.clone();
+                        rhs.product(m, *lhs, &mut out, true);
+                        close(&out, &added, "packed");
+                    }
+                    let mut out = vec![f32::NAN; m * n];
+                    outer((m, n, k), &a_t, &b, &mut out, false);
+                    close(&out, &expected, "outer");
+                    let mut out = start.clone();
+                    outer((m, n, k), &a_t, &b, &mut out, true);
+                    close(&out, &added, "outer");
                 }
             }
         }

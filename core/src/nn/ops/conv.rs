@@ -7,7 +7,7 @@ use super::norm::Moments;
 use super::source::GradSource;
 use super::sums::{MomentSums, merge_moments};
 use super::window::Window;
-use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::gemm::{Matrix, Packed, outer};
 use crate::nn::parallel::{each, over, pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;
 
@@ -25,6 +25,7 @@ pub fn forward(
     let cout = w.len() / patch;
     let w = reorder(w, window, false);
     let w = Matrix::rows(&w, patch).transposed();
+    let w = Packed::new(w, patch, cout, workspace);
     let pieces = pieces(z.len() / cout, 1);
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(patch + cout);
@@ -36,13 +37,7 @@ pub fn forward(
             let n = rows.len();
             let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
             gather(image, window, rows, &mut patches);
-            gemm(
-                (n, cout, patch),
-                Matrix::rows(&patches, patch),
-                w,
-                out,
-                false,
-            );
+            w.product(n, Matrix::rows(&patches, patch), out, false);
             if with_moments {
                 sums.add(out);
             }
@@ -75,14 +70,7 @@ pub fn backward(
             let dz = &mut dz[..n * cout];
             grad.copy(rows.clone(), cout, dz);
             gather(image, window, rows, &mut patches);
-            let dz = Matrix::rows(dz, cout).transposed();
-            gemm(
-                (cout, patch, n),
-                dz,
-                Matrix::rows(&patches, patch),
-                &mut dw,
-                true,
-            );
+            outer((cout, patch, n), dz, &patches, &mut dw, true);
         }
         dw
     });

@@ -9,7 +9,7 @@ use super::norm::{GradSums, Moments};
 use super::source::{GradSource, Source, by_image};
 use super::sums::{MomentSums, NormSums, merge_moments};
 use crate::nn::activation::with_act;
-use crate::nn::gemm::{Matrix, gemm};
+use crate::nn::gemm::{Matrix, Packed, outer};
 use crate::nn::parallel::{add_up, each, over, pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;
 
@@ -26,7 +26,7 @@ pub fn forward(
     let pieces = pieces(rows, 1);
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(cin + cout);
-    let w = Matrix::rows(w, cin).transposed();
+    let w = Packed::new(Matrix::rows(w, cin).transposed(), cin, cout, workspace);
     let parts = over(pieces, outs, |piece, out| {
         let mut scratch = workspace.take(tile.min(piece.len()) * cin);
         let mut sums = MomentSums::new(cout);
@@ -35,7 +35,7 @@ pub fn forward(
             let n = rows.len();
             let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
             let x = x.tile(rows, &mut scratch);
-            gemm((n, cout, cin), Matrix::rows(x, cin), w, out, false);
+            w.product(n, Matrix::rows(x, cin), out, false);
             if with_moments {
                 sums.add(out);
             }
@@ -114,7 +114,7 @@ pub fn backward(
     let outs = split(out, &pieces, cin);
     let tile = tile_rows(2 * cin + cout);
     let dw_len = w.len();
-    let w = Matrix::rows(w, cin);
+    let w = Packed::new(Matrix::rows(w, cin), cout, cin, workspace);
     let parts = over(pieces, outs, |piece, out| {
         let most = tile.min(piece.len());
         let mut dz = workspace.take(most * cout);
@@ -128,20 +128,12 @@ pub fn backward(
             let dz = &mut dz[..n * cout];
             grad.copy(rows.clone(), cout, dz);
             let input = x.tile(rows.clone(), &mut scratch);
-            let dz = Matrix::rows(dz, cout);
-            let more = rows.start > first;
-            gemm(
-                (cout, cin, n),
-                dz.transposed(),
-                Matrix::rows(input, cin),
-                &mut dw,
-                more,
-            );
+            outer((cout, cin, n), dz, input, &mut dw, rows.start > first);
             let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
             if let Some(shortcut) = shortcut {
                 out.copy_from_slice(&shortcut[rows.start * cin..rows.end * cin]);
             }
-            gemm((n, cin, cout), dz, w, out, shortcut.is_some());
+            w.product(n, Matrix::rows(dz, cout), out, shortcut.is_some());
             if normed {
                 sums.through(x, &x.z[rows.start * cin..rows.end * cin], out);
             } else if gated {
