@@ -4,14 +4,17 @@
 //! softmax([t.t, t.Q] / teacher_temperature) and softmax([s.t, s.Q] / student_temperature), with
 //! t, s the unit embeddings and Q a queue of earlier t; then t is enqueued.
 
+use std::ops::Range;
+
 use crate::encoder::{EMBEDDING_DIM, Encoder, Images, Mode};
 use crate::error::{Error, Result};
-use crate::loss::{Contrast, Target, cross_entropy};
+use crate::loss::{Contrast, Target};
+use crate::microbatch;
 use crate::nn::gemm::{Matrix, gemm_columns};
 use crate::nn::ops::normalize;
 use crate::queue::{NO_PHOTO, Queue};
 use crate::rng::{Purpose, Rng};
-use crate::step::{StepStats, Views, spread};
+use crate::step::{StepStats, Views};
 
 /// The method's numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,35 +136,24 @@ impl Distill {
     /// embeddings (n, EMBEDDING_DIM) of the same.
     ///
     /// # Errors
-    /// The views have no pixels, or candle's.
+    /// The views have no pixels.
     pub fn step(&mut self, views: &Views, teacher: &[f32]) -> Result<StepStats> {
         self.student.params.zero_grads();
-        let order: Vec<usize> = (0..views.photos.len()).collect();
+        let batch = views.photos.len();
+        let contrast = |rows: Range<usize>| Contrast {
+            positives: &teacher[rows.start * EMBEDDING_DIM..rows.end * EMBEDDING_DIM],
+            queue: &self.queue,
+            photos: None,
+            temperature: self.config.student_temperature,
+            target: Target::Teacher {
+                temperature: self.config.teacher_temperature,
+            },
+            batch,
+        };
         let mut stats = StepStats::default();
-        let mut embeddings = Vec::with_capacity(teacher.len());
-        for rows in order.chunks(self.config.bn_group) {
-            let images = views.images(&self.student, 0, rows)?;
-            let students = self.student.embed_tracked(images, self.config.mode)?;
-            let (first, end) = (rows[0], rows[0] + rows.len());
-            let contrast = Contrast {
-                positives: &teacher[first * EMBEDDING_DIM..end * EMBEDDING_DIM],
-                queue: &self.queue,
-                photos: None,
-                temperature: self.config.student_temperature,
-                target: Target::Teacher {
-                    temperature: self.config.teacher_temperature,
-                },
-                batch: order.len(),
-            };
-            let (loss, agreement) = cross_entropy(&students, contrast)?;
-            loss.backward()?;
-            stats.loss += loss.to_scalar::<f32>()?;
-            stats.agreement.positive += agreement.positive;
-            stats.agreement.accuracy += agreement.accuracy;
-            embeddings.extend(students.flatten_all()?.to_vec1::<f32>()?);
-        }
-        stats.spread = spread(&embeddings, EMBEDDING_DIM);
-        self.queue.enqueue(teacher, &vec![NO_PHOTO; order.len()]);
+        let groups = (self.config.mode, self.config.bn_group);
+        microbatch::learn(&self.student, groups, (views, 0), contrast, &mut stats)?;
+        self.queue.enqueue(teacher, &vec![NO_PHOTO; batch]);
         Ok(stats)
     }
 }

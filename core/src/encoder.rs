@@ -1,8 +1,8 @@
 //! Backbone and projection head: a photo becomes a unit embedding.
 //!
-//! The whole network is one candle operation: its forward keeps one tensor per convolution in
-//! reused buffers, its hand-written backward adds parameter gradients to the encoder's own flat
-//! array. The graph outside carries embeddings and losses only.
+//! [`Encoder::forward`] keeps one tensor per convolution in reused buffers; the hand-written
+//! [`Encoder::backward`] adds parameter gradients to the encoder's own flat array. Who brings a
+//! loss of their own finds both as one candle operation ([`Encoder::embed_tracked`]).
 
 mod images;
 mod op;
@@ -83,7 +83,7 @@ impl Architecture {
         Architecture {
             arch,
             head,
-            norm_eps: arch.default_norm_eps(),
+            norm_eps: arch.facts().norm_eps,
             padding: Padding::Symmetric,
         }
     }
@@ -114,8 +114,9 @@ struct Network {
     frozen: usize,
 }
 
+/// What one forward pass leaves for its backward.
 #[derive(Debug)]
-struct Saved {
+pub struct Saved {
     backbone: BackboneSaved,
     /// Each head layer's input and value before its activation.
     head: Vec<(Buffer, Buffer)>,
@@ -209,20 +210,26 @@ impl Encoder {
     pub fn features(&self, images: &Images) -> Vec<f32> {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
-        let mut pass = self.pass(&values, &mut buffers, Mode::Eval);
+        let mut pass = self.pass(&values, &mut buffers, Mode::Eval, false);
         let backbone = &self.network.backbone;
-        let (features, _) = backbone.forward(&mut pass, images, images.size, 0, false);
+        let (features, _) = backbone.forward(&mut pass, images, images.size, 0);
         features.to_vec()
     }
 
     /// Unit embeddings (n, 128); without a head, features as they are. Nothing is kept and no
     /// gradient flows.
     pub fn embed(&self, images: &Images, mode: Mode) -> Vec<f32> {
-        self.forward(images, mode, false).0.to_vec()
+        self.run(images, mode, false).0.to_vec()
     }
 
-    /// The same inside candle's graph (n, 128): `backward()` of a loss of the result adds this
-    /// network's parameter gradients to `params.grads`. The images get none.
+    /// The same, and what [`Encoder::backward`] needs.
+    pub fn forward(&self, images: &Images, mode: Mode) -> (Vec<f32>, Saved) {
+        let (embeddings, saved) = self.run(images, mode, true);
+        (embeddings.to_vec(), saved)
+    }
+
+    /// The same as an operation of candle's graph (n, 128): `backward()` of a loss of the result
+    /// is [`Encoder::backward`].
     ///
     /// # Errors
     /// Only candle's.
@@ -230,8 +237,15 @@ impl Encoder {
         op::apply(self, images, mode)
     }
 
-    fn pass<'a>(&'a self, values: &'a [f32], buffers: &'a mut [f32], mode: Mode) -> Forward<'a> {
+    fn pass<'a>(
+        &'a self,
+        values: &'a [f32],
+        buffers: &'a mut [f32],
+        mode: Mode,
+        keep: bool,
+    ) -> Forward<'a> {
         Forward {
+            keep,
             values,
             buffers,
             train: mode != Mode::Eval,
@@ -243,34 +257,37 @@ impl Encoder {
         }
     }
 
-    fn forward(&self, images: &Images, mode: Mode, keep: bool) -> (Buffer, Option<Saved>) {
+    fn run(&self, images: &Images, mode: Mode, keep: bool) -> (Buffer, Saved) {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
-        let mut pass = self.pass(&values, &mut buffers, mode);
+        let mut pass = self.pass(&values, &mut buffers, mode, keep);
         let network = &self.network;
         let (mut x, backbone) =
             network
                 .backbone
-                .forward(&mut pass, images, images.size, network.frozen, keep);
+                .forward(&mut pass, images, images.size, network.frozen);
         let mut head = Vec::new();
         for layer in &network.head {
             let (y, u) = layer.forward(&mut pass, &x);
             head.push((std::mem::replace(&mut x, y), u));
         }
-        let unit = (!head.is_empty()).then(|| normalize::forward(&mut x, self.output_dim()));
-        let saved = backbone.map(|backbone| Saved {
+        let unit = (!head.is_empty()).then(|| {
+            let inverse = normalize::forward(&mut x, self.output_dim());
+            let mut y = self.workspace.take(x.len());
+            y.copy_from_slice(&x);
+            (y, inverse)
+        });
+        let saved = Saved {
             backbone,
             head,
-            unit: unit.map(|inverse| {
-                let mut y = self.workspace.take(x.len());
-                y.copy_from_slice(&x);
-                (y, inverse)
-            }),
-        });
+            unit,
+        };
         (x, saved)
     }
 
-    fn backward(&self, images: &[f32], saved: Saved, grad: &[f32]) {
+    /// Adds to `params.grads` for `grad`, the gradient with respect to the embeddings of the
+    /// forward on `images` that left `saved`. The images get none.
+    pub fn backward(&self, images: &Images, saved: Saved, grad: &[f32]) {
         let values = read(&self.params.values);
         let mut grads = self
             .params

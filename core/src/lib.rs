@@ -7,8 +7,8 @@
 //! 1. [`data`] finds photos, decodes them and makes two random views of each.
 //! 2. [`nn`] and [`backbones`] turn views into features, channels last, with fused operations.
 //! 3. [`encoder`] adds the projection head: a photo becomes a unit embedding.
-//! 4. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods, and
-//!    [`step`] what goes into and comes out of either.
+//! 4. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods,
+//!    [`step`] what goes into and comes out of either, and `microbatch` the loop they share.
 //! 5. [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the parameters.
 //! 6. [`eval`] extracts and measures features.
 //! 7. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
@@ -24,6 +24,7 @@ pub mod encoder;
 pub mod error;
 pub mod eval;
 pub mod loss;
+mod microbatch;
 pub mod moco;
 pub mod nn;
 pub mod optim;

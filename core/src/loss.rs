@@ -1,11 +1,13 @@
-//! The two losses, each a cross-entropy over [positive, queue]: pure functions of tensors.
+//! The two losses, each a cross-entropy over [positive, queue]: pure functions of unit rows.
+//!
+//! [`evaluate`] reads in the order of the mathematics: similarities, probabilities, gradient. Each
+//! takes the place of the one before, so n queries need n (1 + queue) numbers (SEED's twice as
+//! many, for its teacher).
 
-use std::sync::{Mutex, PoisonError};
+use std::iter::once;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
 use crate::nn::gemm::{Matrix, gemm_columns};
 use crate::queue::{NO_PHOTO, Queue};
 
@@ -43,213 +45,193 @@ pub struct Agreement {
     pub accuracy: f32,
 }
 
-/// The loss of `queries` (n, dim), a scalar in candle's graph, and how well they agree with
-/// their positives (both as this micro-batch's share of the batch).
-pub fn cross_entropy(queries: &Tensor, contrast: Contrast) -> Result<(Tensor, Agreement)> {
-    let (n, dim) = queries.dims2()?;
-    let shape = |tensor: &str, expected: Vec<usize>, got: usize| Error::Shape {
-        tensor: tensor.into(),
-        expected,
-        got: vec![got],
-    };
-    if contrast.positives.len() != n * dim {
-        return Err(shape("positives", vec![n, dim], contrast.positives.len()));
-    }
-    if contrast.photos.is_some_and(|photos| photos.len() != n) {
-        return Err(shape(
-            "photos",
-            vec![n],
-            contrast.photos.map_or(0, <[u32]>::len),
-        ));
-    }
-    let rows = queries.flatten_all()?.to_vec1::<f32>()?;
-    let result = evaluate(&rows, dim, &contrast);
-    let op = CrossEntropy {
-        loss: result.loss,
-        grad: Mutex::new(Some(result.grad)),
-    };
-    Ok((queries.apply_op1(op)?, result.agreement))
-}
-
-/// Loss, its gradient with respect to the queries, and agreement.
+/// Of a micro-batch, each as its share of the batch.
 pub struct Evaluated {
     pub loss: f32,
-    /// (n, dim).
+    /// d loss / d queries (n, dim).
     pub grad: Vec<f32>,
     pub agreement: Agreement,
 }
 
-/// The arithmetic of [`cross_entropy`] on plain rows.
+/// The loss of `queries` (n, dim), unit rows.
+///
+/// # Panics
+/// If the queue is empty, or there is not a positive and (where there are any) a photo a query.
 pub fn evaluate(queries: &[f32], dim: usize, contrast: &Contrast) -> Evaluated {
     let n = queries.len() / dim;
-    let size = contrast.queue.size();
-    let queue = Matrix::rows(&contrast.queue.keys, dim);
-    // logits[i] = [q.k, q.queue], one row a query.
-    let similarities = |rows: &[f32]| {
+    assert!(contrast.queue.size() > 0 && contrast.positives.len() == n * dim);
+    assert!(contrast.photos.is_none_or(|photos| photos.len() == n));
+    let t = contrast.temperature as f64;
+
+    let mut similarities = Rows::similarities(queries, contrast, dim);
+    let agreement = similarities.agreement(contrast.batch);
+    // From here on the similarities are their slopes: d loss / d (similarity / t).
+    let losses: Vec<f64> = match contrast.target {
+        Target::Positive => similarities
+            .rows_mut()
+            .map(|query| info_nce(query, t))
+            .collect(),
+        Target::Teacher { temperature } => {
+            let mut teacher = Rows::similarities(contrast.positives, contrast, dim);
+            let rows = similarities.rows_mut().zip(teacher.rows_mut());
+            rows.map(|(student, teacher)| seed((student, t), (teacher, temperature as f64)))
+                .collect()
+        }
+    };
+    Evaluated {
+        loss: (losses.iter().sum::<f64>() / contrast.batch as f64) as f32,
+        grad: similarities.gradient(contrast, dim),
+        agreement,
+    }
+}
+
+/// InfoNCE (MoCo, equation 1): -log p_0, with p = softmax([q.k, q.Q] / t).
+fn info_nce(mut query: Row, t: f64) -> f64 {
+    let positive = *query.positive as f64;
+    let log_sum = query.softmax(t);
+    *query.positive -= 1.0;
+    log_sum - positive / t
+}
+
+/// SEED (equation 4): -sum_j p_j log s_j, with s = softmax([s.t, s.Q] / t) of the student and
+/// p = softmax([t.t, t.Q] / teacher_t). The teacher's row is used up.
+fn seed((mut student, t): (Row, f64), (mut teacher, teacher_t): (Row, f64)) -> f64 {
+    let teacher_log_sum = teacher.log_sum_exp(teacher_t);
+    // sum_j p_j similarity_j; what is masked has p = 0 and a similarity of -inf.
+    let mut expected = 0.0;
+    teacher.iter_mut().zip(student.iter()).for_each(|(p, s)| {
+        let exact = (*p as f64 / teacher_t - teacher_log_sum).exp();
+        *p = exact as f32;
+        if exact > 0.0 {
+            expected += exact * s as f64;
+        }
+    });
+    let log_sum = student.softmax(t);
+    let probabilities = student.iter_mut().zip(teacher.iter());
+    probabilities.for_each(|(s, p)| *s -= p);
+    log_sum - expected / t
+}
+
+/// [positive, queue] of n unit rows: similarities, then what the losses make of them.
+struct Rows {
+    /// (n)
+    positives: Vec<f32>,
+    /// (n, size)
+    negatives: Vec<f32>,
+    size: usize,
+}
+
+impl Rows {
+    /// [x.k, x.Q] of `rows` x; -inf, so that it counts nowhere, where the queue shows x's own
+    /// photo: another view of it is no negative.
+    fn similarities(rows: &[f32], contrast: &Contrast, dim: usize) -> Rows {
+        let (n, size) = (rows.len() / dim, contrast.queue.size());
+        let dot = |(a, b): (&[f32], &[f32])| {
+            let products = a.iter().zip(b).map(|(&a, &b)| a as f64 * b as f64);
+            products.sum::<f64>() as f32
+        };
+        let pairs = rows
+            .chunks_exact(dim)
+            .zip(contrast.positives.chunks_exact(dim));
+        let positives = pairs.map(dot).collect();
         let mut negatives = vec![0.0; n * size];
         gemm_columns(
             (n, size, dim),
             Matrix::rows(rows, dim),
-            queue.transposed(),
+            Matrix::rows(&contrast.queue.keys, dim).transposed(),
             &mut negatives,
             false,
         );
-        let mut logits = vec![0.0; n * (size + 1)];
-        for (i, out) in logits.chunks_exact_mut(size + 1).enumerate() {
-            let at = i * dim..(i + 1) * dim;
-            out[0] = dot(&rows[at.clone()], &contrast.positives[at]);
-            out[1..].copy_from_slice(&negatives[i * size..(i + 1) * size]);
-        }
-        logits
-    };
-    let mut logits = similarities(queries);
-    let teacher = match contrast.target {
-        Target::Positive => None,
-        Target::Teacher { temperature } => Some((similarities(contrast.positives), temperature)),
-    };
-    let scale = 1.0 / (contrast.batch as f64 * contrast.temperature as f64);
-    let rows: Vec<(f64, f32, bool)> = logits
-        .par_chunks_exact_mut(size + 1)
-        .enumerate()
-        .map_init(
-            || vec![0.0f32; size + 1],
-            |target, (i, logits)| {
-                let own = contrast.photos.map_or(NO_PHOTO, |photos| photos[i]);
-                let masked = |j: usize| own != NO_PHOTO && contrast.queue.photos[j] == own;
-                let positive = logits[0];
-                let best = (0..size)
-                    .filter(|&j| !masked(j))
-                    .all(|j| positive > logits[j + 1]);
-                let mask = |row: &mut [f32]| {
-                    for j in (0..size).filter(|&j| masked(j)) {
-                        row[j + 1] = f32::NEG_INFINITY;
-                    }
-                };
-                mask(logits);
-                let t = contrast.temperature as f64;
-                let log_sum = log_sum_exp(logits, t);
-                // The mean of the logits under the target; the loss is log_sum minus it.
-                let expected = match &teacher {
-                    None => positive as f64 / t,
-                    Some((teacher, temperature)) => {
-                        let tt = *temperature as f64;
-                        target.copy_from_slice(&teacher[i * (size + 1)..(i + 1) * (size + 1)]);
-                        mask(target);
-                        let sum = log_sum_exp(target, tt);
-                        let mut expected = 0.0;
-                        for (x, &s) in target.iter_mut().zip(logits.iter()) {
-                            let p = (*x as f64 / tt - sum).exp();
-                            *x = p as f32;
-                            if p > 0.0 {
-                                expected += p * s as f64 / t;
-                            }
-                        }
-                        expected
-                    }
-                };
-                for x in logits.iter_mut() {
-                    *x = (*x as f64 / t - log_sum).exp() as f32;
-                }
-                match &teacher {
-                    None => logits[0] -= 1.0,
-                    Some(_) => logits
-                        .iter_mut()
-                        .zip(target.iter())
-                        .for_each(|(p, t)| *p -= t),
-                }
-                let loss = log_sum - expected;
-                for p in logits.iter_mut() {
-                    *p = (*p as f64 * scale) as f32;
-                }
-                (loss, positive, best)
-            },
-        )
-        .collect();
-
-    // d loss / d q = sum_j (p_j - target_j) row_j / (batch temperature), row_0 the positive.
-    let mut grad = vec![0.0; n * dim];
-    let mut negatives = vec![0.0; n * size];
-    for (i, logits) in logits.chunks_exact(size + 1).enumerate() {
-        negatives[i * size..(i + 1) * size].copy_from_slice(&logits[1..]);
-        for (g, k) in grad[i * dim..(i + 1) * dim]
-            .iter_mut()
-            .zip(&contrast.positives[i * dim..])
+        for (row, &own) in negatives
+            .chunks_exact_mut(size)
+            .zip(contrast.photos.unwrap_or_default())
+            .filter(|(_, photo)| **photo != NO_PHOTO)
         {
-            *g = logits[0] * k;
+            for (similarity, &photo) in row.iter_mut().zip(&contrast.queue.photos) {
+                if photo == own {
+                    *similarity = f32::NEG_INFINITY;
+                }
+            }
+        }
+        Rows {
+            positives,
+            negatives,
+            size,
         }
     }
-    gemm_columns(
-        (n, dim, size),
-        Matrix::rows(&negatives, size),
-        queue,
-        &mut grad,
-        true,
-    );
-    let batch = contrast.batch as f64;
-    Evaluated {
-        loss: (rows.iter().map(|r| r.0).sum::<f64>() / batch) as f32,
-        grad,
-        agreement: Agreement {
-            positive: (rows.iter().map(|r| r.1 as f64).sum::<f64>() / batch) as f32,
-            accuracy: (rows.iter().filter(|r| r.2).count() as f64 / batch) as f32,
-        },
-    }
-}
 
-/// log sum exp(similarity / temperature).
-fn log_sum_exp(row: &[f32], temperature: f64) -> f64 {
-    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-    let sum: f64 = row
-        .iter()
-        .map(|&x| ((x as f64 - top) / temperature).exp())
-        .sum();
-    sum.ln() + top / temperature
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter()
-        .zip(b)
-        .map(|(&a, &b)| a as f64 * b as f64)
-        .sum::<f64>() as f32
-}
-
-/// The loss as candle sees it: its gradient is known as soon as its value is.
-struct CrossEntropy {
-    loss: f32,
-    grad: Mutex<Option<Vec<f32>>>,
-}
-
-impl CustomOp1 for CrossEntropy {
-    fn name(&self) -> &'static str {
-        "contrastive cross-entropy"
+    fn rows_mut(&mut self) -> impl IndexedParallelIterator<Item = Row<'_>> {
+        self.positives
+            .par_iter_mut()
+            .zip(self.negatives.par_chunks_exact_mut(self.size))
+            .map(|(positive, negatives)| Row {
+                positive,
+                negatives,
+            })
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(vec![self.loss]), Shape::from(())))
-    }
-
-    fn bwd(
-        &self,
-        queries: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<Option<Tensor>> {
-        let own = self
-            .grad
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some(mut own) = own else {
-            candle_core::bail!("a loss's backward ran twice");
-        };
-        let outer = grad.to_scalar::<f32>()?;
-        if outer != 1.0 {
-            own.iter_mut().for_each(|g| *g *= outer);
+    /// Of similarities.
+    fn agreement(&self, batch: usize) -> Agreement {
+        let rows = self
+            .positives
+            .iter()
+            .zip(self.negatives.chunks_exact(self.size));
+        let nearest = rows.filter(|(positive, negatives)| negatives.iter().all(|s| *positive > s));
+        let positive = self.positives.iter().map(|&s| s as f64).sum::<f64>();
+        Agreement {
+            positive: (positive / batch as f64) as f32,
+            accuracy: (nearest.count() as f64 / batch as f64) as f32,
         }
-        Ok(Some(Tensor::from_vec(
-            own,
-            queries.shape().clone(),
-            queries.device(),
-        )?))
+    }
+
+    /// Of slopes: d loss / d q = sum_j slope_j row_j / (t batch), with row_0 the positive.
+    fn gradient(&self, contrast: &Contrast, dim: usize) -> Vec<f32> {
+        let n = self.positives.len();
+        let mut grad = contrast.positives.to_vec();
+        for (row, slope) in grad.chunks_exact_mut(dim).zip(&self.positives) {
+            row.iter_mut().for_each(|k| *k *= slope);
+        }
+        gemm_columns(
+            (n, dim, self.size),
+            Matrix::rows(&self.negatives, self.size),
+            Matrix::rows(&contrast.queue.keys, dim),
+            &mut grad,
+            true,
+        );
+        let scale = 1.0 / (contrast.batch as f64 * contrast.temperature as f64);
+        grad.iter_mut()
+            .for_each(|g| *g = (*g as f64 * scale) as f32);
+        grad
+    }
+}
+
+/// One row of [`Rows`].
+struct Row<'a> {
+    positive: &'a mut f32,
+    negatives: &'a mut [f32],
+}
+
+impl Row<'_> {
+    fn iter(&self) -> impl Iterator<Item = f32> {
+        once(*self.positive).chain(self.negatives.iter().copied())
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut f32> {
+        once(&mut *self.positive).chain(self.negatives.iter_mut())
+    }
+
+    /// log sum_j exp(similarity_j / t).
+    fn log_sum_exp(&self, t: f64) -> f64 {
+        let top = self.iter().fold(f32::NEG_INFINITY, f32::max) as f64;
+        let sum: f64 = self.iter().map(|s| ((s as f64 - top) / t).exp()).sum();
+        sum.ln() + top / t
+    }
+
+    /// Similarities become probabilities; returns the log sum.
+    fn softmax(&mut self, t: f64) -> f64 {
+        let log_sum = self.log_sum_exp(t);
+        self.iter_mut()
+            .for_each(|s| *s = (*s as f64 / t - log_sum).exp() as f32);
+        log_sum
     }
 }

@@ -3,14 +3,17 @@
 //! The paper's runs used 8 GPUs, each with its own batch-norm statistics and with keys shuffled
 //! across them. Negatives come from the queue only, so the loss is separable per query: a batch
 //! of `batch` photos runs here as `batch / bn_group` groups one after another, gradients added
-//! up. That is MoCo on so many devices exactly, in the memory of one group.
+//! up ([`crate::microbatch`]). That is MoCo on so many devices exactly, in the memory of one group.
+
+use std::ops::Range;
 
 use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
 use crate::error::{Error, Result};
-use crate::loss::{Contrast, Target, cross_entropy};
+use crate::loss::{Contrast, Target};
+use crate::microbatch;
 use crate::queue::Queue;
 use crate::rng::{Purpose, Rng};
-use crate::step::{StepStats, Views, spread};
+use crate::step::{StepStats, Views};
 
 /// The method's numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,8 +111,8 @@ impl Moco {
         Ok(keys)
     }
 
-    /// Loss and gradient of queries from `view`, group by group. `total` is the number of queries
-    /// that the loss is averaged over.
+    /// Loss and gradient of queries from `view`. `total` is the number of queries that the loss is
+    /// averaged over.
     fn queries(
         &self,
         views: &Views,
@@ -118,30 +121,16 @@ impl Moco {
         total: usize,
         stats: &mut StepStats,
     ) -> Result<()> {
-        let order: Vec<usize> = (0..views.photos.len()).collect();
-        let mut embeddings = Vec::with_capacity(keys.len());
-        for rows in order.chunks(self.config.bn_group) {
-            let (first, end) = (rows[0], rows[0] + rows.len());
-            let images = views.images(&self.query, view, rows)?;
-            let queries = self.query.embed_tracked(images, self.config.mode)?;
-            let photos = &views.photos[first..end];
-            let contrast = Contrast {
-                positives: &keys[first * EMBEDDING_DIM..end * EMBEDDING_DIM],
-                queue: &self.queue,
-                photos: self.config.mask_own_photo.then_some(photos),
-                temperature: self.config.temperature,
-                target: Target::Positive,
-                batch: total,
-            };
-            let (loss, agreement) = cross_entropy(&queries, contrast)?;
-            loss.backward()?;
-            stats.loss += loss.to_scalar::<f32>()?;
-            stats.agreement.positive += agreement.positive;
-            stats.agreement.accuracy += agreement.accuracy;
-            embeddings.extend(queries.flatten_all()?.to_vec1::<f32>()?);
-        }
-        stats.spread = spread(&embeddings, EMBEDDING_DIM);
-        Ok(())
+        let contrast = |rows: Range<usize>| Contrast {
+            positives: &keys[rows.start * EMBEDDING_DIM..rows.end * EMBEDDING_DIM],
+            queue: &self.queue,
+            photos: self.config.mask_own_photo.then(|| &views.photos[rows]),
+            temperature: self.config.temperature,
+            target: Target::Positive,
+            batch: total,
+        };
+        let groups = (self.config.mode, self.config.bn_group);
+        microbatch::learn(&self.query, groups, (views, view), contrast, stats)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Micro-batches are devices: MoCo on groups one after another is MoCo on several devices, in
 //! the memory of one group. And what training must leave alone: frozen stages, and its own bits.
 
-use candle_core::{Device, Tensor};
 use seedling_core::backbones::Arch;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Images, Mode};
 use seedling_core::loss::{Contrast, Target, evaluate};
@@ -70,10 +69,6 @@ fn images(encoder: &Encoder, pixels: &[f32]) -> Images {
     images.unwrap()
 }
 
-fn rows(embeddings: &Tensor) -> Vec<f32> {
-    embeddings.flatten_all().unwrap().to_vec1().unwrap()
-}
-
 fn grads(encoder: &Encoder) -> Vec<f32> {
     encoder.params.grads.lock().unwrap().clone()
 }
@@ -110,7 +105,8 @@ fn a_batch_of_two_groups_is_two_devices() {
         let mine = device * GROUP..(device + 1) * GROUP;
         let pixels = &first[mine.start * IMAGE..mine.end * IMAGE];
         let query = encoder(true, 0);
-        let queries = query.embed_tracked(images(&query, pixels), TRAIN).unwrap();
+        let images = images(&query, pixels);
+        let (queries, saved) = query.forward(&images, TRAIN);
         let contrast = Contrast {
             positives: &keys[mine.start * EMBEDDING_DIM..mine.end * EMBEDDING_DIM],
             queue: &before,
@@ -119,13 +115,10 @@ fn a_batch_of_two_groups_is_two_devices() {
             target: Target::Positive,
             batch: GROUP,
         };
-        // The device's own mean loss; its gradient enters the graph as sum(queries * gradient).
-        let result = evaluate(&rows(&queries), EMBEDDING_DIM, &contrast);
+        // The device's own mean loss.
+        let result = evaluate(&queries, EMBEDDING_DIM, &contrast);
         losses += result.loss / 2.0;
-        let shape = queries.shape().clone();
-        let outer = Tensor::from_vec(result.grad, shape, &Device::Cpu).unwrap();
-        let surrogate = (&queries * outer).unwrap().sum_all().unwrap();
-        surrogate.backward().unwrap();
+        query.backward(&images, saved, &result.grad);
         for (m, g) in mean.iter_mut().zip(grads(&query)) {
             *m += g / 2.0;
         }
@@ -206,14 +199,19 @@ fn frozen_stages_keep_their_running_statistics_while_training() {
 }
 
 #[test]
-fn a_backward_uses_its_forward_up() {
+fn a_loss_of_candle_s_reaches_the_gradient_once() {
+    let pixels = numbers(1, 2 * IMAGE, 2.0);
+    let by_hand = encoder(true, 0);
+    let photos = images(&by_hand, &pixels);
+    let (embeddings, saved) = by_hand.forward(&photos, TRAIN);
+    by_hand.backward(&photos, saved, &vec![1.0; embeddings.len()]);
+
     let encoder = encoder(true, 0);
-    let images = images(&encoder, &numbers(1, 2 * IMAGE, 2.0));
-    let embeddings = encoder.embed_tracked(images, TRAIN).unwrap();
-    let loss = embeddings.sum_all().unwrap();
+    let embeddings = encoder.embed_tracked(images(&encoder, &pixels), TRAIN);
+    let loss = embeddings.unwrap().sum_all().unwrap();
     loss.backward().unwrap();
     let once = grads(&encoder);
-    assert!(norm(&once) > 0.0);
+    assert!(norm(&once) > 0.0 && once == grads(&by_hand));
     let again = loss.backward().unwrap_err().to_string();
     assert!(again.contains("twice"), "{again}");
     assert!(grads(&encoder) == once);

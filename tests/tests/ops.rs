@@ -9,7 +9,8 @@ use seedling_core::nn::activation::Act;
 use seedling_core::nn::ops::channelwise::affine_add;
 use seedling_core::nn::ops::depthwise;
 use seedling_core::nn::ops::norm::Statistics;
-use seedling_core::nn::ops::pointwise::{self, Sink, Sums};
+use seedling_core::nn::ops::pointwise;
+use seedling_core::nn::ops::sink::{Activated, Gated, Plain};
 use seedling_core::nn::ops::source::{GradSource, PerImage, Source};
 use seedling_core::nn::ops::squeeze_excite::SqueezeExcite;
 use seedling_core::nn::ops::window::{Padding, Window};
@@ -81,20 +82,17 @@ fn padding(case: &Case) -> Padding {
 fn pointwise_matches() {
     each("pointwise", 6, |case, workspace| {
         let (x, w, dy) = (case.get("x"), case.get("weight"), case.get("dy"));
-        let [_, h, width, c] = case.dims();
+        let [.., c] = case.dims();
         let input = Source::plain(x, c);
         let mut y = vec![0.0; dy.len()];
         pointwise::forward(&input, w, &mut y, false, workspace);
         case.check("y", &y);
 
         let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
-        let sink = Sink::Plain {
-            dx: &mut dx,
-            shortcut: None,
-        };
+        let sink = (&mut dx[..], Plain { shortcut: None });
         let same = unchanged(w.len() / c);
         let dz = plain(dy, &same);
-        pointwise::backward(&dz, &input, w, &mut dw, sink, h * width, workspace);
+        pointwise::backward(&dz, &input, w, &mut dw, sink, workspace);
         case.check("dx", &dx);
         case.check("dweight", &dw);
     });
@@ -114,10 +112,7 @@ fn depthwise_matches() {
         case.check("y", &y);
 
         let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
-        let sink = Sink::Plain {
-            dx: &mut dx,
-            shortcut: None,
-        };
+        let sink = (&mut dx[..], Plain { shortcut: None });
         let same = unchanged(c);
         let dz = plain(dy, &same);
         depthwise::backward(&dz, &input, &window, w, &mut dw, sink, workspace);
@@ -155,7 +150,7 @@ fn batch_norm_with_activation_or_residual_matches() {
             _ => return, // residual_relu
         };
         let (x, dy) = (case.get("x"), case.get("dy"));
-        let [_, h, width, c] = case.dims();
+        let [.., c] = case.dims();
         // A convolution that does nothing: its output's moments are x's, its gradient is dx.
         let pass = identity(c);
         let mut z = vec![0.0; x.len()];
@@ -189,15 +184,10 @@ fn batch_norm_with_activation_or_residual_matches() {
             pointwise::sums_of(dy, &z, &state)
         } else {
             let mut unused = vec![0.0; pass.len()];
-            let sink = Sink::Activation { dy: &mut g };
+            let sink = (&mut g[..], Activated);
             let same = unchanged(c);
             let dz = plain(dy, &same);
-            let sums =
-                pointwise::backward(&dz, &input, &pass, &mut unused, sink, h * width, workspace);
-            let Sums::Norm(sums) = sums else {
-                panic!("no sums")
-            };
-            sums
+            pointwise::backward(&dz, &input, &pass, &mut unused, sink, workspace)
         };
         let grad = norm.backward(&state, &sums, &mut grads);
         case.check("dweight", &grads[..c]);
@@ -243,13 +233,11 @@ fn squeeze_excite_matches() {
 
         let mut g = vec![0.0; x.len()];
         let mut unused = vec![0.0; pass.len()];
-        let sink = Sink::Gate { g: &mut g };
+        let rows_per_image = per_image;
+        let sink = (&mut g[..], Gated { rows_per_image });
         let same = unchanged(c);
         let dz = plain(dy, &same);
-        let sums = pointwise::backward(&dz, &gated, &pass, &mut unused, sink, per_image, workspace);
-        let Sums::Gate(images) = sums else {
-            panic!("no sums")
-        };
+        let images = pointwise::backward(&dz, &gated, &pass, &mut unused, sink, workspace);
         let mut grads = vec![0.0; values.len()];
         let (pool, _) = layer.backward(&values, &saved, &images, per_image, &mut grads);
         let mut at = 0;

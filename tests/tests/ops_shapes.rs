@@ -7,7 +7,8 @@
 use seedling_core::nn::activation::Act;
 use seedling_core::nn::ops::depthwise;
 use seedling_core::nn::ops::norm::{GradSums, Moments};
-use seedling_core::nn::ops::pointwise::{self, Sink, Sums};
+use seedling_core::nn::ops::pointwise;
+use seedling_core::nn::ops::sink::{Activated, Gated, Plain};
 use seedling_core::nn::ops::source::{GradSource, PerImage, Source};
 use seedling_core::nn::ops::window::{Padding, Window};
 use seedling_core::nn::ops::{conv, pool};
@@ -152,11 +153,8 @@ fn depthwise_case(window: &Window, images: usize, act: Act, workspace: &Workspac
         grad: &grad,
     };
     let (mut got, mut got_w) = (vec![f32::NAN; x.len()], vec![0.0; w.len()]);
-    let sink = Sink::Activation { dy: &mut got };
+    let sink = (&mut got[..], Activated);
     let norm = depthwise::backward(&source, &input, window, &w, &mut got_w, sink, workspace);
-    let Sums::Norm(norm) = norm else {
-        panic!("no sums")
-    };
     let through: Vec<f64> = dx.iter().zip(&slope).map(|(g, s)| g * s).collect();
     close(&got, &through, &what);
     close(&got_w, &dw, &what);
@@ -202,7 +200,7 @@ const POINTWISE: [[usize; 4]; 9] = [
 #[test]
 fn pointwise_of_any_shape_matches_plain_loops() {
     on_one_and_three_threads(|workspace| {
-        for [rows, per_image, cin, cout] in POINTWISE {
+        for [rows, _, cin, cout] in POINTWISE {
             let what = format!("{rows} rows, {cin} to {cout}");
             let stored = numbers(11, rows * cin, 5.0);
             let w = numbers(12, cin * cout, 2.0);
@@ -227,12 +225,8 @@ fn pointwise_of_any_shape_matches_plain_loops() {
             let dz = b.dz(&dy, &z);
             let (dx, dw) = reference::pointwise_backward(&x, &w, &dz, cin);
             let (mut got, mut got_w) = (vec![f32::NAN; x.len()], vec![0.0; w.len()]);
-            let sink = Sink::Activation { dy: &mut got };
-            let sums =
-                pointwise::backward(&source, &input, &w, &mut got_w, sink, per_image, workspace);
-            let Sums::Norm(sums) = sums else {
-                panic!("no sums")
-            };
+            let sink = (&mut got[..], Activated);
+            let sums = pointwise::backward(&source, &input, &w, &mut got_w, sink, workspace);
             let through: Vec<f64> = dx.iter().zip(&slope).map(|(g, s)| g * s).collect();
             close(&got, &through, &what);
             close(&got_w, &dw, &what);
@@ -249,12 +243,14 @@ fn pointwise_of_any_shape_matches_plain_loops() {
                 .for_each(|(a, &b)| *a += b as f64);
             dw.iter_mut().for_each(|x| *x += 100.0);
             let (mut got, mut got_w) = (vec![f32::NAN; x.len()], vec![100.0; w.len()]);
-            let sink = Sink::Plain {
-                dx: &mut got,
-                shortcut: Some(&shortcut),
-            };
+            let sink = (
+                &mut got[..],
+                Plain {
+                    shortcut: Some(&shortcut),
+                },
+            );
             let input = Source::plain(&stored, cin);
-            pointwise::backward(&source, &input, &w, &mut got_w, sink, per_image, workspace);
+            pointwise::backward(&source, &input, &w, &mut got_w, sink, workspace);
             close(&got, &dx, &what);
             close(&got_w, &dw, &what);
         }
@@ -297,13 +293,11 @@ fn gated_and_pooled_inputs_match_plain_loops() {
             let dy = numbers(25, x.len(), 2.0);
             let (mut g, same) = (vec![f32::NAN; x.len()], unchanged(c));
             let mut unused = vec![0.0; c * c];
-            let sink = Sink::Gate { g: &mut g };
+            let rows_per_image = per_image;
+            let sink = (&mut g[..], Gated { rows_per_image });
             let w = identity(c);
             let dz = plain(&dy, &same);
-            let got = pointwise::backward(&dz, &gated, &w, &mut unused, sink, per_image, workspace);
-            let Sums::Gate(got) = got else {
-                panic!("no sums")
-            };
+            let got = pointwise::backward(&dz, &gated, &w, &mut unused, sink, workspace);
             assert_eq!((got.len(), &g), (images, &dy), "{what}");
             let centred = |i: usize| stored[i] as f64 - k.mean[i % c] as f64;
             for (n, got) in got.iter().enumerate() {

@@ -20,13 +20,13 @@ pub struct Backbone {
     classifier: Option<Linear>,
 }
 
-/// What a backward pass needs: per stage its input and what the stage kept.
+/// What a backward pass needs: per stage its input and what the stage kept; `None` for frozen
+/// stages, and all of them where nothing is kept.
 #[derive(Debug)]
 pub struct BackboneSaved {
     stem: Option<StemSaved>,
-    /// `None` for frozen blocks.
     blocks: Vec<Option<(Buffer, BlockSaved)>>,
-    last: (Buffer, PooledSaved),
+    last: Option<(Buffer, PooledSaved)>,
     classifier: Option<(Buffer, Buffer)>,
 }
 
@@ -201,44 +201,39 @@ impl Backbone {
         }
     }
 
-    /// Images (n, height, width, 3) to features (n, feature_dim). The first `frozen` stages run
-    /// on their running statistics and keep nothing. With `keep`, what backward needs comes back.
+    /// Images (n, height, width, 3) to features (n, feature_dim), and what backward needs. The
+    /// first `frozen` stages run on their running statistics and keep nothing.
     pub fn forward(
         &self,
         pass: &mut Forward,
         images: &[f32],
         size: Size,
         frozen: usize,
-        keep: bool,
-    ) -> (Buffer, Option<BackboneSaved>) {
-        let train = pass.train;
-        pass.train = train && frozen == 0;
-        let (mut x, mut size, stem) = self.stem.forward(pass, images, size);
-        let stem = (keep && frozen == 0).then_some(stem);
+    ) -> (Buffer, BackboneSaved) {
+        let mut stage = pass.stage(frozen == 0);
+        let (mut x, mut size, stem) = self.stem.forward(&mut stage, images, size);
+        let stem = stage.keep.then_some(stem);
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for (i, block) in self.blocks.iter().enumerate() {
-            let trained = i + 1 >= frozen;
-            pass.train = train && trained;
-            let (y, out_size, saved) = block.forward(pass, &x, size);
+            let mut stage = pass.stage(i + 1 >= frozen);
+            let (y, out_size, saved) = block.forward(&mut stage, &x, size);
             let input = std::mem::replace(&mut x, y);
             size = out_size;
-            if keep {
-                blocks.push(trained.then_some((input, saved)));
-            }
+            blocks.push(stage.keep.then_some((input, saved)));
         }
-        pass.train = train;
         let (mut y, last) = self.last.forward(pass, &x, size);
+        let last = pass.keep.then_some((x, last));
         let mut classifier = None;
         if let Some(layer) = &self.classifier {
             let (features, u) = layer.forward(pass, &y);
             classifier = Some((std::mem::replace(&mut y, features), u));
         }
-        let saved = keep.then_some(BackboneSaved {
+        let saved = BackboneSaved {
             stem,
             blocks,
-            last: (x, last),
+            last,
             classifier,
-        });
+        };
         (y, saved)
     }
 
@@ -249,7 +244,7 @@ impl Backbone {
         if let (Some(layer), Some((x, u))) = (&self.classifier, saved.classifier) {
             dy = layer.backward(pass, &x, &u, dy);
         }
-        let (x, last) = saved.last;
+        let Some((x, last)) = saved.last else { return };
         dy = self.last.backward(pass, &x, &last, &dy);
         drop((x, last));
         for (block, saved) in self.blocks.iter().zip(saved.blocks).rev() {

@@ -1,5 +1,5 @@
-//! Backbones: image to features. To add one, list it in [`Arch`] and build it here; the test
-//! suite runs over [`Arch::ALL`].
+//! Backbones: image to features. To add one, list it in [`Arch`] with its [`Facts`], and build it
+//! in [`Backbone::new`]; the test suite runs over [`Arch::ALL`].
 
 mod mobilenet;
 
@@ -10,7 +10,7 @@ pub use mobilenet::{Backbone, BackboneSaved};
 
 use crate::error::{Error, Result};
 
-/// The registry: every architecture by its name in commands, files and configurations.
+/// The registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arch {
     /// Howard et al. 2019; torchvision's `mobilenet_v3_large` up to `classifier.1`.
@@ -21,30 +21,90 @@ pub enum Arch {
     MobilenetV2,
 }
 
+/// What there is to know of an architecture besides how it is built.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Its name in commands, files and configurations.
+    pub name: &'static str,
+    /// Its name in prose.
+    pub title: &'static str,
+    /// Whether runs train it. The others are measured, embedded with, and teach.
+    pub trained: bool,
+    /// Batch norm's epsilon in torchvision's definition; a weight file may say otherwise.
+    pub norm_eps: f32,
+    /// A tensor that of all architectures only this one's files have: torchvision's say no name.
+    pub mark: &'static str,
+    /// Beginning of the names of the layer that torchvision puts behind the features.
+    pub class_layer: &'static str,
+    /// Megabytes that an image of 224 px takes in a training step: measured, rounded up.
+    pub image_mb: f64,
+}
+
 impl Arch {
     /// Every architecture.
     pub const ALL: [Arch; 3] = [
-        Arch::MobilenetV3Large,
         Arch::MobilenetV3Small,
+        Arch::MobilenetV3Large,
         Arch::MobilenetV2,
     ];
 
-    /// The registry name.
-    pub fn name(self) -> &'static str {
+    /// The names of all, for settings that name one.
+    pub const NAMES: [&str; 3] = names(false);
+
+    /// The names of those that are trained.
+    pub const TRAINED: [&str; 2] = names(true);
+
+    /// Everything about it.
+    pub const fn facts(self) -> Facts {
         match self {
-            Arch::MobilenetV3Large => "mobilenet_v3_large",
-            Arch::MobilenetV3Small => "mobilenet_v3_small",
-            Arch::MobilenetV2 => "mobilenet_v2",
+            Arch::MobilenetV3Large => Facts {
+                name: "mobilenet_v3_large",
+                title: "MobileNetV3-Large",
+                trained: true,
+                norm_eps: 1e-3,
+                mark: "features.16.0.weight",
+                class_layer: "classifier.3.",
+                image_mb: 30.0,
+            },
+            Arch::MobilenetV3Small => Facts {
+                name: "mobilenet_v3_small",
+                title: "MobileNetV3-Small",
+                trained: true,
+                norm_eps: 1e-3,
+                mark: "features.12.0.weight",
+                class_layer: "classifier.3.",
+                image_mb: 12.0,
+            },
+            Arch::MobilenetV2 => Facts {
+                name: "mobilenet_v2",
+                title: "MobileNetV2",
+                trained: false,
+                norm_eps: 1e-5,
+                mark: "features.18.0.weight",
+                class_layer: "classifier.1.",
+                image_mb: 40.0,
+            },
         }
     }
 
-    /// Batch norm's epsilon in torchvision's definition; a weight file may say otherwise.
-    pub fn default_norm_eps(self) -> f32 {
-        match self {
-            Arch::MobilenetV3Large | Arch::MobilenetV3Small => 1e-3,
-            Arch::MobilenetV2 => 1e-5,
-        }
+    /// The registry name.
+    pub const fn name(self) -> &'static str {
+        self.facts().name
     }
+}
+
+const fn names<const N: usize>(trained_only: bool) -> [&'static str; N] {
+    let (mut names, mut found, mut i) = ([""; N], 0, 0);
+    while i < Arch::ALL.len() {
+        let facts = Arch::ALL[i].facts();
+        if facts.trained || !trained_only {
+            names[found] = facts.name;
+            found += 1;
+        }
+        i += 1;
+    }
+    assert!(found == N);
+    names
 }
 
 impl fmt::Display for Arch {
@@ -57,14 +117,13 @@ impl FromStr for Arch {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Arch> {
-        let known = Arch::ALL.map(Arch::name);
         Arch::ALL
             .into_iter()
             .find(|arch| arch.name() == name)
             .ok_or_else(|| {
                 Error::Config(format!(
                     "unknown architecture '{name}' (known: {})",
-                    known.join(", ")
+                    Arch::NAMES.join(", ")
                 ))
             })
     }

@@ -1,5 +1,6 @@
 //! The one list of settings: type, meaning and range of each.
 
+use crate::backbones::Arch;
 use std::fmt;
 use toml::Value;
 
@@ -165,12 +166,9 @@ const FIXED: bool = false;
 /// A resumed run may use another value.
 const FREE: bool = true;
 
-const ARCHS: &[&str] = &["mobilenet_v3_small", "mobilenet_v3_large"];
-const TEACHERS: &[&str] = &["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"];
-
 settings! {
     /// The network that is trained.
-    arch: String, OneOf(ARCHS), FIXED;
+    arch: String, OneOf(&Arch::TRAINED), FIXED;
     /// Weights to start from: `shipped`, `random`, or a file.
     init: String, Text, FIXED;
     /// Width and height of a view in pixels.
@@ -228,7 +226,7 @@ settings! {
     /// Weights of the teacher of a distillation.
     teacher: String, Text, FIXED;
     /// The teacher's network.
-    teacher_arch: String, OneOf(TEACHERS), FIXED;
+    teacher_arch: String, OneOf(&Arch::NAMES), FIXED;
     /// Temperature of the teacher's similarities.
     teacher_temperature: f64, Above(0.0, 10.0), FIXED;
     /// Temperature of the student's similarities.

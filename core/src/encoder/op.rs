@@ -35,10 +35,10 @@ impl CustomOp1 for EncoderOp {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (out, saved) = self.encoder.forward(&self.images, self.mode, true);
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
+        let (out, saved) = self.encoder.forward(&self.images, self.mode);
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
         Ok((
-            CpuStorage::F32(out.to_vec()),
+            CpuStorage::F32(out),
             Shape::from((self.images.n, self.encoder.output_dim())),
         ))
     }

@@ -6,6 +6,7 @@ use super::gallery;
 use super::markup::escape;
 use super::records::{self, MeasureRecord, StepRecord};
 use super::summary::{Run, Verdict};
+use crate::backbones::Arch;
 use crate::error::{Error, Result};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -136,9 +137,10 @@ fn section(id: &str, heading: &str, body: &str) -> String {
 
 fn heading(run: &Run, arch: Option<&str>) -> String {
     let arch = match arch {
-        Some("mobilenet_v3_small") => "MobileNetV3-Small, ".to_string(),
-        Some("mobilenet_v3_large") => "MobileNetV3-Large, ".to_string(),
-        Some(other) => format!("{other}, "),
+        Some(name) => match name.parse::<Arch>() {
+            Ok(arch) => format!("{}, ", arch.facts().title),
+            Err(_) => format!("{name}, "),
+        },
         None => String::new(),
     };
     let done = match (run.info.method.as_str(), run.info.photos) {

@@ -18,15 +18,6 @@ pub fn photos_within(budget_mb: usize) -> (usize, usize) {
     (budget_mb / 8, (budget_mb / 6).max(LEAST_DECODE_MB))
 }
 
-/// Megabytes that one image of 224 x 224 px of a group takes in a step: measured, rounded up.
-fn per_image(arch: Arch) -> f64 {
-    match arch {
-        Arch::MobilenetV3Large => 30.0,
-        Arch::MobilenetV3Small => 12.0,
-        Arch::MobilenetV2 => 40.0,
-    }
-}
-
 /// About how many megabytes a run with these settings and this group takes.
 ///
 /// # Errors
@@ -47,7 +38,7 @@ pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
     Ok(PROGRAM
         + (config.cache_mb + config.decode_mb) as f64
         + (numbers * 4.0 * copies + queue + batch) / MB
-        + group as f64 * per_image(arch) * scale)
+        + group as f64 * arch.facts().image_mb * scale)
 }
 
 /// The largest group within `budget_mb` that divides `batch_size` and is not above `bn_group`.

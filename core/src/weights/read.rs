@@ -57,7 +57,7 @@ impl WeightFile {
     /// Tensors are missing or unexpected (the message lists them), have other shapes, or hold
     /// numbers that are not finite. `params` is then unchanged.
     pub fn load_backbone(&self, params: &Params) -> Result<()> {
-        let extra = classification_layer(self.about.architecture.arch);
+        let extra = self.about.architecture.arch.facts().class_layer;
         self.load(params, false, |name| name.starts_with(extra))
     }
 
@@ -164,24 +164,11 @@ impl WeightFile {
     }
 }
 
-/// Beginning of the names of the layer that torchvision puts after the features.
-fn classification_layer(arch: Arch) -> &'static str {
-    match arch {
-        Arch::MobilenetV3Large | Arch::MobilenetV3Small => "classifier.3.",
-        Arch::MobilenetV2 => "classifier.1.",
-    }
-}
-
-/// The network whose last convolution a file holds: torchvision's files have no header to say it.
+/// The network whose mark a file holds: torchvision's files have no header to say it.
 fn recognise(file: &TensorFile) -> Option<Arch> {
-    [
-        ("features.18.0.weight", Arch::MobilenetV2),
-        ("features.16.0.weight", Arch::MobilenetV3Large),
-        ("features.12.0.weight", Arch::MobilenetV3Small),
-    ]
-    .into_iter()
-    .find(|(name, _)| file.shape(name).is_some())
-    .map(|(_, arch)| arch)
+    Arch::ALL
+        .into_iter()
+        .find(|arch| file.shape(arch.facts().mark).is_some())
 }
 
 /// A count and the first few names.

@@ -4,9 +4,10 @@ use super::conv_norm::{ConvNorm, materialise, weights};
 use super::{Backward, Forward, Size};
 use crate::nn::activation::Act;
 use crate::nn::ops::depthwise;
-use crate::nn::ops::norm::{GradSums, NormState};
-use crate::nn::ops::pointwise::{self, ImageSums, Sink, Sums};
+use crate::nn::ops::norm::NormState;
+use crate::nn::ops::pointwise;
 use crate::nn::ops::pool;
+use crate::nn::ops::sink::{Activated, Gated, Plain};
 use crate::nn::ops::source::{GradSource, PerImage, Source};
 use crate::nn::ops::squeeze_excite::{self, SqueezeExcite};
 use crate::nn::ops::window::{Padding, Window};
@@ -175,23 +176,34 @@ impl InvertedResidual {
         };
         let (z2, norm2) = &saved.depthwise;
         let mut g2 = workspace.take(z2.len());
-        let gate = saved.gate.as_ref().map(|(_, gate)| gate);
-        let input = Source {
-            gate,
-            ..Source::normed(z2, norm2, s.act)
-        };
-        let sink = match gate {
-            Some(_) => Sink::Gate { g: &mut g2 },
-            None => Sink::Activation { dy: &mut g2 },
-        };
+        let activated = Source::normed(z2, norm2, s.act);
         let (w, dw) = weights(pass.values, pass.grads, &self.project.weight);
-        let sums = pointwise::backward(&dz3, &input, w, dw, sink, per_image, workspace);
 
         // Squeeze-excite: its share of batch norm's sums, and the pooled branch's gradient.
-        let (sums2, pooled) = self.gate_backward(pass, saved, sums, per_image);
+        let gated = self.squeeze_excite.as_ref().zip(saved.gate.as_ref());
+        let (sums2, pooled) = match gated {
+            Some((layer, (saved, gate))) => {
+                let input = Source {
+                    gate: Some(gate),
+                    ..activated
+                };
+                let rows_per_image = per_image;
+                let sink = (&mut g2[..], Gated { rows_per_image });
+                let images = pointwise::backward(&dz3, &input, w, dw, sink, workspace);
+                let (pool, sums) =
+                    layer.backward(pass.values, saved, &images, per_image, pass.grads);
+                let pool = PerImage::new(&pool, s.expanded, per_image);
+                (sums, Some((gate, pool)))
+            }
+            None => {
+                let sink = (&mut g2[..], Activated);
+                let sums = pointwise::backward(&dz3, &activated, w, dw, sink, workspace);
+                (sums, None)
+            }
+        };
         let grad2 = self.depthwise.norm.backward(norm2, &sums2, pass.grads);
-        let dz2 = match (gate, &pooled) {
-            (Some(gate), Some(pool)) => GradSource::Gated {
+        let dz2 = match &pooled {
+            Some((gate, pool)) => GradSource::Gated {
                 g: &g2,
                 z: z2,
                 norm: norm2,
@@ -200,7 +212,7 @@ impl InvertedResidual {
                 pool,
                 grad: &grad2,
             },
-            _ => GradSource::Normed {
+            None => GradSource::Normed {
                 dy: &g2,
                 z: z2,
                 grad: &grad2,
@@ -209,63 +221,31 @@ impl InvertedResidual {
 
         // Depthwise, then expansion; the shortcut's gradient joins where x's is written.
         let mut dx = workspace.take(x.len());
-        let shortcut = self.has_shortcut().then_some(&dy[..]);
+        let plain = Plain {
+            shortcut: self.has_shortcut().then_some(&dy[..]),
+        };
         let (w, dw) = weights(pass.values, pass.grads, &self.depthwise.weight);
         let (Some(layer), Some((z1, norm1))) = (&self.expand, &saved.expand) else {
-            let sink = Sink::Plain {
-                dx: &mut dx,
-                shortcut,
-            };
+            let sink = (&mut dx[..], plain);
             let input = Source::plain(x, s.expanded);
             depthwise::backward(&dz2, &input, &saved.window, w, dw, sink, workspace);
             return dx;
         };
         let mut dy1 = workspace.take(z1.len());
-        let sink = Sink::Activation { dy: &mut dy1 };
+        let sink = (&mut dy1[..], Activated);
         let input = Source::normed(z1, norm1, s.act);
-        let sums = depthwise::backward(&dz2, &input, &saved.window, w, dw, sink, workspace);
+        let sums1 = depthwise::backward(&dz2, &input, &saved.window, w, dw, sink, workspace);
         drop(g2);
-        let grad1 = layer
-            .norm
-            .backward(norm1, &norm_sums(sums, s.expanded), pass.grads);
+        let grad1 = layer.norm.backward(norm1, &sums1, pass.grads);
         let dz1 = GradSource::Normed {
             dy: &dy1,
             z: z1,
             grad: &grad1,
         };
         let (w, dw) = weights(pass.values, pass.grads, &layer.weight);
-        let sink = Sink::Plain {
-            dx: &mut dx,
-            shortcut,
-        };
+        let sink = (&mut dx[..], plain);
         let input = Source::plain(x, s.channels_in);
-        pointwise::backward(&dz1, &input, w, dw, sink, per_image, workspace);
+        pointwise::backward(&dz1, &input, w, dw, sink, workspace);
         dx
-    }
-
-    fn gate_backward(
-        &self,
-        pass: &mut Backward,
-        saved: &BlockSaved,
-        sums: Sums,
-        per_image: usize,
-    ) -> (GradSums, Option<PerImage>) {
-        match (&self.squeeze_excite, &saved.gate, sums) {
-            (Some(layer), Some((saved, _)), Sums::Gate(images)) => {
-                let images: &[ImageSums] = &images;
-                let (pool, sums) =
-                    layer.backward(pass.values, saved, images, per_image, pass.grads);
-                let pool = PerImage::new(&pool, self.shape.expanded, per_image);
-                (sums, Some(pool))
-            }
-            (_, _, sums) => (norm_sums(sums, self.shape.expanded), None),
-        }
-    }
-}
-
-fn norm_sums(sums: Sums, channels: usize) -> GradSums {
-    match sums {
-        Sums::Norm(sums) => sums,
-        Sums::None | Sums::Gate(_) => GradSums::zeros(channels),
     }
 }

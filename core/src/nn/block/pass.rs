@@ -11,10 +11,25 @@ pub struct Forward<'a> {
     pub train: bool,
     /// How far running statistics move towards the batch's.
     pub norm_momentum: f32,
+    /// Whether a backward pass will follow.
+    pub keep: bool,
     pub workspace: &'a Workspace,
 }
 
 impl Forward<'_> {
+    /// This pass for one stage of a network: a stage that is not `trained` uses running
+    /// statistics, and nothing is kept of it.
+    pub fn stage(&mut self, trained: bool) -> Forward<'_> {
+        Forward {
+            values: self.values,
+            buffers: self.buffers,
+            train: self.train && trained,
+            norm_momentum: self.norm_momentum,
+            keep: self.keep && trained,
+            workspace: self.workspace,
+        }
+    }
+
     pub(super) fn norm(&mut self, norm: &BatchNorm, moments: Option<Moments>) -> NormState {
         match moments {
             Some(moments) => norm.state(

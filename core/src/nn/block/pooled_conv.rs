@@ -4,8 +4,9 @@ use super::conv_norm::{ConvNorm, weights};
 use super::{Backward, Forward, Size};
 use crate::nn::activation::Act;
 use crate::nn::ops::norm::NormState;
-use crate::nn::ops::pointwise::{self, Sink};
+use crate::nn::ops::pointwise;
 use crate::nn::ops::pool;
+use crate::nn::ops::sink::Plain;
 use crate::nn::ops::source::{GradSource, PerImage, Source};
 use crate::nn::workspace::Buffer;
 use crate::params::Layout;
@@ -83,12 +84,9 @@ impl PooledConv {
         };
         let mut dx = pass.workspace.take(x.len());
         let (w, dw) = weights(pass.values, pass.grads, &self.conv.weight);
-        let sink = Sink::Plain {
-            dx: &mut dx,
-            shortcut: None,
-        };
+        let sink = (&mut dx[..], Plain { shortcut: None });
         let input = Source::plain(x, self.channels_in);
-        pointwise::backward(&dz, &input, w, dw, sink, *per_image, pass.workspace);
+        pointwise::backward(&dz, &input, w, dw, sink, pass.workspace);
         dx
     }
 }

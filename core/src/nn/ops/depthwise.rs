@@ -8,10 +8,10 @@ mod rows;
 
 use self::ring::Ring;
 use self::rows::{convolve_row, scatter, tap_gradients, taps_by_position};
-use super::norm::{GradSums, Moments};
-use super::pointwise::{Sink, Sums};
+use super::norm::Moments;
+use super::sink::{Sink, Ungated};
 use super::source::{GradSource, Source};
-use super::sums::{MomentSums, NormSums, merge_moments};
+use super::sums::{MomentSums, merge_moments};
 use super::window::Window;
 use crate::nn::parallel::{over, pieces, split};
 use crate::nn::workspace::{Buffer, Workspace};
@@ -58,26 +58,21 @@ pub fn forward(
     with_moments.then(|| merge_moments(&parts, c))
 }
 
-/// Adds the taps' gradient to `dw` and sends the input's gradient to `sink` (not
-/// [`Sink::Gate`]: a depthwise input is never gated). `grad` gives dz.
-pub fn backward(
+/// Adds the taps' gradient to `dw` and gives the input's gradient, written to `out`, to `sink`.
+/// `grad` gives dz, `x` the forward's input.
+pub fn backward<S: Ungated>(
     grad: &GradSource,
     x: &Source,
     window: &Window,
     w: &[f32],
     dw: &mut [f32],
-    sink: Sink,
+    (out, sink): (&mut [f32], S),
     workspace: &Workspace,
-) -> Sums {
+) -> S::Sums {
     let c = window.channels;
     let k2 = window.kernel * window.kernel;
     let taps = taps_by_position(w, c, window.stride == 1);
     let per_image = window.height * window.width;
-    let (out, shortcut, normed) = match sink {
-        Sink::Plain { dx, shortcut } => (dx, shortcut, false),
-        Sink::Activation { dy } => (dy, None, true),
-        Sink::Gate { g } => (g, None, false),
-    };
     let pieces = pieces(out.len() / c, per_image);
     let outs = split(out, &pieces, c);
     let parts = over(pieces, outs, |piece, out| {
@@ -86,9 +81,9 @@ pub fn backward(
             x,
             window,
             taps: &taps,
-            shortcut,
+            sink: &sink,
             dtaps: workspace.zeros(k2 * c),
-            sums: NormSums::new(if normed { c } else { 0 }),
+            part: sink.begin(c),
             workspace,
         };
         let first = piece.start / per_image;
@@ -99,33 +94,32 @@ pub fn backward(
                 lane.image_stride_2(first + i, out);
             }
         }
-        (lane.dtaps, lane.sums.finish())
+        (lane.dtaps, lane.part)
     });
-    let mut norm = GradSums::zeros(if normed { c } else { 0 });
-    for (part, sums) in parts {
+    let (taps, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    for part in &taps {
         for ch in 0..c {
             for t in 0..k2 {
                 dw[ch * k2 + t] += part[t * c + ch];
             }
         }
-        norm = norm.merge(&sums);
     }
-    if normed { Sums::Norm(norm) } else { Sums::None }
+    sink.finish(parts, c)
 }
 
 /// One piece of a backward pass.
-struct Lane<'a> {
+struct Lane<'a, S: Sink> {
     grad: &'a GradSource<'a>,
     x: &'a Source<'a>,
     window: &'a Window,
     taps: &'a [f32],
-    shortcut: Option<&'a [f32]>,
+    sink: &'a S,
     dtaps: Buffer,
-    sums: NormSums,
+    part: S::Part,
     workspace: &'a Workspace,
 }
 
-impl Lane<'_> {
+impl<S: Sink> Lane<'_, S> {
     /// Stride 1: dx is dz convolved with the flipped taps, as soon as the rows below are there.
     fn image_stride_1(&mut self, image: usize, out: &mut [f32]) {
         let Window {
@@ -244,15 +238,15 @@ impl Lane<'_> {
         });
     }
 
-    /// Finishes a row of dx in place: through the activation, or plus the shortcut's gradient.
+    /// Finishes a row of dx in place.
     fn emit(&mut self, first_row: usize, dx: &mut [f32]) {
-        let at = first_row * self.window.channels;
-        if self.x.norm.is_some() {
-            self.sums.through(self.x, &self.x.z[at..at + dx.len()], dx);
-        } else if let Some(shortcut) = self.shortcut {
-            for (a, b) in dx.iter_mut().zip(&shortcut[at..]) {
+        let c = self.window.channels;
+        if let Some(shortcut) = self.sink.shortcut() {
+            for (a, b) in dx.iter_mut().zip(&shortcut[first_row * c..]) {
                 *a += b;
             }
         }
+        let rows = first_row..first_row + dx.len() / c;
+        self.sink.take(&mut self.part, self.x, rows, dx);
     }
 }

@@ -15,6 +15,7 @@ pub mod norm;
 pub mod normalize;
 pub mod pointwise;
 pub mod pool;
+pub mod sink;
 pub mod source;
 pub mod squeeze_excite;
 mod sums;

@@ -4,11 +4,10 @@
 //! while it is hot. Backward, per tile: compute dz, add dz' x to the weight's gradient, multiply
 //! by the weight, and turn the result into the next layer's dy with its sums.
 
-use super::channelwise::{GateSums, fold, gate_sums, period};
 use super::norm::{GradSums, Moments};
-use super::source::{GradSource, Source, by_image};
+use super::sink::Sink;
+use super::source::{GradSource, Source};
 use super::sums::{MomentSums, NormSums, merge_moments};
-use crate::nn::activation::with_act;
 use crate::nn::gemm::{Matrix, Packed, outer};
 use crate::nn::parallel::{add_up, each, over, pieces, split, tile_rows, tiles};
 use crate::nn::workspace::Workspace;
@@ -45,72 +44,18 @@ pub fn forward(
     with_moments.then(|| merge_moments(&parts, cout))
 }
 
-/// Where the gradient with respect to the input goes.
-pub enum Sink<'a> {
-    /// The input is stored as it is read: dx, plus the gradient that a shortcut brings.
-    Plain {
-        dx: &'a mut [f32],
-        shortcut: Option<&'a [f32]>,
-    },
-    /// The input is act(norm(z)): its dy, and the sums batch norm needs.
-    Activation { dy: &'a mut [f32] },
-    /// The input is gated: the gradient behind the gate, and per-image sums.
-    Gate { g: &'a mut [f32] },
-}
-
-/// What a backward pass has summed, depending on its [`Sink`].
-pub enum Sums {
-    /// For [`Sink::Plain`].
-    None,
-    /// For [`Sink::Activation`].
-    Norm(GradSums),
-    /// For [`Sink::Gate`].
-    Gate(Vec<ImageSums>),
-}
-
-/// [`GateSums`] of one image, per channel.
-#[derive(Clone, Debug)]
-pub struct ImageSums {
-    pub gate: Vec<f64>,
-    pub grad: Vec<f64>,
-    pub grad_centred: Vec<f64>,
-    pub slope: Vec<f64>,
-    pub slope_centred: Vec<f64>,
-}
-
-impl ImageSums {
-    fn zeros(channels: usize) -> ImageSums {
-        let zeros = || vec![0.0; channels];
-        ImageSums {
-            gate: zeros(),
-            grad: zeros(),
-            grad_centred: zeros(),
-            slope: zeros(),
-            slope_centred: zeros(),
-        }
-    }
-}
-
-/// Adds the weight's gradient to `dw` and sends the input's gradient to `sink`. `grad` gives dz,
-/// `x` the forward's input; for a gated input `rows_per_image` says where images end.
-pub fn backward(
+/// Adds the weight's gradient to `dw` and gives the input's gradient, written to `out`, to `sink`.
+/// `grad` gives dz, `x` the forward's input.
+pub fn backward<S: Sink>(
     grad: &GradSource,
     x: &Source,
     w: &[f32],
     dw: &mut [f32],
-    sink: Sink,
-    rows_per_image: usize,
+    (out, sink): (&mut [f32], S),
     workspace: &Workspace,
-) -> Sums {
+) -> S::Sums {
     let (cin, cout) = (x.channels, w.len() / x.channels);
-    let rows = x.z.len() / cin;
-    let gated = matches!(sink, Sink::Gate { .. });
-    let pieces = pieces(rows, if gated { rows_per_image } else { 1 });
-    let (out, shortcut, normed) = match sink {
-        Sink::Plain { dx, shortcut } => (dx, shortcut, false),
-        Sink::Activation { dy } => (dy, None, true),
-        Sink::Gate { g } => (g, None, false),
-    };
+    let pieces = pieces(x.z.len() / cin, sink.unit());
     let outs = split(out, &pieces, cin);
     let tile = tile_rows(2 * cin + cout);
     let dw_len = w.len();
@@ -120,8 +65,7 @@ pub fn backward(
         let mut dz = workspace.take(most * cout);
         let mut scratch = workspace.take(most * cin);
         let mut dw = workspace.take(dw_len);
-        let mut sums = NormSums::new(if normed { cin } else { 0 });
-        let mut images: Vec<(usize, ImageSums)> = Vec::new();
+        let mut part = sink.begin(cin);
         let first = piece.start;
         for rows in tiles(piece, tile) {
             let n = rows.len();
@@ -130,34 +74,18 @@ pub fn backward(
             let input = x.tile(rows.clone(), &mut scratch);
             outer((cout, cin, n), dz, input, &mut dw, rows.start > first);
             let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
+            let shortcut = sink.shortcut();
             if let Some(shortcut) = shortcut {
                 out.copy_from_slice(&shortcut[rows.start * cin..rows.end * cin]);
             }
             w.product(n, Matrix::rows(dz, cout), out, shortcut.is_some());
-            if normed {
-                sums.through(x, &x.z[rows.start * cin..rows.end * cin], out);
-            } else if gated {
-                sum_gate(x, rows, rows_per_image, out, &mut images);
-            }
+            sink.take(&mut part, x, rows, out);
         }
-        (dw, sums.finish(), images)
+        (dw, part)
     });
-    let mut norm = GradSums::zeros(if normed { cin } else { 0 });
-    let mut images = Vec::new();
-    let mut partial = Vec::with_capacity(parts.len());
-    for (dw, sums, part_images) in parts {
-        partial.push(dw);
-        norm = norm.merge(&sums);
-        images.extend(part_images.into_iter().map(|(_, sums)| sums));
-    }
-    add_up(dw, &partial);
-    if normed {
-        Sums::Norm(norm)
-    } else if gated {
-        Sums::Gate(images)
-    } else {
-        Sums::None
-    }
+    let (weights, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    add_up(dw, &weights);
+    sink.finish(parts, cin)
 }
 
 /// Rows `rows` of `x`: takes `g` through the activation in place and returns its sums.
@@ -171,48 +99,6 @@ pub fn through(x: &Source, rows: std::ops::Range<usize>, g: &mut [f32]) -> GradS
         sums.through(x, &x.z[rows.start * c..rows.end * c], g);
     }
     sums.finish()
-}
-
-fn sum_gate(
-    x: &Source,
-    rows: std::ops::Range<usize>,
-    rows_per_image: usize,
-    g: &[f32],
-    images: &mut Vec<(usize, ImageSums)>,
-) {
-    let Some((norm, act)) = x.norm else { return };
-    let c = x.channels;
-    let p = period(c);
-    let mut sums = [const { Vec::new() }; 5];
-    for (image, part) in by_image(rows.clone(), rows_per_image) {
-        if images.last().is_none_or(|(last, _)| *last != image) {
-            images.push((image, ImageSums::zeros(c)));
-        }
-        for s in &mut sums {
-            s.clear();
-            s.resize(p, 0.0f32);
-        }
-        let [s0, s1, s2, s3, s4] = &mut sums;
-        let g = &g[(part.start - rows.start) * c..(part.end - rows.start) * c];
-        let z = &x.z[part.start * c..part.end * c];
-        let mut into = GateSums {
-            gate: s0,
-            grad: s1,
-            grad_centred: s2,
-            slope: s3,
-            slope_centred: s4,
-        };
-        with_act!(act, A => gate_sums::<A>(
-            g, z, &norm.scale, &norm.shift, &norm.mean, &mut into,
-        ));
-        if let Some((_, total)) = images.last_mut() {
-            fold(s0, &mut total.gate);
-            fold(s1, &mut total.grad);
-            fold(s2, &mut total.grad_centred);
-            fold(s3, &mut total.slope);
-            fold(s4, &mut total.slope_centred);
-        }
-    }
 }
 
 /// The sums of a `g` that reaches batch norm directly (no activation between): one narrow pass.

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::linear;
 use super::norm::GradSums;
-use super::pointwise::ImageSums;
+use super::sink::ImageSums;
 use crate::nn::activation::{Act, hard_sigmoid};
 use crate::params::{Layout, Role};
 

@@ -77,8 +77,8 @@ pub(super) fn merge_moments(parts: &[Moments], channels: usize) -> Moments {
     parts.iter().fold(Moments::zeros(channels), Moments::merge)
 }
 
-/// Running sums of dy and dy * (z - mean).
-pub(super) struct NormSums {
+/// Sums of dy and dy * (z - mean) of rows as they come.
+pub struct NormSums {
     grad: Vec<f32>,
     centred: Vec<f32>,
     pending: usize,
@@ -87,7 +87,7 @@ pub(super) struct NormSums {
 
 impl NormSums {
     pub fn new(channels: usize) -> NormSums {
-        let p = if channels == 0 { 0 } else { period(channels) };
+        let p = period(channels);
         NormSums {
             grad: vec![0.0; p],
             centred: vec![0.0; p],
@@ -120,10 +120,8 @@ impl NormSums {
     }
 
     fn fold(&mut self) {
-        if !self.total.grad.is_empty() {
-            fold(&self.grad, &mut self.total.grad);
-            fold(&self.centred, &mut self.total.centred);
-        }
+        fold(&self.grad, &mut self.total.grad);
+        fold(&self.centred, &mut self.total.centred);
         self.grad.fill(0.0);
         self.centred.fill(0.0);
         self.pending = 0;
