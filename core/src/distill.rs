@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use crate::cancel::Cancel;
 use crate::encoder::{EMBEDDING_DIM, Encoder, Images, Mode};
 use crate::error::{Error, Result};
 use crate::loss::{Contrast, Target};
@@ -91,11 +92,12 @@ impl Teacher {
     /// The same of the first view of a whole batch, `group` images at a time.
     ///
     /// # Errors
-    /// The views have no pixels.
-    pub fn embed_views(&self, views: &Views, group: usize) -> Result<Vec<f32>> {
+    /// The views have no pixels, or someone has cancelled.
+    pub fn embed_views(&self, views: &Views, group: usize, cancel: &Cancel) -> Result<Vec<f32>> {
         let order: Vec<usize> = (0..views.photos.len()).collect();
         let mut out = Vec::with_capacity(order.len() * EMBEDDING_DIM);
         for rows in order.chunks(group.max(1)) {
+            cancel.check()?;
             out.extend(self.embed(views.images(&self.encoder, 0, rows)?));
         }
         Ok(out)
@@ -109,6 +111,8 @@ pub struct Distill {
     pub student: Encoder,
     pub queue: Queue,
     pub config: DistillConfig,
+    /// Looked at before every micro-batch.
+    pub cancel: Cancel,
 }
 
 impl Distill {
@@ -129,6 +133,7 @@ impl Distill {
             student,
             queue,
             config,
+            cancel: Cancel::default(),
         })
     }
 
@@ -136,7 +141,8 @@ impl Distill {
     /// embeddings (n, EMBEDDING_DIM) of the same.
     ///
     /// # Errors
-    /// The views have no pixels.
+    /// The views have no pixels, or someone has cancelled: parameters and queue are then as they
+    /// were, running statistics may have moved.
     pub fn step(&mut self, views: &Views, teacher: &[f32]) -> Result<StepStats> {
         self.student.params.zero_grads();
         let batch = views.photos.len();
@@ -151,7 +157,7 @@ impl Distill {
             batch,
         };
         let mut stats = StepStats::default();
-        let groups = (self.config.mode, self.config.bn_group);
+        let groups = (self.config.mode, self.config.bn_group, &self.cancel);
         microbatch::learn(&self.student, groups, (views, 0), contrast, &mut stats)?;
         self.queue.enqueue(teacher, &vec![NO_PHOTO; batch]);
         Ok(stats)

@@ -46,6 +46,9 @@ pub enum Error {
     /// Training went wrong in a way that no retry mends (a loss that is not finite).
     #[error("{0}")]
     Training(String),
+    /// Someone asked to stop ([`crate::cancel::Cancel`]).
+    #[error("cancelled")]
+    Cancelled,
     /// Failures inside candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -1,7 +1,7 @@
 //! Contrastive training of small vision models on the device that holds the photos.
 //!
 //! The way of the data, top to bottom; imports only ever point up, to what stands earlier in this
-//! list (or to [`error`], [`rng`], [`params`], [`config`], [`atomic`], [`tensor_file`] and [`simd`],
+//! list (or to [`error`], [`rng`], [`params`], [`config`], [`cancel`], [`atomic`], [`tensor_file`] and [`simd`],
 //! which know none of it):
 //!
 //! 1. [`data`] finds photos, decodes them and makes two random views of each.
@@ -12,12 +12,15 @@
 //! 5. [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the parameters.
 //! 6. [`eval`] extracts and measures features.
 //! 7. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
-//! 8. [`report`] shows a run.
+//! 8. [`course`] is a run from the measurement before to the weights and the one after; [`records`]
+//!    are what it writes down.
 
 pub mod atomic;
 pub mod backbones;
+pub mod cancel;
 pub mod checkpoint;
 pub mod config;
+pub mod course;
 pub mod data;
 pub mod distill;
 pub mod encoder;
@@ -30,7 +33,7 @@ pub mod nn;
 pub mod optim;
 pub mod params;
 pub mod queue;
-pub mod report;
+pub mod records;
 pub mod rng;
 pub mod schedule;
 pub mod session;

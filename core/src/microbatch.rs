@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::cancel::Cancel;
 use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
 use crate::error::Result;
 use crate::loss::{Contrast, evaluate};
@@ -14,10 +15,10 @@ use crate::step::{StepStats, Views, spread};
 /// rows. The gradient is added to `encoder.params.grads`, the rest to `stats`.
 ///
 /// # Errors
-/// The views have no pixels.
+/// The views have no pixels, or someone has cancelled.
 pub(crate) fn learn<'a>(
     encoder: &Encoder,
-    (mode, bn_group): (Mode, usize),
+    (mode, bn_group, cancel): (Mode, usize, &Cancel),
     (views, view): (&Views, usize),
     contrast: impl Fn(Range<usize>) -> Contrast<'a>,
     stats: &mut StepStats,
@@ -25,6 +26,7 @@ pub(crate) fn learn<'a>(
     let order: Vec<usize> = (0..views.photos.len()).collect();
     let mut all = Vec::with_capacity(order.len() * EMBEDDING_DIM);
     for rows in order.chunks(bn_group) {
+        cancel.check()?;
         let images = views.images(encoder, view, rows)?;
         let (embeddings, saved) = encoder.forward(&images, mode);
         let contrast = contrast(rows[0]..rows[0] + rows.len());

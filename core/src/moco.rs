@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use crate::cancel::Cancel;
 use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
 use crate::error::{Error, Result};
 use crate::loss::{Contrast, Target};
@@ -39,6 +40,8 @@ pub struct Moco {
     pub key: Encoder,
     pub queue: Queue,
     pub config: MocoConfig,
+    /// Looked at before every micro-batch.
+    pub cancel: Cancel,
 }
 
 impl Moco {
@@ -66,19 +69,19 @@ impl Moco {
             key,
             queue,
             config,
+            cancel: Cancel::default(),
         })
     }
 
-    /// One step up to, but without, the optimizer's: moves the key encoder, leaves the batch's
-    /// mean gradient in `query.params.grads`, and enqueues the keys. `key_order` says in which
-    /// order the keys of each direction are encoded (see [`key_orders`]).
+    /// One step up to, but without, the optimizer's: leaves the batch's mean gradient in
+    /// `query.params.grads` and enqueues the keys. `key_order` says in which order the keys of
+    /// each direction are encoded (see [`key_orders`]).
+    ///
+    /// # Errors
+    /// The views have no pixels, or someone has cancelled: parameters and queue are then as they
+    /// were, running statistics may have moved.
     pub fn step(&mut self, views: &Views, key_order: &[Vec<usize>; 2]) -> Result<StepStats> {
         self.query.params.zero_grads();
-        self.key.params.follow(
-            &self.query.params,
-            self.config.key_momentum,
-            self.query.frozen_parameters(),
-        );
         let batch = views.photos.len();
         let mut stats = StepStats::default();
         if self.config.symmetric {
@@ -96,12 +99,22 @@ impl Moco {
         Ok(stats)
     }
 
+    /// After the optimizer's step: key <- m key + (1 - m) query (equation 2, algorithm 1).
+    pub fn follow(&self) {
+        self.key.params.follow(
+            &self.query.params,
+            self.config.key_momentum,
+            self.query.frozen_parameters(),
+        );
+    }
+
     /// Unit keys (batch, dim) of `view` in the batch's order, encoded in micro-batches of a
     /// shuffled one: a query and its key must not share batch-norm statistics, or they give the
     /// answer away.
     fn keys(&self, views: &Views, view: usize, order: &[usize]) -> Result<Vec<f32>> {
         let mut keys = vec![0.0; order.len() * EMBEDDING_DIM];
         for rows in order.chunks(self.config.bn_group) {
+            self.cancel.check()?;
             let images = views.images(&self.key, view, rows)?;
             let encoded = self.key.embed(&images, self.config.mode);
             for (key, &row) in encoded.chunks_exact(EMBEDDING_DIM).zip(rows) {
@@ -129,7 +142,7 @@ impl Moco {
             target: Target::Positive,
             batch: total,
         };
-        let groups = (self.config.mode, self.config.bn_group);
+        let groups = (self.config.mode, self.config.bn_group, &self.cancel);
         microbatch::learn(&self.query, groups, (views, view), contrast, stats)
     }
 }

@@ -1,7 +1,8 @@
 //! A run: `step()` is one optimizer step, and the caller owns the loop. Not calling it is a pause.
 //!
-//! A session owns photos, method, optimizer and schedule, knows its place in the run, and can be
-//! saved and resumed at every step with the same result to the bit.
+//! A session owns photos, method, optimizer, schedule and threads, knows its place in the run, and
+//! can be saved and resumed at every step with the same result to the bit. A step is taken wholly
+//! or not at all: one that is cancelled leaves nothing, and is taken again by the next `step()`.
 
 mod build;
 pub mod finish;
@@ -9,21 +10,25 @@ pub mod memory;
 mod thread;
 
 pub use build::{Start, fit};
-pub use thread::on_own_threads;
+pub use thread::{on_own_threads, threads};
 
+use crate::cancel::Cancel;
 use crate::checkpoint::{self, Album, Before, Network, State};
 use crate::config::Config;
-use crate::data::{Loader, PhotoSource};
+use crate::data::{Batch, Loader, PhotoSource};
 use crate::distill::{Distill, Teacher};
 use crate::encoder::Encoder;
 use crate::moco::{Moco, key_orders};
 use crate::optim::Sgd;
+use crate::params::{read, write};
 use crate::queue::Queue;
 use crate::schedule::Schedule;
 use crate::step::{StepStats, Views};
 use crate::weights::About;
 use crate::{Error, Result};
+use rayon::ThreadPool;
 use std::borrow::Cow;
+use std::iter::once;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -47,6 +52,27 @@ impl Method {
         match self {
             Method::Moco(moco) => &moco.query,
             Method::Distill { distill, .. } => &distill.student,
+        }
+    }
+
+    /// The network behind the key encoder's queue, where it is trained along.
+    fn key_encoder(&self) -> Option<&Encoder> {
+        match self {
+            Method::Moco(moco) => Some(&moco.key),
+            Method::Distill { .. } => None,
+        }
+    }
+
+    /// Batch norm's running statistics of whatever moves them.
+    fn statistics(&self) -> Vec<Vec<f32>> {
+        let networks = once(self.encoder()).chain(self.key_encoder());
+        networks.map(|n| read(&n.params.buffers).clone()).collect()
+    }
+
+    fn set_statistics(&self, saved: &[Vec<f32>]) {
+        let networks = once(self.encoder()).chain(self.key_encoder());
+        for (network, saved) in networks.zip(saved) {
+            write(&network.params.buffers).copy_from_slice(saved);
         }
     }
 
@@ -101,16 +127,29 @@ pub struct Session {
     sgd: Sgd,
     schedule: Schedule,
     step: u64,
+    /// The photos of a step that was cancelled.
+    pending: Option<Batch>,
+    cancel: Cancel,
+    pool: Arc<ThreadPool>,
 }
 
 impl Session {
     /// Takes one optimizer step.
     ///
     /// # Errors
-    /// Too few photos are readable, or loss or gradient is not finite: the parameters are then as
-    /// they were before the step, and whoever holds a checkpoint can go back to it.
+    /// Someone has cancelled, and nothing has happened; too few photos are readable; or loss or
+    /// gradient is not finite: the parameters are then as they were before the step, and whoever
+    /// holds a checkpoint can go back to it.
     pub fn step(&mut self) -> Result<Progress> {
-        let batch = self.loader.next_batch()?;
+        let pool = self.pool.clone();
+        pool.install(|| self.step_here())
+    }
+
+    fn step_here(&mut self) -> Result<Progress> {
+        let batch = match self.pending.take() {
+            Some(batch) => batch,
+            None => self.loader.next_batch()?,
+        };
         let side = self.config.image_size;
         let (epoch, photos) = (batch.epoch, batch.photos.len());
         let views = Views {
@@ -118,13 +157,21 @@ impl Session {
             size: (side, side),
             photos: &batch.photos,
         };
+        let before = self.method.statistics();
         let stats = match &mut self.method {
             Method::Moco(moco) => {
-                moco.step(&views, &key_orders(self.config.seed, self.step, photos))?
+                moco.step(&views, &key_orders(self.config.seed, self.step, photos))
             }
-            Method::Distill { distill, teacher } => {
-                let targets = teacher.embed_views(&views, distill.config.bn_group)?;
-                distill.step(&views, &targets)?
+            Method::Distill { distill, teacher } => teacher
+                .embed_views(&views, distill.config.bn_group, &self.cancel)
+                .and_then(|targets| distill.step(&views, &targets)),
+        };
+        let stats = match stats {
+            Ok(stats) => stats,
+            Err(error) => {
+                self.method.set_statistics(&before);
+                self.pending = Some(batch);
+                return Err(error);
             }
         };
         self.loader.recycle(batch);
@@ -159,6 +206,10 @@ impl Session {
             .unwrap_or_else(PoisonError::into_inner);
         let grads = params.grads.lock().unwrap_or_else(PoisonError::into_inner);
         self.sgd.step(&mut values, &grads, lr as f32);
+        drop((values, grads));
+        if let Method::Moco(moco) = &self.method {
+            moco.follow();
+        }
         Ok(())
     }
 
@@ -180,6 +231,16 @@ impl Session {
     /// Steps of one epoch.
     pub fn steps_per_epoch(&self) -> u64 {
         self.loader.steps_per_epoch()
+    }
+
+    /// Stops the step, or whatever else of this session runs, when it is asked to; from any thread.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// Does `work` on this session's threads, and waits for it.
+    pub fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(work)
     }
 
     /// The settings, resolved.

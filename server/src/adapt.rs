@@ -1,8 +1,8 @@
 //! `seedling adapt`: the main job.
 
 use crate::Outcome;
-use crate::cli::{Common, Training};
 use crate::console::Console;
+use crate::flags::{Common, Training};
 use crate::photos::{Photos, budget};
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};

@@ -1,10 +1,9 @@
 //! The sample of photos that a run's report shows.
 
-use crate::measure::Measured;
 use seedling_core::Result;
 use seedling_core::data::PhotoSource;
-use seedling_core::eval::Features;
-use seedling_core::report::{Album, album};
+use seedling_core::eval::{Features, Measured, measured};
+use seedling_report::{Album, album};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use std::path::Path;
 pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u64) -> Result<()> {
     let rows = album::sample(before.photos.len(), seed);
     let photos: Vec<usize> = rows.iter().map(|&row| before.photos[row]).collect();
-    let labels = crate::measure::labels(source, &photos);
+    let labels = measured::labels(source, &photos);
     let picture = |&photo: &usize| {
         let small = source.with(photo, |photo| {
             let (width, height) = (photo.width as u32, photo.height as u32);

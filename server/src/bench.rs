@@ -1,7 +1,7 @@
 //! `seedling bench`: how fast this machine is, and how much memory a step takes.
 
-use crate::cli::Common;
 use crate::console::Console;
+use crate::flags::Common;
 use crate::photos::budget;
 use crate::settings::Settings;
 use crate::{Outcome, memory};
@@ -196,6 +196,8 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
             .unwrap_or_else(PoisonError::into_inner);
         // A rate of almost nothing: noise must not drive the numbers apart.
         sgd.step(&mut values, &grads, 1e-6);
+        drop((values, grads));
+        moco.follow();
         Ok(())
     })?;
     Ok(StepFigures {

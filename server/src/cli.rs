@@ -1,8 +1,7 @@
-//! The command line: commands, and the flags they share.
+//! The command line: its commands.
 
 use crate::{adapt, bench, distill, embed, eval, pretrain, report};
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 
 /// Adapts small vision models to private photos, on the machine that holds them.
 ///
@@ -25,54 +24,4 @@ pub enum Command {
     Embed(embed::EmbedArgs),
     Report(report::ReportArgs),
     Bench(bench::BenchArgs),
-}
-
-/// Flags of every command.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Common options")]
-pub struct Common {
-    /// Where to compute: cpu
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
-    /// Threads to use; 0 is one per processor
-    #[arg(long, value_name = "N")]
-    pub threads: Option<u32>,
-    /// Where all randomness starts: the same seed gives the same result
-    #[arg(long, value_name = "S")]
-    pub seed: Option<u32>,
-    /// A TOML file of settings (a run's config.toml lists them all with their meaning)
-    #[arg(long, value_name = "FILE.toml")]
-    pub config: Option<PathBuf>,
-    /// One setting, such as --set lr=0.01; repeatable, wins over --config
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Print the summary as one JSON object, the last line of stdout
-    #[arg(long)]
-    pub json: bool,
-    /// Print nothing but errors (and the JSON summary)
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Print more
-    #[arg(short, long)]
-    pub verbose: bool,
-}
-
-/// Flags of the commands that train.
-#[derive(Args, Clone, Debug)]
-pub struct Training {
-    /// Folder for weights, report, log and checkpoints
-    #[arg(long, value_name = "RUN", default_value = "seedling-run")]
-    pub out: PathBuf,
-    /// Go on with the run in RUN from its last checkpoint; its settings are kept
-    #[arg(long)]
-    pub resume: bool,
-    /// Passes over the photos
-    #[arg(long, value_name = "N", conflicts_with = "steps")]
-    pub epochs: Option<u32>,
-    /// Optimizer steps, instead of epochs
-    #[arg(long, value_name = "N")]
-    pub steps: Option<u32>,
-    /// Measure on these photos (held out, with class subfolders) instead of the trained ones
-    #[arg(long, value_name = "PHOTOS")]
-    pub measure_on: Option<PathBuf>,
 }

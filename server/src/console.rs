@@ -1,6 +1,6 @@
 //! What a person at the terminal sees. Results go to stdout, everything else to stderr.
 
-use crate::cli::Common;
+use crate::flags::Common;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use seedling_core::data::Skipped;
 use std::io::Write as _;

@@ -1,8 +1,8 @@
 //! `seedling distill`: SEED, the way initial weights are made.
 
 use crate::Outcome;
-use crate::cli::{Common, Training};
 use crate::console::Console;
+use crate::flags::{Common, Training};
 use crate::photos::Photos;
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};

@@ -1,9 +1,9 @@
 //! `seedling embed`: features of photos, for other programs.
 
 use crate::Outcome;
-use crate::cli::Common;
 use crate::console::Console;
 use crate::eval::load;
+use crate::flags::Common;
 use crate::photos::budget;
 use clap::Args;
 use seedling_core::data;
@@ -70,7 +70,10 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
             features,
             photos,
             skipped,
-        } = extractor.features(&all, &Look::Plain, |done| bar.set_position(done as u64))?;
+        } = extractor.features(&all, &Look::Plain, |done| {
+            bar.set_position(done as u64);
+            Ok(())
+        })?;
         bar.finish_and_clear();
         let ids: Vec<&str> = photos.iter().map(|&photo| source.id(photo)).collect();
         match csv {

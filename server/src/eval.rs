@@ -1,8 +1,7 @@
 //! `seedling eval`: how good the features of a weight file are on some photos.
 
-use crate::cli::Common;
 use crate::console::Console;
-use crate::measure;
+use crate::flags::Common;
 use crate::photos::budget;
 use crate::settings::Settings;
 use crate::{Outcome, shipped};
@@ -12,7 +11,7 @@ use seedling_core::config::{Config, Layer};
 use seedling_core::data::{self, PhotoSource, Skipped};
 use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::eval::extract::{Extractor, Look};
-use seedling_core::eval::{Features, Knn, Metric, knn};
+use seedling_core::eval::{Features, Knn, Measured, Metric, knn, measure_photos, measured};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result, session};
@@ -124,13 +123,19 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
         let seed = loaded.config.seed;
         // With halves, geometry looks at the test half and kNN asks it of the training half.
         let judged = halves.as_ref().map_or(&whole, |(_, test)| test);
-        let sample = measure::sample(judged.len(), 0, seed);
+        let sample = measured::sample(judged.len(), 0, seed);
         let views = wants(Protocol::Geometry);
         let alone = wants(Protocol::Knn) && halves.is_none();
         let judged = extractor(&**judged);
         let knows = (views, alone || views);
+        let bar = console.bar(sample.len() as u64, "measure");
         let mut measured =
-            measure::all(&judged, &sample, (seed, metric), knows, console, "measure")?;
+            measure_photos(&judged, &sample, (seed, metric), knows, |done, total| {
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+                Ok(())
+            })?;
+        bar.finish_and_clear();
         if let Some((train, _)) = halves.as_ref().filter(|_| wants(Protocol::Knn)) {
             let test = (&measured.features, &measured.photos[..], judged.source);
             let skipped = &mut measured.skipped;
@@ -157,12 +162,15 @@ fn train_test(
 ) -> Result<Option<Knn>> {
     let all: Vec<usize> = (0..train.source.len()).collect();
     let bar = console.bar(all.len() as u64, "train");
-    let found = train.features(&all, &Look::Plain, |done| bar.set_position(done as u64))?;
+    let found = train.features(&all, &Look::Plain, |done| {
+        bar.set_position(done as u64);
+        Ok(())
+    })?;
     bar.finish_and_clear();
     skipped.extend(found.skipped);
     let labels = (
-        measure::labels(train.source, &found.photos),
-        measure::labels(source, photos),
+        measured::labels(train.source, &found.photos),
+        measured::labels(source, photos),
     );
     let (Some(train_labels), Some(test_labels)) = labels else {
         return Ok(None);
@@ -174,7 +182,7 @@ fn train_test(
     )
 }
 
-fn show(args: &EvalArgs, loaded: &Loaded, measured: &measure::Measured, console: &Console) {
+fn show(args: &EvalArgs, loaded: &Loaded, measured: &Measured, console: &Console) {
     let geometry = &measured.figures.geometry;
     let line = |name: &str, value: Option<f64>, unit: &str| {
         if let Some(value) = value {

@@ -1,10 +1,10 @@
 //! `seedling report`: a run's page, made again from its log.
 
 use crate::Outcome;
-use crate::cli::Common;
 use crate::console::Console;
+use crate::flags::Common;
 use clap::Args;
-use seedling_core::{Result, report};
+use seedling_core::Result;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub struct ReportArgs {
 /// # Errors
 /// The folder cannot be read or written.
 pub fn run(args: &ReportArgs, console: &Console) -> Result<Outcome> {
-    let page = report::render(&args.run)?;
+    let page = seedling_report::render(&args.run)?;
     console.say(&format!("report   {}", page.display()));
     console.summary(&json!({ "command": "report", "report": page }));
     Ok(Outcome::Done)

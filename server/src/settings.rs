@@ -1,6 +1,6 @@
 //! From flags to settings: defaults, preset, file, `--set`, dedicated flags, in this order.
 
-use crate::cli::{Common, Training};
+use crate::flags::{Common, Training};
 use seedling_core::config::{Config, Layer};
 use seedling_core::session::memory;
 use seedling_core::{Error, Result};

@@ -2,6 +2,7 @@
 //! definition. Golden file: tests/golden/distill.py, whose docstring specifies the run.
 
 use seedling_core::backbones::Arch;
+use seedling_core::cancel::Cancel;
 use seedling_core::distill::{Distill, DistillConfig, Teacher};
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Images, Mode};
 use seedling_core::nn::workspace::Workspace;
@@ -151,6 +152,6 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
         size: (SIZE, SIZE),
         photos: &[NO_PHOTO; 3],
     };
-    let in_groups = teacher.embed_views(&views, 2).unwrap();
+    let in_groups = teacher.embed_views(&views, 2, &Cancel::default()).unwrap();
     assert_close(&in_groups, &expected, 1e-5, 0.0, "embeddings in groups");
 }

@@ -60,6 +60,7 @@ fn step(moco: &mut Moco, batch: usize, order: &[Vec<usize>; 2]) -> f32 {
         size: (SIZE, SIZE),
         photos: &photos,
     };
+    moco.follow();
     moco.step(&views, order).unwrap().loss
 }
 

@@ -61,6 +61,8 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
         let order = ints(s, "key_permutation", 2 * BATCH);
         let order =
             [&order[..BATCH], &order[BATCH..]].map(|o| o.iter().map(|&i| i as usize).collect());
+        // The reference moves its key encoder at the beginning of a step, as MoCo's own code does.
+        moco.follow();
         let stats = moco.step(&views, &order).unwrap();
         sgd(&moco.query.params, &mut velocity, (1e-4, 0.01));
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use seedling_core::Error;
 use seedling_core::data::Photo;
-use seedling_core::data::image::DECODER_PANICKED;
+use seedling_core::data::decode::DECODER_PANICKED;
 
 fn golden() -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/photos.safetensors");

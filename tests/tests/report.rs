@@ -2,10 +2,9 @@
 
 use image::imageops::FilterType;
 use seedling_core::eval::{Features, Metric, Subject, collapse, measure};
-use seedling_core::report::album::{self, Album};
-use seedling_core::report::{
-    EventWriter, MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, When, render,
-};
+use seedling_core::records::{MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, When};
+use seedling_report::album::{self, Album};
+use seedling_report::{EventWriter, render};
 use std::path::{Path, PathBuf};
 
 fn photos() -> Option<PathBuf> {

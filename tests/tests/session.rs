@@ -6,7 +6,7 @@ use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Mode};
 use seedling_core::eval::extract::{Extractor, Look};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::session::{Method, Session, Start, on_own_threads};
+use seedling_core::session::{Method, Session, Start};
 use seedling_core::weights::WeightFile;
 use seedling_tests::formula::numbers;
 use seedling_tests::program::album;
@@ -23,6 +23,7 @@ fn config() -> Config {
         head: "simple".into(),
         lr: 0.05,
         epochs: 2,
+        threads: 2,
         ..Config::adapt()
     }
 }
@@ -41,8 +42,8 @@ fn values(session: &Session) -> Vec<f32> {
 fn both_ways(folder: &Path, config: &Config, teacher: Option<&WeightFile>) {
     let source = photos(folder);
     let start = Start {
-        init: None,
         teacher,
+        ..Start::default()
     };
     let mut whole = Session::new(config.clone(), source.clone(), &start).unwrap();
     let mut losses = Vec::new();
@@ -61,7 +62,7 @@ fn both_ways(folder: &Path, config: &Config, teacher: Option<&WeightFile>) {
         parts.checkpoint(&run).unwrap();
         let (state, notice) = checkpoint::load(&run).unwrap();
         assert!(notice.is_none());
-        parts = Session::resume(parts.config().clone(), source.clone(), teacher, state).unwrap();
+        parts = Session::resume(parts.config().clone(), source.clone(), &start, state).unwrap();
     }
     assert_eq!(again, losses);
     assert!(values(&parts) == values(&whole));
@@ -70,96 +71,89 @@ fn both_ways(folder: &Path, config: &Config, teacher: Option<&WeightFile>) {
 #[test]
 fn contrast_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
-    on_own_threads(2, || both_ways(folder.path(), &config(), None)).unwrap();
+    both_ways(folder.path(), &config(), None);
 }
 
 #[test]
 fn distillation_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
-    on_own_threads(2, || {
-        // Any network can teach; this one's weights are random.
-        let teacher = Config {
-            seed: 5,
-            ..config()
-        };
-        let session = Session::new(teacher, photos(folder.path()), &Start::default()).unwrap();
-        let path = session.save_weights(folder.path(), "by a test").unwrap();
-        let teacher = WeightFile::open(&path, None).unwrap();
-        let config = Config {
-            mask_own_photo: false,
-            ..config()
-        };
-        both_ways(folder.path(), &config, Some(&teacher));
-    })
-    .unwrap();
+    // Any network can teach; this one's weights are random.
+    let teacher = Config {
+        seed: 5,
+        ..config()
+    };
+    let session = Session::new(teacher, photos(folder.path()), &Start::default()).unwrap();
+    let path = session.save_weights(folder.path(), "by a test").unwrap();
+    let teacher = WeightFile::open(&path, None).unwrap();
+    let config = Config {
+        mask_own_photo: false,
+        ..config()
+    };
+    both_ways(folder.path(), &config, Some(&teacher));
 }
 
 #[test]
 fn frozen_stages_and_statistics_stay_as_they_were() {
     let folder = tempfile::tempdir().unwrap();
     let source = photos(folder.path());
-    on_own_threads(2, || {
-        let config = Config {
-            freeze: 5,
-            ..config()
-        };
-        let mut session = Session::new(config, source, &Start::default()).unwrap();
-        let before = values(&session);
-        let frozen = session.encoder().frozen_parameters();
-        assert!(frozen > 0 && frozen < before.len());
-        for _ in 0..2 {
-            session.step().unwrap();
-        }
-        let after = values(&session);
-        assert!(before[..frozen] == after[..frozen]);
-        assert!(before[frozen..] != after[frozen..]);
-    })
-    .unwrap();
+    let config = Config {
+        freeze: 5,
+        ..config()
+    };
+    let mut session = Session::new(config, source, &Start::default()).unwrap();
+    let before = values(&session);
+    let frozen = session.encoder().frozen_parameters();
+    assert!(frozen > 0 && frozen < before.len());
+    for _ in 0..2 {
+        session.step().unwrap();
+    }
+    let after = values(&session);
+    assert!(before[..frozen] == after[..frozen]);
+    assert!(before[frozen..] != after[frozen..]);
 }
 
 #[test]
 fn a_queue_out_of_bounds_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let source = photos(folder.path());
-    on_own_threads(2, || {
-        let session = Session::new(config(), source.clone(), &Start::default()).unwrap();
-        session.checkpoint(folder.path()).unwrap();
-        for (next, allowed) in [(11, true), (12, false), (u64::MAX, false)] {
-            let (mut state, _) = checkpoint::load(folder.path()).unwrap();
-            state.queue_next = next;
-            let resumed = Session::resume(session.config().clone(), source.clone(), None, state);
-            let refused = resumed.err().map(|error| error.to_string());
-            assert_eq!(refused.is_none(), allowed, "{next}: {refused:?}");
-            assert!(refused.is_none_or(|text| text.contains("queue")));
-        }
-    })
-    .unwrap();
+    let session = Session::new(config(), source.clone(), &Start::default()).unwrap();
+    session.checkpoint(folder.path()).unwrap();
+    for (next, allowed) in [(11, true), (12, false), (u64::MAX, false)] {
+        let (mut state, _) = checkpoint::load(folder.path()).unwrap();
+        state.queue_next = next;
+        let resumed = Session::resume(
+            session.config().clone(),
+            source.clone(),
+            &Start::default(),
+            state,
+        );
+        let refused = resumed.err().map(|error| error.to_string());
+        assert_eq!(refused.is_none(), allowed, "{next}: {refused:?}");
+        assert!(refused.is_none_or(|text| text.contains("queue")));
+    }
 }
 
 #[test]
 fn both_encoders_see_through_the_same_frozen_stages() {
     let folder = tempfile::tempdir().unwrap();
     let source = photos(folder.path());
-    on_own_threads(2, || {
-        let config = Config {
-            freeze: 5,
-            ..config()
-        };
-        let session = Session::new(config, source, &Start::default()).unwrap();
-        let Method::Moco(moco) = session.method() else {
-            panic!("adapting is MoCo");
-        };
-        // Equal numbers at the beginning: whatever differs is how they are used.
-        let pixels = numbers(1, 4 * 32 * 32 * 3, 2.0);
-        let embed = |encoder: &Encoder| {
-            let images = encoder
-                .images(4, (32, 32), |out| out.copy_from_slice(&pixels))
-                .unwrap();
-            encoder.embed(&images, Mode::Train { norm_momentum: 0.1 })
-        };
-        assert!(embed(&moco.query) == embed(&moco.key));
-    })
-    .unwrap();
+    let config = Config {
+        freeze: 5,
+        ..config()
+    };
+    let session = Session::new(config, source, &Start::default()).unwrap();
+    let Method::Moco(moco) = session.method() else {
+        panic!("adapting is MoCo");
+    };
+    // Equal numbers at the beginning: whatever differs is how they are used.
+    let pixels = numbers(1, 4 * 32 * 32 * 3, 2.0);
+    let embed = |encoder: &Encoder| {
+        let images = encoder
+            .images(4, (32, 32), |out| out.copy_from_slice(&pixels))
+            .unwrap();
+        encoder.embed(&images, Mode::Train { norm_momentum: 0.1 })
+    };
+    assert!(embed(&moco.query) == embed(&moco.key));
 }
 
 #[test]
@@ -167,16 +161,17 @@ fn any_number_of_threads_trains_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
     let source = photos(folder.path());
     let train = |threads: usize| {
-        on_own_threads(threads, || {
-            let mut session = Session::new(config(), source.clone(), &Start::default()).unwrap();
-            for _ in 0..4 {
-                session.step().unwrap();
-            }
-            session.reestimate_statistics().unwrap();
-            let buffers = session.encoder().params.buffers.read().unwrap().clone();
-            (values(&session), buffers)
-        })
-        .unwrap()
+        let config = Config {
+            threads,
+            ..config()
+        };
+        let mut session = Session::new(config, source.clone(), &Start::default()).unwrap();
+        for _ in 0..4 {
+            session.step().unwrap();
+        }
+        session.reestimate_statistics().unwrap();
+        let buffers = session.encoder().params.buffers.read().unwrap().clone();
+        (values(&session), buffers)
     };
     let one = train(1);
     for threads in [2, 3, 7] {
@@ -188,20 +183,17 @@ fn any_number_of_threads_trains_the_same_weights() {
 fn statistics_are_estimated_from_the_photos() {
     let folder = tempfile::tempdir().unwrap();
     let source = photos(folder.path());
-    on_own_threads(2, || {
-        let mut session = Session::new(config(), source, &Start::default()).unwrap();
-        let buffers = |s: &Session| s.encoder().params.buffers.read().unwrap().clone();
-        let before = buffers(&session);
-        session.reestimate_statistics().unwrap();
-        let once = buffers(&session);
-        assert!(once != before && once.iter().all(|x| x.is_finite()));
-        session.reestimate_statistics().unwrap();
-        assert!(
-            buffers(&session) == once,
-            "an average over the photos, whatever was before"
-        );
-    })
-    .unwrap();
+    let mut session = Session::new(config(), source, &Start::default()).unwrap();
+    let buffers = |s: &Session| s.encoder().params.buffers.read().unwrap().clone();
+    let before = buffers(&session);
+    session.reestimate_statistics().unwrap();
+    let once = buffers(&session);
+    assert!(once != before && once.iter().all(|x| x.is_finite()));
+    session.reestimate_statistics().unwrap();
+    assert!(
+        buffers(&session) == once,
+        "an average over the photos, whatever was before"
+    );
 }
 
 #[test]
@@ -231,7 +223,7 @@ fn half_weights_are_smaller_and_see_the_same() {
             normalise: &file.about.normalise,
         };
         let all: Vec<usize> = (0..24).collect();
-        let found = extractor.features(&all, &Look::Plain, |_| {}).unwrap();
+        let found = extractor.features(&all, &Look::Plain, |_| Ok(())).unwrap();
         (
             std::fs::metadata(path).unwrap().len(),
             found.features.values,
@@ -250,34 +242,31 @@ fn half_weights_are_smaller_and_see_the_same() {
 fn a_run_does_not_go_on_with_other_settings_or_photos() {
     let folder = tempfile::tempdir().unwrap();
     let source = photos(folder.path());
-    on_own_threads(1, || {
-        let session = Session::new(config(), source.clone(), &Start::default()).unwrap();
-        session.checkpoint(folder.path()).unwrap();
-        let resume = |config: Config, source: &Arc<dyn PhotoSource>| {
-            let (state, _) = checkpoint::load(folder.path()).unwrap();
-            Session::resume(config, source.clone(), None, state).map(drop)
-        };
-        let other = Config {
-            temperature: 0.3,
-            ..session.config().clone()
-        };
-        let text = resume(other, &source).unwrap_err().to_string();
-        assert!(
-            text.contains("temperature = 0.1") && text.contains("temperature = 0.3"),
-            "{text}"
-        );
-        album(&folder.path().join("photos"), 25);
-        let more = data::open(&folder.path().join("photos")).unwrap();
-        let text = resume(session.config().clone(), &more)
-            .unwrap_err()
-            .to_string();
-        assert!(text.contains("24 then, 25 now"), "{text}");
-        let freer = Config {
-            threads: 1,
-            checkpoint_every: 3,
-            ..session.config().clone()
-        };
-        resume(freer, &source).unwrap();
-    })
-    .unwrap();
+    let session = Session::new(config(), source.clone(), &Start::default()).unwrap();
+    session.checkpoint(folder.path()).unwrap();
+    let resume = |config: Config, source: &Arc<dyn PhotoSource>| {
+        let (state, _) = checkpoint::load(folder.path()).unwrap();
+        Session::resume(config, source.clone(), &Start::default(), state).map(drop)
+    };
+    let other = Config {
+        temperature: 0.3,
+        ..session.config().clone()
+    };
+    let text = resume(other, &source).unwrap_err().to_string();
+    assert!(
+        text.contains("temperature = 0.1") && text.contains("temperature = 0.3"),
+        "{text}"
+    );
+    album(&folder.path().join("photos"), 25);
+    let more = data::open(&folder.path().join("photos")).unwrap();
+    let text = resume(session.config().clone(), &more)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("24 then, 25 now"), "{text}");
+    let freer = Config {
+        threads: 1,
+        checkpoint_every: 3,
+        ..session.config().clone()
+    };
+    resume(freer, &source).unwrap();
 }

@@ -45,7 +45,7 @@ fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
             normalise: &file.about.normalise,
         };
         let all: Vec<usize> = (0..source.len()).collect();
-        let found = extractor.features(&all, &Look::Plain, |_| {}).unwrap();
+        let found = extractor.features(&all, &Look::Plain, |_| Ok(())).unwrap();
         let (features, photos) = (found.features, found.photos);
         let labels = photos.iter().map(|&i| source.label(i).unwrap() as u32);
         (features, labels.collect())

@@ -1,6 +1,6 @@
 //! What the loader hands out.
 
-use super::views::Normalise;
+use super::normalise::Normalise;
 
 /// Views of some photos. They are kept as bytes, a quarter of what the floats would take;
 /// [`write_view`](Self::write_view) turns as many as are needed at a time into floats.

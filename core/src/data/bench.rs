@@ -5,9 +5,10 @@ use std::io::Cursor;
 use image::codecs::jpeg::JpegEncoder;
 
 use super::demo::Demo;
-use super::image::Photo;
+use super::normalise::Normalise;
+use super::photo::Photo;
 use super::source::PhotoSource;
-use super::views::{Normalise, Recipe, Scratch};
+use super::views::{Recipe, Scratch};
 use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::image::Photo;
+use super::photo::Photo;
 use crate::Result;
 
 /// Keeps what it is given first until the budget is spent. Every epoch asks for every photo

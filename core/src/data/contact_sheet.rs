@@ -4,7 +4,7 @@ use std::path::Path;
 
 use image::ImageFormat;
 
-use super::image::Photo;
+use super::photo::Photo;
 use super::resize;
 use super::source::PhotoSource;
 use super::views::{Recipe, Scratch};

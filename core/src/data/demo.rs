@@ -9,7 +9,7 @@ mod sea;
 mod sky;
 mod things;
 
-use super::image::Photo;
+use super::photo::Photo;
 use super::source::PhotoSource;
 use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};

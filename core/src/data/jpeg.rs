@@ -8,7 +8,8 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
 use super::budget::{DecodeBudget, Share};
-use super::image::{Decoded, Photo, from_dynamic};
+use super::image::{Decoded, from_dynamic};
+use super::photo::Photo;
 
 /// Decodes a whole JPEG. Small damage is tolerated as browsers do; a file that was cut off is not,
 /// because half a grey photo would teach nothing, and neither is one with next to nothing in it.

@@ -13,8 +13,9 @@ use std::thread::JoinHandle;
 
 use self::workers::{Pending, Shared, wait, work};
 use super::batch::Batch;
+use super::normalise::Normalise;
 use super::source::PhotoSource;
-use super::views::{Normalise, Recipe, Scratch};
+use super::views::{Recipe, Scratch};
 use crate::{Error, Result};
 
 /// What batches look like and how they are made.

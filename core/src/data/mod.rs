@@ -1,8 +1,8 @@
 //! Photos: where they come from, how they are decoded, and the views made of them.
 //!
-//! [`source`] lists photos and reads them, [`image`] and `jpeg` decode, [`resize`], [`augment`]
-//! and [`blur`] are the arithmetic, [`views`] draws the random numbers, [`loader`] turns all of
-//! it into batches. Nothing here knows a network.
+//! [`source`] lists photos and reads them, [`decode`] makes pictures of them (by `jpeg` or `image`),
+//! [`resize`], [`augment`] and [`blur`] are the arithmetic, [`views`] draws the random numbers,
+//! [`loader`] turns all of it into batches. Nothing here knows a network.
 
 pub mod augment;
 mod batch;
@@ -12,17 +12,21 @@ mod budget;
 mod byte;
 mod cache;
 pub mod contact_sheet;
+pub mod decode;
 pub mod demo;
-pub mod image;
+mod image;
 mod jpeg;
 pub mod loader;
+mod normalise;
+mod photo;
 pub mod resize;
 pub mod source;
 pub mod views;
 
 pub use batch::Batch;
 pub use budget::DecodeBudget;
-pub use image::Photo;
 pub use loader::{Loader, LoaderConfig, Position, Skipped};
+pub use normalise::Normalise;
+pub use photo::Photo;
 pub use source::{PhotoSource, open, open_within, split};
-pub use views::{Normalise, Recipe, Scratch, ViewParams};
+pub use views::{Recipe, Scratch, ViewParams};

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use super::image::Photo;
-use super::views::Normalise;
+use super::normalise::Normalise;
+use super::photo::Photo;
 use crate::simd::dispatch;
 
 /// A rectangle of a photo, in whole pixels.
@@ -287,6 +287,16 @@ pub fn shorter_side(photo: &Photo, side: usize) -> Photo {
         return photo.clone();
     }
     resize(photo, width, height)
+}
+
+impl Photo {
+    /// This photo with its shorter side reduced to at most `side` (never enlarged).
+    pub fn shrunk(self, side: usize) -> Photo {
+        if self.width.min(self.height) <= side {
+            return self;
+        }
+        shorter_side(&self, side)
+    }
 }
 
 /// Half of `slack` with ties to even, as Python rounds.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::budget::DecodeBudget;
-use super::image::Photo;
+use super::photo::Photo;
 use crate::{Error, Result};
 
 pub use split::split;

@@ -53,15 +53,16 @@ pub struct Extracted {
 }
 
 impl Extractor<'_> {
-    /// Features of the photos at `indices`. `done` is told the number of photos after every batch.
+    /// Features of the photos at `indices`. `done` is told the number of photos after every batch,
+    /// and may stop the work by an error.
     ///
     /// # Errors
-    /// The network refuses, or no photo can be read.
+    /// The network refuses, no photo can be read, or what `done` says.
     pub fn features(
         &self,
         indices: &[usize],
         look: &Look,
-        mut done: impl FnMut(usize),
+        mut done: impl FnMut(usize) -> Result<()>,
     ) -> Result<Extracted> {
         let dim = self.encoder.feature_dim();
         let mut values = Vec::with_capacity(indices.len() * dim);
@@ -74,7 +75,7 @@ impl Extractor<'_> {
             }
             photos.extend(found);
             seen += chunk.len();
-            done(seen);
+            done(seen)?;
         }
         if let (true, Some(first)) = (photos.is_empty(), skipped.first()) {
             return Err(Error::NoPhotos(format!(

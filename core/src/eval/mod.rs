@@ -3,13 +3,15 @@
 //! 1. [`features`] holds the numbers, one row a photo.
 //! 2. [`geometry`] says how the rows lie on the sphere; [`mod@collapse`] whether they still differ.
 //! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies.
-//! 4. [`measurement`] takes all of these at once, for a run's before and after.
+//! 4. [`measurement`] takes all of these at once; [`measured`] does so for the photos of a source, as
+//!    a run's before and after.
 
 mod blocks;
 pub mod collapse;
 pub mod extract;
 pub mod features;
 pub mod geometry;
+pub mod measured;
 pub mod measurement;
 pub mod neighbours;
 pub mod retrieval;
@@ -17,6 +19,7 @@ pub mod retrieval;
 pub use collapse::{Collapse, collapse, collapse_warning};
 pub use features::Features;
 pub use geometry::Geometry;
+pub use measured::{Measured, measure_photos};
 pub use measurement::{Measurement, Subject, measure};
 pub use neighbours::{Metric, Neighbour, nearest};
 pub use retrieval::{Knn, Protocol, instance_discrimination, knn, knn_leave_one_out};

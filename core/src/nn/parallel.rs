@@ -18,8 +18,8 @@ const TILE_BYTES: usize = 640 << 10;
 /// own until they are added up.
 const PIECES: usize = 16;
 
-/// Rows that are worth a piece. Every piece of a convolution packs the weight again for its product,
-/// which with fewer rows costs more than a better share of the work gains.
+/// Rows that are worth a piece. Except on AVX-512, every piece of a convolution packs the weight again
+/// for its product, which with fewer rows costs more than a better share of the work gains.
 const WORTH_ROWS: usize = 192;
 
 /// Pieces that are worth fewer rows, so that a phone's large cores all have something to do.

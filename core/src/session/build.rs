@@ -1,7 +1,8 @@
 //! Putting a session together, at the beginning of a run or in its middle.
 
-use super::{Method, Session};
+use super::{Method, Session, threads};
 use crate::backbones::Arch;
+use crate::cancel::Cancel;
 use crate::checkpoint::{Album, Network, State};
 use crate::config::Config;
 use crate::data::{Loader, LoaderConfig, Normalise, PhotoSource, Position, Recipe};
@@ -17,6 +18,7 @@ use crate::queue::Queue;
 use crate::schedule::{Decay, Schedule};
 use crate::weights::{About, WeightFile};
 use crate::{Error, Result};
+use rayon::ThreadPool;
 use std::sync::{Arc, PoisonError};
 
 /// How far running statistics move with every batch in training. Files say 0.01 (torchvision) or
@@ -33,6 +35,8 @@ pub struct Start<'a> {
     pub init: Option<&'a WeightFile>,
     /// The teacher of a distillation; `None` trains by contrast.
     pub teacher: Option<&'a WeightFile>,
+    /// What will stop the session, and its making.
+    pub cancel: Cancel,
 }
 
 /// Lowers `batch_size` and `queue_size` to what `photos` photos can fill, and says in a line each
@@ -70,14 +74,21 @@ pub fn fit(config: &mut Config, photos: usize) -> Result<Vec<String>> {
 }
 
 impl Session {
-    /// Begins a run. `config` is fitted to the photos first (see [`fit`]).
+    /// Begins a run, on `config.threads` threads of its own. `config` is fitted to the photos first
+    /// (see [`fit`]).
     ///
     /// # Errors
     /// Settings, weights or photos do not go together; one line says how.
-    pub fn new(
+    pub fn new(config: Config, source: Arc<dyn PhotoSource>, start: &Start<'_>) -> Result<Session> {
+        let pool = Arc::new(threads(config.threads)?);
+        pool.install(|| Session::begin(config, source, start, pool.clone()))
+    }
+
+    fn begin(
         mut config: Config,
         source: Arc<dyn PhotoSource>,
         start: &Start<'_>,
+        pool: Arc<ThreadPool>,
     ) -> Result<Session> {
         fit(&mut config, source.len())?;
         let head: Head = config.head.parse()?;
@@ -118,7 +129,8 @@ impl Session {
         }
         let queue = Queue::random(config.queue_size, EMBEDDING_DIM, config.seed);
         let method = method(&config, &about, encoder, queue, start.teacher, &workspace)?;
-        let mut session = Session::assemble(config, about, source, method, 0)?;
+        let mut session = Session::assemble(config, about, source, (method, 0), pool)?;
+        session.obey(start.cancel.clone());
         session.teacher = start.teacher.map(WeightFile::digest);
         if let Some(file) = start.teacher {
             session.centre_teacher(&file.about.normalise)?;
@@ -126,16 +138,42 @@ impl Session {
         Ok(session)
     }
 
-    /// Goes on from a checkpoint. `config` holds the settings now wanted; those that would change
-    /// the run must be what they were.
+    /// Goes on from a checkpoint, on `config.threads` threads of its own. `config` holds the settings
+    /// now wanted; those that would change the run must be what they were. `start.init` is not
+    /// looked at.
     ///
     /// # Errors
     /// Settings or photos are not those of the checkpoint; one line names the first that differs.
     pub fn resume(
         config: Config,
         source: Arc<dyn PhotoSource>,
+        start: &Start<'_>,
+        state: State<'_>,
+    ) -> Result<Session> {
+        let pool = Arc::new(threads(config.threads)?);
+        let session =
+            pool.install(|| Session::go_on(config, source, start.teacher, state, pool.clone()));
+        session.map(|mut session| {
+            session.obey(start.cancel.clone());
+            session
+        })
+    }
+
+    /// Listens to `cancel` from here on.
+    fn obey(&mut self, cancel: Cancel) {
+        match &mut self.method {
+            Method::Moco(moco) => moco.cancel = cancel.clone(),
+            Method::Distill { distill, .. } => distill.cancel = cancel.clone(),
+        }
+        self.cancel = cancel;
+    }
+
+    fn go_on(
+        config: Config,
+        source: Arc<dyn PhotoSource>,
         teacher: Option<&WeightFile>,
         state: State<'_>,
+        pool: Arc<ThreadPool>,
     ) -> Result<Session> {
         if let Some((key, was, now)) = state.config.differences(&config).first() {
             return Err(Error::Config(format!(
@@ -178,7 +216,7 @@ impl Session {
             Method::Moco(moco) => restore(&moco.key.params, &state.key_encoder)?,
             Method::Distill { teacher, .. } => copy(&mut teacher.centre, &state.teacher_centre)?,
         }
-        let mut session = Session::assemble(config, about, source, method, state.step)?;
+        let mut session = Session::assemble(config, about, source, (method, state.step), pool)?;
         copy(&mut session.sgd.velocity, &state.velocity)?;
         copy(&mut session.sgd.base, &state.base)?;
         session.before = state.before;
@@ -190,10 +228,10 @@ impl Session {
         mut config: Config,
         about: About,
         source: Arc<dyn PhotoSource>,
-        method: Method,
-        step: u64,
+        (method, step): (Method, u64),
+        pool: Arc<ThreadPool>,
     ) -> Result<Session> {
-        let threads = rayon::current_num_threads();
+        let threads = pool.current_num_threads();
         config.threads = threads;
         let mut loading = LoaderConfig::new(
             Recipe::by_name(&config.views)?,
@@ -249,6 +287,9 @@ impl Session {
             sgd,
             schedule,
             step,
+            pending: None,
+            cancel: Cancel::default(),
+            pool,
         })
     }
 
@@ -271,7 +312,7 @@ impl Session {
         let sample: Vec<usize> = (0..photos.min(CENTRE_PHOTOS))
             .map(|i| i * photos / photos.min(CENTRE_PHOTOS))
             .collect();
-        let found = extractor.features(&sample, &Look::Plain, |_| {})?;
+        let found = extractor.features(&sample, &Look::Plain, |_| self.cancel.check())?;
         teacher.centre = found
             .features
             .mean()

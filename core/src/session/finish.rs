@@ -22,11 +22,20 @@ impl Session {
     /// short run leaves them stale. Does nothing unless `reestimate_bn` is set.
     ///
     /// # Errors
-    /// No photo can be read, or the network refuses.
+    /// No photo can be read, or someone has cancelled: the statistics are then what they were.
     pub fn reestimate_statistics(&mut self) -> Result<()> {
         if !self.config.reestimate_bn {
             return Ok(());
         }
+        let before = self.method.statistics();
+        let estimated = self.on_threads(|| self.estimate_statistics());
+        if estimated.is_err() {
+            self.method.set_statistics(&before);
+        }
+        estimated
+    }
+
+    fn estimate_statistics(&self) -> Result<()> {
         let encoder = self.method.encoder();
         let extractor = Extractor {
             encoder,
@@ -42,6 +51,7 @@ impl Session {
         let batch = self.config.bn_group.max(STATISTICS_BATCH);
         let mut batches = 0;
         for photos in order.chunks(batch) {
+            self.cancel.check()?;
             // A small last batch would count as much as a full one.
             if batches > 0 && photos.len() < batch {
                 break;

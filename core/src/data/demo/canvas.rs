@@ -1,7 +1,7 @@
 //! What scenes are painted with: linear light per pixel, value noise, and a camera.
 
 use crate::Result;
-use crate::data::image::Photo;
+use crate::data::photo::Photo;
 use crate::rng::Rng;
 
 /// Linear red, green and blue.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::PhotoSource;
-use crate::data::image::Photo;
+use crate::data::photo::Photo;
 use crate::{Error, Result};
 
 const SIDE: usize = 32;

@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 use super::labels::Labels;
 use super::{MAX_ENCODED_BYTES, PhotoSource, is_photo_name};
 use crate::data::budget::{DecodeBudget, Share};
-use crate::data::image::Photo;
+use crate::data::photo::Photo;
 use crate::{Error, Result};
 
 /// The image files below a folder, sorted by relative path; hidden files and folders left out.

@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use super::labels::Labels;
 use super::{MAX_ENCODED_BYTES, PhotoSource, is_photo_name};
 use crate::data::budget::{DecodeBudget, Share};
-use crate::data::image::Photo;
+use crate::data::photo::Photo;
 use crate::{Error, Result};
 
 /// Most bytes that the photos of compressed archives may take in memory, each with what it takes

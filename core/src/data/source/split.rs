@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{PhotoSource, shards};
 use crate::Result;
-use crate::data::image::Photo;
+use crate::data::photo::Photo;
 
 /// Some photos of another source, under the same ids and labels.
 struct Subset {

@@ -1,13 +1,13 @@
 //! Measuring a network on photos: before, during and after a run.
 
-use crate::console::Console;
-use seedling_core::Result;
-use seedling_core::data::{PhotoSource, Recipe, Skipped};
-use seedling_core::eval::extract::{Extracted, Extractor, Look};
-use seedling_core::eval::{Features, Measurement, Metric, Subject, measure};
-use seedling_core::rng::{Purpose, Rng};
+use super::extract::{Extracted, Extractor, Look};
+use super::{Features, Measurement, Metric, Subject, measure};
+use crate::Result;
+use crate::data::{PhotoSource, Recipe, Skipped};
+use crate::rng::{Purpose, Rng};
 
 /// Figures, and the features they were computed from.
+#[derive(Clone, Debug)]
 pub struct Measured {
     pub figures: Measurement,
     /// Features of the plain photos.
@@ -39,27 +39,25 @@ pub fn labels(source: &dyn PhotoSource, photos: &[usize]) -> Option<Vec<u32>> {
 }
 
 /// Everything that can be said of the photos in `sample`: with `views`, two fixed standard views
-/// of each are made for alignment and instance discrimination.
+/// of each are made for alignment and instance discrimination; with `knn`, kNN where classes are
+/// known. `done` is told how many photos of how many were looked at, and may stop the work by an
+/// error.
 ///
 /// # Errors
-/// No photo can be read, or the features are not finite.
-pub fn all(
+/// No photo can be read, the features are not finite, or what `done` says.
+pub fn measure_photos(
     extractor: &Extractor<'_>,
     sample: &[usize],
     (seed, metric): (u64, Metric),
     (views, knn): (bool, bool),
-    console: &Console,
-    what: &str,
+    mut done: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Measured> {
-    let passes = if views { 3 } else { 1 };
-    let bar = console.bar((sample.len() * passes) as u64, what);
+    let total = sample.len() * if views { 3 } else { 1 };
     let mut pass = 0;
     let mut features = |photos: &[usize], look: &Look| {
         let before = pass * sample.len();
         pass += 1;
-        extractor.features(photos, look, |done| {
-            bar.set_position((before + done) as u64)
-        })
+        extractor.features(photos, look, |n| done(before + n, total))
     };
     let Extracted {
         features: plain,
@@ -80,7 +78,6 @@ pub fn all(
         let whole = first.photos == photos && second.photos == photos;
         pair = whole.then_some((first.features, second.features));
     }
-    bar.finish_and_clear();
     let labels = labels(extractor.source, &photos).filter(|_| knn);
     let subject = Subject {
         plain: &plain,

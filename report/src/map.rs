@@ -1,9 +1,9 @@
 //! A map of photos: features laid out in two dimensions by t-SNE (van der Maaten and Hinton, 2008)
 //! after PCA, the same for the same features.
 
-use crate::eval::Features;
-use crate::rng::{Purpose, Rng};
 use rayon::prelude::*;
+use seedling_core::eval::Features;
+use seedling_core::rng::{Purpose, Rng};
 
 /// Dimensions kept by PCA before distances are taken.
 pub const PCA_DIM: usize = 50;

@@ -1,7 +1,7 @@
 //! What a run did, in words: the sentence at the top of the report and its table.
 
-use super::chart::{minus, significant, thousands};
-use super::records::{MeasureRecord, Record, RunRecord, StepRecord, When};
+use crate::chart::{minus, significant, thousands};
+use seedling_core::records::{MeasureRecord, Record, RunRecord, StepRecord, When};
 
 /// A run's records, sorted by kind.
 #[derive(Clone, Debug, Default)]

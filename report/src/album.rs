@@ -1,12 +1,12 @@
 //! `album.safetensors`: the sample of photos that a report shows, small enough to keep in the run
 //! folder, so that the page can be made again without the photos.
 
-use crate::error::{Error, Result};
-use crate::eval::Features;
-use crate::rng::{Purpose, Rng};
 use half::f16;
 use image::RgbImage;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use seedling_core::error::{Error, Result};
+use seedling_core::eval::Features;
+use seedling_core::rng::{Purpose, Rng};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -124,7 +124,7 @@ impl Album {
             ("classes".to_string(), json(&self.classes)?),
         ]);
         let bytes = serialize(tensors, Some(meta)).map_err(|e| fail(&e))?;
-        crate::atomic::write(&path, |file| file.write_all(&bytes))
+        seedling_core::atomic::write(&path, |file| file.write_all(&bytes))
     }
 
     /// Reads the album of a run folder; `None` where there is none.

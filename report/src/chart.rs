@@ -1,6 +1,6 @@
 //! Line charts as inline SVG, drawn small enough that their text stays readable on a phone.
 
-use super::markup::escape;
+use crate::markup::escape;
 use std::fmt::Write as _;
 
 /// One chart of one curve over steps.

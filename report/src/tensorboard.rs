@@ -1,8 +1,8 @@
 //! Event files that TensorBoard reads: TFRecord frames around protocol-buffer `Event` messages,
 //! encoded by hand (five fields of the format are all that scalars need).
 
-use super::records::Record;
-use crate::error::{Error, Result};
+use seedling_core::error::{Error, Result};
+use seedling_core::records::Record;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};

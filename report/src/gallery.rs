@@ -1,9 +1,9 @@
 //! The pictures of a report: the map's data, and nearest neighbours of a few photos.
 
-use super::album::Album;
-use super::map::{self, Point};
-use super::markup::{data_uri, escape};
-use crate::eval::{Features, Metric, nearest};
+use crate::album::Album;
+use crate::map::{self, Point};
+use crate::markup::{data_uri, escape};
+use seedling_core::eval::{Features, Metric, nearest};
 use serde::Serialize;
 use std::fmt::Write as _;
 

@@ -1,13 +1,13 @@
 //! `report.html`: one file that opens anywhere, without a network.
 
-use super::album::Album;
-use super::chart::{Chart, thousands};
-use super::gallery;
-use super::markup::escape;
-use super::records::{self, MeasureRecord, StepRecord};
-use super::summary::{Run, Verdict};
-use crate::backbones::Arch;
-use crate::error::{Error, Result};
+use crate::album::Album;
+use crate::chart::{Chart, thousands};
+use crate::gallery;
+use crate::markup::escape;
+use crate::summary::{Run, Verdict};
+use seedling_core::backbones::Arch;
+use seedling_core::error::{Error, Result};
+use seedling_core::records::{self, MeasureRecord, StepRecord};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub fn render(run: &Path) -> Result<PathBuf> {
         config.as_deref(),
     );
     let path = run.join(FILE_NAME);
-    crate::atomic::write(&path, |file| file.write_all(html.as_bytes()))?;
+    seedling_core::atomic::write(&path, |file| file.write_all(html.as_bytes()))?;
     Ok(path)
 }
 

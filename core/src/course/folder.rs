@@ -1,9 +1,9 @@
 //! The folder a run lives in: made new or taken up again, and held by one process at a time.
 
-use seedling_core::checkpoint;
-use seedling_core::report::{album, records};
-use seedling_core::session::finish::WEIGHTS_FILE;
-use seedling_core::{Error, Result};
+use crate::checkpoint;
+use crate::records;
+use crate::session::finish::WEIGHTS_FILE;
+use crate::{Error, Result};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
@@ -11,13 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Files that a run has written before its first step is done.
-const FIRST_FILES: [&str; 5] = [
-    "config.toml",
-    records::FILE_NAME,
-    album::FILE_NAME,
-    checkpoint::FILE,
-    ".lock",
-];
+const FIRST_FILES: [&str; 4] = [CONFIG_FILE, records::FILE_NAME, checkpoint::FILE, ".lock"];
+
+/// Name of the run's settings in its folder.
+pub const CONFIG_FILE: &str = "config.toml";
 
 /// An open run folder. Dropped without [`RunFolder::keep`], a new run takes with it what it has
 /// written, so that a run that fails before its first step does not stand in the way of the next.
@@ -26,10 +23,14 @@ const FIRST_FILES: [&str; 5] = [
 pub struct RunFolder {
     /// Where it is.
     pub path: PathBuf,
+    /// Whether it was opened to go on with its run.
+    pub resumed: bool,
     /// Whether the folder itself is this run's.
     made: bool,
     /// What was in it before a new run.
     before: HashSet<OsString>,
+    /// Beginnings of the names of files that whoever watches the run writes into it.
+    guests: &'static [&'static str],
     keep: AtomicBool,
     /// Released when the process ends, however it ends.
     _lock: File,
@@ -37,11 +38,11 @@ pub struct RunFolder {
 
 impl RunFolder {
     /// Opens the folder at `path`: for a new run it must not hold one yet, for a resumed run it
-    /// must.
+    /// must. `guests` are the beginnings of the names of files that the caller will write into it.
     ///
     /// # Errors
     /// It cannot be written, holds a run already or none, or another process works in it.
-    pub fn open(path: &Path, resume: bool) -> Result<RunFolder> {
+    pub fn open(path: &Path, resume: bool, guests: &'static [&'static str]) -> Result<RunFolder> {
         let shown = path.display();
         if path.exists() && !path.is_dir() {
             return Err(Error::file(path, "is a file; a run needs a folder (--out)"));
@@ -78,8 +79,10 @@ impl RunFolder {
         }
         Ok(RunFolder {
             path: path.to_path_buf(),
+            resumed: resume,
             made,
             before,
+            guests,
             keep: AtomicBool::new(resume),
             _lock: lock,
         })
@@ -104,7 +107,8 @@ impl Drop for RunFolder {
         // What can't be removed does not stand in the way either.
         for name in names(&self.path).filter(|name| !self.before.contains(name)) {
             let text = name.to_string_lossy();
-            if FIRST_FILES.contains(&&*text) || text.starts_with("events.out.tfevents.") {
+            let guest = self.guests.iter().any(|guest| text.starts_with(guest));
+            if guest || FIRST_FILES.contains(&&*text) {
                 let _ = fs::remove_file(self.path.join(&name));
             }
         }

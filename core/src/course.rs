@@ -1,0 +1,388 @@
+//! The course of a run, the same for a command line and a phone: measure, train, measure again,
+//! leave weights. In its folder it keeps log, settings and checkpoints, so that it can be killed at
+//! any moment and gone on with.
+//!
+//! The caller owns the loop:
+//!
+//! ```ignore
+//! while course.advance(&mut observer)? == Phase::Going {}
+//! ```
+//!
+//! [`Course::cancel`] stops it within a micro-batch, from any thread; what was trained is saved.
+
+mod event;
+mod folder;
+mod watch;
+
+pub use event::{Event, Observer};
+pub use folder::{CONFIG_FILE, RunFolder};
+
+use crate::atomic;
+use crate::cancel::Cancel;
+use crate::checkpoint::{Album, Before};
+use crate::data::PhotoSource;
+use crate::eval::extract::Extractor;
+use crate::eval::{Measured, Metric, collapse_warning, measure_photos, measured};
+use crate::records::{self, MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, When};
+use crate::session::Session;
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use watch::Watch;
+
+/// A run on its way.
+pub struct Course {
+    folder: RunFolder,
+    session: Session,
+    /// The photos to measure on: the session's, or held-out ones.
+    measured_on: Arc<dyn PhotoSource>,
+    /// `adapt`, `pretrain` or `distill`.
+    method: String,
+    next: Next,
+    log: MetricsWriter,
+    watch: Watch,
+    /// Whether batches were seen to be smaller than asked for.
+    short: bool,
+    /// Seconds spent in [`Course::advance`].
+    seconds: f64,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Before,
+    Step,
+    After,
+    Nothing,
+}
+
+/// How far a course is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// There is more to do.
+    Going,
+    /// It was cancelled. What was trained is saved; `advance` would go on, once the wish is
+    /// forgotten ([`Cancel::forget`]).
+    Cancelled,
+    /// Weights, measurements and log are complete.
+    Done,
+}
+
+impl Course {
+    /// Of `session`, measured on `measured_on`, in `folder`, which was opened new for a new session,
+    /// or for resuming for one that was resumed. `method` is its name in log and weights.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or `measured_on` is not what a resumed run was measured on.
+    pub fn new(
+        folder: RunFolder,
+        session: Session,
+        measured_on: Arc<dyn PhotoSource>,
+        method: &str,
+    ) -> Result<Course> {
+        // Before and after are compared: both have to be taken on the same photos.
+        if let Some(before) = session.before()
+            && before.photos != Album::of(&*measured_on)
+        {
+            return Err(Error::NoPhotos(format!(
+                "the photos to measure on are not those measured before training ({} then, {} \
+                 now, or other names); name the same ones with --measure-on",
+                before.photos.photos,
+                measured_on.len()
+            )));
+        }
+        let log = match folder.resumed {
+            false => MetricsWriter::create(&folder.path)?,
+            true => MetricsWriter::resume(&folder.path, session.steps_done())?,
+        };
+        Ok(Course {
+            folder,
+            session,
+            measured_on,
+            method: method.into(),
+            next: Next::Before,
+            log,
+            watch: Watch::default(),
+            short: false,
+            seconds: 0.0,
+        })
+    }
+
+    /// What is trained.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Where it lives.
+    pub fn folder(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// Whether it goes on with an earlier process's run.
+    pub fn resumed(&self) -> bool {
+        self.folder.resumed
+    }
+
+    /// Stops it when it is asked to.
+    pub fn cancel(&self) -> &Cancel {
+        self.session.cancel()
+    }
+
+    /// Whether the run could be resumed if it ended now.
+    pub fn is_saved(&self) -> bool {
+        self.session.before().is_some()
+    }
+
+    /// Does the next thing: a measurement, a step (with what follows it), or the end.
+    ///
+    /// # Errors
+    /// Photos, disk or training; one line says what and what to do. A new run that fails before its
+    /// first step leaves no folder.
+    pub fn advance(&mut self, observer: &mut dyn Observer) -> Result<Phase> {
+        let start = observer.seconds();
+        let outcome = self.cancel().check().and_then(|()| match self.next {
+            Next::Before => self.before(observer),
+            Next::Step => self.step(observer),
+            Next::After => self.after(observer, start),
+            Next::Nothing => Ok(()),
+        });
+        self.seconds += observer.seconds() - start;
+        match outcome {
+            Ok(()) if self.next == Next::Nothing => Ok(Phase::Done),
+            Ok(()) => Ok(Phase::Going),
+            Err(Error::Cancelled) => {
+                if self.is_saved() {
+                    self.save(observer)?;
+                }
+                Ok(Phase::Cancelled)
+            }
+            Err(error) => {
+                if !self.folder.resumed && self.session.steps_done() == 0 {
+                    self.folder.give_up();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The measurement before training: taken, or what an earlier part of the run took and the
+    /// log has lost.
+    fn before(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let settings = self.session.config().to_toml();
+        atomic::write(&self.folder.path.join(CONFIG_FILE), |file| {
+            file.write_all(settings.as_bytes())
+        })?;
+        let log = records::read(&self.folder.path.join(records::FILE_NAME))?;
+        let logged = |r: &Record| matches!(r, Record::Measure(m) if m.when == When::Before);
+        if !log.iter().any(logged) {
+            match self.session.before() {
+                Some(before) => {
+                    let record = serde_json::from_str(&before.figures).map_err(|e| {
+                        let reason =
+                            format!("its measurement before training is not readable ({e})");
+                        Error::file(&self.folder.path, reason)
+                    })?;
+                    self.append(&record, observer)?;
+                }
+                None if self.session.steps_done() > 0 => {
+                    return Err(Error::file(
+                        self.folder.path.join(records::FILE_NAME),
+                        "the measurement before training is missing, and can't be taken any more; \
+                         put the log back, or start a new run",
+                    ));
+                }
+                None => self.take_before(observer)?,
+            }
+        }
+        self.go_on();
+        Ok(())
+    }
+
+    fn take_before(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let (measured, record) = self.measure(When::Before, observer)?;
+        let figures = serde_json::to_string(&record).map_err(|e| {
+            let reason = format!("a measurement can't be written ({e})");
+            Error::file(&self.folder.path, reason)
+        })?;
+        self.append(&record, observer)?;
+        observer.event(Event::Measured {
+            when: When::Before,
+            measured: &measured,
+            source: &*self.measured_on,
+        })?;
+        let photos = Album::of(&*self.measured_on);
+        self.session.took_before(Before { photos, figures });
+        self.save(observer)?;
+        // From here on the run can be resumed, whatever becomes of this process.
+        self.folder.keep();
+        Ok(())
+    }
+
+    fn step(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let start = observer.seconds();
+        let progress = self.session.step()?;
+        let photos_per_second = progress.photos as f64 / (observer.seconds() - start).max(1e-9);
+        self.append(
+            &Record::Step(StepRecord {
+                step: progress.step,
+                epoch: progress.epoch,
+                loss: f64::from(progress.stats.loss),
+                lr: progress.lr,
+                images_per_second: Some(photos_per_second),
+                accuracy: Some(100.0 * f64::from(progress.stats.agreement.accuracy)),
+                peak_memory_mb: None,
+            }),
+            observer,
+        )?;
+        observer.event(Event::Step {
+            progress: &progress,
+            photos_per_second,
+        })?;
+        let asked = self.session.config().batch_size;
+        if progress.photos < asked && !self.short {
+            self.short = true;
+            observer.event(Event::Note(&format!(
+                "too few photos can be read for batches of {asked}: training with {} at a time",
+                progress.photos
+            )))?;
+        }
+        if let Some(warning) = self.watch.look(&progress) {
+            observer.event(Event::Warning(&warning))?;
+        }
+        self.go_on();
+        let config = self.session.config();
+        let (every, measure_every) = (config.checkpoint_every as u64, config.measure_every as u64);
+        let mut measure = false;
+        if progress.epoch_ends {
+            let mean_loss = self.watch.mean_loss();
+            observer.event(Event::Epoch {
+                progress: &progress,
+                mean_loss,
+            })?;
+            let due = measure_every > 0 && (progress.epoch + 1).is_multiple_of(measure_every);
+            measure = due && !self.session.is_done();
+        }
+        // What was trained is safe before anything else is done.
+        if measure || self.session.is_done() || every > 0 && progress.step.is_multiple_of(every) {
+            self.save(observer)?;
+        }
+        if measure {
+            let (measured, record) = self.measure(When::During, observer)?;
+            self.append(&record, observer)?;
+            observer.event(Event::Measured {
+                when: When::During,
+                measured: &measured,
+                source: &*self.measured_on,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Statistics, weights, the measurement after training, and the log's last line.
+    fn after(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
+        self.session.reestimate_statistics()?;
+        let weights = self.save_weights()?;
+        let (measured, record) = self.measure(When::After, observer)?;
+        self.append(&record, observer)?;
+        observer.event(Event::Measured {
+            when: When::After,
+            measured: &measured,
+            source: &*self.measured_on,
+        })?;
+        if let Some(warning) = collapse_warning(&measured.features) {
+            observer.event(Event::Warning(&warning))?;
+        }
+        let skipped = self.session.skipped();
+        let facts = RunRecord {
+            step: self.session.steps(),
+            method: self.method.clone(),
+            photos: Some(self.session.source().len() as u64),
+            skipped: Some(skipped.len() as u64),
+            seconds: Some(self.seconds + observer.seconds() - start),
+            peak_memory_mb: observer.peak_memory_mb(),
+        };
+        self.append(&Record::Run(facts.clone()), observer)?;
+        self.log.sync()?;
+        self.next = Next::Nothing;
+        observer.event(Event::Finished {
+            weights: &weights,
+            facts: &facts,
+            skipped: &skipped,
+        })
+    }
+
+    fn go_on(&mut self) {
+        self.next = match self.session.is_done() {
+            true => Next::After,
+            false => Next::Step,
+        };
+    }
+
+    /// On the session's threads, with the same sample and views each time.
+    fn measure(&self, when: When, observer: &mut dyn Observer) -> Result<(Measured, Record)> {
+        let (session, config) = (&self.session, self.session.config());
+        let extractor = Extractor {
+            encoder: session.encoder(),
+            source: &*self.measured_on,
+            image_size: config.image_size,
+            normalise: &session.about().normalise,
+        };
+        let photos = self.measured_on.len();
+        let sample = measured::sample(photos, config.measure_photos, config.seed);
+        let how = (config.seed, Metric::Euclidean);
+        let taken = session.on_threads(|| {
+            measure_photos(&extractor, &sample, how, (true, true), |done, total| {
+                self.cancel().check()?;
+                observer.event(Event::Measuring { when, done, total })
+            })
+        })?;
+        let mut record = MeasureRecord::new(session.steps_done(), when, &taken.figures);
+        record.collapse = collapse_warning(&taken.features);
+        Ok((taken, Record::Measure(Box::new(record))))
+    }
+
+    fn append(&mut self, record: &Record, observer: &mut dyn Observer) -> Result<()> {
+        self.log.append(record)?;
+        observer.event(Event::Record(record))
+    }
+
+    /// The log first: what it holds beyond a checkpoint is dropped on resuming, never missing.
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.log.sync()?;
+        self.session.checkpoint(&self.folder.path)?;
+        let step = self.session.steps_done();
+        observer.event(Event::Saved { step })
+    }
+
+    /// With how they came about in their header.
+    fn save_weights(&self) -> Result<PathBuf> {
+        let config = self.session.config();
+        let from = match config.init.as_str() {
+            "random" => "random weights".to_string(),
+            "shipped" => "the shipped weights".to_string(),
+            path => Path::new(path)
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+        };
+        let teacher = match self.method.as_str() {
+            "distill" => format!(", teacher {}", config.teacher_arch),
+            _ => String::new(),
+        };
+        let made = format!(
+            "seedling {} {}: {} steps of {} photos out of {} at {} px from {from}{teacher}, seed {}",
+            env!("CARGO_PKG_VERSION"),
+            self.method,
+            self.session.steps(),
+            config.batch_size,
+            self.session.source().len(),
+            config.image_size,
+            config.seed
+        );
+        self.session.save_weights(&self.folder.path, &made)
+    }
+}
+
+#[cfg(test)]
+mod tests;

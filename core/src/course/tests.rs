@@ -1,0 +1,235 @@
+//! What a run leaves behind when it ends out of order.
+
+use super::*;
+use crate::checkpoint;
+use crate::config::Config;
+use crate::data::Photo;
+use crate::data::demo::Demo;
+use crate::session::Start;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Photos of which only so many can be asked for.
+struct Cursed(Demo, AtomicUsize);
+
+impl PhotoSource for Cursed {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn id(&self, index: usize) -> &str {
+        self.0.id(index)
+    }
+    fn load(&self, index: usize) -> Result<Photo> {
+        let left = |n: usize| n.checked_sub(1);
+        let left = self
+            .1
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
+        assert!(left.is_ok(), "this test's own panic");
+        self.0.load(index)
+    }
+    fn label(&self, index: usize) -> Option<usize> {
+        self.0.label(index)
+    }
+    fn classes(&self) -> &[String] {
+        self.0.classes()
+    }
+}
+
+fn demo() -> Arc<Demo> {
+    Arc::new(Demo::new(2, 0).unwrap())
+}
+
+fn config() -> Config {
+    Config {
+        init: "random".into(),
+        image_size: 32,
+        batch_size: 8,
+        bn_group: 4,
+        queue_size: 8,
+        steps: 3,
+        checkpoint_every: 2,
+        head: "simple".into(),
+        threads: 1,
+        ..Config::adapt()
+    }
+}
+
+/// Whether an event is the one to cancel at.
+type Moment = fn(&Event<'_>) -> bool;
+
+/// Writes down what kinds of things happen, and cancels at one.
+struct Watcher {
+    cancel: Option<(Cancel, Moment)>,
+    kinds: Vec<&'static str>,
+    clock: AtomicU64,
+}
+
+impl Watcher {
+    fn new(cancel: Option<(Cancel, Moment)>) -> Watcher {
+        Watcher {
+            cancel,
+            kinds: Vec::new(),
+            clock: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Observer for Watcher {
+    fn event(&mut self, event: Event<'_>) -> Result<()> {
+        let kind = match event {
+            Event::Measuring { .. } => "measuring",
+            Event::Measured { .. } => "measured",
+            Event::Step { .. } => "step",
+            Event::Saved { .. } => "saved",
+            Event::Finished { .. } => "finished",
+            _ => "",
+        };
+        if !kind.is_empty() && self.kinds.last() != Some(&kind) {
+            self.kinds.push(kind);
+        }
+        if let Some((cancel, when)) = &self.cancel
+            && when(&event)
+        {
+            cancel.ask();
+        }
+        Ok(())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.clock.fetch_add(1, Ordering::Relaxed) as f64
+    }
+}
+
+fn begin(path: &Path, measured_on: Arc<dyn PhotoSource>) -> Course {
+    let folder = RunFolder::open(path, false, &[]).unwrap();
+    let session = Session::new(config(), demo(), &Start::default()).unwrap();
+    Course::new(folder, session, measured_on, "adapt").unwrap()
+}
+
+fn resume(path: &Path) -> Course {
+    let folder = RunFolder::open(path, true, &[]).unwrap();
+    let (state, _) = checkpoint::load(path).unwrap();
+    let session = Session::resume(config(), demo(), &Start::default(), state).unwrap();
+    Course::new(folder, session, demo(), "adapt").unwrap()
+}
+
+fn weights(path: &Path) -> Vec<u8> {
+    std::fs::read(path.join("weights.safetensors")).unwrap()
+}
+
+#[test]
+fn a_panic_leaves_the_newest_checkpoint() {
+    let root = tempfile::tempdir().unwrap();
+    // Enough for the measurement before (three passes), not for the one after; then not even for
+    // the first.
+    for (name, photos, steps) in [("late", 3 * demo().len(), Some(3)), ("early", 5, None)] {
+        let path = root.path().join(name);
+        let run = || {
+            let cursed = Cursed(Demo::new(2, 0).unwrap(), AtomicUsize::new(photos));
+            let mut course = begin(&path, Arc::new(cursed));
+            let mut watcher = Watcher::new(None);
+            while course.advance(&mut watcher).unwrap() == Phase::Going {}
+        };
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        let saved = checkpoint::load(&path).ok().map(|(state, _)| state.step);
+        assert_eq!(saved, steps, "{name}");
+        assert_eq!(path.exists(), steps.is_some(), "{name}");
+    }
+}
+
+#[test]
+fn cancelled_anywhere_and_gone_on_with_it_ends_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let whole = root.path().join("whole");
+    let mut course = begin(&whole, demo());
+    let mut watcher = Watcher::new(None);
+    while course.advance(&mut watcher).unwrap() == Phase::Going {}
+    let first = ["measuring", "measured", "saved", "step"];
+    assert_eq!(watcher.kinds[..4], first);
+    assert_eq!(watcher.kinds.last(), Some(&"finished"));
+    drop(course);
+
+    let moments: [(&str, Moment); 3] = [
+        ("before", |e| {
+            matches!(
+                e,
+                Event::Measuring {
+                    when: records::When::Before,
+                    ..
+                }
+            )
+        }),
+        (
+            "step",
+            |e| matches!(e, Event::Step { progress, .. } if progress.step == 2),
+        ),
+        ("after", |e| {
+            matches!(
+                e,
+                Event::Measuring {
+                    when: records::When::After,
+                    ..
+                }
+            )
+        }),
+    ];
+    for (name, when) in moments {
+        let path = root.path().join(name);
+        let mut course = begin(&path, demo());
+        let mut watcher = Watcher::new(Some((course.cancel().clone(), when)));
+        let mut phase = Phase::Going;
+        while phase == Phase::Going {
+            phase = course.advance(&mut watcher).unwrap();
+        }
+        assert_eq!(phase, Phase::Cancelled, "{name}");
+        let saved = course.is_saved();
+        drop(course);
+        // Before anything was measured there is nothing to keep.
+        assert_eq!((saved, path.exists()), (name != "before", name != "before"));
+        if saved {
+            let mut course = resume(&path);
+            let mut watcher = Watcher::new(None);
+            while course.advance(&mut watcher).unwrap() == Phase::Going {}
+            assert!(weights(&path) == weights(&whole), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_step_cancelled_in_its_middle_leaves_nothing_and_is_taken_again() {
+    let session = || Session::new(config(), demo(), &Start::default()).unwrap();
+    let state = |session: &Session| {
+        let params = &session.encoder().params;
+        (
+            crate::params::read(&params.values).clone(),
+            crate::params::read(&params.buffers).clone(),
+        )
+    };
+    let mut whole = session();
+    for _ in 0..3 {
+        whole.step().unwrap();
+    }
+
+    let mut parts = session();
+    parts.step().unwrap();
+    let before = state(&parts);
+    let mut stopped = 0;
+    // Before the first group of keys, before the second, and so on.
+    loop {
+        parts.cancel().ask_at_check(stopped + 1);
+        match parts.step() {
+            Err(Error::Cancelled) => assert!(state(&parts) == before, "{stopped}"),
+            other => {
+                other.unwrap();
+                break;
+            }
+        }
+        parts.cancel().forget();
+        stopped += 1;
+    }
+    // Groups of keys, groups of queries.
+    assert_eq!(stopped, 4);
+    parts.cancel().forget();
+    parts.step().unwrap();
+    assert!(parts.is_done() && state(&parts) == state(&whole));
+}

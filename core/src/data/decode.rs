@@ -1,0 +1,74 @@
+//! Decoding: whatever a camera or an archive holds becomes upright 8-bit RGB.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::ImageFormat;
+
+use super::budget::{DecodeBudget, Share};
+use super::image::Decoded;
+use super::photo::Photo;
+use super::{image as general, jpeg};
+use crate::{Error, Result};
+
+impl Photo {
+    /// Decodes JPEG, PNG, WebP, BMP, GIF (its first frame) or TIFF, told apart by content.
+    ///
+    /// EXIF orientation is applied; grey, CMYK and 16-bit pictures become 8-bit RGB;
+    /// transparency is laid over white. `id` only names the photo in errors.
+    ///
+    /// # Errors
+    /// [`Error::Photo`] for anything that is not a whole picture of a known format, or takes more
+    /// than the usual [`DecodeBudget`].
+    pub fn decode(id: &str, bytes: &[u8]) -> Result<Photo> {
+        let budget = DecodeBudget::default();
+        Photo::decode_within(id, bytes, &budget).map(|(photo, _)| photo)
+    }
+
+    /// The same within a shared budget; the photo's share of it comes along.
+    pub(super) fn decode_within<'a>(
+        id: &str,
+        bytes: &[u8],
+        budget: &'a DecodeBudget,
+    ) -> Result<(Photo, Share<'a>)> {
+        // Decoders are given whatever lies in the folder: one that panics must not end a run.
+        catch_unwind(AssertUnwindSafe(|| decode(bytes, budget)))
+            .unwrap_or_else(|_| Err(DECODER_PANICKED.into()))
+            .map_err(|reason| Error::Photo {
+                photo: id.into(),
+                reason,
+            })
+    }
+}
+
+/// The reason given where a decoder panicked.
+pub const DECODER_PANICKED: &str = "the decoder failed on it";
+
+fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> {
+    if bytes.is_empty() {
+        return Err("empty file".into());
+    }
+    if let Some(name) = foreign_format(bytes) {
+        return Err(format!(
+            "{name} is not decoded here; convert it to JPEG or PNG first"
+        ));
+    }
+    let format = image::guess_format(bytes).map_err(|_| "not an image format known here")?;
+    match format {
+        ImageFormat::Jpeg => jpeg::decode(bytes, budget),
+        other => general::decode(bytes, other, budget),
+    }
+}
+
+/// Names the phone formats that would need a video decoder (ISO media files, by brand).
+fn foreign_format(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.get(4..8)? != b"ftyp" {
+        return None;
+    }
+    match bytes.get(8..12)? {
+        b"avif" | b"avis" => Some("AVIF"),
+        b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" | b"mif1" | b"msf1" => {
+            Some("HEIC")
+        }
+        _ => None,
+    }
+}

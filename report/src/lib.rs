@@ -1,0 +1,20 @@
+//! What a run leaves for people to look at. Nothing of it is needed to train.
+//!
+//! 1. [`tensorboard`] writes the run's log as events for TensorBoard.
+//! 2. [`album`] keeps a sample of the photos, small, with their features before and after.
+//! 3. [`html`] renders log and album into one self-contained page: [`summary`] says what happened
+//!    in words, [`chart`] draws curves, [`map`] lays photos out in two dimensions, and [`gallery`]
+//!    shows them and their nearest neighbours.
+
+pub mod album;
+pub mod chart;
+pub mod gallery;
+pub mod html;
+pub mod map;
+mod markup;
+pub mod summary;
+pub mod tensorboard;
+
+pub use album::Album;
+pub use html::render;
+pub use tensorboard::EventWriter;

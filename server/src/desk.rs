@@ -1,0 +1,206 @@
+//! Where a person sits and watches a run: bars and lines on the terminal, TensorBoard's events, the
+//! album, and at the end the report and the table.
+
+use crate::console::Console;
+use crate::{album, memory};
+use indicatif::ProgressBar;
+use seedling_core::Result;
+use seedling_core::course::{Course, Event, Observer};
+use seedling_core::data::Skipped;
+use seedling_core::records::{self, RunRecord, When};
+use seedling_core::session::Progress;
+use seedling_report::summary::Run as Summary;
+use seedling_report::{EventWriter, album as album_file};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Beginnings of the names of what is written here into the run's folder.
+pub const GUESTS: [&str; 2] = [album_file::FILE_NAME, "events.out.tfevents."];
+
+/// Watches one run.
+pub struct Desk<'a> {
+    command: &'static str,
+    folder: PathBuf,
+    seed: u64,
+    console: &'a Console,
+    events: EventWriter,
+    bar: Option<(Bar, ProgressBar)>,
+    start: Instant,
+}
+
+/// What a bar is about.
+#[derive(PartialEq)]
+enum Bar {
+    Training,
+    Measuring(When),
+}
+
+impl<'a> Desk<'a> {
+    /// Before `course` begins, or goes on.
+    ///
+    /// # Errors
+    /// The events cannot be written.
+    pub fn open(course: &Course, command: &'static str, console: &'a Console) -> Result<Desk<'a>> {
+        let (folder, session) = (course.folder(), course.session());
+        Ok(Desk {
+            command,
+            folder: folder.into(),
+            seed: session.config().seed,
+            console,
+            events: match course.resumed() {
+                false => EventWriter::create(folder, wall_time())?,
+                true => EventWriter::resume(folder, wall_time(), session.steps_done())?,
+            },
+            bar: None,
+            start: Instant::now(),
+        })
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// The bar for `what`, in place of any other.
+    fn bar(&mut self, what: Bar, length: u64, name: &str) -> &ProgressBar {
+        if self.bar.as_ref().is_none_or(|(shown, _)| *shown != what) {
+            self.clear();
+        }
+        let new = || (what, self.console.bar(length, name));
+        &self.bar.get_or_insert_with(new).1
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some((_, bar)) => self.console.above(bar, text),
+            None => self.console.note(text),
+        }
+    }
+
+    fn step(&mut self, progress: &Progress, photos_per_second: f64) {
+        let fresh = !matches!(&self.bar, Some((Bar::Training, _)));
+        let bar = self.bar(Bar::Training, progress.steps, "train");
+        if fresh {
+            // The time left is reckoned from here.
+            bar.set_position(progress.step - 1);
+            bar.reset_eta();
+        }
+        bar.set_position(progress.step);
+        bar.set_message(format!(
+            "loss {:.3}  lr {:.2e}  {photos_per_second:.0} img/s",
+            progress.stats.loss, progress.lr
+        ));
+    }
+
+    fn epoch(&self, progress: &Progress, mean_loss: f64) {
+        if self.bar.as_ref().is_none_or(|(_, bar)| bar.is_hidden()) {
+            self.console.detail(&format!(
+                "epoch {}: step {} of {}, mean loss {mean_loss:.4}",
+                progress.epoch + 1,
+                progress.step,
+                progress.steps,
+            ));
+        }
+    }
+
+    /// The report, the table before and after, where everything is, and the JSON summary.
+    fn finished(&mut self, weights: &Path, facts: &RunRecord, skipped: &[Skipped]) -> Result<()> {
+        self.clear();
+        self.console.skipped(skipped);
+        let page = seedling_report::render(&self.folder)?;
+        let summary = Summary::new(records::read(&self.folder.join(records::FILE_NAME))?);
+        self.console.say(&format!(
+            "{:<26}{:>12}{:>12}{:>10}",
+            "", "before", "after", "change"
+        ));
+        for row in summary.rows() {
+            let change = row.change().map_or_else(String::new, |(text, _)| text);
+            let (before, after) = (row.show(row.before), row.show(row.after));
+            self.console.say(&format!(
+                "{:<26}{before:>12}{after:>12}{change:>10}",
+                row.name
+            ));
+        }
+        self.console.say(&summary.verdict().1);
+        self.console.say(&format!("weights  {}", weights.display()));
+        self.console.say(&format!("report   {}", page.display()));
+        self.console.summary(&json!({
+            "command": self.command,
+            "run": self.folder,
+            "weights": weights,
+            "report": page,
+            "steps": facts.step,
+            "photos": facts.photos,
+            "skipped": facts.skipped,
+            "seconds": facts.seconds,
+            "peak_memory_mb": facts.peak_memory_mb,
+            "loss": summary.steps.last().map(|step| step.loss),
+            "before": summary.before(),
+            "after": summary.after(),
+        }));
+        Ok(())
+    }
+}
+
+impl Observer for Desk<'_> {
+    fn event(&mut self, event: Event<'_>) -> Result<()> {
+        match event {
+            Event::Note(text) => self.line(text),
+            Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Measuring { when, done, total } => {
+                let name = match when {
+                    When::Before => "before",
+                    When::During => "measure",
+                    When::After => "after",
+                };
+                let bar = self.bar(Bar::Measuring(when), total as u64, name);
+                bar.set_position(done as u64);
+            }
+            Event::Measured {
+                when,
+                measured,
+                source,
+            } => {
+                self.clear();
+                match when {
+                    When::Before => album::begin(&self.folder, source, measured, self.seed)?,
+                    When::During => {}
+                    When::After => album::finish(&self.folder, source, measured)?,
+                }
+            }
+            Event::Step {
+                progress,
+                photos_per_second,
+            } => self.step(progress, photos_per_second),
+            Event::Epoch {
+                progress,
+                mean_loss,
+            } => self.epoch(progress, mean_loss),
+            Event::Record(record) => self.events.record(wall_time(), record)?,
+            Event::Finished {
+                weights,
+                facts,
+                skipped,
+            } => self.finished(weights, facts, skipped)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    fn peak_memory_mb(&self) -> Option<f64> {
+        memory::peak_mb()
+    }
+}
+
+fn wall_time() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |time| time.as_secs_f64())
+}
