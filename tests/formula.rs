@@ -1,6 +1,7 @@
 //! Weights and images by formula: see tests/golden/common.py, which defines them.
 
-use seedling_core::params::{Params, Role};
+use seedling_core::layout::Role;
+use seedling_core::params::Params;
 
 /// u(stream, i), in [-0.5, 0.5).
 pub fn u(stream: u64, i: usize) -> f64 {

@@ -1,10 +1,11 @@
 //! Feeding single fused operations: gradients and norms that do nothing, or something simple.
 
-use seedling_core::nn::ops::channelwise::repeat;
-use seedling_core::nn::ops::norm::{BatchNorm, Moments, NormGrad, NormState, Statistics};
-use seedling_core::nn::ops::source::GradSource;
+use seedling_core::layout::Layout;
+use seedling_core::nn::cpu::channelwise::repeat;
+use seedling_core::nn::cpu::norm::{Moments, NormGrad, NormState, Statistics};
+use seedling_core::nn::cpu::source::GradSource;
+use seedling_core::nn::layer::BatchNorm;
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::params::Layout;
 
 /// Runs `test` on one thread and on three: on three, work is cut into uneven pieces.
 pub fn on_one_and_three_threads(test: impl Fn(&Workspace) + Sync) {

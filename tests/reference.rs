@@ -1,7 +1,7 @@
 //! The fused operations once more as plain loops in f64: what the kernels must agree with.
 
 use seedling_core::nn::activation::Act;
-use seedling_core::nn::ops::window::Window;
+use seedling_core::nn::window::Window;
 
 /// act(u).
 pub fn value(act: Act, u: f64) -> f64 {

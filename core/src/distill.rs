@@ -11,8 +11,10 @@ use crate::encoder::{EMBEDDING_DIM, Encoder, Images, Mode};
 use crate::error::{Error, Result};
 use crate::loss::{Contrast, Target};
 use crate::microbatch;
+use crate::nn::backend::Backend;
+use crate::nn::cpu::Cpu;
+use crate::nn::cpu::normalize;
 use crate::nn::gemm::{Matrix, gemm_columns};
-use crate::nn::ops::normalize;
 use crate::queue::{NO_PHOTO, Queue};
 use crate::rng::{Purpose, Rng};
 use crate::step::{StepStats, Views};
@@ -30,8 +32,8 @@ pub struct DistillConfig {
 
 /// A frozen network whose features become embeddings: centred, projected, normalised.
 #[derive(Clone, Debug)]
-pub struct Teacher {
-    pub encoder: Encoder,
+pub struct Teacher<B: Backend = Cpu> {
+    pub encoder: Encoder<B>,
     /// Per channel (factor, offset) from the student's pixels to the teacher's: two networks may
     /// have been trained with different means and deviations.
     pub rescale: [(f32, f32); 3],
@@ -42,9 +44,9 @@ pub struct Teacher {
     pub projection: Vec<f32>,
 }
 
-impl Teacher {
+impl<B: Backend> Teacher<B> {
     /// A fixed random projection N(0, 1 / EMBEDDING_DIM) and no centre yet.
-    pub fn new(encoder: Encoder, rescale: [(f32, f32); 3], seed: u64) -> Teacher {
+    pub fn new(encoder: Encoder<B>, rescale: [(f32, f32); 3], seed: u64) -> Teacher<B> {
         let dim = encoder.output_dim();
         let mut rng = Rng::new(seed, Purpose::Projection, 0, 0);
         let std = 1.0 / (EMBEDDING_DIM as f32).sqrt();
@@ -59,18 +61,14 @@ impl Teacher {
     }
 
     /// Raw features (n, feature_dim) of images normalised for the student, which are used up.
-    pub fn features(&self, mut images: Images) -> Vec<f32> {
-        for pixel in images.pixels_mut().chunks_exact_mut(3) {
-            for (x, (factor, offset)) in pixel.iter_mut().zip(self.rescale) {
-                *x = *x * factor + offset;
-            }
-        }
+    pub fn features(&self, mut images: Images<B>) -> Result<Vec<f32>> {
+        self.encoder.rescale(&mut images, &self.rescale)?;
         self.encoder.embed(&images, Mode::Eval)
     }
 
     /// Unit embeddings (n, EMBEDDING_DIM) of images normalised for the student, which are used up.
-    pub fn embed(&self, images: Images) -> Vec<f32> {
-        let mut features = self.features(images);
+    pub fn embed(&self, images: Images<B>) -> Result<Vec<f32>> {
+        let mut features = self.features(images)?;
         let dim = self.centre.len();
         for row in features.chunks_exact_mut(dim) {
             row.iter_mut().zip(&self.centre).for_each(|(x, c)| *x -= c);
@@ -86,7 +84,7 @@ impl Teacher {
             false,
         );
         normalize::forward(&mut out, EMBEDDING_DIM);
-        out
+        Ok(out)
     }
 
     /// The same of the first view of a whole batch, `group` images at a time.
@@ -98,7 +96,7 @@ impl Teacher {
         let mut out = Vec::with_capacity(order.len() * EMBEDDING_DIM);
         for rows in order.chunks(group.max(1)) {
             cancel.check()?;
-            out.extend(self.embed(views.images(&self.encoder, 0, rows)?));
+            out.extend(self.embed(views.images(&self.encoder, 0, rows)?)?);
         }
         Ok(out)
     }
@@ -107,18 +105,18 @@ impl Teacher {
 /// Student and the queue of teacher embeddings; the teacher stands apart, since only its
 /// embeddings enter.
 #[derive(Debug)]
-pub struct Distill {
-    pub student: Encoder,
+pub struct Distill<B: Backend = Cpu> {
+    pub student: Encoder<B>,
     pub queue: Queue,
     pub config: DistillConfig,
     /// Looked at before every micro-batch.
     pub cancel: Cancel,
 }
 
-impl Distill {
+impl<B: Backend> Distill<B> {
     /// # Errors
     /// If the student has no projection head or the queue's rows have another length.
-    pub fn new(student: Encoder, queue: Queue, config: DistillConfig) -> Result<Distill> {
+    pub fn new(student: Encoder<B>, queue: Queue, config: DistillConfig) -> Result<Distill<B>> {
         if student.architecture.head.is_none()
             || queue.size() == 0
             || queue.keys.len() != queue.size() * EMBEDDING_DIM
@@ -144,7 +142,7 @@ impl Distill {
     /// The views have no pixels, or someone has cancelled: parameters and queue are then as they
     /// were, running statistics may have moved.
     pub fn step(&mut self, views: &Views, teacher: &[f32]) -> Result<StepStats> {
-        self.student.params.zero_grads();
+        self.student.params.zero_grads()?;
         let batch = views.photos.len();
         let contrast = |rows: Range<usize>| Contrast {
             positives: &teacher[rows.start * EMBEDDING_DIM..rows.end * EMBEDDING_DIM],

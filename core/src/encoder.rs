@@ -9,18 +9,21 @@ mod op;
 
 pub use images::Images;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use crate::backbones::{Arch, Backbone, BackboneSaved};
 use crate::error::{Error, Result};
+use crate::layout::Layout;
 use crate::nn::activation::Act;
-use crate::nn::block::{Backward, Forward, Linear};
-use crate::nn::ops::normalize;
-use crate::nn::ops::window::Padding;
-use crate::nn::workspace::{Buffer, Workspace};
-use crate::params::{Layout, Params, read, write};
+use crate::nn::backend::Backend;
+use crate::nn::block::{Backward, Forward};
+use crate::nn::cpu::Cpu;
+use crate::nn::layer::Linear;
+use crate::nn::window::Padding;
+use crate::nn::workspace::Workspace;
+use crate::params::{Params, read, write};
 
 /// The projection head on top of the features (method.md, "Heads"): no batch norm, ReLU between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +103,11 @@ pub enum Mode {
 
 /// A network and its numbers. Cloning shares both.
 #[derive(Clone, Debug)]
-pub struct Encoder {
+pub struct Encoder<B: Backend = Cpu> {
     pub architecture: Architecture,
-    pub params: Arc<Params>,
+    pub params: Arc<Params<B>>,
     network: Arc<Network>,
-    workspace: Workspace,
+    backend: B,
 }
 
 #[derive(Debug)]
@@ -116,24 +119,42 @@ struct Network {
 
 /// What one forward pass leaves for its backward.
 #[derive(Debug)]
-pub struct Saved {
-    backbone: BackboneSaved,
+pub struct Saved<B: Backend> {
+    backbone: BackboneSaved<B>,
     /// Each head layer's input and value before its activation.
-    head: Vec<(Buffer, Buffer)>,
-    /// The unit embeddings and 1 / |x|, where there is a head.
-    unit: Option<(Buffer, Vec<f32>)>,
+    head: Vec<(B::Buf, B::Buf)>,
+    /// Of the unit embeddings, where there is a head.
+    unit: Option<B::Unit>,
 }
 
 impl Encoder {
-    /// All parameters zero. `trained` makes room for gradients; `workspace` may be shared by
-    /// encoders that do not run at the same time. The first `frozen` stages of the backbone
-    /// ([`Backbone::depth`]) are never trained.
+    /// On the processor; see [`Encoder::on`]. `workspace` may be shared by encoders that do not run
+    /// at the same time.
+    ///
+    /// # Errors
+    /// The network has fewer stages than `frozen`.
     pub fn new(
         architecture: Architecture,
         trained: bool,
         frozen: usize,
         workspace: &Workspace,
     ) -> Result<Encoder> {
+        Encoder::on(Cpu::new(workspace), architecture, trained, frozen)
+    }
+}
+
+impl<B: Backend> Encoder<B> {
+    /// On `backend`, all parameters zero. `trained` makes room for gradients. The first `frozen`
+    /// stages of the backbone ([`Backbone::depth`]) are never trained.
+    ///
+    /// # Errors
+    /// The network has fewer stages than `frozen`, or the backend's.
+    pub fn on(
+        backend: B,
+        architecture: Architecture,
+        trained: bool,
+        frozen: usize,
+    ) -> Result<Encoder<B>> {
         let mut layout = Layout::default();
         let Architecture {
             arch,
@@ -168,13 +189,13 @@ impl Encoder {
         });
         Ok(Encoder {
             architecture,
-            params: Arc::new(Params::zeros(Arc::new(layout), trained)),
+            params: Arc::new(Params::zeros(Arc::new(layout), trained, backend.clone())?),
             network: Arc::new(Network {
                 backbone,
                 head,
                 frozen,
             }),
-            workspace: workspace.clone(),
+            backend,
         })
     }
 
@@ -202,30 +223,46 @@ impl Encoder {
         n: usize,
         size: (usize, usize),
         fill: impl FnOnce(&mut [f32]),
-    ) -> Result<Images> {
-        Images::new(&self.workspace, n, size, fill)
+    ) -> Result<Images<B>> {
+        Images::new(&self.backend, n, size, fill)
+    }
+
+    /// x * factor + offset for each channel of `images`, in place.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub(crate) fn rescale(&self, images: &mut Images<B>, channels: &[(f32, f32); 3]) -> Result<()> {
+        self.backend.rescale(&mut images.pixels, channels)
     }
 
     /// Features (n, feature_dim) on the running statistics.
-    pub fn features(&self, images: &Images) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn features(&self, images: &Images<B>) -> Result<Vec<f32>> {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
         let mut pass = self.pass(&values, &mut buffers, Mode::Eval, false);
         let backbone = &self.network.backbone;
-        let (features, _) = backbone.forward(&mut pass, images, images.size, 0);
-        features.to_vec()
+        let (features, _) = backbone.forward(&mut pass, &images.pixels, images.size, 0)?;
+        self.backend.download(&features)
     }
 
     /// Unit embeddings (n, 128); without a head, features as they are. Nothing is kept and no
     /// gradient flows.
-    pub fn embed(&self, images: &Images, mode: Mode) -> Vec<f32> {
-        self.run(images, mode, false).0.to_vec()
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn embed(&self, images: &Images<B>, mode: Mode) -> Result<Vec<f32>> {
+        Ok(self.run(images, mode, false)?.0)
     }
 
     /// The same, and what [`Encoder::backward`] needs.
-    pub fn forward(&self, images: &Images, mode: Mode) -> (Vec<f32>, Saved) {
-        let (embeddings, saved) = self.run(images, mode, true);
-        (embeddings.to_vec(), saved)
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn forward(&self, images: &Images<B>, mode: Mode) -> Result<(Vec<f32>, Saved<B>)> {
+        self.run(images, mode, true)
     }
 
     /// The same as an operation of candle's graph (n, 128): `backward()` of a loss of the result
@@ -233,17 +270,17 @@ impl Encoder {
     ///
     /// # Errors
     /// Only candle's.
-    pub fn embed_tracked(&self, images: Images, mode: Mode) -> Result<Tensor> {
+    pub fn embed_tracked(&self, images: Images<B>, mode: Mode) -> Result<Tensor> {
         op::apply(self, images, mode)
     }
 
     fn pass<'a>(
         &'a self,
-        values: &'a [f32],
-        buffers: &'a mut [f32],
+        values: &'a B::Flat,
+        buffers: &'a mut B::Flat,
         mode: Mode,
         keep: bool,
-    ) -> Forward<'a> {
+    ) -> Forward<'a, B> {
         Forward {
             keep,
             values,
@@ -253,11 +290,11 @@ impl Encoder {
                 Mode::Train { norm_momentum } => norm_momentum,
                 Mode::Eval => 0.0,
             },
-            workspace: &self.workspace,
+            backend: &self.backend,
         }
     }
 
-    fn run(&self, images: &Images, mode: Mode, keep: bool) -> (Buffer, Saved) {
+    fn run(&self, images: &Images<B>, mode: Mode, keep: bool) -> Result<(Vec<f32>, Saved<B>)> {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
         let mut pass = self.pass(&values, &mut buffers, mode, keep);
@@ -265,50 +302,50 @@ impl Encoder {
         let (mut x, backbone) =
             network
                 .backbone
-                .forward(&mut pass, images, images.size, network.frozen);
+                .forward(&mut pass, &images.pixels, images.size, network.frozen)?;
         let mut head = Vec::new();
         for layer in &network.head {
-            let (y, u) = layer.forward(&mut pass, &x);
+            let (y, u) = self.backend.linear(layer, &values, &x)?;
             head.push((std::mem::replace(&mut x, y), u));
         }
-        let unit = (!head.is_empty()).then(|| {
-            let inverse = normalize::forward(&mut x, self.output_dim());
-            let mut y = self.workspace.take(x.len());
-            y.copy_from_slice(&x);
-            (y, inverse)
-        });
+        let unit = match head.is_empty() {
+            true => None,
+            false => Some(self.backend.normalize(&mut x, self.output_dim())?),
+        };
         let saved = Saved {
             backbone,
             head,
             unit,
         };
-        (x, saved)
+        Ok((self.backend.download(&x)?, saved))
     }
 
     /// Adds to `params.grads` for `grad`, the gradient with respect to the embeddings of the
     /// forward on `images` that left `saved`. The images get none.
-    pub fn backward(&self, images: &Images, saved: Saved, grad: &[f32]) {
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn backward(&self, images: &Images<B>, saved: Saved<B>, grad: &[f32]) -> Result<()> {
         let values = read(&self.params.values);
-        let mut grads = self
-            .params
-            .grads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut grads = self.params.grads();
         let mut pass = Backward {
-            values: &values,
-            grads: &mut grads,
-            workspace: &self.workspace,
+            values: &*values,
+            grads: &mut *grads,
+            backend: &self.backend,
         };
-        let mut dy = self.workspace.take(grad.len());
-        dy.copy_from_slice(grad);
-        if let Some((y, inverse)) = &saved.unit {
-            normalize::backward(&mut dy, y, inverse, self.output_dim());
+        let fill = |dy: &mut [f32]| dy.copy_from_slice(grad);
+        let mut dy = self.backend.upload(grad.len(), fill)?;
+        if let Some(unit) = &saved.unit {
+            self.backend
+                .normalize_back(&mut dy, unit, self.output_dim())?;
         }
         for (layer, (x, u)) in self.network.head.iter().zip(&saved.head).rev() {
-            dy = layer.backward(&mut pass, x, u, dy);
+            dy = self
+                .backend
+                .linear_back(layer, &values, pass.grads, (x, u), dy)?;
         }
         self.network
             .backbone
-            .backward(&mut pass, images, saved.backbone, dy);
+            .backward(&mut pass, &images.pixels, saved.backbone, dy)
     }
 }

@@ -1,12 +1,14 @@
 //! Contrastive training of small vision models on the device that holds the photos.
 //!
 //! The way of the data, top to bottom; imports only ever point up, to what stands earlier in this
-//! list (or to [`error`], [`rng`], [`params`], [`config`], [`cancel`], [`atomic`], [`tensor_file`] and [`simd`],
-//! which know none of it):
+//! list (or to [`error`], [`rng`], [`arch`], [`layout`], [`config`], [`cancel`], [`atomic`],
+//! [`tensor_file`] and [`simd`], which know none of it):
 //!
 //! 1. [`data`] finds photos, decodes them and makes two random views of each.
-//! 2. [`nn`] and [`backbones`] turn views into features, channels last, with fused operations.
-//! 3. [`encoder`] adds the projection head: a photo becomes a unit embedding.
+//! 2. [`nn`] and [`backbones`] turn views into features, channels last: shapes for any backend, and
+//!    the processor's fused operations.
+//! 3. [`params`] are a network's numbers; [`encoder`] adds the projection head: a photo becomes a unit
+//!    embedding.
 //! 4. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods,
 //!    [`step`] what goes into and comes out of either, and `microbatch` the loop they share.
 //! 5. [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the parameters.
@@ -15,6 +17,7 @@
 //! 8. [`course`] is a run from the measurement before to the weights and the one after; [`records`]
 //!    are what it writes down.
 
+pub mod arch;
 pub mod atomic;
 pub mod backbones;
 pub mod cancel;
@@ -26,6 +29,8 @@ pub mod distill;
 pub mod encoder;
 pub mod error;
 pub mod eval;
+pub mod init;
+pub mod layout;
 pub mod loss;
 mod microbatch;
 pub mod moco;

@@ -9,6 +9,7 @@ use crate::cancel::Cancel;
 use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
 use crate::error::Result;
 use crate::loss::{Contrast, evaluate};
+use crate::nn::backend::Backend;
 use crate::step::{StepStats, Views, spread};
 
 /// Loss and gradient of `encoder` as it sees `view`, against what `contrast` says of the batch's
@@ -16,8 +17,8 @@ use crate::step::{StepStats, Views, spread};
 ///
 /// # Errors
 /// The views have no pixels, or someone has cancelled.
-pub(crate) fn learn<'a>(
-    encoder: &Encoder,
+pub(crate) fn learn<'a, B: Backend>(
+    encoder: &Encoder<B>,
     (mode, bn_group, cancel): (Mode, usize, &Cancel),
     (views, view): (&Views, usize),
     contrast: impl Fn(Range<usize>) -> Contrast<'a>,
@@ -28,10 +29,10 @@ pub(crate) fn learn<'a>(
     for rows in order.chunks(bn_group) {
         cancel.check()?;
         let images = views.images(encoder, view, rows)?;
-        let (embeddings, saved) = encoder.forward(&images, mode);
+        let (embeddings, saved) = encoder.forward(&images, mode)?;
         let contrast = contrast(rows[0]..rows[0] + rows.len());
         let result = evaluate(&embeddings, EMBEDDING_DIM, &contrast);
-        encoder.backward(&images, saved, &result.grad);
+        encoder.backward(&images, saved, &result.grad)?;
         stats.loss += result.loss;
         stats.agreement.positive += result.agreement.positive;
         stats.agreement.accuracy += result.agreement.accuracy;

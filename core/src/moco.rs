@@ -12,6 +12,8 @@ use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
 use crate::error::{Error, Result};
 use crate::loss::{Contrast, Target};
 use crate::microbatch;
+use crate::nn::backend::Backend;
+use crate::nn::cpu::Cpu;
 use crate::queue::Queue;
 use crate::rng::{Purpose, Rng};
 use crate::step::{StepStats, Views};
@@ -35,21 +37,26 @@ pub struct MocoConfig {
 
 /// Query encoder, key encoder and queue.
 #[derive(Debug)]
-pub struct Moco {
-    pub query: Encoder,
-    pub key: Encoder,
+pub struct Moco<B: Backend = Cpu> {
+    pub query: Encoder<B>,
+    pub key: Encoder<B>,
     pub queue: Queue,
     pub config: MocoConfig,
     /// Looked at before every micro-batch.
     pub cancel: Cancel,
 }
 
-impl Moco {
+impl<B: Backend> Moco<B> {
     /// Takes a query encoder with its initial values; the key encoder starts as its copy.
     ///
     /// # Errors
     /// If the encoders differ, have no projection head, or the queue's rows have another length.
-    pub fn new(query: Encoder, key: Encoder, queue: Queue, config: MocoConfig) -> Result<Moco> {
+    pub fn new(
+        query: Encoder<B>,
+        key: Encoder<B>,
+        queue: Queue,
+        config: MocoConfig,
+    ) -> Result<Moco<B>> {
         if query.architecture != key.architecture || query.architecture.head.is_none() {
             return Err(Error::Config(
                 "MoCo needs two encoders of one architecture, with a projection head".into(),
@@ -63,7 +70,7 @@ impl Moco {
         if config.bn_group == 0 {
             return Err(Error::Config("bn_group must be at least 1".into()));
         }
-        key.params.copy_from(&query.params);
+        key.params.copy_from(&query.params)?;
         Ok(Moco {
             query,
             key,
@@ -81,7 +88,7 @@ impl Moco {
     /// The views have no pixels, or someone has cancelled: parameters and queue are then as they
     /// were, running statistics may have moved.
     pub fn step(&mut self, views: &Views, key_order: &[Vec<usize>; 2]) -> Result<StepStats> {
-        self.query.params.zero_grads();
+        self.query.params.zero_grads()?;
         let batch = views.photos.len();
         let mut stats = StepStats::default();
         if self.config.symmetric {
@@ -100,12 +107,15 @@ impl Moco {
     }
 
     /// After the optimizer's step: key <- m key + (1 - m) query (equation 2, algorithm 1).
-    pub fn follow(&self) {
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn follow(&self) -> Result<()> {
         self.key.params.follow(
             &self.query.params,
             self.config.key_momentum,
             self.query.frozen_parameters(),
-        );
+        )
     }
 
     /// Unit keys (batch, dim) of `view` in the batch's order, encoded in micro-batches of a
@@ -116,7 +126,7 @@ impl Moco {
         for rows in order.chunks(self.config.bn_group) {
             self.cancel.check()?;
             let images = views.images(&self.key, view, rows)?;
-            let encoded = self.key.embed(&images, self.config.mode);
+            let encoded = self.key.embed(&images, self.config.mode)?;
             for (key, &row) in encoded.chunks_exact(EMBEDDING_DIM).zip(rows) {
                 keys[row * EMBEDDING_DIM..(row + 1) * EMBEDDING_DIM].copy_from_slice(key);
             }

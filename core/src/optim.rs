@@ -1,6 +1,7 @@
 //! Momentum SGD on a network's flat numbers, as PyTorch defines it.
 
-use crate::params::{CHUNK, Layout, Role};
+use crate::layout::{Layout, Role};
+use crate::nn::parallel::CHUNK;
 use rayon::prelude::*;
 use std::ops::Range;
 

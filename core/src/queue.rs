@@ -24,7 +24,7 @@ impl Queue {
     pub fn random(size: usize, dim: usize, seed: u64) -> Queue {
         let mut rng = Rng::new(seed, Purpose::Queue, 0, 0);
         let mut keys: Vec<f32> = (0..size * dim).map(|_| rng.normal()).collect();
-        crate::nn::ops::normalize::forward(&mut keys, dim.max(1));
+        crate::nn::cpu::normalize::forward(&mut keys, dim.max(1));
         Queue {
             keys,
             photos: vec![NO_PHOTO; size],

@@ -30,7 +30,7 @@ use rayon::ThreadPool;
 use std::borrow::Cow;
 use std::iter::once;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
 /// The two ways to train.
 #[derive(Debug)]
@@ -193,7 +193,7 @@ impl Session {
     /// Follows the gradient that the method left behind.
     fn update(&mut self, loss: f32, lr: f64) -> Result<()> {
         let params = &self.method.encoder().params;
-        if !loss.is_finite() || !params.grads_are_finite() {
+        if !loss.is_finite() || !params.grads_are_finite()? {
             return Err(Error::Training(format!(
                 "training diverged at step {} (loss {loss}); a lower lr than {} may help",
                 self.step + 1,
@@ -204,11 +204,11 @@ impl Session {
             .values
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let grads = params.grads.lock().unwrap_or_else(PoisonError::into_inner);
+        let grads = params.grads();
         self.sgd.step(&mut values, &grads, lr as f32);
         drop((values, grads));
         if let Method::Moco(moco) = &self.method {
-            moco.follow();
+            moco.follow()?;
         }
         Ok(())
     }
@@ -288,22 +288,13 @@ impl Session {
     /// # Errors
     /// The disk refuses; the checkpoint before is then still there.
     pub fn checkpoint(&self, folder: &Path) -> Result<()> {
-        let read = |encoder: &Encoder| {
-            let params = &encoder.params;
-            let values = params.values.read().unwrap_or_else(PoisonError::into_inner);
-            let buffers = params
-                .buffers
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            Network {
-                values: Cow::Owned(values.clone()),
-                buffers: Cow::Owned(buffers.clone()),
-            }
-        };
+        // Borrowed while they are written: copies would be the run's peak of memory.
+        let trained = locked(self.method.encoder());
+        let key = self.method.key_encoder().map(locked);
         let queue = self.method.queue();
-        let (key_encoder, teacher_centre): (_, &[f32]) = match &self.method {
-            Method::Moco(moco) => (read(&moco.key), &[]),
-            Method::Distill { teacher, .. } => (Network::default(), &teacher.centre),
+        let teacher_centre: &[f32] = match &self.method {
+            Method::Moco(_) => &[],
+            Method::Distill { teacher, .. } => &teacher.centre,
         };
         let state = State {
             config: self.config.clone(),
@@ -312,8 +303,8 @@ impl Session {
             teacher: self.teacher.clone(),
             about: self.about.clone(),
             step: self.step,
-            trained: read(self.method.encoder()),
-            key_encoder,
+            trained: network(&trained),
+            key_encoder: key.as_ref().map(network).unwrap_or_default(),
             queue_keys: Cow::Borrowed(&queue.keys),
             queue_photos: Cow::Borrowed(&queue.photos),
             queue_next: queue.next as u64,
@@ -322,5 +313,19 @@ impl Session {
             teacher_centre: Cow::Borrowed(teacher_centre),
         };
         checkpoint::save(folder, &state)
+    }
+}
+
+/// A network's numbers, read-locked.
+type Locked<'a> = (RwLockReadGuard<'a, Vec<f32>>, RwLockReadGuard<'a, Vec<f32>>);
+
+fn locked(encoder: &Encoder) -> Locked<'_> {
+    (read(&encoder.params.values), read(&encoder.params.buffers))
+}
+
+fn network<'a>((values, buffers): &'a Locked<'_>) -> Network<'a> {
+    Network {
+        values: Cow::Borrowed(&values[..]),
+        buffers: Cow::Borrowed(&buffers[..]),
     }
 }

@@ -6,6 +6,7 @@ use crate::data::Batch;
 use crate::encoder::{Encoder, Images};
 use crate::error::Result;
 use crate::loss::Agreement;
+use crate::nn::backend::Backend;
 
 /// Pixels of a batch's views, turned into floats only when a micro-batch asks for them.
 pub trait Pixels: Debug {
@@ -43,7 +44,12 @@ pub struct Views<'a> {
 
 impl Views<'_> {
     /// One micro-batch of `view` for `encoder`: the photos at `rows`.
-    pub(crate) fn images(&self, encoder: &Encoder, view: usize, rows: &[usize]) -> Result<Images> {
+    pub(crate) fn images<B: Backend>(
+        &self,
+        encoder: &Encoder<B>,
+        view: usize,
+        rows: &[usize],
+    ) -> Result<Images<B>> {
         encoder.images(rows.len(), self.size, |out| {
             self.pixels.write(view, rows, out);
         })

@@ -10,8 +10,8 @@ use seedling_core::config::{Config, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Mode};
+use seedling_core::init::initialise;
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
-use seedling_core::nn::init::initialise;
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::optim::{Sgd, SgdConfig};
 use seedling_core::queue::Queue;
@@ -186,7 +186,7 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
         let stats = moco.step(&views, &key_orders(config.seed, n, config.batch_size))?;
         let params = &moco.query.params;
         // A session's step looks before it follows the gradient.
-        if !stats.loss.is_finite() || !params.grads_are_finite() {
+        if !stats.loss.is_finite() || !params.grads_are_finite()? {
             return Err(Error::Training("the step diverged".into()));
         }
         let grads = params.grads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,8 +197,7 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
         // A rate of almost nothing: noise must not drive the numbers apart.
         sgd.step(&mut values, &grads, 1e-6);
         drop((values, grads));
-        moco.follow();
-        Ok(())
+        moco.follow()
     })?;
     Ok(StepFigures {
         rate,
@@ -215,8 +214,7 @@ fn features(config: &Config, seconds: f64) -> Result<Rate> {
         out.copy_from_slice(&noise(config, 0));
     })?;
     rate(config.batch_size, seconds, |_| {
-        encoder.features(&images);
-        Ok(())
+        encoder.features(&images).map(drop)
     })
 }
 

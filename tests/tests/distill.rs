@@ -33,10 +33,10 @@ fn batch(encoder: &Encoder, pixels: &[f32], side: usize) -> Images {
 /// Unit embeddings in two groups, by a copy: training mode moves running statistics.
 fn embeddings(student: &Encoder, images: &[f32], mode: Mode) -> Vec<f32> {
     let copy = encoder(Some(Head::Simple));
-    copy.params.copy_from(&student.params);
+    copy.params.copy_from(&student.params).unwrap();
     let mut out = Vec::new();
     for group in images.chunks(images.len() / 2) {
-        out.extend(copy.embed(&batch(&copy, group, 32), mode));
+        out.extend(copy.embed(&batch(&copy, group, 32), mode).unwrap());
     }
     out
 }
@@ -125,8 +125,11 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
         .enumerate()
         .map(|(i, x)| x * rescale[i % 3].0 + rescale[i % 3].1)
         .collect();
-    let features = encoder.features(&batch(&encoder, &own, SIZE));
-    assert_eq!(teacher.features(batch(&encoder, &pixels, SIZE)), features);
+    let features = encoder.features(&batch(&encoder, &own, SIZE)).unwrap();
+    assert_eq!(
+        teacher.features(batch(&encoder, &pixels, SIZE)).unwrap(),
+        features
+    );
 
     teacher.centre = (0..dim)
         .map(|d| (0..3).map(|i| features[i * dim + d]).sum::<f32>() / 3.5)
@@ -145,7 +148,7 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
         let length = projected.iter().map(|x| x * x).sum::<f64>().sqrt();
         expected.extend(projected.iter().map(|x| (x / length) as f32));
     }
-    let got = teacher.embed(batch(&encoder, &pixels, SIZE));
+    let got = teacher.embed(batch(&encoder, &pixels, SIZE)).unwrap();
     assert_close(&got, &expected, 1e-5, 0.0, "embeddings");
     let views = Views {
         pixels: &[&pixels[..], &[]],

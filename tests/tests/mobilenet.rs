@@ -4,7 +4,7 @@
 use candle_core::{Device, Tensor};
 use seedling_core::backbones::Arch;
 use seedling_core::encoder::{Architecture, Encoder, Mode};
-use seedling_core::nn::ops::window::Padding;
+use seedling_core::nn::window::Padding;
 use seedling_core::nn::workspace::Workspace;
 use seedling_tests::formula::{dot, fill, norm, numbers, sample, u};
 use seedling_tests::golden::{Golden, deviation};
@@ -49,7 +49,7 @@ fn run(arch: Arch, file: &str, cases: &[Case], gradient_tolerance: f64) {
         };
         let key = |part: &str| format!("{}.{part}", case.name);
         let own = |part: &str| deviations[case.name][part].as_f64().unwrap_or(0.0);
-        let features = encoder.features(&images());
+        let features = encoder.features(&images()).unwrap();
         let d = deviation(&features, golden.floats(&key("features_eval")));
         assert!(
             d <= (4.0 * own("features_eval")).max(2e-5),

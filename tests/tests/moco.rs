@@ -28,7 +28,7 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
     fill(&query.params);
     let mut queue = Queue::random(size, EMBEDDING_DIM, 0);
     queue.keys = numbers(200_000, size * EMBEDDING_DIM, 1.0);
-    seedling_core::nn::ops::normalize::forward(&mut queue.keys, EMBEDDING_DIM);
+    seedling_core::nn::cpu::normalize::forward(&mut queue.keys, EMBEDDING_DIM);
     let config = MocoConfig {
         temperature: 0.2,
         key_momentum: 0.9,
@@ -62,7 +62,7 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
         let order =
             [&order[..BATCH], &order[BATCH..]].map(|o| o.iter().map(|&i| i as usize).collect());
         // The reference moves its key encoder at the beginning of a step, as MoCo's own code does.
-        moco.follow();
+        moco.follow().unwrap();
         let stats = moco.step(&views, &order).unwrap();
         sgd(&moco.query.params, &mut velocity, (1e-4, 0.01));
 

@@ -5,18 +5,18 @@
 //! `bn.*_residual_relu` is left out: it is ResNet's, and no backbone here has an activation
 //! behind its shortcut.
 
+use seedling_core::layout::Layout;
 use seedling_core::nn::activation::Act;
-use seedling_core::nn::ops::channelwise::affine_add;
-use seedling_core::nn::ops::depthwise;
-use seedling_core::nn::ops::norm::Statistics;
-use seedling_core::nn::ops::pointwise;
-use seedling_core::nn::ops::sink::{Activated, Gated, Plain};
-use seedling_core::nn::ops::source::{GradSource, PerImage, Source};
-use seedling_core::nn::ops::squeeze_excite::SqueezeExcite;
-use seedling_core::nn::ops::window::{Padding, Window};
-use seedling_core::nn::ops::{conv, linear, normalize, pool};
+use seedling_core::nn::cpu::channelwise::affine_add;
+use seedling_core::nn::cpu::depthwise;
+use seedling_core::nn::cpu::norm::Statistics;
+use seedling_core::nn::cpu::pointwise;
+use seedling_core::nn::cpu::sink::{Activated, Gated, Plain};
+use seedling_core::nn::cpu::source::{GradSource, PerImage, Source};
+use seedling_core::nn::cpu::{conv, linear, normalize, pool};
+use seedling_core::nn::layer::SqueezeExcite;
+use seedling_core::nn::window::{Padding, Window};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::params::Layout;
 use seedling_tests::fused::{
     affine, assert_close, batch_norm, identity, on_one_and_three_threads, plain, unchanged,
 };

@@ -5,13 +5,13 @@
 //! rounding of f32 sums of this length.
 
 use seedling_core::nn::activation::Act;
-use seedling_core::nn::ops::depthwise;
-use seedling_core::nn::ops::norm::{GradSums, Moments};
-use seedling_core::nn::ops::pointwise;
-use seedling_core::nn::ops::sink::{Activated, Gated, Plain};
-use seedling_core::nn::ops::source::{GradSource, PerImage, Source};
-use seedling_core::nn::ops::window::{Padding, Window};
-use seedling_core::nn::ops::{conv, pool};
+use seedling_core::nn::cpu::depthwise;
+use seedling_core::nn::cpu::norm::{GradSums, Moments};
+use seedling_core::nn::cpu::pointwise;
+use seedling_core::nn::cpu::sink::{Activated, Gated, Plain};
+use seedling_core::nn::cpu::source::{GradSource, PerImage, Source};
+use seedling_core::nn::cpu::{conv, pool};
+use seedling_core::nn::window::{Padding, Window};
 use seedling_core::nn::workspace::Workspace;
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::{affine, assert_close, norm_grad, on_one_and_three_threads, plain};

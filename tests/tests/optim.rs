@@ -1,7 +1,7 @@
 //! The optimizer and the schedules against torch.optim (tests/golden/optim.py).
 
+use seedling_core::layout::{Layout, Role};
 use seedling_core::optim::{Sgd, SgdConfig};
-use seedling_core::params::{Layout, Role};
 use seedling_core::schedule::{Decay, Schedule};
 use seedling_core::tensor_file::TensorFile;
 

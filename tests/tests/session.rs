@@ -151,7 +151,9 @@ fn both_encoders_see_through_the_same_frozen_stages() {
         let images = encoder
             .images(4, (32, 32), |out| out.copy_from_slice(&pixels))
             .unwrap();
-        encoder.embed(&images, Mode::Train { norm_momentum: 0.1 })
+        encoder
+            .embed(&images, Mode::Train { norm_momentum: 0.1 })
+            .unwrap()
     };
     assert!(embed(&moco.query) == embed(&moco.key));
 }

@@ -2,14 +2,16 @@
 //! fully connected layer. Layers carry torchvision's names.
 
 use super::Arch;
+use crate::Result;
+use crate::layout::Layout;
 use crate::nn::activation::Act;
+use crate::nn::backend::Backend;
 use crate::nn::block::{
-    Backward, BlockNames, BlockSaved, BlockShape, Forward, InvertedResidual, Linear, PooledConv,
+    Backward, BlockNames, BlockSaved, BlockShape, Forward, InvertedResidual, PooledConv,
     PooledSaved, Size, Stem, StemSaved,
 };
-use crate::nn::ops::window::Padding;
-use crate::nn::workspace::Buffer;
-use crate::params::Layout;
+use crate::nn::layer::Linear;
+use crate::nn::window::Padding;
 
 /// One network of the family.
 #[derive(Clone, Debug)]
@@ -23,11 +25,11 @@ pub struct Backbone {
 /// What a backward pass needs: per stage its input and what the stage kept; `None` for frozen
 /// stages, and all of them where nothing is kept.
 #[derive(Debug)]
-pub struct BackboneSaved {
-    stem: Option<StemSaved>,
-    blocks: Vec<Option<(Buffer, BlockSaved)>>,
-    last: Option<(Buffer, PooledSaved)>,
-    classifier: Option<(Buffer, Buffer)>,
+pub struct BackboneSaved<B: Backend> {
+    stem: Option<StemSaved<B>>,
+    blocks: Vec<Option<(B::Buf, BlockSaved<B>)>>,
+    last: Option<(B::Buf, PooledSaved<B>)>,
+    classifier: Option<(B::Buf, B::Buf)>,
 }
 
 /// kernel, expanded, out, squeeze-excite, activation, stride (Howard et al. 2019, table 1).
@@ -203,29 +205,29 @@ impl Backbone {
 
     /// Images (n, height, width, 3) to features (n, feature_dim), and what backward needs. The
     /// first `frozen` stages run on their running statistics and keep nothing.
-    pub fn forward(
+    pub fn forward<B: Backend>(
         &self,
-        pass: &mut Forward,
-        images: &[f32],
+        pass: &mut Forward<B>,
+        images: &B::Buf,
         size: Size,
         frozen: usize,
-    ) -> (Buffer, BackboneSaved) {
+    ) -> Result<(B::Buf, BackboneSaved<B>)> {
         let mut stage = pass.stage(frozen == 0);
-        let (mut x, mut size, stem) = self.stem.forward(&mut stage, images, size);
+        let (mut x, mut size, stem) = self.stem.forward(&mut stage, images, size)?;
         let stem = stage.keep.then_some(stem);
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for (i, block) in self.blocks.iter().enumerate() {
             let mut stage = pass.stage(i + 1 >= frozen);
-            let (y, out_size, saved) = block.forward(&mut stage, &x, size);
+            let (y, out_size, saved) = block.forward(&mut stage, &x, size)?;
             let input = std::mem::replace(&mut x, y);
             size = out_size;
             blocks.push(stage.keep.then_some((input, saved)));
         }
-        let (mut y, last) = self.last.forward(pass, &x, size);
+        let (mut y, last) = self.last.forward(pass, &x, size)?;
         let last = pass.keep.then_some((x, last));
         let mut classifier = None;
         if let Some(layer) = &self.classifier {
-            let (features, u) = layer.forward(pass, &y);
+            let (features, u) = pass.backend.linear(layer, pass.values, &y)?;
             classifier = Some((std::mem::replace(&mut y, features), u));
         }
         let saved = BackboneSaved {
@@ -234,25 +236,38 @@ impl Backbone {
             last,
             classifier,
         };
-        (y, saved)
+        Ok((y, saved))
     }
 
     /// Adds parameter gradients for the features' gradient `dy`, stage by stage from the top;
     /// what a stage has kept is given back as soon as it is used.
-    pub fn backward(&self, pass: &mut Backward, images: &[f32], saved: BackboneSaved, dy: Buffer) {
-        let mut dy = dy;
+    pub fn backward<B: Backend>(
+        &self,
+        pass: &mut Backward<B>,
+        images: &B::Buf,
+        saved: BackboneSaved<B>,
+        mut dy: B::Buf,
+    ) -> Result<()> {
         if let (Some(layer), Some((x, u))) = (&self.classifier, saved.classifier) {
-            dy = layer.backward(pass, &x, &u, dy);
+            let (values, grads) = (pass.values, &mut *pass.grads);
+            dy = pass
+                .backend
+                .linear_back(layer, values, grads, (&x, &u), dy)?;
         }
-        let Some((x, last)) = saved.last else { return };
-        dy = self.last.backward(pass, &x, &last, &dy);
+        let Some((x, last)) = saved.last else {
+            return Ok(());
+        };
+        dy = self.last.backward(pass, &x, &last, &dy)?;
         drop((x, last));
         for (block, saved) in self.blocks.iter().zip(saved.blocks).rev() {
-            let Some((x, saved)) = saved else { return };
-            dy = block.backward(pass, &x, &saved, dy);
+            let Some((x, saved)) = saved else {
+                return Ok(());
+            };
+            dy = block.backward(pass, &x, &saved, dy)?;
         }
-        if let Some(stem) = saved.stem {
-            self.stem.backward(pass, images, &stem, dy);
+        match saved.stem {
+            Some(stem) => self.stem.backward(pass, images, &stem, dy),
+            None => Ok(()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The one list of settings: type, meaning and range of each.
 
-use crate::backbones::Arch;
+use crate::arch::Arch;
 use std::fmt;
 use toml::Value;
 

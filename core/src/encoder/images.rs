@@ -1,31 +1,30 @@
 //! What goes into a network.
 
-use std::ops::Deref;
-
 use crate::error::{Error, Result};
-use crate::nn::workspace::{Buffer, Workspace};
+use crate::nn::backend::Backend;
+use crate::nn::cpu::Cpu;
 
 /// RGB images (n, height, width, 3), row-major, normalised. Made by [`super::Encoder::images`].
 #[derive(Debug)]
-pub struct Images {
-    pixels: Buffer,
+pub struct Images<B: Backend = Cpu> {
+    pub(super) pixels: B::Buf,
     /// How many.
     pub n: usize,
     /// Height and width.
     pub size: (usize, usize),
 }
 
-impl Images {
-    /// In a buffer of `workspace`, which `fill` writes.
+impl<B: Backend> Images<B> {
+    /// In memory of `backend`, which `fill` writes.
     ///
     /// # Errors
     /// There would be no pixel.
     pub(super) fn new(
-        workspace: &Workspace,
+        backend: &B,
         n: usize,
         size: (usize, usize),
         fill: impl FnOnce(&mut [f32]),
-    ) -> Result<Images> {
+    ) -> Result<Images<B>> {
         let len = n * size.0 * size.1 * 3;
         if len == 0 {
             return Err(Error::Shape {
@@ -34,20 +33,7 @@ impl Images {
                 got: vec![n, size.0, size.1, 3],
             });
         }
-        let mut pixels = workspace.take(len);
-        fill(&mut pixels);
+        let pixels = backend.upload(len, fill)?;
         Ok(Images { pixels, n, size })
-    }
-
-    /// To change them in place.
-    pub(crate) fn pixels_mut(&mut self) -> &mut [f32] {
-        &mut self.pixels
-    }
-}
-
-impl Deref for Images {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        &self.pixels
     }
 }

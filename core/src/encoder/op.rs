@@ -6,9 +6,14 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, Var};
 
 use super::{Encoder, Images, Mode, Saved};
 use crate::error::Result;
+use crate::nn::backend::Backend;
 
 /// Embeddings (n, dim) whose `backward()` reaches the encoder's gradients.
-pub(super) fn apply(encoder: &Encoder, images: Images, mode: Mode) -> Result<Tensor> {
+pub(super) fn apply<B: Backend>(
+    encoder: &Encoder<B>,
+    images: Images<B>,
+    mode: Mode,
+) -> Result<Tensor> {
     // candle records an operation only if an input is a variable. The images themselves stay out
     // of the graph: they get no gradient, and their buffer can be used again.
     let anchor = Var::from_slice(&[0f32], 1, &Device::Cpu)?;
@@ -21,21 +26,24 @@ pub(super) fn apply(encoder: &Encoder, images: Images, mode: Mode) -> Result<Ten
     Ok(anchor.apply_op1(op)?)
 }
 
-struct EncoderOp {
-    encoder: Encoder,
-    images: Images,
+struct EncoderOp<B: Backend> {
+    encoder: Encoder<B>,
+    images: Images<B>,
     mode: Mode,
     /// Filled by the forward, emptied by its backward.
-    saved: Mutex<Option<Saved>>,
+    saved: Mutex<Option<Saved<B>>>,
 }
 
-impl CustomOp1 for EncoderOp {
+impl<B: Backend> CustomOp1 for EncoderOp<B> {
     fn name(&self) -> &'static str {
         "encoder"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (out, saved) = self.encoder.forward(&self.images, self.mode);
+        let (out, saved) = self
+            .encoder
+            .forward(&self.images, self.mode)
+            .map_err(candle_core::Error::wrap)?;
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
         Ok((
             CpuStorage::F32(out),
@@ -53,7 +61,9 @@ impl CustomOp1 for EncoderOp {
             candle_core::bail!("the encoder's backward ran twice on one forward");
         };
         let grad = grad.flatten_all()?.to_vec1::<f32>()?;
-        self.encoder.backward(&self.images, saved, &grad);
+        self.encoder
+            .backward(&self.images, saved, &grad)
+            .map_err(candle_core::Error::wrap)?;
         Ok(None)
     }
 }

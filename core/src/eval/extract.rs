@@ -71,7 +71,7 @@ impl Extractor<'_> {
         for chunk in indices.chunks(BATCH) {
             let (images, found) = self.images(chunk, look, &mut skipped)?;
             if let Some(images) = images {
-                values.extend(self.encoder.features(&images));
+                values.extend(self.encoder.features(&images)?);
             }
             photos.extend(found);
             seen += chunk.len();

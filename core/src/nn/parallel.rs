@@ -9,7 +9,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::params::CHUNK;
+/// Numbers one thread takes at a time in a pass over flat arrays: large enough to hide the
+/// hand-over, small enough that a few arrays' worth stays in its cache.
+pub(crate) const CHUNK: usize = 1 << 15;
 
 /// Bytes of a tile that should stay in a core's second-level cache (phones: 512 KiB and up).
 const TILE_BYTES: usize = 640 << 10;

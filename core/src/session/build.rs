@@ -9,8 +9,8 @@ use crate::data::{Loader, LoaderConfig, Normalise, PhotoSource, Position, Recipe
 use crate::distill::{Distill, DistillConfig, Teacher};
 use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
 use crate::eval::extract::{Extractor, Look};
+use crate::init::initialise;
 use crate::moco::{Moco, MocoConfig};
-use crate::nn::init::initialise;
 use crate::nn::workspace::Workspace;
 use crate::optim::{Sgd, SgdConfig};
 use crate::params::Params;

@@ -61,7 +61,7 @@ impl Session {
                 batches += 1;
                 // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
                 let norm_momentum = 1.0 / batches as f32;
-                encoder.embed(&images, Mode::Train { norm_momentum });
+                encoder.embed(&images, Mode::Train { norm_momentum })?;
             }
         }
         match batches {

@@ -28,8 +28,8 @@ pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
     let architecture = Architecture::new(arch, Some(config.head.parse()?));
     let network = Encoder::new(architecture, false, 0, &Workspace::default())?;
     let numbers = network.params.layout.parameter_count() as f64;
-    // Query, key, gradient, velocity, and a copy of two of them while a checkpoint is written.
-    let copies = if config.anchor > 0.0 { 7.0 } else { 6.0 };
+    // Query, key, gradient, velocity, and what an anchor pulls to.
+    let copies = if config.anchor > 0.0 { 5.0 } else { 4.0 };
     let queue = (config.queue_size * EMBEDDING_DIM) as f64 * 4.0;
     let view = (config.image_size * config.image_size * 3) as f64;
     // Two views, as bytes, of this batch and of those made ahead.

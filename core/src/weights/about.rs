@@ -3,7 +3,7 @@
 use crate::backbones::Arch;
 use crate::data::Normalise;
 use crate::encoder::{Architecture, Head};
-use crate::nn::ops::window::Padding;
+use crate::nn::window::Padding;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -3,7 +3,8 @@
 use super::about::other_arch;
 use super::{About, HEAD_FILE, HEAD_PREFIX};
 use crate::backbones::Arch;
-use crate::params::{Entry, Params};
+use crate::layout::Entry;
+use crate::params::Params;
 use crate::tensor_file::TensorFile;
 use crate::{Error, Result};
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! Writing weight files.
 
 use super::{About, HEAD_PREFIX};
-use crate::params::{Entry, Params, Role};
+use crate::layout::{Entry, Role};
+use crate::params::Params;
 use crate::tensor_file::{self, Data, TensorRef};
 use crate::{Error, Result};
 use std::path::Path;

@@ -1,14 +1,13 @@
-//! A convolution with its batch norm, and how the blocks pass through both.
+//! A convolution with its batch norm.
 
 use std::ops::Range;
 
-use crate::nn::activation::{Act, with_act};
-use crate::nn::ops::channelwise::{activate, affine_add};
-use crate::nn::ops::norm::{BatchNorm, GradSums, NormState};
-use crate::nn::ops::pointwise;
-use crate::nn::ops::source::Source;
-use crate::nn::parallel::{over, pieces, split};
-use crate::params::{Layout, Role};
+use super::Forward;
+use crate::Result;
+use crate::layout::{Layout, Role};
+use crate::nn::backend::{Backend, Src};
+use crate::nn::layer::BatchNorm;
+use crate::nn::window::Window;
 
 /// A convolution and its batch norm.
 #[derive(Clone, Debug)]
@@ -16,6 +15,9 @@ pub(super) struct ConvNorm {
     pub(super) weight: Range<usize>,
     pub(super) norm: BatchNorm,
 }
+
+/// A convolution's raw output, and the norm it is read through.
+pub(super) type Normed<B> = (<B as Backend>::Buf, <B as Backend>::Norm);
 
 impl ConvNorm {
     pub(super) fn new(
@@ -29,42 +31,45 @@ impl ConvNorm {
             norm: BatchNorm::new(layout, &norm, shape[0], eps),
         }
     }
-}
 
-/// y = act(norm(z)) (+ x), stored.
-pub(super) fn materialise(
-    z: &[f32],
-    norm: &NormState,
-    act: Act,
-    residual: Option<&[f32]>,
-    y: &mut [f32],
-) {
-    let c = norm.channels;
-    let pieces = pieces(z.len() / c, 1);
-    let outs = split(y, &pieces, c);
-    over(pieces, outs, |rows, y| {
-        let at = rows.start * c..rows.end * c;
-        match residual {
-            Some(x) => affine_add(&z[at.clone()], &norm.scale, &norm.shift, &x[at], y),
-            None => with_act!(act, A => activate::<A>(&z[at], &norm.scale, &norm.shift, y)),
-        }
-    });
-}
+    pub(super) fn dense<B: Backend>(
+        &self,
+        pass: &mut Forward<B>,
+        images: &B::Buf,
+        window: &Window,
+    ) -> Result<Normed<B>> {
+        let w = pass.param(&self.weight);
+        let (z, moments) = pass.backend.conv(images, window, w, pass.train)?;
+        Ok((z, pass.norm(&self.norm, moments)?))
+    }
 
-/// In place: g becomes dy behind the activation of `x`; returns batch norm's sums.
-pub(super) fn through(x: &Source, g: &mut [f32]) -> GradSums {
-    let c = x.channels;
-    let pieces = pieces(g.len() / c, 1);
-    let gs = split(g, &pieces, c);
-    let parts = over(pieces, gs, |rows, g| pointwise::through(x, rows, g));
-    parts.iter().fold(GradSums::zeros(c), GradSums::merge)
-}
+    pub(super) fn pointwise<B: Backend>(
+        &self,
+        pass: &mut Forward<B>,
+        x: &Src<B>,
+    ) -> Result<Normed<B>> {
+        let w = pass.param(&self.weight);
+        let (z, moments) = pass.backend.pointwise(x, w, pass.train)?;
+        Ok((z, pass.norm(&self.norm, moments)?))
+    }
 
-/// A layer's weight, and where its gradient goes.
-pub(super) fn weights<'a>(
-    values: &'a [f32],
-    grads: &'a mut [f32],
-    range: &Range<usize>,
-) -> (&'a [f32], &'a mut [f32]) {
-    (&values[range.clone()], &mut grads[range.clone()])
+    pub(super) fn depthwise<B: Backend>(
+        &self,
+        pass: &mut Forward<B>,
+        x: &Src<B>,
+        window: &Window,
+    ) -> Result<Normed<B>> {
+        let w = pass.param(&self.weight);
+        let (z, moments) = pass.backend.depthwise(x, window, w, pass.train)?;
+        Ok((z, pass.norm(&self.norm, moments)?))
+    }
+
+    /// `(z, norm)` as it is read behind `act`.
+    pub(super) fn read<'a, B: Backend>(
+        &self,
+        (z, norm): &'a Normed<B>,
+        act: crate::nn::activation::Act,
+    ) -> Src<'a, B> {
+        Src::normed((z, norm), self.norm.channels, act)
+    }
 }

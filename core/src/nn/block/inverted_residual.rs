@@ -1,18 +1,13 @@
 //! The block that mobile networks are made of.
 
-use super::conv_norm::{ConvNorm, materialise, weights};
+use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Forward, Size};
+use crate::Result;
+use crate::layout::Layout;
 use crate::nn::activation::Act;
-use crate::nn::ops::depthwise;
-use crate::nn::ops::norm::NormState;
-use crate::nn::ops::pointwise;
-use crate::nn::ops::pool;
-use crate::nn::ops::sink::{Activated, Gated, Plain};
-use crate::nn::ops::source::{GradSource, PerImage, Source};
-use crate::nn::ops::squeeze_excite::{self, SqueezeExcite};
-use crate::nn::ops::window::{Padding, Window};
-use crate::nn::workspace::Buffer;
-use crate::params::Layout;
+use crate::nn::backend::{Backend, Grad, Src};
+use crate::nn::layer::SqueezeExcite;
+use crate::nn::window::{Padding, Window};
 
 /// Sizes and switches of an [`InvertedResidual`].
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +45,11 @@ pub struct InvertedResidual {
 
 /// What [`InvertedResidual::backward`] needs besides the block's input.
 #[derive(Debug)]
-pub struct BlockSaved {
-    expand: Option<(Buffer, NormState)>,
-    depthwise: (Buffer, NormState),
-    gate: Option<(squeeze_excite::Saved, PerImage)>,
-    project: (Buffer, NormState),
+pub struct BlockSaved<B: Backend> {
+    expand: Option<Normed<B>>,
+    depthwise: Normed<B>,
+    gate: Option<(B::Squeezed, B::PerImage)>,
+    project: Normed<B>,
     window: Window,
 }
 
@@ -94,55 +89,44 @@ impl InvertedResidual {
     }
 
     /// x (n, height, width, in) to y (n, height / stride, width / stride, out).
-    pub fn forward(&self, pass: &mut Forward, x: &[f32], size: Size) -> (Buffer, Size, BlockSaved) {
+    pub fn forward<B: Backend>(
+        &self,
+        pass: &mut Forward<B>,
+        x: &B::Buf,
+        size: Size,
+    ) -> Result<(B::Buf, Size, BlockSaved<B>)> {
         let s = &self.shape;
-        let workspace = pass.workspace;
-        let rows = x.len() / s.channels_in;
-        let images = rows / (size.0 * size.1);
-
-        let expand = self.expand.as_ref().map(|layer| {
-            let mut z = workspace.take(rows * s.expanded);
-            let w = &pass.values[layer.weight.clone()];
-            let input = Source::plain(x, s.channels_in);
-            let moments = pointwise::forward(&input, w, &mut z, pass.train, workspace);
-            let norm = pass.norm(&layer.norm, moments);
-            (z, norm)
-        });
-
         let window = Window::new(size, s.expanded, s.kernel, s.stride, s.padding);
         let out_size = (window.out_height, window.out_width);
-        let out_rows = images * out_size.0 * out_size.1;
-        let input = match &expand {
-            Some((z, norm)) => Source::normed(z, norm, s.act),
-            None => Source::plain(x, s.expanded),
-        };
-        let mut z = workspace.take(out_rows * s.expanded);
-        let w = &pass.values[self.depthwise.weight.clone()];
-        let moments = depthwise::forward(&input, &window, w, &mut z, pass.train, workspace);
-        let depthwise = (z, pass.norm(&self.depthwise.norm, moments));
-
-        let activated = Source::normed(&depthwise.0, &depthwise.1, s.act);
         let per_image = out_size.0 * out_size.1;
-        let gate = self.squeeze_excite.as_ref().map(|layer| {
-            let mut pooled = vec![0.0; images * s.expanded];
-            pool::forward(&activated, per_image, &mut pooled);
-            let saved = layer.forward(pass.values, pooled);
-            let gate = PerImage::new(&saved.gate, s.expanded, per_image);
-            (saved, gate)
-        });
 
-        let gated = Source {
-            gate: gate.as_ref().map(|(_, gate)| gate),
-            ..activated
+        let plain = Src::plain(x, s.channels_in);
+        let expand = match &self.expand {
+            Some(layer) => Some(layer.pointwise(pass, &plain)?),
+            None => None,
         };
-        let mut z = workspace.take(out_rows * s.channels);
-        let w = &pass.values[self.project.weight.clone()];
-        let moments = pointwise::forward(&gated, w, &mut z, pass.train, workspace);
-        let project = (z, pass.norm(&self.project.norm, moments));
-
-        let mut y = workspace.take(out_rows * s.channels);
-        let residual = self.has_shortcut().then_some(x);
-        materialise(&project.0, &project.1, Act::Identity, residual, &mut y);
+        let wide = match (&self.expand, &expand) {
+            (Some(layer), Some(z)) => layer.read(z, s.act),
+            _ => plain,
+        };
+        let depthwise = self.depthwise.depthwise(pass, &wide, &window)?;
+        let activated = self.depthwise.read(&depthwise, s.act);
+        let gate = match &self.squeeze_excite {
+            Some(layer) => {
+                let backend = pass.backend;
+                Some(backend.squeeze(layer, pass.values, &activated, per_image)?)
+            }
+            None => None,
+        };
+        let gated = match &gate {
+            Some((_, gate)) => activated.gated(gate),
+            None => activated,
+        };
+        let project = self.project.pointwise(pass, &gated)?;
+        let shortcut = self.has_shortcut().then_some(x);
+        let y = pass
+            .backend
+            .materialise(&self.project.read(&project, Act::Identity), shortcut)?;
         let saved = BlockSaved {
             expand,
             depthwise,
@@ -150,60 +134,53 @@ impl InvertedResidual {
             project,
             window,
         };
-        (y, out_size, saved)
+        Ok((y, out_size, saved))
     }
 
     /// dx from dy; parameter gradients are added to `pass.grads`.
-    pub fn backward(
+    pub fn backward<B: Backend>(
         &self,
-        pass: &mut Backward,
-        x: &[f32],
-        saved: &BlockSaved,
-        dy: Buffer,
-    ) -> Buffer {
+        pass: &mut Backward<B>,
+        x: &B::Buf,
+        saved: &BlockSaved<B>,
+        dy: B::Buf,
+    ) -> Result<B::Buf> {
         let s = &self.shape;
-        let workspace = pass.workspace;
+        let backend = pass.backend;
         let per_image = saved.window.out_height * saved.window.out_width;
 
         // Projection: its batch norm has no activation behind it, so dy is what flows in.
         let (z3, norm3) = &saved.project;
-        let sums = pointwise::sums_of(&dy, z3, norm3);
-        let grad3 = self.project.norm.backward(norm3, &sums, pass.grads);
-        let dz3 = GradSource::Normed {
+        let sums3 = backend.norm_sums(&dy, &self.project.read(&saved.project, Act::Identity))?;
+        let grad3 = pass.norm(&self.project.norm, norm3, &sums3)?;
+        let dz3 = Grad::Normed {
             dy: &dy,
             z: z3,
             grad: &grad3,
         };
-        let (z2, norm2) = &saved.depthwise;
-        let mut g2 = workspace.take(z2.len());
-        let activated = Source::normed(z2, norm2, s.act);
-        let (w, dw) = weights(pass.values, pass.grads, &self.project.weight);
 
         // Squeeze-excite: its share of batch norm's sums, and the pooled branch's gradient.
+        let (z2, norm2) = &saved.depthwise;
+        let activated = self.depthwise.read(&saved.depthwise, s.act);
+        let (w, dw) = pass.weights(&self.project.weight);
         let gated = self.squeeze_excite.as_ref().zip(saved.gate.as_ref());
-        let (sums2, pooled) = match gated {
-            Some((layer, (saved, gate))) => {
-                let input = Source {
-                    gate: Some(gate),
-                    ..activated
-                };
-                let rows_per_image = per_image;
-                let sink = (&mut g2[..], Gated { rows_per_image });
-                let images = pointwise::backward(&dz3, &input, w, dw, sink, workspace);
+        let (g2, sums2, pooled) = match gated {
+            Some((layer, (squeezed, gate))) => {
+                let input = activated.gated(gate);
+                let (g2, images) = backend.pointwise_back_gated(&dz3, &input, w, dw, per_image)?;
+                let (values, grads) = (pass.values, &mut *pass.grads);
                 let (pool, sums) =
-                    layer.backward(pass.values, saved, &images, per_image, pass.grads);
-                let pool = PerImage::new(&pool, s.expanded, per_image);
-                (sums, Some((gate, pool)))
+                    backend.squeeze_back(layer, values, squeezed, &images, grads, per_image)?;
+                (g2, sums, Some((gate, pool)))
             }
             None => {
-                let sink = (&mut g2[..], Activated);
-                let sums = pointwise::backward(&dz3, &activated, w, dw, sink, workspace);
-                (sums, None)
+                let (dy2, sums) = backend.pointwise_back_activated(&dz3, &activated, w, dw)?;
+                (dy2, sums, None)
             }
         };
-        let grad2 = self.depthwise.norm.backward(norm2, &sums2, pass.grads);
+        let grad2 = pass.norm(&self.depthwise.norm, norm2, &sums2)?;
         let dz2 = match &pooled {
-            Some((gate, pool)) => GradSource::Gated {
+            &Some((gate, ref pool)) => Grad::Gated {
                 g: &g2,
                 z: z2,
                 norm: norm2,
@@ -212,7 +189,7 @@ impl InvertedResidual {
                 pool,
                 grad: &grad2,
             },
-            None => GradSource::Normed {
+            None => Grad::Normed {
                 dy: &g2,
                 z: z2,
                 grad: &grad2,
@@ -220,32 +197,23 @@ impl InvertedResidual {
         };
 
         // Depthwise, then expansion; the shortcut's gradient joins where x's is written.
-        let mut dx = workspace.take(x.len());
-        let plain = Plain {
-            shortcut: self.has_shortcut().then_some(&dy[..]),
+        let shortcut = self.has_shortcut().then_some(&dy);
+        let plain = Src::plain(x, s.channels_in);
+        let (w, dw) = pass.weights(&self.depthwise.weight);
+        let (Some(layer), Some(expand)) = (&self.expand, &saved.expand) else {
+            return backend.depthwise_back(&dz2, &plain, &saved.window, w, dw, shortcut);
         };
-        let (w, dw) = weights(pass.values, pass.grads, &self.depthwise.weight);
-        let (Some(layer), Some((z1, norm1))) = (&self.expand, &saved.expand) else {
-            let sink = (&mut dx[..], plain);
-            let input = Source::plain(x, s.expanded);
-            depthwise::backward(&dz2, &input, &saved.window, w, dw, sink, workspace);
-            return dx;
-        };
-        let mut dy1 = workspace.take(z1.len());
-        let sink = (&mut dy1[..], Activated);
-        let input = Source::normed(z1, norm1, s.act);
-        let sums1 = depthwise::backward(&dz2, &input, &saved.window, w, dw, sink, workspace);
+        let (z1, norm1) = expand;
+        let wide = layer.read(expand, s.act);
+        let (dy1, sums1) = backend.depthwise_back_activated(&dz2, &wide, &saved.window, w, dw)?;
         drop(g2);
-        let grad1 = layer.norm.backward(norm1, &sums1, pass.grads);
-        let dz1 = GradSource::Normed {
+        let grad1 = pass.norm(&layer.norm, norm1, &sums1)?;
+        let dz1 = Grad::Normed {
             dy: &dy1,
             z: z1,
             grad: &grad1,
         };
-        let (w, dw) = weights(pass.values, pass.grads, &layer.weight);
-        let sink = (&mut dx[..], plain);
-        let input = Source::plain(x, s.channels_in);
-        pointwise::backward(&dz1, &input, w, dw, sink, workspace);
-        dx
+        let (w, dw) = pass.weights(&layer.weight);
+        backend.pointwise_back(&dz1, &plain, w, dw, shortcut)
     }
 }

@@ -1,15 +1,11 @@
 //! The last convolution of a network.
 
-use super::conv_norm::{ConvNorm, weights};
+use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Forward, Size};
+use crate::Result;
+use crate::layout::Layout;
 use crate::nn::activation::Act;
-use crate::nn::ops::norm::NormState;
-use crate::nn::ops::pointwise;
-use crate::nn::ops::pool;
-use crate::nn::ops::sink::Plain;
-use crate::nn::ops::source::{GradSource, PerImage, Source};
-use crate::nn::workspace::Buffer;
-use crate::params::Layout;
+use crate::nn::backend::{Backend, Grad, Src};
 
 /// The last convolution: 1x1, batch norm, activation, global mean. The widest activation is
 /// pooled where it is read and never stored.
@@ -23,9 +19,8 @@ pub struct PooledConv {
 
 /// What [`PooledConv::backward`] needs besides its input.
 #[derive(Debug)]
-pub struct PooledSaved {
-    z: Buffer,
-    norm: NormState,
+pub struct PooledSaved<B: Backend> {
+    conv: Normed<B>,
     per_image: usize,
 }
 
@@ -48,45 +43,43 @@ impl PooledConv {
     }
 
     /// x (n, height, width, in) to features (n, channels).
-    pub fn forward(&self, pass: &mut Forward, x: &[f32], size: Size) -> (Buffer, PooledSaved) {
-        let rows = x.len() / self.channels_in;
+    pub fn forward<B: Backend>(
+        &self,
+        pass: &mut Forward<B>,
+        x: &B::Buf,
+        size: Size,
+    ) -> Result<(B::Buf, PooledSaved<B>)> {
         let per_image = size.0 * size.1;
-        let mut z = pass.workspace.take(rows * self.channels);
-        let w = &pass.values[self.conv.weight.clone()];
-        let input = Source::plain(x, self.channels_in);
-        let moments = pointwise::forward(&input, w, &mut z, pass.train, pass.workspace);
-        let norm = pass.norm(&self.conv.norm, moments);
-        let mut out = pass.workspace.take(rows / per_image * self.channels);
-        pool::forward(&Source::normed(&z, &norm, self.act), per_image, &mut out);
-        let saved = PooledSaved { z, norm, per_image };
-        (out, saved)
+        let conv = self
+            .conv
+            .pointwise(pass, &Src::plain(x, self.channels_in))?;
+        let features = pass
+            .backend
+            .pool(&self.conv.read(&conv, self.act), per_image)?;
+        Ok((features, PooledSaved { conv, per_image }))
     }
 
     /// dx from the features' gradient.
-    pub fn backward(
+    pub fn backward<B: Backend>(
         &self,
-        pass: &mut Backward,
-        x: &[f32],
-        saved: &PooledSaved,
-        dy: &[f32],
-    ) -> Buffer {
-        let PooledSaved { z, norm, per_image } = saved;
-        let dpool: Vec<f32> = dy.iter().map(|g| g / *per_image as f32).collect();
-        let sums = pool::backward_sums(z, norm, self.act, &dpool, *per_image);
-        let grad = self.conv.norm.backward(norm, &sums, pass.grads);
-        let pool = PerImage::new(&dpool, self.channels, *per_image);
-        let dz = GradSource::Pooled {
+        pass: &mut Backward<B>,
+        x: &B::Buf,
+        saved: &PooledSaved<B>,
+        dy: &B::Buf,
+    ) -> Result<B::Buf> {
+        let backend = pass.backend;
+        let (z, norm) = &saved.conv;
+        let read = self.conv.read(&saved.conv, self.act);
+        let (pool, sums) = backend.pool_back(&read, dy, saved.per_image)?;
+        let grad = pass.norm(&self.conv.norm, norm, &sums)?;
+        let dz = Grad::Pooled {
             z,
             norm,
             act: self.act,
             pool: &pool,
             grad: &grad,
         };
-        let mut dx = pass.workspace.take(x.len());
-        let (w, dw) = weights(pass.values, pass.grads, &self.conv.weight);
-        let sink = (&mut dx[..], Plain { shortcut: None });
-        let input = Source::plain(x, self.channels_in);
-        pointwise::backward(&dz, &input, w, dw, sink, pass.workspace);
-        dx
+        let (w, dw) = pass.weights(&self.conv.weight);
+        backend.pointwise_back(&dz, &Src::plain(x, self.channels_in), w, dw, None)
     }
 }

@@ -1,21 +1,18 @@
 //! The first layer of a network.
 
-use super::conv_norm::{ConvNorm, materialise, through};
+use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Forward, Size};
+use crate::Result;
+use crate::layout::Layout;
 use crate::nn::activation::Act;
-use crate::nn::ops::conv;
-use crate::nn::ops::norm::NormState;
-use crate::nn::ops::source::{GradSource, Source};
-use crate::nn::ops::window::{Padding, Window};
-use crate::nn::workspace::Buffer;
-use crate::params::Layout;
+use crate::nn::backend::{Backend, Grad};
+use crate::nn::window::{Padding, Window};
 
 /// The stem: dense convolution of the image, batch norm, activation.
 #[derive(Clone, Debug)]
 pub struct Stem {
     conv: ConvNorm,
     channels_in: usize,
-    pub channels: usize,
     stride: usize,
     padding: Padding,
     act: Act,
@@ -23,9 +20,8 @@ pub struct Stem {
 
 /// What [`Stem::backward`] needs besides the image.
 #[derive(Debug)]
-pub struct StemSaved {
-    z: Buffer,
-    norm: NormState,
+pub struct StemSaved<B: Backend> {
+    conv: Normed<B>,
     window: Window,
 }
 
@@ -43,7 +39,6 @@ impl Stem {
         Stem {
             conv: ConvNorm::new(layout, names, &[channels, channels_in, 3, 3], eps),
             channels_in,
-            channels,
             stride,
             padding,
             act,
@@ -56,36 +51,40 @@ impl Stem {
     }
 
     /// Images (n, height, width, in) to y (n, height / stride, width / stride, channels).
-    pub fn forward(
+    pub fn forward<B: Backend>(
         &self,
-        pass: &mut Forward,
-        images: &[f32],
+        pass: &mut Forward<B>,
+        images: &B::Buf,
         size: Size,
-    ) -> (Buffer, Size, StemSaved) {
+    ) -> Result<(B::Buf, Size, StemSaved<B>)> {
         let window = Window::new(size, self.channels_in, 3, self.stride, self.padding);
-        let n = images.len() / (size.0 * size.1 * self.channels_in);
-        let len = n * window.out_height * window.out_width * self.channels;
-        let mut z = pass.workspace.take(len);
-        let w = &pass.values[self.conv.weight.clone()];
-        let moments = conv::forward(images, &window, w, &mut z, pass.train, pass.workspace);
-        let norm = pass.norm(&self.conv.norm, moments);
-        let mut y = pass.workspace.take(len);
-        materialise(&z, &norm, self.act, None, &mut y);
+        let conv = self.conv.dense(pass, images, &window)?;
+        let y = pass
+            .backend
+            .materialise(&self.conv.read(&conv, self.act), None)?;
         let size = (window.out_height, window.out_width);
-        (y, size, StemSaved { z, norm, window })
+        Ok((y, size, StemSaved { conv, window }))
     }
 
     /// From dy, which is used up.
-    pub fn backward(&self, pass: &mut Backward, images: &[f32], saved: &StemSaved, mut dy: Buffer) {
-        let input = Source::normed(&saved.z, &saved.norm, self.act);
-        let sums = through(&input, &mut dy);
-        let grad = self.conv.norm.backward(&saved.norm, &sums, pass.grads);
-        let source = GradSource::Normed {
+    pub fn backward<B: Backend>(
+        &self,
+        pass: &mut Backward<B>,
+        images: &B::Buf,
+        saved: &StemSaved<B>,
+        mut dy: B::Buf,
+    ) -> Result<()> {
+        let (z, norm) = &saved.conv;
+        let x = self.conv.read(&saved.conv, self.act);
+        let sums = pass.backend.activation_back(&mut dy, &x)?;
+        let grad = pass.norm(&self.conv.norm, norm, &sums)?;
+        let dz = Grad::Normed {
             dy: &dy,
-            z: &saved.z,
+            z,
             grad: &grad,
         };
-        let dw = &mut pass.grads[self.conv.weight.clone()];
-        conv::backward(&source, images, &saved.window, dw, pass.workspace);
+        let backend = pass.backend;
+        let (_, dw) = pass.weights(&self.conv.weight);
+        backend.conv_back(&dz, images, &saved.window, dw)
     }
 }

@@ -6,9 +6,9 @@ use std::ops::Range;
 use super::norm::Moments;
 use super::source::GradSource;
 use super::sums::{MomentSums, merge_moments};
-use super::window::Window;
 use crate::nn::gemm::{Matrix, Packed, outer};
 use crate::nn::parallel::{each, over, pieces, split, tile_rows, tiles};
+use crate::nn::window::Window;
 use crate::nn::workspace::Workspace;
 
 /// z (n, out_height, out_width, out) from an image (n, height, width, in) and w (out, in, k, k);

@@ -12,18 +12,7 @@ use super::linear;
 use super::norm::GradSums;
 use super::sink::ImageSums;
 use crate::nn::activation::{Act, hard_sigmoid};
-use crate::params::{Layout, Role};
-
-/// The two small layers: (hidden, channels) and (channels, hidden), stored as 1x1 convolutions.
-#[derive(Clone, Debug)]
-pub struct SqueezeExcite {
-    pub channels: usize,
-    pub hidden: usize,
-    w1: Range<usize>,
-    b1: Range<usize>,
-    w2: Range<usize>,
-    b2: Range<usize>,
-}
+use crate::nn::layer::SqueezeExcite;
 
 /// What the backward pass needs, per image.
 #[derive(Debug)]
@@ -36,20 +25,6 @@ pub struct Saved {
 }
 
 impl SqueezeExcite {
-    /// Declares `{name}.fc1` and `{name}.fc2`.
-    pub fn new(layout: &mut Layout, name: &str, channels: usize, hidden: usize) -> SqueezeExcite {
-        let mut add =
-            |part: &str, shape: &[usize], role| layout.add(format!("{name}.{part}"), shape, role);
-        SqueezeExcite {
-            channels,
-            hidden,
-            w1: add("fc1.weight", &[hidden, channels, 1, 1], Role::ConvWeight),
-            b1: add("fc1.bias", &[hidden], Role::Bias),
-            w2: add("fc2.weight", &[channels, hidden, 1, 1], Role::ConvWeight),
-            b2: add("fc2.bias", &[channels], Role::Bias),
-        }
-    }
-
     /// Gates from pooled activations (images, channels).
     pub fn forward(&self, values: &[f32], pooled: Vec<f32>) -> Saved {
         let images = pooled.len() / self.channels;

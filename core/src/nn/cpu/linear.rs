@@ -1,7 +1,7 @@
 //! Fully connected layer with activation: y = act(x w' + b).
 
-use super::super::activation::{Act, with_act};
 use crate::nn::activation::Activation;
+use crate::nn::activation::{Act, with_act};
 use crate::nn::gemm::{Matrix, gemm_columns};
 
 /// u (n, out) = x (n, in) w' + b with w (out, in): the value before the activation.

@@ -12,8 +12,8 @@ use super::norm::Moments;
 use super::sink::{Sink, Ungated};
 use super::source::{GradSource, Source};
 use super::sums::{MomentSums, merge_moments};
-use super::window::Window;
 use crate::nn::parallel::{over, pieces, split};
+use crate::nn::window::Window;
 use crate::nn::workspace::{Buffer, Workspace};
 
 /// z (n, out_height, out_width, c) from x (n, height, width, c) and w (c, 1, k, k); z's moments

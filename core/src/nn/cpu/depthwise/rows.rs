@@ -1,7 +1,7 @@
 //! The kernels: one row of outputs, of taps' gradients, of scattered gradients.
 
-use super::super::window::Window;
 use super::ring::Ring;
+use crate::nn::window::Window;
 use crate::simd::{dispatch, fma};
 
 /// The taps (channels, 1, k, k) as (k * k, channels), for kernels that run over channels.

@@ -6,7 +6,8 @@
 //! spends its first hundreds of steps getting away from there: within 80 steps of 64 photos the
 //! loss went from 8.44 to 8.51 (chance: 8.32) with it, and from 8.43 to 8.05 with this one.
 
-use crate::params::{Params, Role};
+use crate::layout::Role;
+use crate::params::Params;
 use crate::rng::{Purpose, Rng};
 
 /// Fills all parameters; each tensor has its own stream, so that adding one changes no other.

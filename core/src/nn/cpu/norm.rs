@@ -4,21 +4,8 @@
 //! variance), running statistics updated with the unbiased one, as PyTorch does.
 //! The backward is Ioffe and Szegedy 2015, section 3, rearranged to dz = a * dy + b * z + c.
 
-use std::ops::Range;
-
 use super::channelwise::repeat;
-use crate::params::{Layout, Role};
-
-/// A batch norm layer: where its numbers lie in [`crate::params::Params`].
-#[derive(Clone, Debug)]
-pub struct BatchNorm {
-    pub channels: usize,
-    weight: Range<usize>,
-    bias: Range<usize>,
-    running_mean: Range<usize>,
-    running_var: Range<usize>,
-    eps: f32,
-}
+use crate::nn::layer::BatchNorm;
 
 /// Where statistics come from and where they go.
 pub enum Statistics<'a> {
@@ -137,24 +124,6 @@ pub struct NormGrad {
 }
 
 impl BatchNorm {
-    /// Declares `{name}.weight`, `.bias`, `.running_mean`, `.running_var`.
-    pub fn new(layout: &mut Layout, name: &str, channels: usize, eps: f32) -> BatchNorm {
-        let mut add = |part: &str, role| layout.add(format!("{name}.{part}"), &[channels], role);
-        BatchNorm {
-            channels,
-            weight: add("weight", Role::NormWeight),
-            bias: add("bias", Role::NormBias),
-            running_mean: add("running_mean", Role::RunningMean),
-            running_var: add("running_var", Role::RunningVar),
-            eps,
-        }
-    }
-
-    /// Where this layer's parameters end in the flat values.
-    pub fn parameters_end(&self) -> usize {
-        self.bias.end
-    }
-
     /// The coefficients of this forward; `moments` are those of the batch and are used (and the
     /// running statistics moved) only in training.
     pub fn state(&self, values: &[f32], moments: &Moments, statistics: Statistics) -> NormState {

@@ -1,0 +1,333 @@
+//! What an engine must be able to do to train these networks.
+//!
+//! A network is shapes in an order, written once ([`super::block`], [`crate::backbones`]); a backend
+//! is kernels. Every operation makes its own output in the engine's memory, and nothing of a step
+//! need come back to the host but embeddings and loss.
+//!
+//! **Normalised when read** is part of the contract: [`Src`] and [`Grad`] say how a tensor is read,
+//! and each engine fuses that into its loads in its own way.
+//!
+//! Operations fail where the engine's memory is at its end or the engine is lost, and for no other
+//! reason.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use super::activation::Act;
+use super::layer::{BatchNorm, Linear, SqueezeExcite};
+use super::window::Window;
+use crate::Result;
+
+/// A set of kernels, and the memory they work in. Cloning shares the memory.
+pub trait Backend: Clone + Debug + Send + Sync + 'static {
+    /// Activations or gradients, rows of channels; also images, (n, height, width, 3).
+    type Buf: Debug + Send + Sync;
+    /// All parameters of a network, or all its gradients, or all its running statistics.
+    type Flat: Debug + Send + Sync;
+    /// Statistics of a convolution's output: count, mean, sum of squared deviations.
+    type Moments;
+    /// A batch norm of one forward, ready to be read.
+    type Norm: Debug + Send;
+    /// The sums over dy that batch norm's backward needs.
+    type GradSums;
+    /// A batch norm's backward, ready to be read.
+    type NormGrad;
+    /// A number for each image and channel.
+    type PerImage: Debug + Send;
+    /// What a gate's backward needs of each image.
+    type ImageSums;
+    /// What a gate's forward leaves for its backward.
+    type Squeezed: Debug + Send;
+    /// What normalising rows leaves for its backward.
+    type Unit: Debug + Send;
+
+    /// `len` numbers that `fill` writes on the host.
+    fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Self::Buf>;
+
+    /// The numbers of `buf` on the host.
+    fn download(&self, buf: &Self::Buf) -> Result<Vec<f32>>;
+
+    /// x * factor + offset for each channel of `images`, in place.
+    fn rescale(&self, images: &mut Self::Buf, channels: &[(f32, f32); 3]) -> Result<()>;
+
+    /// These numbers in the engine's memory.
+    fn flat(&self, numbers: Vec<f32>) -> Result<Self::Flat>;
+
+    /// to <- from, of one length.
+    fn copy(&self, to: &mut Self::Flat, from: &Self::Flat) -> Result<()>;
+
+    /// Zeros.
+    fn clear(&self, flat: &mut Self::Flat) -> Result<()>;
+
+    /// Whether every number is finite.
+    fn all_finite(&self, flat: &Self::Flat) -> Result<bool>;
+
+    /// own <- momentum * own + (1 - momentum) * other, from place `from` on.
+    fn follow(
+        &self,
+        own: &mut Self::Flat,
+        other: &Self::Flat,
+        momentum: f32,
+        from: usize,
+    ) -> Result<()>;
+
+    /// Dense convolution of images (n, height, width, in) by w (out, in, k, k); z, and its moments
+    /// if asked for.
+    fn conv(
+        &self,
+        images: &Self::Buf,
+        window: &Window,
+        w: Param<Self>,
+        moments: bool,
+    ) -> Result<Output<Self>>;
+
+    /// Adds the weight's gradient to `dw`; images get none.
+    fn conv_back(
+        &self,
+        dz: &Grad<Self>,
+        images: &Self::Buf,
+        window: &Window,
+        dw: ParamMut<Self>,
+    ) -> Result<()>;
+
+    /// 1x1 convolution: z (rows, out) from x (rows, in) and w (out, in), and its moments if asked
+    /// for.
+    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, moments: bool) -> Result<Output<Self>>;
+
+    /// Adds the weight's gradient to `dw`; dx of an input that is read as it is stored, plus the
+    /// gradient that a shortcut brings.
+    fn pointwise_back(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+        shortcut: Option<&Self::Buf>,
+    ) -> Result<Self::Buf>;
+
+    /// The same for an input act(norm(z)): dy behind its activation, and its norm's sums.
+    fn pointwise_back_activated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+    ) -> Result<(Self::Buf, Self::GradSums)>;
+
+    /// The same for an input act(norm(z)) * gate: the gradient behind the gate, and the sums of each
+    /// image of `rows_per_image`.
+    fn pointwise_back_gated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+        rows_per_image: usize,
+    ) -> Result<(Self::Buf, Self::ImageSums)>;
+
+    /// Depthwise convolution by w (c, 1, k, k); z, and its moments if asked for.
+    fn depthwise(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        moments: bool,
+    ) -> Result<Output<Self>>;
+
+    /// As [`Backend::pointwise_back`].
+    fn depthwise_back(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+        shortcut: Option<&Self::Buf>,
+    ) -> Result<Self::Buf>;
+
+    /// As [`Backend::pointwise_back_activated`].
+    fn depthwise_back_activated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+    ) -> Result<(Self::Buf, Self::GradSums)>;
+
+    /// Batch norm of the batch's `moments`, by which running statistics (in `buffers`) move by
+    /// `momentum`; without moments, of the running statistics.
+    fn norm(
+        &self,
+        layer: &BatchNorm,
+        values: &Self::Flat,
+        buffers: &mut Self::Flat,
+        moments: Option<(Self::Moments, f32)>,
+    ) -> Result<Self::Norm>;
+
+    /// Adds the gradients of the layer's weight and bias to `grads`.
+    fn norm_back(
+        &self,
+        layer: &BatchNorm,
+        norm: &Self::Norm,
+        sums: &Self::GradSums,
+        grads: &mut Self::Flat,
+    ) -> Result<Self::NormGrad>;
+
+    /// The sums of a `g` that reaches x's batch norm directly (no activation between).
+    fn norm_sums(&self, g: &Self::Buf, x: &Src<Self>) -> Result<Self::GradSums>;
+
+    /// Takes `g` through the activation of `x` in place, and sums it.
+    fn activation_back(&self, g: &mut Self::Buf, x: &Src<Self>) -> Result<Self::GradSums>;
+
+    /// `x` stored as it is read, plus a shortcut.
+    fn materialise(&self, x: &Src<Self>, shortcut: Option<&Self::Buf>) -> Result<Self::Buf>;
+
+    /// Means over the rows of each image: (images, channels).
+    fn pool(&self, x: &Src<Self>, rows_per_image: usize) -> Result<Self::Buf>;
+
+    /// From the means' gradient: what flows back to every position, and the sums of x's norm.
+    fn pool_back(
+        &self,
+        x: &Src<Self>,
+        dy: &Self::Buf,
+        rows_per_image: usize,
+    ) -> Result<(Self::PerImage, Self::GradSums)>;
+
+    /// Squeeze-excite's gates for `x`.
+    fn squeeze(
+        &self,
+        layer: &SqueezeExcite,
+        values: &Self::Flat,
+        x: &Src<Self>,
+        rows_per_image: usize,
+    ) -> Result<(Self::Squeezed, Self::PerImage)>;
+
+    /// Adds the layer's gradients to `grads`; what flows back to every position through the pooled
+    /// branch, and the sums of the norm before the gate.
+    fn squeeze_back(
+        &self,
+        layer: &SqueezeExcite,
+        values: &Self::Flat,
+        squeezed: &Self::Squeezed,
+        sums: &Self::ImageSums,
+        grads: &mut Self::Flat,
+        rows_per_image: usize,
+    ) -> Result<(Self::PerImage, Self::GradSums)>;
+
+    /// y = act(u) and u = x w' + b.
+    fn linear(
+        &self,
+        layer: &Linear,
+        values: &Self::Flat,
+        x: &Self::Buf,
+    ) -> Result<(Self::Buf, Self::Buf)>;
+
+    /// Adds the layer's gradients to `grads`; dx from dy, which is used up.
+    fn linear_back(
+        &self,
+        layer: &Linear,
+        values: &Self::Flat,
+        grads: &mut Self::Flat,
+        x_and_u: (&Self::Buf, &Self::Buf),
+        dy: Self::Buf,
+    ) -> Result<Self::Buf>;
+
+    /// Rows of `dim` numbers to length 1, in place.
+    fn normalize(&self, x: &mut Self::Buf, dim: usize) -> Result<Self::Unit>;
+
+    /// In place of dy.
+    fn normalize_back(&self, dy: &mut Self::Buf, unit: &Self::Unit, dim: usize) -> Result<()>;
+}
+
+/// A convolution's raw output, and its moments where they were asked for.
+pub type Output<B> = (<B as Backend>::Buf, Option<<B as Backend>::Moments>);
+
+/// One tensor of a network's parameters.
+pub struct Param<'a, B: Backend> {
+    pub values: &'a B::Flat,
+    pub range: &'a Range<usize>,
+}
+
+/// The place of its gradient.
+pub struct ParamMut<'a, B: Backend> {
+    pub grads: &'a mut B::Flat,
+    pub range: &'a Range<usize>,
+}
+
+/// An operation's input: (rows, channels), read as act(z * scale + shift) * gate.
+pub struct Src<'a, B: Backend> {
+    /// The stored tensor.
+    pub z: &'a B::Buf,
+    pub channels: usize,
+    /// Batch norm and activation to apply on reading; `None` reads z itself.
+    pub norm: Option<(&'a B::Norm, Act)>,
+    /// Squeeze-excite's gate.
+    pub gate: Option<&'a B::PerImage>,
+}
+
+impl<'a, B: Backend> Src<'a, B> {
+    /// A tensor that is read as it is stored.
+    pub fn plain(z: &'a B::Buf, channels: usize) -> Self {
+        Src {
+            z,
+            channels,
+            norm: None,
+            gate: None,
+        }
+    }
+
+    /// A convolution's raw output, read through batch norm and activation.
+    pub fn normed((z, norm): (&'a B::Buf, &'a B::Norm), channels: usize, act: Act) -> Self {
+        Src {
+            z,
+            channels,
+            norm: Some((norm, act)),
+            gate: None,
+        }
+    }
+
+    /// The same, and then gated.
+    pub fn gated(self, gate: &'a B::PerImage) -> Self {
+        Src {
+            gate: Some(gate),
+            ..self
+        }
+    }
+}
+
+impl<B: Backend> Clone for Src<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for Src<'_, B> {}
+
+/// The gradient with respect to a convolution's raw output z, computed where it is read.
+pub enum Grad<'a, B: Backend> {
+    /// `dy` lies behind the activation: dz = a * dy + b * z + c.
+    Normed {
+        dy: &'a B::Buf,
+        z: &'a B::Buf,
+        grad: &'a B::NormGrad,
+    },
+    /// `g` lies behind the gate: dy = (g * gate + pool) * act'(u).
+    Gated {
+        g: &'a B::Buf,
+        z: &'a B::Buf,
+        norm: &'a B::Norm,
+        act: Act,
+        gate: &'a B::PerImage,
+        pool: &'a B::PerImage,
+        grad: &'a B::NormGrad,
+    },
+    /// Only a pooled branch flows back: dy = pool * act'(u).
+    Pooled {
+        z: &'a B::Buf,
+        norm: &'a B::Norm,
+        act: Act,
+        pool: &'a B::PerImage,
+        grad: &'a B::NormGrad,
+    },
+}
