@@ -3,7 +3,7 @@
 //! The paper's runs used 8 GPUs, each with its own batch-norm statistics and with keys shuffled
 //! across them. Negatives come from the queue only, so the loss is separable per query: a batch
 //! of `batch` photos runs here as `batch / bn_group` groups one after another, gradients added
-//! up ([`crate::microbatch`]). That is MoCo on so many devices exactly, in the memory of one group.
+//! up (`microbatch.rs`). That is MoCo on so many devices exactly, in the memory of one group.
 
 use std::ops::Range;
 
