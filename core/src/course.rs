@@ -22,7 +22,7 @@ use crate::cancel::Cancel;
 use crate::checkpoint::{Album, Before};
 use crate::data::PhotoSource;
 use crate::eval::extract::Extractor;
-use crate::eval::{Measured, Metric, collapse_warning, measure_photos, measured};
+use crate::eval::{Metric, collapse_warning, measure_photos, measured};
 use crate::records::{self, MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, When};
 use crate::session::Session;
 use crate::{Error, Result};
@@ -199,16 +199,10 @@ impl Course {
     }
 
     fn take_before(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        let (measured, record) = self.measure(When::Before, observer)?;
-        let figures = serde_json::to_string(&record).map_err(|e| {
+        let record = self.measure(When::Before, observer)?;
+        let figures = serde_json::to_string(&Record::Measure(record)).map_err(|e| {
             let reason = format!("a measurement can't be written ({e})");
             Error::file(&self.folder.path, reason)
-        })?;
-        self.append(&record, observer)?;
-        observer.event(Event::Measured {
-            when: When::Before,
-            measured: &measured,
-            source: &*self.measured_on,
         })?;
         let photos = Album::of(&*self.measured_on);
         self.session.took_before(Before { photos, figures });
@@ -267,13 +261,7 @@ impl Course {
             self.save(observer)?;
         }
         if measure {
-            let (measured, record) = self.measure(When::During, observer)?;
-            self.append(&record, observer)?;
-            observer.event(Event::Measured {
-                when: When::During,
-                measured: &measured,
-                source: &*self.measured_on,
-            })?;
+            self.measure(When::During, observer)?;
         }
         Ok(())
     }
@@ -282,14 +270,7 @@ impl Course {
     fn after(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
         self.session.reestimate_statistics()?;
         let weights = self.save_weights()?;
-        let (measured, record) = self.measure(When::After, observer)?;
-        self.append(&record, observer)?;
-        observer.event(Event::Measured {
-            when: When::After,
-            measured: &measured,
-            source: &*self.measured_on,
-        })?;
-        if let Some(warning) = collapse_warning(&measured.features) {
+        if let Some(warning) = self.measure(When::After, observer)?.collapse {
             observer.event(Event::Warning(&warning))?;
         }
         let skipped = self.session.skipped();
@@ -318,8 +299,9 @@ impl Course {
         };
     }
 
-    /// On the session's threads, with the same sample and views each time.
-    fn measure(&self, when: When, observer: &mut dyn Observer) -> Result<(Measured, Record)> {
+    /// On the session's threads, with the same sample and views each time; logged, and shown to
+    /// the observer.
+    fn measure(&mut self, when: When, observer: &mut dyn Observer) -> Result<Box<MeasureRecord>> {
         let (session, config) = (&self.session, self.session.config());
         let extractor = Extractor {
             encoder: session.encoder(),
@@ -330,15 +312,22 @@ impl Course {
         let photos = self.measured_on.len();
         let sample = measured::sample(photos, config.measure_photos, config.seed);
         let how = (config.seed, Metric::Euclidean);
-        let taken = session.on_threads(|| {
+        let measured = session.on_threads(|| {
             measure_photos(&extractor, &sample, how, (true, true), |done, total| {
                 self.cancel().check()?;
                 observer.event(Event::Measuring { when, done, total })
             })
         })?;
-        let mut record = MeasureRecord::new(session.steps_done(), when, &taken.figures);
-        record.collapse = collapse_warning(&taken.features);
-        Ok((taken, Record::Measure(Box::new(record))))
+        let mut record = MeasureRecord::new(session.steps_done(), when, &measured.figures);
+        record.collapse = collapse_warning(&measured.features);
+        let record = Box::new(record);
+        self.append(&Record::Measure(record.clone()), observer)?;
+        observer.event(Event::Measured {
+            when,
+            measured: &measured,
+            source: &*self.measured_on,
+        })?;
+        Ok(record)
     }
 
     fn append(&mut self, record: &Record, observer: &mut dyn Observer) -> Result<()> {

@@ -30,7 +30,7 @@ use rayon::ThreadPool;
 use std::borrow::Cow;
 use std::iter::once;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLockReadGuard};
+use std::sync::{Arc, RwLockReadGuard};
 
 /// The two ways to train.
 #[derive(Debug)]
@@ -200,10 +200,7 @@ impl Session {
                 self.config.lr
             )));
         }
-        let mut values = params
-            .values
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut values = write(&params.values);
         let grads = params.grads();
         self.sgd.step(&mut values, &grads, lr as f32);
         drop((values, grads));

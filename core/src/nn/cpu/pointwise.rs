@@ -88,19 +88,6 @@ pub fn backward<S: Sink>(
     sink.finish(parts, cin)
 }
 
-/// Rows `rows` of `x`: takes `g` through the activation in place and returns its sums.
-pub fn through(x: &Source, rows: std::ops::Range<usize>, g: &mut [f32]) -> GradSums {
-    let c = x.channels;
-    let tile = tile_rows(2 * c);
-    let first = rows.start;
-    let mut sums = NormSums::new(c);
-    for rows in tiles(rows, tile) {
-        let g = &mut g[(rows.start - first) * c..(rows.end - first) * c];
-        sums.through(x, &x.z[rows.start * c..rows.end * c], g);
-    }
-    sums.finish()
-}
-
 /// The sums of a `g` that reaches batch norm directly (no activation between): one narrow pass.
 pub fn sums_of(g: &[f32], z: &[f32], norm: &super::norm::NormState) -> GradSums {
     let c = norm.channels;
