@@ -1,11 +1,13 @@
 //! Feeding single fused operations: gradients and norms that do nothing, or something simple.
 
 use seedling_core::layout::Layout;
+use seedling_core::nn::backend::Backend;
+use seedling_core::nn::cpu::Cpu;
 use seedling_core::nn::cpu::channelwise::repeat;
 use seedling_core::nn::cpu::norm::{Moments, NormGrad, NormState, Statistics};
 use seedling_core::nn::cpu::source::GradSource;
 use seedling_core::nn::layer::BatchNorm;
-use seedling_core::nn::workspace::Workspace;
+use seedling_core::nn::workspace::{Buffer, Workspace};
 
 /// Runs `test` on one thread and on three: on three, work is cut into uneven pieces.
 pub fn on_one_and_three_threads(test: impl Fn(&Workspace) + Sync) {
@@ -16,6 +18,12 @@ pub fn on_one_and_three_threads(test: impl Fn(&Workspace) + Sync) {
             .unwrap();
         pool.install(|| test(&Workspace::default()));
     }
+}
+
+/// A tensor of the processor's.
+pub fn buffer(numbers: &[f32]) -> Buffer {
+    let upload = |out: &mut [f32]| out.copy_from_slice(numbers);
+    Cpu::default().upload(numbers.len(), upload).unwrap()
 }
 
 /// dz = a * dy + b * z + c per channel.

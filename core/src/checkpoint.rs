@@ -64,21 +64,9 @@ pub struct Network<'a> {
     pub buffers: Cow<'a, [f32]>,
 }
 
-/// The whole state of a run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct State<'a> {
-    /// All settings.
-    pub config: Config,
-    /// The photos.
-    pub album: Album,
-    /// The measurement before training, once it is taken.
-    pub before: Option<Before>,
-    /// SHA-256 of a distillation's teacher.
-    pub teacher: Option<String>,
-    /// What is trained, and how pixels become its inputs.
-    pub about: About,
-    /// Optimizer steps done; epoch and place in it follow.
-    pub step: u64,
+/// All numbers that training changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Numbers<'a> {
     /// Query encoder or student.
     pub trained: Network<'a>,
     /// Key encoder; empty in a distillation, whose teacher never changes.
@@ -97,18 +85,41 @@ pub struct State<'a> {
     pub teacher_centre: Cow<'a, [f32]>,
 }
 
+/// The whole state of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State<'a> {
+    /// All settings.
+    pub config: Config,
+    /// The photos.
+    pub album: Album,
+    /// The measurement before training, once it is taken.
+    pub before: Option<Before>,
+    /// SHA-256 of a distillation's teacher.
+    pub teacher: Option<String>,
+    /// What is trained, and how pixels become its inputs.
+    pub about: About,
+    /// Optimizer steps done; epoch and place in it follow.
+    pub step: u64,
+    /// Networks, queue and optimizer.
+    pub numbers: Numbers<'a>,
+}
+
 impl State<'_> {
     fn tensors(&self) -> Vec<TensorRef<'_>> {
+        let numbers = &self.numbers;
         [
-            ("trained.values", Data::F32(&self.trained.values)),
-            ("trained.buffers", Data::F32(&self.trained.buffers)),
-            ("key_encoder.values", Data::F32(&self.key_encoder.values)),
-            ("key_encoder.buffers", Data::F32(&self.key_encoder.buffers)),
-            ("queue.keys", Data::F32(&self.queue_keys)),
-            ("queue.photos", Data::U32(&self.queue_photos)),
-            ("velocity", Data::F32(&self.velocity)),
-            ("base", Data::F32(&self.base)),
-            ("teacher_centre", Data::F32(&self.teacher_centre)),
+            ("trained.values", Data::F32(&numbers.trained.values)),
+            ("trained.buffers", Data::F32(&numbers.trained.buffers)),
+            ("key_encoder.values", Data::F32(&numbers.key_encoder.values)),
+            (
+                "key_encoder.buffers",
+                Data::F32(&numbers.key_encoder.buffers),
+            ),
+            ("queue.keys", Data::F32(&numbers.queue_keys)),
+            ("queue.photos", Data::U32(&numbers.queue_photos)),
+            ("velocity", Data::F32(&numbers.velocity)),
+            ("base", Data::F32(&numbers.base)),
+            ("teacher_centre", Data::F32(&numbers.teacher_centre)),
         ]
         .into_iter()
         .map(|(name, data)| TensorRef {
@@ -127,7 +138,7 @@ impl State<'_> {
                 ("album.photos", self.album.photos.to_string()),
                 ("album.digest", self.album.digest.clone()),
                 ("step", self.step.to_string()),
-                ("queue.next", self.queue_next.to_string()),
+                ("queue.next", self.numbers.queue_next.to_string()),
             ]
             .map(|(key, value)| (key.to_string(), value)),
         );
@@ -184,20 +195,22 @@ impl State<'_> {
             album: album("album")?,
             about: About::from_metadata(path, file.metadata(), None)?,
             step: number("step")?,
-            trained: Network {
-                values: numbers("trained.values")?,
-                buffers: numbers("trained.buffers")?,
+            numbers: Numbers {
+                trained: Network {
+                    values: numbers("trained.values")?,
+                    buffers: numbers("trained.buffers")?,
+                },
+                key_encoder: Network {
+                    values: numbers("key_encoder.values")?,
+                    buffers: numbers("key_encoder.buffers")?,
+                },
+                queue_keys: numbers("queue.keys")?,
+                queue_photos: Cow::Owned(file.u32("queue.photos")?),
+                queue_next: number("queue.next")?,
+                velocity: numbers("velocity")?,
+                base: numbers("base")?,
+                teacher_centre: numbers("teacher_centre")?,
             },
-            key_encoder: Network {
-                values: numbers("key_encoder.values")?,
-                buffers: numbers("key_encoder.buffers")?,
-            },
-            queue_keys: numbers("queue.keys")?,
-            queue_photos: Cow::Owned(file.u32("queue.photos")?),
-            queue_next: number("queue.next")?,
-            velocity: numbers("velocity")?,
-            base: numbers("base")?,
-            teacher_centre: numbers("teacher_centre")?,
         })
     }
 }
@@ -285,17 +298,19 @@ mod tests {
                 made: "by a test".into(),
             },
             step,
-            trained: Network {
-                values: vec![1.0, -0.0, f32::MIN_POSITIVE].into(),
-                buffers: vec![2.0].into(),
+            numbers: Numbers {
+                trained: Network {
+                    values: vec![1.0, -0.0, f32::MIN_POSITIVE].into(),
+                    buffers: vec![2.0].into(),
+                },
+                key_encoder: Network::default(),
+                queue_keys: vec![0.5; 6].into(),
+                queue_photos: vec![u32::MAX, 1].into(),
+                queue_next: 1,
+                velocity: vec![0.25; 3].into(),
+                base: vec![].into(),
+                teacher_centre: vec![].into(),
             },
-            key_encoder: Network::default(),
-            queue_keys: vec![0.5; 6].into(),
-            queue_photos: vec![u32::MAX, 1].into(),
-            queue_next: 1,
-            velocity: vec![0.25; 3].into(),
-            base: vec![].into(),
-            teacher_centre: vec![].into(),
         }
     }
 

@@ -304,7 +304,7 @@ impl Course {
     fn measure(&mut self, when: When, observer: &mut dyn Observer) -> Result<Box<MeasureRecord>> {
         let (session, config) = (&self.session, self.session.config());
         let extractor = Extractor {
-            encoder: session.encoder(),
+            encoder: session.network(),
             source: &*self.measured_on,
             image_size: config.image_size,
             normalise: &session.about().normalise,

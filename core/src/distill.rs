@@ -4,17 +4,15 @@
 //! softmax([t.t, t.Q] / teacher_temperature) and softmax([s.t, s.Q] / student_temperature), with
 //! t, s the unit embeddings and Q a queue of earlier t; then t is enqueued.
 
-use std::ops::Range;
-
 use crate::cancel::Cancel;
 use crate::encoder::{EMBEDDING_DIM, Encoder, Images, Mode};
 use crate::error::{Error, Result};
 use crate::loss::{Contrast, Target};
 use crate::microbatch;
+use crate::nn::activation::Act;
 use crate::nn::backend::Backend;
 use crate::nn::cpu::Cpu;
-use crate::nn::cpu::normalize;
-use crate::nn::gemm::{Matrix, gemm_columns};
+use crate::nn::layer::Linear;
 use crate::queue::{NO_PHOTO, Queue};
 use crate::rng::{Purpose, Rng};
 use crate::step::{StepStats, Views};
@@ -31,7 +29,7 @@ pub struct DistillConfig {
 }
 
 /// A frozen network whose features become embeddings: centred, projected, normalised.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Teacher<B: Backend = Cpu> {
     pub encoder: Encoder<B>,
     /// Per channel (factor, offset) from the student's pixels to the teacher's: two networks may
@@ -40,65 +38,75 @@ pub struct Teacher<B: Backend = Cpu> {
     /// Mean of the features over the data: a supervised network's features share a large
     /// common part that would drown their differences.
     pub centre: Vec<f32>,
-    /// (EMBEDDING_DIM, feature_dim): keeps the queue small and the angles (Johnson-Lindenstrauss).
-    pub projection: Vec<f32>,
+    /// (EMBEDDING_DIM, feature_dim), and a bias of zeros: keeps the queue small and the angles
+    /// (Johnson-Lindenstrauss).
+    pub projection: B::Flat,
+    layer: Linear,
 }
 
 impl<B: Backend> Teacher<B> {
     /// A fixed random projection N(0, 1 / EMBEDDING_DIM) and no centre yet.
-    pub fn new(encoder: Encoder<B>, rescale: [(f32, f32); 3], seed: u64) -> Teacher<B> {
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn new(encoder: Encoder<B>, rescale: [(f32, f32); 3], seed: u64) -> Result<Teacher<B>> {
         let dim = encoder.output_dim();
         let mut rng = Rng::new(seed, Purpose::Projection, 0, 0);
         let std = 1.0 / (EMBEDDING_DIM as f32).sqrt();
-        Teacher {
+        let weights = EMBEDDING_DIM * dim;
+        let mut projection: Vec<f32> = (0..weights).map(|_| rng.normal() * std).collect();
+        projection.resize(weights + EMBEDDING_DIM, 0.0);
+        Ok(Teacher {
             rescale,
             centre: vec![0.0; dim],
-            projection: (0..EMBEDDING_DIM * dim)
-                .map(|_| rng.normal() * std)
-                .collect(),
+            projection: encoder.backend().flat(projection)?,
+            layer: Linear {
+                weight: 0..weights,
+                bias: weights..weights + EMBEDDING_DIM,
+                inputs: dim,
+                outputs: EMBEDDING_DIM,
+                act: Act::Identity,
+            },
             encoder,
-        }
+        })
     }
 
     /// Raw features (n, feature_dim) of images normalised for the student, which are used up.
-    pub fn features(&self, mut images: Images<B>) -> Result<Vec<f32>> {
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn features(&self, mut images: Images<B>) -> Result<B::Buf> {
         self.encoder.rescale(&mut images, &self.rescale)?;
         self.encoder.embed(&images, Mode::Eval)
     }
 
     /// Unit embeddings (n, EMBEDDING_DIM) of images normalised for the student, which are used up.
-    pub fn embed(&self, images: Images<B>) -> Result<Vec<f32>> {
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn embed(&self, images: Images<B>) -> Result<B::Buf> {
+        let backend = self.encoder.backend();
         let mut features = self.features(images)?;
-        let dim = self.centre.len();
-        for row in features.chunks_exact_mut(dim) {
-            row.iter_mut().zip(&self.centre).for_each(|(x, c)| *x -= c);
-        }
-        let n = features.len() / dim;
-        let mut out = vec![0.0; n * EMBEDDING_DIM];
-        let projection = Matrix::rows(&self.projection, dim).transposed();
-        gemm_columns(
-            (n, EMBEDDING_DIM, dim),
-            Matrix::rows(&features, dim),
-            projection,
-            &mut out,
-            false,
-        );
-        normalize::forward(&mut out, EMBEDDING_DIM);
+        let centre: Vec<(f32, f32)> = self.centre.iter().map(|c| (1.0, -c)).collect();
+        backend.rescale(&mut features, &centre)?;
+        let (mut out, _) = backend.linear(&self.layer, &self.projection, &features)?;
+        backend.normalize(&mut out, EMBEDDING_DIM)?;
         Ok(out)
     }
 
     /// The same of the first view of a whole batch, `group` images at a time.
     ///
     /// # Errors
-    /// The views have no pixels, or someone has cancelled.
-    pub fn embed_views(&self, views: &Views, group: usize, cancel: &Cancel) -> Result<Vec<f32>> {
+    /// The views have no pixels, someone has cancelled, or the backend's.
+    pub fn embed_views(&self, views: &Views, group: usize, cancel: &Cancel) -> Result<B::Buf> {
         let order: Vec<usize> = (0..views.photos.len()).collect();
-        let mut out = Vec::with_capacity(order.len() * EMBEDDING_DIM);
+        let mut groups = Vec::new();
         for rows in order.chunks(group.max(1)) {
             cancel.check()?;
-            out.extend(self.embed(views.images(&self.encoder, 0, rows)?)?);
+            groups.push(self.embed(views.images(&self.encoder, 0, rows)?)?);
         }
-        Ok(out)
+        let backend = self.encoder.backend();
+        backend.gather(&groups, &order, EMBEDDING_DIM)
     }
 }
 
@@ -107,7 +115,7 @@ impl<B: Backend> Teacher<B> {
 #[derive(Debug)]
 pub struct Distill<B: Backend = Cpu> {
     pub student: Encoder<B>,
-    pub queue: Queue,
+    pub queue: Queue<B::Flat>,
     pub config: DistillConfig,
     /// Looked at before every micro-batch.
     pub cancel: Cancel,
@@ -116,10 +124,14 @@ pub struct Distill<B: Backend = Cpu> {
 impl<B: Backend> Distill<B> {
     /// # Errors
     /// If the student has no projection head or the queue's rows have another length.
-    pub fn new(student: Encoder<B>, queue: Queue, config: DistillConfig) -> Result<Distill<B>> {
+    pub fn new(
+        student: Encoder<B>,
+        queue: Queue<B::Flat>,
+        config: DistillConfig,
+    ) -> Result<Distill<B>> {
         if student.architecture.head.is_none()
             || queue.size() == 0
-            || queue.keys.len() != queue.size() * EMBEDDING_DIM
+            || queue.dim != EMBEDDING_DIM
             || config.bn_group == 0
         {
             return Err(Error::Config(format!(
@@ -141,11 +153,11 @@ impl<B: Backend> Distill<B> {
     /// # Errors
     /// The views have no pixels, or someone has cancelled: parameters and queue are then as they
     /// were, running statistics may have moved.
-    pub fn step(&mut self, views: &Views, teacher: &[f32]) -> Result<StepStats> {
+    pub fn step(&mut self, views: &Views, teacher: &B::Buf) -> Result<StepStats> {
         self.student.params.zero_grads()?;
         let batch = views.photos.len();
-        let contrast = |rows: Range<usize>| Contrast {
-            positives: &teacher[rows.start * EMBEDDING_DIM..rows.end * EMBEDDING_DIM],
+        let contrast = Contrast {
+            positives: teacher,
             queue: &self.queue,
             photos: None,
             temperature: self.config.student_temperature,
@@ -156,8 +168,9 @@ impl<B: Backend> Distill<B> {
         };
         let mut stats = StepStats::default();
         let groups = (self.config.mode, self.config.bn_group, &self.cancel);
-        microbatch::learn(&self.student, groups, (views, 0), contrast, &mut stats)?;
-        self.queue.enqueue(teacher, &vec![NO_PHOTO; batch]);
+        microbatch::learn(&self.student, groups, (views, 0), &contrast, &mut stats)?;
+        let backend = self.student.backend();
+        backend.enqueue(&mut self.queue, teacher, &vec![NO_PHOTO; batch])?;
         Ok(stats)
     }
 }

@@ -4,9 +4,11 @@
 //! [`Encoder::backward`] adds parameter gradients to the encoder's own flat array. Who brings a
 //! loss of their own finds both as one candle operation ([`Encoder::embed_tracked`]).
 
+mod feature_net;
 mod images;
 mod op;
 
+pub use feature_net::FeatureNet;
 pub use images::Images;
 
 use std::sync::Arc;
@@ -199,6 +201,11 @@ impl<B: Backend> Encoder<B> {
         })
     }
 
+    /// The engine it runs on.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
     /// Length of a feature vector.
     pub fn feature_dim(&self) -> usize {
         self.network.backbone.feature_dim()
@@ -231,7 +238,7 @@ impl<B: Backend> Encoder<B> {
     ///
     /// # Errors
     /// The backend's.
-    pub(crate) fn rescale(&self, images: &mut Images<B>, channels: &[(f32, f32); 3]) -> Result<()> {
+    pub(crate) fn rescale(&self, images: &mut Images<B>, channels: &[(f32, f32)]) -> Result<()> {
         self.backend.rescale(&mut images.pixels, channels)
     }
 
@@ -248,12 +255,12 @@ impl<B: Backend> Encoder<B> {
         self.backend.download(&features)
     }
 
-    /// Unit embeddings (n, 128); without a head, features as they are. Nothing is kept and no
-    /// gradient flows.
+    /// Unit embeddings (n, 128); without a head, features as they are. They stay in the engine's
+    /// memory; nothing else is kept and no gradient flows.
     ///
     /// # Errors
     /// The backend's.
-    pub fn embed(&self, images: &Images<B>, mode: Mode) -> Result<Vec<f32>> {
+    pub fn embed(&self, images: &Images<B>, mode: Mode) -> Result<B::Buf> {
         Ok(self.run(images, mode, false)?.0)
     }
 
@@ -261,7 +268,7 @@ impl<B: Backend> Encoder<B> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn forward(&self, images: &Images<B>, mode: Mode) -> Result<(Vec<f32>, Saved<B>)> {
+    pub fn forward(&self, images: &Images<B>, mode: Mode) -> Result<(B::Buf, Saved<B>)> {
         self.run(images, mode, true)
     }
 
@@ -294,7 +301,7 @@ impl<B: Backend> Encoder<B> {
         }
     }
 
-    fn run(&self, images: &Images<B>, mode: Mode, keep: bool) -> Result<(Vec<f32>, Saved<B>)> {
+    fn run(&self, images: &Images<B>, mode: Mode, keep: bool) -> Result<(B::Buf, Saved<B>)> {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
         let mut pass = self.pass(&values, &mut buffers, mode, keep);
@@ -317,15 +324,15 @@ impl<B: Backend> Encoder<B> {
             head,
             unit,
         };
-        Ok((self.backend.download(&x)?, saved))
+        Ok((x, saved))
     }
 
-    /// Adds to `params.grads` for `grad`, the gradient with respect to the embeddings of the
-    /// forward on `images` that left `saved`. The images get none.
+    /// Adds to `params.grads` for `dy`, the gradient with respect to the embeddings of the forward
+    /// on `images` that left `saved`. The images get none.
     ///
     /// # Errors
     /// The backend's.
-    pub fn backward(&self, images: &Images<B>, saved: Saved<B>, grad: &[f32]) -> Result<()> {
+    pub fn backward(&self, images: &Images<B>, saved: Saved<B>, mut dy: B::Buf) -> Result<()> {
         let values = read(&self.params.values);
         let mut grads = self.params.grads();
         let mut pass = Backward {
@@ -333,8 +340,6 @@ impl<B: Backend> Encoder<B> {
             grads: &mut *grads,
             backend: &self.backend,
         };
-        let fill = |dy: &mut [f32]| dy.copy_from_slice(grad);
-        let mut dy = self.backend.upload(grad.len(), fill)?;
         if let Some(unit) = &saved.unit {
             self.backend
                 .normalize_back(&mut dy, unit, self.output_dim())?;

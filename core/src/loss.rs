@@ -2,9 +2,10 @@
 //!
 //! [`evaluate`] reads in the order of the mathematics: similarities, probabilities, gradient. Each
 //! takes the place of the one before, so n queries need n (1 + queue) numbers (SEED's twice as
-//! many, for its teacher).
+//! many, for its teacher). It is the processor's [`crate::nn::backend::Backend::contrast`].
 
 use std::iter::once;
+use std::ops::{Deref, Range};
 
 use rayon::prelude::*;
 
@@ -20,12 +21,11 @@ pub enum Target {
     Teacher { temperature: f32 },
 }
 
-/// Everything but the queries.
-#[derive(Clone, Copy)]
-pub struct Contrast<'a> {
+/// Everything but the queries; `P` and `K` are where positives and the queue's keys lie.
+pub struct Contrast<'a, P: ?Sized = [f32], K = Vec<f32>> {
     /// (n, dim) unit rows: the keys, or the teacher's embeddings.
-    pub positives: &'a [f32],
-    pub queue: &'a Queue,
+    pub positives: &'a P,
+    pub queue: &'a Queue<K>,
     /// The photo of each query: rows of the queue from the same photo are left out.
     /// `None` leaves nothing out.
     pub photos: Option<&'a [u32]>,
@@ -34,6 +34,21 @@ pub struct Contrast<'a> {
     /// The sum over queries is divided by this: the size of the whole batch, of which a
     /// micro-batch is a part.
     pub batch: usize,
+}
+
+impl<'a, P: Deref<Target = [f32]>> Contrast<'a, P> {
+    /// Of the queries at `rows` alone.
+    pub fn of(&self, rows: Range<usize>) -> Contrast<'a> {
+        let dim = self.queue.dim;
+        Contrast {
+            positives: &self.positives[rows.start * dim..rows.end * dim],
+            queue: self.queue,
+            photos: self.photos.map(|photos| &photos[rows]),
+            temperature: self.temperature,
+            target: self.target,
+            batch: self.batch,
+        }
+    }
 }
 
 /// What the log shows of a batch.
@@ -46,10 +61,10 @@ pub struct Agreement {
 }
 
 /// Of a micro-batch, each as its share of the batch.
-pub struct Evaluated {
+pub struct Evaluated<G = Vec<f32>> {
     pub loss: f32,
     /// d loss / d queries (n, dim).
-    pub grad: Vec<f32>,
+    pub grad: G,
     pub agreement: Agreement,
 }
 

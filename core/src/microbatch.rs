@@ -3,41 +3,40 @@
 //!
 //! Only one group's tensors exist at a time, and gradients of groups add up.
 
-use std::ops::Range;
-
 use crate::cancel::Cancel;
 use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
 use crate::error::Result;
-use crate::loss::{Contrast, evaluate};
+use crate::loss::Contrast;
 use crate::nn::backend::Backend;
 use crate::step::{StepStats, Views, spread};
 
-/// Loss and gradient of `encoder` as it sees `view`, against what `contrast` says of the batch's
-/// rows. The gradient is added to `encoder.params.grads`, the rest to `stats`.
+/// Loss and gradient of `encoder` as it sees `view`, by `contrast`. The gradient is added to
+/// `encoder.params.grads`, the rest to `stats`.
 ///
 /// # Errors
-/// The views have no pixels, or someone has cancelled.
-pub(crate) fn learn<'a, B: Backend>(
+/// The views have no pixels, someone has cancelled, or the backend's.
+pub(crate) fn learn<B: Backend>(
     encoder: &Encoder<B>,
     (mode, bn_group, cancel): (Mode, usize, &Cancel),
     (views, view): (&Views, usize),
-    contrast: impl Fn(Range<usize>) -> Contrast<'a>,
+    contrast: &Contrast<'_, B::Buf, B::Flat>,
     stats: &mut StepStats,
 ) -> Result<()> {
+    let backend = encoder.backend();
     let order: Vec<usize> = (0..views.photos.len()).collect();
-    let mut all = Vec::with_capacity(order.len() * EMBEDDING_DIM);
+    let mut groups = Vec::new();
     for rows in order.chunks(bn_group) {
         cancel.check()?;
         let images = views.images(encoder, view, rows)?;
-        let (embeddings, saved) = encoder.forward(&images, mode)?;
-        let contrast = contrast(rows[0]..rows[0] + rows.len());
-        let result = evaluate(&embeddings, EMBEDDING_DIM, &contrast);
-        encoder.backward(&images, saved, &result.grad)?;
-        stats.loss += result.loss;
-        stats.agreement.positive += result.agreement.positive;
-        stats.agreement.accuracy += result.agreement.accuracy;
-        all.extend(embeddings);
+        let (queries, saved) = encoder.forward(&images, mode)?;
+        let found = backend.contrast(&queries, rows[0]..rows[0] + rows.len(), contrast)?;
+        encoder.backward(&images, saved, found.grad)?;
+        stats.loss += found.loss;
+        stats.agreement.positive += found.agreement.positive;
+        stats.agreement.accuracy += found.agreement.accuracy;
+        groups.push(queries);
     }
-    stats.spread = spread(&all, EMBEDDING_DIM);
+    let queries = backend.gather(&groups, &order, EMBEDDING_DIM)?;
+    stats.spread = spread(&backend.download(&queries)?, EMBEDDING_DIM);
     Ok(())
 }

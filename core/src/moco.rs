@@ -5,8 +5,6 @@
 //! of `batch` photos runs here as `batch / bn_group` groups one after another, gradients added
 //! up (`microbatch.rs`). That is MoCo on so many devices exactly, in the memory of one group.
 
-use std::ops::Range;
-
 use crate::cancel::Cancel;
 use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
 use crate::error::{Error, Result};
@@ -40,7 +38,7 @@ pub struct MocoConfig {
 pub struct Moco<B: Backend = Cpu> {
     pub query: Encoder<B>,
     pub key: Encoder<B>,
-    pub queue: Queue,
+    pub queue: Queue<B::Flat>,
     pub config: MocoConfig,
     /// Looked at before every micro-batch.
     pub cancel: Cancel,
@@ -54,7 +52,7 @@ impl<B: Backend> Moco<B> {
     pub fn new(
         query: Encoder<B>,
         key: Encoder<B>,
-        queue: Queue,
+        queue: Queue<B::Flat>,
         config: MocoConfig,
     ) -> Result<Moco<B>> {
         if query.architecture != key.architecture || query.architecture.head.is_none() {
@@ -62,7 +60,7 @@ impl<B: Backend> Moco<B> {
                 "MoCo needs two encoders of one architecture, with a projection head".into(),
             ));
         }
-        if queue.size() == 0 || queue.keys.len() != queue.size() * EMBEDDING_DIM {
+        if queue.size() == 0 || queue.dim != EMBEDDING_DIM {
             return Err(Error::Config(format!(
                 "MoCo needs a queue of rows of {EMBEDDING_DIM} numbers"
             )));
@@ -96,12 +94,12 @@ impl<B: Backend> Moco<B> {
             let keys_2 = self.keys(views, 1, &key_order[1])?;
             self.queries(views, 0, &keys_2, 2 * batch, &mut stats)?;
             self.queries(views, 1, &keys_1, 2 * batch, &mut stats)?;
-            self.queue.enqueue(&keys_1, views.photos);
-            self.queue.enqueue(&keys_2, views.photos);
+            self.enqueue(&keys_1, views.photos)?;
+            self.enqueue(&keys_2, views.photos)?;
         } else {
             let keys = self.keys(views, 1, &key_order[0])?;
             self.queries(views, 0, &keys, batch, &mut stats)?;
-            self.queue.enqueue(&keys, views.photos);
+            self.enqueue(&keys, views.photos)?;
         }
         Ok(stats)
     }
@@ -121,17 +119,14 @@ impl<B: Backend> Moco<B> {
     /// Unit keys (batch, dim) of `view` in the batch's order, encoded in micro-batches of a
     /// shuffled one: a query and its key must not share batch-norm statistics, or they give the
     /// answer away.
-    fn keys(&self, views: &Views, view: usize, order: &[usize]) -> Result<Vec<f32>> {
-        let mut keys = vec![0.0; order.len() * EMBEDDING_DIM];
+    fn keys(&self, views: &Views, view: usize, order: &[usize]) -> Result<B::Buf> {
+        let mut groups = Vec::new();
         for rows in order.chunks(self.config.bn_group) {
             self.cancel.check()?;
             let images = views.images(&self.key, view, rows)?;
-            let encoded = self.key.embed(&images, self.config.mode)?;
-            for (key, &row) in encoded.chunks_exact(EMBEDDING_DIM).zip(rows) {
-                keys[row * EMBEDDING_DIM..(row + 1) * EMBEDDING_DIM].copy_from_slice(key);
-            }
+            groups.push(self.key.embed(&images, self.config.mode)?);
         }
-        Ok(keys)
+        self.key.backend().gather(&groups, order, EMBEDDING_DIM)
     }
 
     /// Loss and gradient of queries from `view`. `total` is the number of queries that the loss is
@@ -140,20 +135,25 @@ impl<B: Backend> Moco<B> {
         &self,
         views: &Views,
         view: usize,
-        keys: &[f32],
+        keys: &B::Buf,
         total: usize,
         stats: &mut StepStats,
     ) -> Result<()> {
-        let contrast = |rows: Range<usize>| Contrast {
-            positives: &keys[rows.start * EMBEDDING_DIM..rows.end * EMBEDDING_DIM],
+        let contrast = Contrast {
+            positives: keys,
             queue: &self.queue,
-            photos: self.config.mask_own_photo.then(|| &views.photos[rows]),
+            photos: self.config.mask_own_photo.then_some(views.photos),
             temperature: self.config.temperature,
             target: Target::Positive,
             batch: total,
         };
         let groups = (self.config.mode, self.config.bn_group, &self.cancel);
-        microbatch::learn(&self.query, groups, (views, view), contrast, stats)
+        microbatch::learn(&self.query, groups, (views, view), &contrast, stats)
+    }
+
+    fn enqueue(&mut self, keys: &B::Buf, photos: &[u32]) -> Result<()> {
+        let backend = self.key.backend();
+        backend.enqueue(&mut self.queue, keys, photos)
     }
 }
 

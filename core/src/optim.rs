@@ -1,8 +1,10 @@
 //! Momentum SGD on a network's flat numbers, as PyTorch defines it.
 
+use crate::Result;
 use crate::layout::{Layout, Role};
-use crate::nn::parallel::CHUNK;
-use rayon::prelude::*;
+use crate::nn::backend::{Backend, Update};
+use crate::nn::cpu::Cpu;
+use crate::params::{Params, read, write};
 use std::ops::Range;
 
 /// What [`Sgd`] does besides following the gradient.
@@ -24,109 +26,92 @@ pub struct SgdConfig {
 ///
 /// Equals `torch.optim.SGD` with dampening 0: its special first step, which copies the gradient
 /// into the velocity, is the general one on a velocity of zeros.
-#[derive(Clone, Debug)]
-pub struct Sgd {
+#[derive(Debug)]
+pub struct Sgd<B: Backend = Cpu> {
     config: SgdConfig,
-    /// Neighbouring tensors of equal treatment, merged.
-    spans: Vec<Span>,
+    /// Neighbouring tensors of equal weight decay, merged.
+    spans: Vec<(Range<usize>, f32)>,
     /// The momentum buffer, one number per parameter.
-    pub velocity: Vec<f32>,
+    pub velocity: B::Flat,
     /// The values to anchor to; empty without an anchor.
-    pub base: Vec<f32>,
+    pub base: B::Flat,
+    backend: B,
 }
 
-#[derive(Clone, Debug)]
-struct Span {
-    range: Range<usize>,
-    weight_decay: f32,
-}
-
-impl Sgd {
-    /// An optimizer at rest for a network of this layout whose values are `initial` now.
-    pub fn new(layout: &Layout, config: SgdConfig, initial: &[f32]) -> Sgd {
-        let mut spans: Vec<Span> = Vec::new();
-        for entry in layout.entries() {
-            if entry.role.is_buffer() || entry.range.end <= config.train_from {
-                continue;
-            }
-            let exempt = matches!(entry.role, Role::NormWeight | Role::NormBias | Role::Bias)
-                && !config.decay_norm_and_bias;
-            let weight_decay = if exempt { 0.0 } else { config.weight_decay };
-            let start = entry.range.start.max(config.train_from);
-            match spans.last_mut() {
-                Some(last) if last.range.end == start && last.weight_decay == weight_decay => {
-                    last.range.end = entry.range.end;
-                }
-                _ => spans.push(Span {
-                    range: start..entry.range.end,
-                    weight_decay,
-                }),
-            }
-        }
-        let base = if config.anchor > 0.0 { initial } else { &[] };
-        Sgd {
-            spans,
-            velocity: vec![0.0; layout.parameter_count()],
-            base: base.to_vec(),
+impl<B: Backend> Sgd<B> {
+    /// An optimizer at rest for `params`, anchored to their values of now.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn new(params: &Params<B>, config: SgdConfig) -> Result<Sgd<B>> {
+        let backend = params.backend().clone();
+        let base = match config.anchor > 0.0 {
+            true => backend.host(&read(&params.values))?.into_owned(),
+            false => Vec::new(),
+        };
+        Ok(Sgd {
+            spans: spans(&params.layout, &config),
+            velocity: backend.flat(vec![0.0; params.layout.parameter_count()])?,
+            base: backend.flat(base)?,
             config,
-        }
+            backend,
+        })
     }
 
-    /// One update of `values` along `grads` with rate `lr`; all three arrays are as long as the
-    /// layout's parameters (a shorter one leaves the rest unchanged).
-    pub fn step(&mut self, values: &mut [f32], grads: &[f32], lr: f32) {
-        let SgdConfig {
-            momentum, anchor, ..
-        } = self.config;
-        for Span {
-            range,
-            weight_decay,
-        } in &self.spans
-        {
-            let (Some(values), Some(grads), Some(velocity)) = (
-                values.get_mut(range.clone()),
-                grads.get(range.clone()),
-                self.velocity.get_mut(range.clone()),
-            ) else {
-                continue;
-            };
-            let chunks = values
-                .par_chunks_mut(CHUNK)
-                .zip(grads.par_chunks(CHUNK))
-                .zip(velocity.par_chunks_mut(CHUNK));
-            match self.base.get(range.clone()) {
-                Some(base) if anchor > 0.0 => chunks.zip(base.par_chunks(CHUNK)).for_each(
-                    |(((values, grads), velocity), base)| {
-                        let numbers = values.iter_mut().zip(grads).zip(velocity).zip(base);
-                        for (((value, grad), velocity), base) in numbers {
-                            let grad = grad + weight_decay * *value + anchor * (*value - base);
-                            *velocity = momentum * *velocity + grad;
-                            *value -= lr * *velocity;
-                        }
-                    },
-                ),
-                _ => chunks.for_each(|((values, grads), velocity)| {
-                    for ((value, grad), velocity) in values.iter_mut().zip(grads).zip(velocity) {
-                        *velocity = momentum * *velocity + (grad + weight_decay * *value);
-                        *value -= lr * *velocity;
-                    }
-                }),
+    /// One update of the values of `params`, for which it was made, along their gradients with
+    /// rate `lr`.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn step(&mut self, params: &Params<B>, lr: f32) -> Result<()> {
+        let update = Update {
+            spans: &self.spans,
+            momentum: self.config.momentum,
+            anchor: self.config.anchor,
+            lr,
+        };
+        let (mut values, grads) = (write(&params.values), params.grads());
+        self.backend
+            .sgd(&update, &mut values, &grads, &mut self.velocity, &self.base)
+    }
+}
+
+fn spans(layout: &Layout, config: &SgdConfig) -> Vec<(Range<usize>, f32)> {
+    let mut spans: Vec<(Range<usize>, f32)> = Vec::new();
+    for entry in layout.entries() {
+        if entry.role.is_buffer() || entry.range.end <= config.train_from {
+            continue;
+        }
+        let exempt = matches!(entry.role, Role::NormWeight | Role::NormBias | Role::Bias)
+            && !config.decay_norm_and_bias;
+        let weight_decay = if exempt { 0.0 } else { config.weight_decay };
+        let start = entry.range.start.max(config.train_from);
+        match spans.last_mut() {
+            Some((range, decay)) if range.end == start && *decay == weight_decay => {
+                range.end = entry.range.end;
             }
+            _ => spans.push((start..entry.range.end, weight_decay)),
         }
     }
+    spans
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
-    fn layout() -> Layout {
+    /// Eight parameters, all `value`, whose gradients are all `grad`.
+    fn params(value: f32, grad: f32) -> Params {
         let mut layout = Layout::default();
         layout.add("a.weight", &[2, 2], Role::ConvWeight);
         layout.add("a.running_mean", &[2], Role::RunningMean);
         layout.add("b.weight", &[2], Role::NormWeight);
         layout.add("c.weight", &[1, 2], Role::LinearWeight);
-        layout
+        let params = Params::zeros(Arc::new(layout), true, Cpu::default()).unwrap();
+        write(&params.values).fill(value);
+        params.grads().fill(grad);
+        params
     }
 
     fn config() -> SgdConfig {
@@ -141,13 +126,14 @@ mod tests {
 
     #[test]
     fn two_steps_by_hand() {
-        let mut sgd = Sgd::new(&layout(), config(), &[]);
-        let mut values = vec![1.0; 8];
-        sgd.step(&mut values, &[0.5; 8], 0.1);
+        let params = params(1.0, 0.5);
+        let mut sgd = Sgd::new(&params, config()).unwrap();
+        sgd.step(&params, 0.1).unwrap();
         // velocity 1.0, value 0.9; then velocity 0.9 + 0.95, value 0.9 - 0.185.
-        sgd.step(&mut values, &[0.5; 8], 0.1);
+        sgd.step(&params, 0.1).unwrap();
+        let values = read(&params.values);
         assert!(values.iter().all(|v| (v - 0.715).abs() < 1e-6));
-        assert_eq!(sgd.spans.len(), 1);
+        assert_eq!((sgd.spans.len(), values.len()), (1, 8));
     }
 
     #[test]
@@ -157,9 +143,13 @@ mod tests {
             train_from: 4,
             ..config()
         };
-        let mut values = vec![1.0; 8];
-        Sgd::new(&layout(), exempt, &[]).step(&mut values, &[0.0; 8], 1.0);
-        assert_eq!(values, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]);
+        let params = params(1.0, 0.0);
+        let mut sgd = Sgd::new(&params, exempt).unwrap();
+        sgd.step(&params, 1.0).unwrap();
+        assert_eq!(
+            read(&params.values)[..],
+            [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
+        );
     }
 
     #[test]
@@ -169,9 +159,10 @@ mod tests {
             anchor: 0.5,
             ..config()
         };
-        let mut sgd = Sgd::new(&layout(), anchored, &[2.0; 8]);
-        let mut values = vec![1.0; 8];
-        sgd.step(&mut values, &[0.0; 8], 1.0);
-        assert!(values.iter().all(|&v| v == 1.5));
+        let params = params(2.0, 0.0);
+        let mut sgd = Sgd::new(&params, anchored).unwrap();
+        write(&params.values).fill(1.0);
+        sgd.step(&params, 1.0).unwrap();
+        assert!(read(&params.values).iter().all(|&v| v == 1.5));
     }
 }

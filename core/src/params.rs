@@ -1,10 +1,10 @@
 //! A network's numbers, in the memory of its backend.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::Result;
 use crate::layout::{Layout, Role};
-use crate::nn::backend::Backend;
+use crate::nn::backend::{Backend, Host};
 use crate::nn::cpu::Cpu;
 
 /// The numbers of one network. Locks are there because clones of an encoder share them; nothing
@@ -42,6 +42,35 @@ impl<B: Backend> Params<B> {
             layout,
             backend,
         })
+    }
+
+    /// The engine in whose memory they lie.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// All of it, locked for reading.
+    pub fn lock(&self) -> Locked<'_, B> {
+        Locked {
+            values: read(&self.values),
+            buffers: read(&self.buffers),
+            backend: &self.backend,
+        }
+    }
+
+    /// Changes values and buffers from the host.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn edit(&self, change: impl FnOnce(&mut [f32], &mut [f32])) -> Result<()> {
+        let (mut values, mut buffers) = (write(&self.values), write(&self.buffers));
+        let mut inner = Ok(());
+        self.backend.edit(&mut values, |values| {
+            inner = self
+                .backend
+                .edit(&mut buffers, |buffers| change(values, buffers));
+        })?;
+        inner
     }
 
     /// Copies another network's parameters and buffers (same layout).
@@ -88,8 +117,29 @@ impl<B: Backend> Params<B> {
     }
 }
 
+/// A network's numbers, locked for reading.
+pub struct Locked<'a, B: Backend> {
+    values: RwLockReadGuard<'a, B::Flat>,
+    buffers: RwLockReadGuard<'a, B::Flat>,
+    backend: &'a B,
+}
+
+impl<B: Backend> Locked<'_, B> {
+    /// Values and buffers on the host, borrowed where they lie there anyway: a copy of a network
+    /// could be a run's peak of memory.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn host(&self) -> Result<(Host<'_>, Host<'_>)> {
+        Ok((
+            self.backend.host(&self.values)?,
+            self.backend.host(&self.buffers)?,
+        ))
+    }
+}
+
 /// A read lock; a thread that panicked while it held one leaves plain numbers behind.
-pub(crate) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 

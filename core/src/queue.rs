@@ -1,5 +1,6 @@
 //! The queue of keys: a ring of unit embeddings, each with the photo it came from.
 
+use crate::Result;
 use crate::rng::{Purpose, Rng};
 
 /// The photo id of a row that came from no photo (the queue's random start).
@@ -7,16 +8,45 @@ pub const NO_PHOTO: u32 = u32::MAX;
 
 /// The first in, first out store of negatives (MoCo, section 3.2), extended by photo ids so that
 /// a query's own photo can be left out: an album is small, and a photo met again would be its own
-/// negative.
+/// negative. `K` is where the rows lie.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Queue {
+pub struct Queue<K = Vec<f32>> {
     /// (size, dim), unit rows.
-    pub keys: Vec<f32>,
+    pub keys: K,
     /// The photo of each row.
     pub photos: Vec<u32>,
     /// The row that is overwritten next.
     pub next: usize,
-    dim: usize,
+    /// Length of a row.
+    pub dim: usize,
+}
+
+impl<K> Queue<K> {
+    /// Number of rows.
+    pub fn size(&self) -> usize {
+        self.photos.len()
+    }
+
+    /// The same queue with its rows somewhere else.
+    ///
+    /// # Errors
+    /// What `place` says.
+    pub fn with_keys<T>(self, place: impl FnOnce(K) -> Result<T>) -> Result<Queue<T>> {
+        Ok(Queue {
+            keys: place(self.keys)?,
+            photos: self.photos,
+            next: self.next,
+            dim: self.dim,
+        })
+    }
+
+    /// Notes that a key of `photo` takes the oldest row, and returns which that is.
+    pub fn replace_oldest(&mut self, photo: u32) -> usize {
+        let row = self.next;
+        self.photos[row] = photo;
+        self.next = (row + 1) % self.photos.len();
+        row
+    }
 }
 
 impl Queue {
@@ -33,18 +63,11 @@ impl Queue {
         }
     }
 
-    /// Number of rows.
-    pub fn size(&self) -> usize {
-        self.photos.len()
-    }
-
     /// Overwrites the oldest rows with `keys` (n, dim) of `photos` (n).
     pub fn enqueue(&mut self, keys: &[f32], photos: &[u32]) {
         for (key, &photo) in keys.chunks_exact(self.dim).zip(photos) {
-            let row = self.next;
+            let row = self.replace_oldest(photo);
             self.keys[row * self.dim..(row + 1) * self.dim].copy_from_slice(key);
-            self.photos[row] = photo;
-            self.next = (row + 1) % self.photos.len();
         }
     }
 }

@@ -8,89 +8,24 @@ mod build;
 pub mod finish;
 pub mod memory;
 mod thread;
+mod trainer;
 
 pub use build::{Start, fit};
 pub use thread::{on_own_threads, threads};
 
 use crate::cancel::Cancel;
-use crate::checkpoint::{self, Album, Before, Network, State};
+use crate::checkpoint::{self, Album, Before, Numbers, State};
 use crate::config::Config;
 use crate::data::{Batch, Loader, PhotoSource};
-use crate::distill::{Distill, Teacher};
-use crate::encoder::Encoder;
-use crate::moco::{Moco, key_orders};
-use crate::optim::Sgd;
-use crate::params::{read, write};
-use crate::queue::Queue;
+use crate::encoder::FeatureNet;
 use crate::schedule::Schedule;
 use crate::step::{StepStats, Views};
 use crate::weights::About;
 use crate::{Error, Result};
 use rayon::ThreadPool;
-use std::borrow::Cow;
-use std::iter::once;
 use std::path::Path;
-use std::sync::{Arc, RwLockReadGuard};
-
-/// The two ways to train.
-#[derive(Debug)]
-pub enum Method {
-    /// Contrast with one's own slowly moving copy.
-    Moco(Box<Moco>),
-    /// Learn from a larger network's view of the same images.
-    Distill {
-        /// Student and queue.
-        distill: Box<Distill>,
-        /// The larger network.
-        teacher: Box<Teacher>,
-    },
-}
-
-impl Method {
-    /// The network that is trained.
-    pub fn encoder(&self) -> &Encoder {
-        match self {
-            Method::Moco(moco) => &moco.query,
-            Method::Distill { distill, .. } => &distill.student,
-        }
-    }
-
-    /// The network behind the key encoder's queue, where it is trained along.
-    fn key_encoder(&self) -> Option<&Encoder> {
-        match self {
-            Method::Moco(moco) => Some(&moco.key),
-            Method::Distill { .. } => None,
-        }
-    }
-
-    /// Batch norm's running statistics of whatever moves them.
-    fn statistics(&self) -> Vec<Vec<f32>> {
-        let networks = once(self.encoder()).chain(self.key_encoder());
-        networks.map(|n| read(&n.params.buffers).clone()).collect()
-    }
-
-    fn set_statistics(&self, saved: &[Vec<f32>]) {
-        let networks = once(self.encoder()).chain(self.key_encoder());
-        for (network, saved) in networks.zip(saved) {
-            write(&network.params.buffers).copy_from_slice(saved);
-        }
-    }
-
-    fn queue(&self) -> &Queue {
-        match self {
-            Method::Moco(moco) => &moco.queue,
-            Method::Distill { distill, .. } => &distill.queue,
-        }
-    }
-
-    /// Photos per view that the method looks at.
-    fn views(&self) -> usize {
-        match self {
-            Method::Moco(_) => 2,
-            Method::Distill { .. } => 1,
-        }
-    }
-}
+use std::sync::Arc;
+use trainer::Trainer;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -123,8 +58,8 @@ pub struct Session {
     /// SHA-256 of the teacher's weights, where there is one.
     teacher: Option<String>,
     loader: Loader,
-    method: Method,
-    sgd: Sgd,
+    /// All that is on the engine.
+    trainer: Box<dyn Trainer>,
     schedule: Schedule,
     step: u64,
     /// The photos of a step that was cancelled.
@@ -157,26 +92,23 @@ impl Session {
             size: (side, side),
             photos: &batch.photos,
         };
-        let before = self.method.statistics();
-        let stats = match &mut self.method {
-            Method::Moco(moco) => {
-                moco.step(&views, &key_orders(self.config.seed, self.step, photos))
-            }
-            Method::Distill { distill, teacher } => teacher
-                .embed_views(&views, distill.config.bn_group, &self.cancel)
-                .and_then(|targets| distill.step(&views, &targets)),
-        };
-        let stats = match stats {
+        let stats = match self.trainer.learn(&views, self.step) {
             Ok(stats) => stats,
             Err(error) => {
-                self.method.set_statistics(&before);
                 self.pending = Some(batch);
                 return Err(error);
             }
         };
         self.loader.recycle(batch);
         let lr = self.schedule.lr(self.step as usize);
-        self.update(stats.loss, lr)?;
+        if !stats.loss.is_finite() || !self.trainer.update(lr as f32)? {
+            return Err(Error::Training(format!(
+                "training diverged at step {} (loss {}); a lower lr than {} may help",
+                self.step + 1,
+                stats.loss,
+                self.config.lr
+            )));
+        }
         self.step += 1;
         Ok(Progress {
             step: self.step,
@@ -188,26 +120,6 @@ impl Session {
             photos,
             skipped: self.loader.skipped().len(),
         })
-    }
-
-    /// Follows the gradient that the method left behind.
-    fn update(&mut self, loss: f32, lr: f64) -> Result<()> {
-        let params = &self.method.encoder().params;
-        if !loss.is_finite() || !params.grads_are_finite()? {
-            return Err(Error::Training(format!(
-                "training diverged at step {} (loss {loss}); a lower lr than {} may help",
-                self.step + 1,
-                self.config.lr
-            )));
-        }
-        let mut values = write(&params.values);
-        let grads = params.grads();
-        self.sgd.step(&mut values, &grads, lr as f32);
-        drop((values, grads));
-        if let Method::Moco(moco) = &self.method {
-            moco.follow()?;
-        }
-        Ok(())
     }
 
     /// Whether all steps are done.
@@ -266,13 +178,16 @@ impl Session {
     }
 
     /// The network that is trained, for measurements between steps.
-    pub fn encoder(&self) -> &Encoder {
-        self.method.encoder()
+    pub fn network(&self) -> &dyn FeatureNet {
+        self.trainer.network()
     }
 
-    /// Method, networks and queue.
-    pub fn method(&self) -> &Method {
-        &self.method
+    /// Shows `see` all numbers that training changes, as a checkpoint keeps them.
+    ///
+    /// # Errors
+    /// The engine's, or what `see` says.
+    pub fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
+        self.trainer.numbers(see)
     }
 
     /// Ids of the photos that could not be read so far, and why.
@@ -285,44 +200,18 @@ impl Session {
     /// # Errors
     /// The disk refuses; the checkpoint before is then still there.
     pub fn checkpoint(&self, folder: &Path) -> Result<()> {
-        // Borrowed while they are written: copies would be the run's peak of memory.
-        let trained = locked(self.method.encoder());
-        let key = self.method.key_encoder().map(locked);
-        let queue = self.method.queue();
-        let teacher_centre: &[f32] = match &self.method {
-            Method::Moco(_) => &[],
-            Method::Distill { teacher, .. } => &teacher.centre,
-        };
-        let state = State {
-            config: self.config.clone(),
-            album: self.album.clone(),
-            before: self.before.clone(),
-            teacher: self.teacher.clone(),
-            about: self.about.clone(),
-            step: self.step,
-            trained: network(&trained),
-            key_encoder: key.as_ref().map(network).unwrap_or_default(),
-            queue_keys: Cow::Borrowed(&queue.keys),
-            queue_photos: Cow::Borrowed(&queue.photos),
-            queue_next: queue.next as u64,
-            velocity: Cow::Borrowed(&self.sgd.velocity),
-            base: Cow::Borrowed(&self.sgd.base),
-            teacher_centre: Cow::Borrowed(teacher_centre),
-        };
-        checkpoint::save(folder, &state)
-    }
-}
-
-/// A network's numbers, read-locked.
-type Locked<'a> = (RwLockReadGuard<'a, Vec<f32>>, RwLockReadGuard<'a, Vec<f32>>);
-
-fn locked(encoder: &Encoder) -> Locked<'_> {
-    (read(&encoder.params.values), read(&encoder.params.buffers))
-}
-
-fn network<'a>((values, buffers): &'a Locked<'_>) -> Network<'a> {
-    Network {
-        values: Cow::Borrowed(&values[..]),
-        buffers: Cow::Borrowed(&buffers[..]),
+        self.trainer.numbers(&mut |numbers| {
+            let state = State {
+                config: self.config.clone(),
+                album: self.album.clone(),
+                before: self.before.clone(),
+                teacher: self.teacher.clone(),
+                about: self.about.clone(),
+                step: self.step,
+                // Borrowed while they are written: copies would be the run's peak of memory.
+                numbers,
+            };
+            checkpoint::save(folder, &state)
+        })
     }
 }

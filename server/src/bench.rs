@@ -20,7 +20,7 @@ use seedling_core::step::Views;
 use seedling_core::{Error, Result, session};
 use serde_json::json;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Scenes rendered where no photos are named.
@@ -148,23 +148,16 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
     let architecture = Architecture::new(config.arch.parse()?, Some(config.head.parse()?));
     let workspace = Workspace::default();
     let query = Encoder::new(architecture, true, config.freeze, &workspace)?;
-    initialise(&query.params, config.seed);
+    initialise(&query.params, config.seed)?;
     let key = Encoder::new(architecture, false, config.freeze, &workspace)?;
-    let mut sgd = {
-        let values = query
-            .params
-            .values
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let how = SgdConfig {
-            momentum: config.sgd_momentum as f32,
-            weight_decay: config.weight_decay as f32,
-            decay_norm_and_bias: config.weight_decay_norm,
-            anchor: 0.0,
-            train_from: query.frozen_parameters(),
-        };
-        Sgd::new(&query.params.layout, how, &values)
+    let how = SgdConfig {
+        momentum: config.sgd_momentum as f32,
+        weight_decay: config.weight_decay as f32,
+        decay_norm_and_bias: config.weight_decay_norm,
+        anchor: 0.0,
+        train_from: query.frozen_parameters(),
     };
+    let mut sgd = Sgd::new(&query.params, how)?;
     let how = MocoConfig {
         temperature: config.temperature as f32,
         key_momentum: config.key_momentum as f32,
@@ -189,14 +182,8 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
         if !stats.loss.is_finite() || !params.grads_are_finite()? {
             return Err(Error::Training("the step diverged".into()));
         }
-        let grads = params.grads.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut values = params
-            .values
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
         // A rate of almost nothing: noise must not drive the numbers apart.
-        sgd.step(&mut values, &grads, 1e-6);
-        drop((values, grads));
+        sgd.step(params, 1e-6)?;
         moco.follow()
     })?;
     Ok(StepFigures {
@@ -208,7 +195,7 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
 fn features(config: &Config, seconds: f64) -> Result<Rate> {
     let architecture = Architecture::new(config.arch.parse()?, None);
     let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
-    initialise(&encoder.params, config.seed);
+    initialise(&encoder.params, config.seed)?;
     let side = config.image_size;
     let images = encoder.images(config.batch_size, (side, side), |out| {
         out.copy_from_slice(&noise(config, 0));

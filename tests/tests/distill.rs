@@ -9,7 +9,7 @@ use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::{NO_PHOTO, Queue};
 use seedling_core::step::Views;
 use seedling_tests::formula::{fill, numbers};
-use seedling_tests::fused::assert_close;
+use seedling_tests::fused::{assert_close, buffer};
 use seedling_tests::golden::Golden;
 use seedling_tests::trajectory::{Snapshot, Trajectory, assert_follows, sgd};
 
@@ -36,7 +36,7 @@ fn embeddings(student: &Encoder, images: &[f32], mode: Mode) -> Vec<f32> {
     copy.params.copy_from(&student.params).unwrap();
     let mut out = Vec::new();
     for group in images.chunks(images.len() / 2) {
-        out.extend(copy.embed(&batch(&copy, group, 32), mode).unwrap());
+        out.extend_from_slice(&copy.embed(&batch(&copy, group, 32), mode).unwrap());
     }
     out
 }
@@ -68,7 +68,7 @@ fn twenty_steps_follow_pytorch() {
     for step in 1..=STEPS {
         let images = numbers(100_000 + 2 * step as u64, BATCH * 32 * 32 * 3, 2.0);
         let rows = (step - 1) * BATCH * EMBEDDING_DIM..step * BATCH * EMBEDDING_DIM;
-        let teacher = &golden.floats("teacher")[rows];
+        let teacher = buffer(&golden.floats("teacher")[rows]);
         let name = format!("student_embedding.step{step:02}");
         if golden.has(&name) {
             let got = embeddings(&distill.student, &images, config.mode);
@@ -81,7 +81,7 @@ fn twenty_steps_follow_pytorch() {
             size: (32, 32),
             photos: &[NO_PHOTO; BATCH],
         };
-        let stats = distill.step(&views, teacher).unwrap();
+        let stats = distill.step(&views, &teacher).unwrap();
         sgd(&distill.student.params, &mut velocity, (1e-4, 0.01));
 
         let own = deviations["loss"][step - 1].as_f64().unwrap();
@@ -109,14 +109,16 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
     let encoder = encoder(None);
     let dim = encoder.feature_dim();
     let rescale = [(1.5, -0.25), (0.75, 0.5), (1.0, 0.125)];
-    let mut teacher = Teacher::new(encoder.clone(), rescale, 7);
+    let mut teacher = Teacher::new(encoder.clone(), rescale, 7).unwrap();
     let pixels = numbers(1, 3 * SIZE * SIZE * 3, 4.0);
 
     // Entries of N(0, 1 / 128): their mean square says so to four standard errors.
-    let entries = teacher.projection.len() as f64;
-    assert_eq!(teacher.projection.len(), EMBEDDING_DIM * dim);
+    let (projection, bias) = teacher.projection.split_at(EMBEDDING_DIM * dim);
+    let projection = projection.to_vec();
+    assert_eq!(bias, [0.0; EMBEDDING_DIM]);
+    let entries = projection.len() as f64;
     let square = |x: &f32| *x as f64 * *x as f64;
-    let mean_square = teacher.projection.iter().map(square).sum::<f64>() / entries;
+    let mean_square = projection.iter().map(square).sum::<f64>() / entries;
     assert!((mean_square * EMBEDDING_DIM as f64 - 1.0).abs() < 4.0 * (2.0 / entries).sqrt());
 
     // The features are those of the teacher's own pixels.
@@ -126,18 +128,15 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
         .map(|(i, x)| x * rescale[i % 3].0 + rescale[i % 3].1)
         .collect();
     let features = encoder.features(&batch(&encoder, &own, SIZE)).unwrap();
-    assert_eq!(
-        teacher.features(batch(&encoder, &pixels, SIZE)).unwrap(),
-        features
-    );
+    let seen = teacher.features(batch(&encoder, &pixels, SIZE)).unwrap();
+    assert_eq!(seen[..], features);
 
     teacher.centre = (0..dim)
         .map(|d| (0..3).map(|i| features[i * dim + d]).sum::<f32>() / 3.5)
         .collect();
     let mut expected = Vec::new();
     for row in features.chunks(dim) {
-        let projected: Vec<f64> = teacher
-            .projection
+        let projected: Vec<f64> = projection
             .chunks(dim)
             .map(|direction| {
                 (0..dim)

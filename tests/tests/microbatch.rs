@@ -9,7 +9,7 @@ use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::Queue;
 use seedling_core::step::Views;
 use seedling_tests::formula::{fill, norm, numbers};
-use seedling_tests::fused::assert_close;
+use seedling_tests::fused::{assert_close, buffer};
 
 const SIZE: usize = 32;
 const IMAGE: usize = SIZE * SIZE * 3;
@@ -120,7 +120,8 @@ fn a_batch_of_two_groups_is_two_devices() {
         // The device's own mean loss.
         let result = evaluate(&queries, EMBEDDING_DIM, &contrast);
         losses += result.loss / 2.0;
-        query.backward(&images, saved, &result.grad).unwrap();
+        let grad = buffer(&result.grad);
+        query.backward(&images, saved, grad).unwrap();
         for (m, g) in mean.iter_mut().zip(grads(&query)) {
             *m += g / 2.0;
         }
@@ -207,7 +208,7 @@ fn a_loss_of_candle_s_reaches_the_gradient_once() {
     let photos = images(&by_hand, &pixels);
     let (embeddings, saved) = by_hand.forward(&photos, TRAIN).unwrap();
     let ones = vec![1.0; embeddings.len()];
-    by_hand.backward(&photos, saved, &ones).unwrap();
+    by_hand.backward(&photos, saved, buffer(&ones)).unwrap();
 
     let encoder = encoder(true, 0);
     let embeddings = encoder.embed_tracked(images(&encoder, &pixels), TRAIN);

@@ -1,9 +1,12 @@
 //! The optimizer and the schedules against torch.optim (tests/golden/optim.py).
 
 use seedling_core::layout::{Layout, Role};
+use seedling_core::nn::cpu::Cpu;
 use seedling_core::optim::{Sgd, SgdConfig};
+use seedling_core::params::Params;
 use seedling_core::schedule::{Decay, Schedule};
 use seedling_core::tensor_file::TensorFile;
+use std::sync::Arc;
 
 fn golden() -> TensorFile {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/optim.safetensors");
@@ -24,13 +27,20 @@ fn follow(name: &str, momentum: f32, weight_decay: f32, decay_norm_and_bias: boo
         anchor: 0.0,
         train_from: 0,
     };
-    let mut values = read("start");
-    let mut sgd = Sgd::new(&layout, config, &values);
+    let params = Params::zeros(Arc::new(layout), true, Cpu::default()).unwrap();
+    let start = read("start");
+    params
+        .edit(|values, _| values.copy_from_slice(&start))
+        .unwrap();
+    let mut sgd = Sgd::new(&params, config).unwrap();
     let (gradients, rates, expected) = (read("gradients"), read("rates"), read(name));
-    let width = values.len();
+    let width = start.len();
     for (step, lr) in rates.iter().enumerate() {
         let row = step * width..(step + 1) * width;
-        sgd.step(&mut values, &gradients[row.clone()], *lr);
+        let grads = &gradients[row.clone()];
+        params.grads.lock().unwrap().copy_from_slice(grads);
+        sgd.step(&params, *lr).unwrap();
+        let values = params.values.read().unwrap();
         for (value, expected) in values.iter().zip(&expected[row]) {
             assert!((value - expected).abs() < 1e-6, "{name}, step {step}");
         }

@@ -199,11 +199,13 @@ fn cancelled_anywhere_and_gone_on_with_it_ends_the_same() {
 fn a_step_cancelled_in_its_middle_leaves_nothing_and_is_taken_again() {
     let session = || Session::new(config(), demo(), &Start::default()).unwrap();
     let state = |session: &Session| {
-        let params = &session.encoder().params;
-        (
-            crate::params::read(&params.values).clone(),
-            crate::params::read(&params.buffers).clone(),
-        )
+        let mut state = Vec::new();
+        let see = session.numbers(&mut |numbers| {
+            state.push(numbers.trained.values.to_vec());
+            state.push(numbers.trained.buffers.to_vec());
+            Ok(())
+        });
+        see.map(|()| state).unwrap()
     };
     let mut whole = session();
     for _ in 0..3 {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, Var};
 
 use super::{Encoder, Images, Mode, Saved};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::backend::Backend;
 
 /// Embeddings (n, dim) whose `backward()` reaches the encoder's gradients.
@@ -40,10 +40,11 @@ impl<B: Backend> CustomOp1 for EncoderOp<B> {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (out, saved) = self
-            .encoder
-            .forward(&self.images, self.mode)
-            .map_err(candle_core::Error::wrap)?;
+        let forward = || {
+            let (out, saved) = self.encoder.forward(&self.images, self.mode)?;
+            Ok((self.encoder.backend().download(&out)?, saved))
+        };
+        let (out, saved) = forward().map_err(|e: Error| candle_core::Error::wrap(e))?;
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
         Ok((
             CpuStorage::F32(out),
@@ -61,9 +62,12 @@ impl<B: Backend> CustomOp1 for EncoderOp<B> {
             candle_core::bail!("the encoder's backward ran twice on one forward");
         };
         let grad = grad.flatten_all()?.to_vec1::<f32>()?;
-        self.encoder
-            .backward(&self.images, saved, &grad)
-            .map_err(candle_core::Error::wrap)?;
+        let backward = || {
+            let fill = |dy: &mut [f32]| dy.copy_from_slice(&grad);
+            let dy = self.encoder.backend().upload(grad.len(), fill)?;
+            self.encoder.backward(&self.images, saved, dy)
+        };
+        backward().map_err(candle_core::Error::wrap)?;
         Ok(None)
     }
 }

@@ -3,7 +3,7 @@
 use super::Features;
 use crate::data::resize::evaluation_view;
 use crate::data::{Normalise, Photo, PhotoSource, Recipe, Scratch, Skipped};
-use crate::encoder::{Encoder, Images};
+use crate::encoder::FeatureNet;
 use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -32,7 +32,7 @@ pub enum Look {
 #[derive(Clone, Copy)]
 pub struct Extractor<'a> {
     /// The network, on its running statistics.
-    pub encoder: &'a Encoder,
+    pub encoder: &'a dyn FeatureNet,
     /// The photos.
     pub source: &'a dyn PhotoSource,
     /// Side of the images given to the network, in pixels.
@@ -68,10 +68,11 @@ impl Extractor<'_> {
         let mut values = Vec::with_capacity(indices.len() * dim);
         let (mut photos, mut skipped) = (Vec::new(), Vec::new());
         let mut seen = 0;
+        let size = (self.image_size, self.image_size);
         for chunk in indices.chunks(BATCH) {
-            let (images, found) = self.images(chunk, look, &mut skipped)?;
-            if let Some(images) = images {
-                values.extend(self.encoder.features(&images)?);
+            let (images, found) = self.images(chunk, look, &mut skipped);
+            if !images.is_empty() {
+                values.extend(self.encoder.features_of(&images, size)?);
             }
             photos.extend(found);
             seen += chunk.len();
@@ -92,17 +93,14 @@ impl Extractor<'_> {
         })
     }
 
-    /// The readable photos among `indices` as one batch, `None` for none; the others are added to
-    /// `skipped`.
-    ///
-    /// # Errors
-    /// `image_size` is 0.
+    /// The readable photos among `indices` as the network sees them, (height, width, 3) each; the
+    /// others are added to `skipped`.
     pub fn images(
         &self,
         indices: &[usize],
         look: &Look,
         skipped: &mut Vec<Skipped>,
-    ) -> Result<(Option<Images>, Vec<usize>)> {
+    ) -> (Vec<Vec<f32>>, Vec<usize>) {
         let size = self.image_size;
         let made: Vec<Result<Vec<f32>>> = indices
             .par_iter()
@@ -127,15 +125,7 @@ impl Extractor<'_> {
                 }),
             }
         }
-        if pixels.is_empty() {
-            return Ok((None, readable));
-        }
-        let images = self.encoder.images(pixels.len(), (size, size), |out| {
-            for (image, out) in pixels.iter().zip(out.chunks_exact_mut(size * size * 3)) {
-                out.copy_from_slice(image);
-            }
-        })?;
-        Ok((Some(images), readable))
+        (pixels, readable)
     }
 }
 

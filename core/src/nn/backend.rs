@@ -2,7 +2,7 @@
 //!
 //! A network is shapes in an order, written once ([`super::block`], [`crate::backbones`]); a backend
 //! is kernels. Every operation makes its own output in the engine's memory, and nothing of a step
-//! need come back to the host but embeddings and loss.
+//! comes back to the host but the loss, a few figures, and the batch's embeddings for one of them.
 //!
 //! **Normalised when read** is part of the contract: [`Src`] and [`Grad`] say how a tensor is read,
 //! and each engine fuses that into its loads in its own way.
@@ -10,6 +10,7 @@
 //! Operations fail where the engine's memory is at its end or the engine is lost, and for no other
 //! reason.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -17,6 +18,8 @@ use super::activation::Act;
 use super::layer::{BatchNorm, Linear, SqueezeExcite};
 use super::window::Window;
 use crate::Result;
+use crate::loss::{Contrast, Evaluated};
+use crate::queue::Queue;
 
 /// A set of kernels, and the memory they work in. Cloning shares the memory.
 pub trait Backend: Clone + Debug + Send + Sync + 'static {
@@ -47,11 +50,21 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// The numbers of `buf` on the host.
     fn download(&self, buf: &Self::Buf) -> Result<Vec<f32>>;
 
-    /// x * factor + offset for each channel of `images`, in place.
-    fn rescale(&self, images: &mut Self::Buf, channels: &[(f32, f32); 3]) -> Result<()>;
+    /// x * factor + offset for each channel (factor, offset) of rows of channels, in place.
+    fn rescale(&self, x: &mut Self::Buf, channels: &[(f32, f32)]) -> Result<()>;
+
+    /// The rows of `parts`, end to end, in another order: the i-th becomes row `order[i]`. `order`
+    /// is a permutation; rows have `dim` numbers.
+    fn gather(&self, parts: &[Self::Buf], order: &[usize], dim: usize) -> Result<Self::Buf>;
 
     /// These numbers in the engine's memory.
     fn flat(&self, numbers: Vec<f32>) -> Result<Self::Flat>;
+
+    /// Its numbers on the host, borrowed where they lie there anyway.
+    fn host<'a>(&self, flat: &'a Self::Flat) -> Result<Host<'a>>;
+
+    /// Changes its numbers from the host.
+    fn edit(&self, flat: &mut Self::Flat, change: impl FnOnce(&mut [f32])) -> Result<()>;
 
     /// to <- from, of one length.
     fn copy(&self, to: &mut Self::Flat, from: &Self::Flat) -> Result<()>;
@@ -61,6 +74,18 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
 
     /// Whether every number is finite.
     fn all_finite(&self, flat: &Self::Flat) -> Result<bool>;
+
+    /// velocity <- momentum * velocity + gradient; value <- value - lr * velocity, in every span,
+    /// with gradient + weight_decay * value + anchor * (value - base) for the gradient. `base` is
+    /// empty where there is no anchor.
+    fn sgd(
+        &self,
+        update: &Update,
+        values: &mut Self::Flat,
+        grads: &Self::Flat,
+        velocity: &mut Self::Flat,
+        base: &Self::Flat,
+    ) -> Result<()>;
 
     /// own <- momentum * own + (1 - momentum) * other, from place `from` on.
     fn follow(
@@ -238,7 +263,36 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
 
     /// In place of dy.
     fn normalize_back(&self, dy: &mut Self::Buf, unit: &Self::Unit, dim: usize) -> Result<()>;
+
+    /// Loss and gradient of `queries`, which are the batch's at `rows` (see [`crate::loss`]).
+    fn contrast(
+        &self,
+        queries: &Self::Buf,
+        rows: Range<usize>,
+        contrast: &Contrast<'_, Self::Buf, Self::Flat>,
+    ) -> Result<Evaluated<Self::Buf>>;
+
+    /// Overwrites the oldest rows of `queue` with `keys` (n, dim) of `photos` (n).
+    fn enqueue(
+        &self,
+        queue: &mut Queue<Self::Flat>,
+        keys: &Self::Buf,
+        photos: &[u32],
+    ) -> Result<()>;
 }
+
+/// What one step of momentum SGD does to a network's flat numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'a> {
+    /// Where, and with which weight decay; what lies in no span stays as it is.
+    pub spans: &'a [(Range<usize>, f32)],
+    pub momentum: f32,
+    pub anchor: f32,
+    pub lr: f32,
+}
+
+/// Numbers on the host.
+pub type Host<'a> = Cow<'a, [f32]>;
 
 /// A convolution's raw output, and its moments where they were asked for.
 pub type Output<B> = (<B as Backend>::Buf, Option<<B as Backend>::Moments>);

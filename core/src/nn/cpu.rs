@@ -16,6 +16,7 @@ pub mod norm;
 pub mod normalize;
 pub mod pointwise;
 pub mod pool;
+pub mod sgd;
 pub mod sink;
 pub mod source;
 pub mod squeeze_excite;
@@ -25,13 +26,16 @@ use self::norm::{GradSums, Moments, NormGrad, NormState, Statistics};
 use self::sink::{Activated, Gated, ImageSums, Plain};
 use self::source::{GradSource, PerImage, Source};
 use self::squeeze_excite::Saved;
-use super::backend::{Backend, Grad, Output, Param, ParamMut, Src};
+use super::backend::{Backend, Grad, Host, Output, Param, ParamMut, Src, Update};
 use super::layer::{BatchNorm, Linear, SqueezeExcite};
 use super::parallel::CHUNK;
 use super::window::Window;
 use super::workspace::{Buffer, Workspace};
 use crate::Result;
+use crate::loss::{self, Contrast, Evaluated};
+use crate::queue::Queue;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Kernels for the processor, in memory of its workspace.
 #[derive(Clone, Debug, Default)]
@@ -140,17 +144,35 @@ impl Backend for Cpu {
         Ok(buf.to_vec())
     }
 
-    fn rescale(&self, images: &mut Buffer, channels: &[(f32, f32); 3]) -> Result<()> {
-        for pixel in images.chunks_exact_mut(3) {
-            for (x, (factor, offset)) in pixel.iter_mut().zip(channels) {
+    fn rescale(&self, x: &mut Buffer, channels: &[(f32, f32)]) -> Result<()> {
+        for row in x.chunks_exact_mut(channels.len()) {
+            for (x, (factor, offset)) in row.iter_mut().zip(channels) {
                 *x = *x * factor + offset;
             }
         }
         Ok(())
     }
 
+    fn gather(&self, parts: &[Buffer], order: &[usize], dim: usize) -> Result<Buffer> {
+        let mut all = self.take(order.len() * dim);
+        let rows = parts.iter().flat_map(|part| part.chunks_exact(dim));
+        for (row, &place) in rows.zip(order) {
+            all[place * dim..(place + 1) * dim].copy_from_slice(row);
+        }
+        Ok(all)
+    }
+
     fn flat(&self, numbers: Vec<f32>) -> Result<Vec<f32>> {
         Ok(numbers)
+    }
+
+    fn host<'a>(&self, flat: &'a Vec<f32>) -> Result<Host<'a>> {
+        Ok(Host::Borrowed(flat))
+    }
+
+    fn edit(&self, flat: &mut Vec<f32>, change: impl FnOnce(&mut [f32])) -> Result<()> {
+        change(flat);
+        Ok(())
     }
 
     fn copy(&self, to: &mut Vec<f32>, from: &Vec<f32>) -> Result<()> {
@@ -167,6 +189,18 @@ impl Backend for Cpu {
         // Without stopping at the first that is not: so the loop vectorises.
         let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, x| all & x.is_finite());
         Ok(flat.par_chunks(CHUNK).all(finite))
+    }
+
+    fn sgd(
+        &self,
+        update: &Update,
+        values: &mut Vec<f32>,
+        grads: &Vec<f32>,
+        velocity: &mut Vec<f32>,
+        base: &Vec<f32>,
+    ) -> Result<()> {
+        sgd::step(update, values, grads, velocity, base);
+        Ok(())
     }
 
     fn follow(
@@ -445,6 +479,27 @@ impl Backend for Cpu {
         dim: usize,
     ) -> Result<()> {
         normalize::backward(dy, y, inverse, dim);
+        Ok(())
+    }
+
+    fn contrast(
+        &self,
+        queries: &Buffer,
+        rows: Range<usize>,
+        contrast: &Contrast<'_, Buffer, Vec<f32>>,
+    ) -> Result<Evaluated<Buffer>> {
+        let found = loss::evaluate(queries, contrast.queue.dim, &contrast.of(rows));
+        let mut grad = self.take(found.grad.len());
+        grad.copy_from_slice(&found.grad);
+        Ok(Evaluated {
+            loss: found.loss,
+            grad,
+            agreement: found.agreement,
+        })
+    }
+
+    fn enqueue(&self, queue: &mut Queue, keys: &Buffer, photos: &[u32]) -> Result<()> {
+        queue.enqueue(keys, photos);
         Ok(())
     }
 }

@@ -1,29 +1,19 @@
 //! Putting a session together, at the beginning of a run or in its middle.
 
-use super::{Method, Session, threads};
+use super::trainer::{self, Trainer};
+use super::{Session, threads};
 use crate::backbones::Arch;
 use crate::cancel::Cancel;
-use crate::checkpoint::{Album, Network, State};
+use crate::checkpoint::{Album, State};
 use crate::config::Config;
 use crate::data::{Loader, LoaderConfig, Normalise, PhotoSource, Position, Recipe};
-use crate::distill::{Distill, DistillConfig, Teacher};
-use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
+use crate::encoder::{Architecture, Head};
 use crate::eval::extract::{Extractor, Look};
-use crate::init::initialise;
-use crate::moco::{Moco, MocoConfig};
-use crate::nn::workspace::Workspace;
-use crate::optim::{Sgd, SgdConfig};
-use crate::params::Params;
-use crate::queue::Queue;
 use crate::schedule::{Decay, Schedule};
 use crate::weights::{About, WeightFile};
 use crate::{Error, Result};
 use rayon::ThreadPool;
-use std::sync::{Arc, PoisonError};
-
-/// How far running statistics move with every batch in training. Files say 0.01 (torchvision) or
-/// 0.1; the slower one would leave them stale after a short run.
-const NORM_MOMENTUM: f32 = 0.1;
+use std::sync::Arc;
 
 /// Photos whose features make the teacher's mean.
 const CENTRE_PHOTOS: usize = 1024;
@@ -116,22 +106,8 @@ impl Session {
             normalise,
             made: String::new(),
         };
-        let workspace = Workspace::default();
-        let encoder = Encoder::new(architecture, true, config.freeze, &workspace)?;
-        initialise(&encoder.params, config.seed);
-        if let Some(file) = start.init {
-            file.load_backbone(&encoder.params)?;
-            if let Some(beside) = file.head_beside()?
-                && beside.about.architecture.head == Some(head)
-            {
-                beside.load_head(&encoder.params)?;
-            }
-        }
-        let queue = Queue::random(config.queue_size, EMBEDDING_DIM, config.seed);
-        let method = method(&config, &about, encoder, queue, start.teacher, &workspace)?;
-        let mut session = Session::assemble(config, about, source, (method, 0), pool)?;
-        session.obey(start.cancel.clone());
-        session.teacher = start.teacher.map(WeightFile::digest);
+        let trainer = trainer::open(&config, &about, start, None)?;
+        let mut session = Session::assemble(config, about, source, (trainer, 0), start, pool)?;
         if let Some(file) = start.teacher {
             session.centre_teacher(&file.about.normalise)?;
         }
@@ -151,27 +127,13 @@ impl Session {
         state: State<'_>,
     ) -> Result<Session> {
         let pool = Arc::new(threads(config.threads)?);
-        let session =
-            pool.install(|| Session::go_on(config, source, start.teacher, state, pool.clone()));
-        session.map(|mut session| {
-            session.obey(start.cancel.clone());
-            session
-        })
-    }
-
-    /// Listens to `cancel` from here on.
-    fn obey(&mut self, cancel: Cancel) {
-        match &mut self.method {
-            Method::Moco(moco) => moco.cancel = cancel.clone(),
-            Method::Distill { distill, .. } => distill.cancel = cancel.clone(),
-        }
-        self.cancel = cancel;
+        pool.install(|| Session::go_on(config, source, start, state, pool.clone()))
     }
 
     fn go_on(
         config: Config,
         source: Arc<dyn PhotoSource>,
-        teacher: Option<&WeightFile>,
+        start: &Start<'_>,
         state: State<'_>,
         pool: Arc<ThreadPool>,
     ) -> Result<Session> {
@@ -188,7 +150,7 @@ impl Session {
                 source.len()
             )));
         }
-        let digest = teacher.map(WeightFile::digest);
+        let digest = start.teacher.map(WeightFile::digest);
         // A checkpoint of an older version does not say it.
         if state.teacher.is_some() && state.teacher != digest {
             return Err(Error::Config(format!(
@@ -196,31 +158,10 @@ impl Session {
                 config.teacher
             )));
         }
-        let workspace = Workspace::default();
-        let about = state.about.clone();
-        let encoder = Encoder::new(about.architecture, true, config.freeze, &workspace)?;
-        restore(&encoder.params, &state.trained)?;
-        let mut queue = Queue::random(state.queue_photos.len(), EMBEDDING_DIM, config.seed);
-        copy(&mut queue.keys, &state.queue_keys)?;
-        copy(&mut queue.photos, &state.queue_photos)?;
-        queue.next = state.queue_next as usize;
-        if queue.next >= queue.size() {
-            return Err(Error::Shape {
-                tensor: "the queue's next row in the checkpoint".into(),
-                expected: vec![queue.size()],
-                got: vec![state.queue_next as usize],
-            });
-        }
-        let mut method = method(&config, &about, encoder, queue, teacher, &workspace)?;
-        match &mut method {
-            Method::Moco(moco) => restore(&moco.key.params, &state.key_encoder)?,
-            Method::Distill { teacher, .. } => copy(&mut teacher.centre, &state.teacher_centre)?,
-        }
-        let mut session = Session::assemble(config, about, source, (method, state.step), pool)?;
-        copy(&mut session.sgd.velocity, &state.velocity)?;
-        copy(&mut session.sgd.base, &state.base)?;
+        let trainer = trainer::open(&config, &state.about, start, Some(&state.numbers))?;
+        let place = (trainer, state.step);
+        let mut session = Session::assemble(config, state.about, source, place, start, pool)?;
         session.before = state.before;
-        session.teacher = digest;
         Ok(session)
     }
 
@@ -228,7 +169,8 @@ impl Session {
         mut config: Config,
         about: About,
         source: Arc<dyn PhotoSource>,
-        (method, step): (Method, u64),
+        (trainer, step): (Box<dyn Trainer>, u64),
+        start: &Start<'_>,
         pool: Arc<ThreadPool>,
     ) -> Result<Session> {
         let threads = pool.current_num_threads();
@@ -240,7 +182,7 @@ impl Session {
             config.seed,
         );
         loading.group = config.bn_group;
-        loading.views = method.views();
+        loading.views = trainer.views();
         loading.threads = threads;
         loading.ahead = config.prefetch;
         loading.cache_mb = config.cache_mb;
@@ -262,47 +204,34 @@ impl Session {
             steps,
             steps_per_epoch: epoch,
         };
-        let encoder = method.encoder();
-        let sgd = {
-            let values = encoder.params.values.read();
-            let values = values.unwrap_or_else(PoisonError::into_inner);
-            let sgd = SgdConfig {
-                momentum: config.sgd_momentum as f32,
-                weight_decay: config.weight_decay as f32,
-                decay_norm_and_bias: config.weight_decay_norm,
-                anchor: config.anchor as f32,
-                train_from: encoder.frozen_parameters(),
-            };
-            Sgd::new(&encoder.params.layout, sgd, &values)
-        };
         Ok(Session {
             loader: Loader::new(source.clone(), loading, position)?,
             album: Album::of(&*source),
             before: None,
-            teacher: None,
+            teacher: start.teacher.map(WeightFile::digest),
             config,
             about,
             source,
-            method,
-            sgd,
+            trainer,
             schedule,
             step,
             pending: None,
-            cancel: Cancel::default(),
+            cancel: start.cancel.clone(),
             pool,
         })
     }
 
     /// Measures the mean that is taken from a teacher's features, over a sample of the photos.
     fn centre_teacher(&mut self, normalise: &Normalise) -> Result<()> {
-        let Method::Distill { teacher, .. } = &mut self.method else {
+        let Some(encoder) = self
+            .trainer
+            .teacher()
+            .filter(|_| self.config.teacher_centre)
+        else {
             return Ok(());
         };
-        if !self.config.teacher_centre {
-            return Ok(());
-        }
         let extractor = Extractor {
-            encoder: &teacher.encoder,
+            encoder,
             source: &*self.source,
             image_size: self.config.image_size,
             normalise,
@@ -313,82 +242,9 @@ impl Session {
             .map(|i| i * photos / photos.min(CENTRE_PHOTOS))
             .collect();
         let found = extractor.features(&sample, &Look::Plain, |_| self.cancel.check())?;
-        teacher.centre = found
-            .features
-            .mean()
-            .into_iter()
-            .map(|x| x as f32)
-            .collect();
+        let mean = found.features.mean();
+        self.trainer
+            .centre_teacher(mean.into_iter().map(|x| x as f32).collect());
         Ok(())
     }
-}
-
-fn method(
-    config: &Config,
-    about: &About,
-    encoder: Encoder,
-    queue: Queue,
-    teacher: Option<&WeightFile>,
-    workspace: &Workspace,
-) -> Result<Method> {
-    let mode = Mode::Train {
-        norm_momentum: NORM_MOMENTUM,
-    };
-    let Some(file) = teacher else {
-        // One workspace: the two encoders never run at the same time.
-        let key = Encoder::new(about.architecture, false, config.freeze, workspace)?;
-        let moco = MocoConfig {
-            temperature: config.temperature as f32,
-            key_momentum: config.key_momentum as f32,
-            symmetric: config.symmetric,
-            bn_group: config.bn_group,
-            mode,
-            mask_own_photo: config.mask_own_photo,
-        };
-        return Ok(Method::Moco(Box::new(Moco::new(
-            encoder, key, queue, moco,
-        )?)));
-    };
-    let architecture = Architecture {
-        head: None,
-        ..file.about.architecture
-    };
-    let network = Encoder::new(architecture, false, 0, workspace)?;
-    file.load_backbone(&network.params)?;
-    let (ours, theirs) = (&about.normalise, &file.about.normalise);
-    let rescale = std::array::from_fn(|c| {
-        (
-            ours.std[c] / theirs.std[c],
-            (ours.mean[c] - theirs.mean[c]) / theirs.std[c],
-        )
-    });
-    let distill = DistillConfig {
-        student_temperature: config.student_temperature as f32,
-        teacher_temperature: config.teacher_temperature as f32,
-        bn_group: config.bn_group,
-        mode,
-    };
-    Ok(Method::Distill {
-        distill: Box::new(Distill::new(encoder, queue, distill)?),
-        teacher: Box::new(Teacher::new(network, rescale, config.seed)),
-    })
-}
-
-fn restore(params: &Params, saved: &Network<'_>) -> Result<()> {
-    let mut values = crate::params::write(&params.values);
-    let mut buffers = crate::params::write(&params.buffers);
-    copy(&mut values, &saved.values)?;
-    copy(&mut buffers, &saved.buffers)
-}
-
-fn copy<T: Copy>(to: &mut [T], from: &[T]) -> Result<()> {
-    if to.len() != from.len() {
-        return Err(Error::Shape {
-            tensor: "part of the checkpoint".into(),
-            expected: vec![to.len()],
-            got: vec![from.len()],
-        });
-    }
-    to.copy_from_slice(from);
-    Ok(())
 }

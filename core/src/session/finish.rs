@@ -1,10 +1,9 @@
 //! The end of a run: batch norm's running statistics, and the weights.
 
 use super::Session;
-use crate::encoder::Mode;
 use crate::eval::extract::{Extractor, Look};
 use crate::rng::{Purpose, Rng};
-use crate::weights::{self, About, HEAD_FILE, Precision};
+use crate::weights::{About, Precision};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -27,18 +26,18 @@ impl Session {
         if !self.config.reestimate_bn {
             return Ok(());
         }
-        let before = self.method.statistics();
+        self.trainer.keep_statistics()?;
         let estimated = self.on_threads(|| self.estimate_statistics());
         if estimated.is_err() {
-            self.method.set_statistics(&before);
+            self.trainer.recall_statistics()?;
         }
         estimated
     }
 
     fn estimate_statistics(&self) -> Result<()> {
-        let encoder = self.method.encoder();
+        let network = self.trainer.network();
         let extractor = Extractor {
-            encoder,
+            encoder: network,
             source: &*self.source,
             image_size: self.config.image_size,
             normalise: &self.about.normalise,
@@ -57,11 +56,12 @@ impl Session {
                 break;
             }
             let mut skipped = Vec::new();
-            if let (Some(images), _) = extractor.images(photos, &Look::Plain, &mut skipped)? {
+            let (images, _) = extractor.images(photos, &Look::Plain, &mut skipped);
+            if !images.is_empty() {
                 batches += 1;
                 // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
-                let norm_momentum = 1.0 / batches as f32;
-                encoder.embed(&images, Mode::Train { norm_momentum })?;
+                let side = self.config.image_size;
+                network.observe(&images, (side, side), 1.0 / batches as f32)?;
             }
         }
         match batches {
@@ -77,19 +77,16 @@ impl Session {
     /// # Errors
     /// A number is not finite (or too large for half precision), or the disk refuses.
     pub fn save_weights(&self, folder: &Path, made: &str) -> Result<PathBuf> {
-        let encoder = self.method.encoder();
         let about = About {
             made: made.to_string(),
             ..self.about.clone()
         };
         let path = folder.join(WEIGHTS_FILE);
-        let (params, dim) = (&encoder.params, encoder.feature_dim());
         let precision = match self.config.half_weights {
             true => Precision::Half,
             false => Precision::Full,
         };
-        weights::save_backbone(&path, params, dim, &about, precision)?;
-        weights::save_head(&folder.join(HEAD_FILE), params, dim, &about)?;
+        self.trainer.save_weights(&path, &about, precision)?;
         Ok(path)
     }
 }

@@ -4,6 +4,7 @@ use super::about::other_arch;
 use super::{About, HEAD_FILE, HEAD_PREFIX};
 use crate::backbones::Arch;
 use crate::layout::Entry;
+use crate::nn::backend::Backend;
 use crate::params::Params;
 use crate::tensor_file::TensorFile;
 use crate::{Error, Result};
@@ -57,7 +58,7 @@ impl WeightFile {
     /// # Errors
     /// Tensors are missing or unexpected (the message lists them), have other shapes, or hold
     /// numbers that are not finite. `params` is then unchanged.
-    pub fn load_backbone(&self, params: &Params) -> Result<()> {
+    pub fn load_backbone<B: Backend>(&self, params: &Params<B>) -> Result<()> {
         let extra = self.about.architecture.arch.facts().class_layer;
         self.load(params, false, |name| name.starts_with(extra))
     }
@@ -66,7 +67,7 @@ impl WeightFile {
     ///
     /// # Errors
     /// As [`WeightFile::load_backbone`].
-    pub fn load_head(&self, params: &Params) -> Result<()> {
+    pub fn load_head<B: Backend>(&self, params: &Params<B>) -> Result<()> {
         self.load(params, true, |_| false)
     }
 
@@ -87,7 +88,12 @@ impl WeightFile {
         WeightFile::open(&path, Some(self.about.architecture.arch)).map(Some)
     }
 
-    fn load(&self, params: &Params, head: bool, known: impl Fn(&str) -> bool) -> Result<()> {
+    fn load<B: Backend>(
+        &self,
+        params: &Params<B>,
+        head: bool,
+        known: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         let wanted: Vec<&Entry> = params
             .layout
             .entries()
@@ -106,19 +112,17 @@ impl WeightFile {
             }
         };
         let tensors = wanted.iter().map(|e| read(e)).collect::<Result<Vec<_>>>()?;
-        let mut values = crate::params::write(&params.values);
-        let mut buffers = crate::params::write(&params.buffers);
-        for (entry, numbers) in wanted.iter().zip(tensors) {
-            let all: &mut [f32] = if entry.role.is_buffer() {
-                &mut buffers
-            } else {
-                &mut values
-            };
-            if let Some(place) = all.get_mut(entry.range.clone()) {
-                place.copy_from_slice(&numbers);
+        params.edit(|values, buffers| {
+            for (entry, numbers) in wanted.iter().zip(tensors) {
+                let all = match entry.role.is_buffer() {
+                    true => &mut *buffers,
+                    false => &mut *values,
+                };
+                if let Some(place) = all.get_mut(entry.range.clone()) {
+                    place.copy_from_slice(&numbers);
+                }
             }
-        }
-        Ok(())
+        })
     }
 
     /// Every wanted tensor is there with its shape, and nothing else is.

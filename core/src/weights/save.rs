@@ -2,11 +2,11 @@
 
 use super::{About, HEAD_PREFIX};
 use crate::layout::{Entry, Role};
+use crate::nn::backend::Backend;
 use crate::params::Params;
 use crate::tensor_file::{self, Data, TensorRef};
 use crate::{Error, Result};
 use std::path::Path;
-use std::sync::PoisonError;
 
 /// How many bits a number gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,9 @@ pub enum Precision {
 ///
 /// # Errors
 /// A number is not finite or too large for half precision; the disk refuses.
-pub fn save_backbone(
+pub fn save_backbone<B: Backend>(
     path: &Path,
-    params: &Params,
+    params: &Params<B>,
     feature_dim: usize,
     about: &About,
     precision: Precision,
@@ -37,23 +37,25 @@ pub fn save_backbone(
 ///
 /// # Errors
 /// As [`save_backbone`].
-pub fn save_head(path: &Path, params: &Params, feature_dim: usize, about: &About) -> Result<()> {
+pub fn save_head<B: Backend>(
+    path: &Path,
+    params: &Params<B>,
+    feature_dim: usize,
+    about: &About,
+) -> Result<()> {
     save(path, params, feature_dim, about, Precision::Full, true)
 }
 
-fn save(
+fn save<B: Backend>(
     path: &Path,
-    params: &Params,
+    params: &Params<B>,
     feature_dim: usize,
     about: &About,
     precision: Precision,
     head: bool,
 ) -> Result<()> {
-    let values = params.values.read().unwrap_or_else(PoisonError::into_inner);
-    let buffers = params
-        .buffers
-        .read()
-        .unwrap_or_else(PoisonError::into_inner);
+    let locked = params.lock();
+    let (values, buffers) = locked.host()?;
     let mut tensors = Vec::new();
     for entry in params.layout.entries() {
         if entry.name.starts_with(HEAD_PREFIX) != head {
