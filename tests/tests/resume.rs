@@ -115,7 +115,7 @@ fn killed_at_any_moment_it_ends_with_the_same_bits() {
         (state >> 40) as f64 / (1u64 << 24) as f64
     };
     let last: usize = STEPS.parse().unwrap();
-    for attempt in 0..8 {
+    for attempt in 0..6 {
         let out = reference.out(&format!("killed-{attempt}"));
         for _ in 0..3 {
             let resume = out.join("checkpoint.safetensors").exists();
@@ -136,7 +136,7 @@ fn killed_at_any_moment_it_ends_with_the_same_bits() {
         reference.complete(&out);
         assert_eq!(steps_logged(&out), last, "every step is logged once");
     }
-    assert!(kills >= 8, "only {kills} kills hit a running program");
+    assert!(kills >= 6, "only {kills} kills hit a running program");
 }
 
 #[test]
