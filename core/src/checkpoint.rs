@@ -83,6 +83,8 @@ pub struct Numbers<'a> {
     pub base: Cow<'a, [f32]>,
     /// The mean that is subtracted from a teacher's features; empty without one.
     pub teacher_centre: Cow<'a, [f32]>,
+    /// The album as the initial weights see it; empty where it is not kept in mind.
+    pub album: Cow<'a, [f32]>,
 }
 
 /// The whole state of a run.
@@ -120,6 +122,7 @@ impl State<'_> {
             ("velocity", Data::F32(&numbers.velocity)),
             ("base", Data::F32(&numbers.base)),
             ("teacher_centre", Data::F32(&numbers.teacher_centre)),
+            ("initial_album", Data::F32(&numbers.album)),
         ]
         .into_iter()
         .map(|(name, data)| TensorRef {
@@ -210,6 +213,11 @@ impl State<'_> {
                 velocity: numbers("velocity")?,
                 base: numbers("base")?,
                 teacher_centre: numbers("teacher_centre")?,
+                // A checkpoint of an older version does not have it.
+                album: match file.shape("initial_album") {
+                    None => Cow::default(),
+                    Some(_) => numbers("initial_album")?,
+                },
             },
         })
     }
@@ -310,6 +318,7 @@ mod tests {
                 velocity: vec![0.25; 3].into(),
                 base: vec![].into(),
                 teacher_centre: vec![].into(),
+                album: vec![0.5; 4].into(),
             },
         }
     }

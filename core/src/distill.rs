@@ -44,6 +44,14 @@ pub struct Teacher<B: Backend = Cpu> {
     layer: Linear,
 }
 
+/// (EMBEDDING_DIM, dim) numbers of N(0, 1 / EMBEDDING_DIM).
+pub fn projection(dim: usize, seed: u64) -> Vec<f32> {
+    let mut rng = Rng::new(seed, Purpose::Projection, 0, 0);
+    let std = 1.0 / (EMBEDDING_DIM as f32).sqrt();
+    let numbers = (0..EMBEDDING_DIM * dim).map(|_| rng.normal() * std);
+    numbers.collect()
+}
+
 impl<B: Backend> Teacher<B> {
     /// A fixed random projection N(0, 1 / EMBEDDING_DIM) and no centre yet.
     ///
@@ -51,10 +59,8 @@ impl<B: Backend> Teacher<B> {
     /// The backend's.
     pub fn new(encoder: Encoder<B>, rescale: [(f32, f32); 3], seed: u64) -> Result<Teacher<B>> {
         let dim = encoder.output_dim();
-        let mut rng = Rng::new(seed, Purpose::Projection, 0, 0);
-        let std = 1.0 / (EMBEDDING_DIM as f32).sqrt();
         let weights = EMBEDDING_DIM * dim;
-        let mut projection: Vec<f32> = (0..weights).map(|_| rng.normal() * std).collect();
+        let mut projection = projection(dim, seed);
         projection.resize(weights + EMBEDDING_DIM, 0.0);
         Ok(Teacher {
             rescale,

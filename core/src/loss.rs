@@ -1,4 +1,4 @@
-//! The two losses, each a cross-entropy over [positive, queue]: pure functions of unit rows.
+//! The losses, each a cross-entropy over [positive, queue]: pure functions of unit rows.
 //!
 //! [`evaluate`] reads in the order of the mathematics: similarities, probabilities, gradient. Each
 //! takes the place of the one before, so n queries need n (1 + queue) numbers (SEED's twice as
@@ -12,14 +12,47 @@ use rayon::prelude::*;
 use crate::nn::gemm::{Matrix, gemm_columns};
 use crate::queue::{NO_PHOTO, Queue};
 
-/// What a query is pulled towards.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Target {
+/// What a query is pulled towards. `K` is where numbers that stay lie.
+#[derive(Debug)]
+pub enum Target<'a, K = Vec<f32>> {
     /// Its positive alone: InfoNCE (MoCo, equation 1).
     Positive,
+    /// Its positive, and by a share the keys of photos that were near its own to begin with.
+    Neighbours(Neighbours<'a, K>),
     /// The teacher's own distribution over [t.t, t.Q] at this temperature (SEED, equation 4).
     Teacher { temperature: f32 },
 }
+
+/// Who was near whom before training. Instance discrimination alone pulls apart what the initial
+/// weights had rightly put together (the paper's over-clustering).
+#[derive(Debug)]
+pub struct Neighbours<'a, K = Vec<f32>> {
+    /// (photos, dim): a unit row for each photo of the album, as the initial weights see it; zeros
+    /// for a photo that nothing is known of.
+    pub album: &'a K,
+    /// The photo of each query.
+    pub photos: &'a [u32],
+    /// Part of the target that goes to the neighbours in the queue, by the softmax of their
+    /// similarities at `temperature`.
+    pub share: f32,
+    pub temperature: f32,
+}
+
+impl<K> Clone for Target<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Target<'_, K> {}
+
+impl<K> Clone for Neighbours<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Neighbours<'_, K> {}
 
 /// Everything but the queries; `P` and `K` are where positives and the queue's keys lie.
 pub struct Contrast<'a, P: ?Sized = [f32], K = Vec<f32>> {
@@ -30,7 +63,7 @@ pub struct Contrast<'a, P: ?Sized = [f32], K = Vec<f32>> {
     /// `None` leaves nothing out.
     pub photos: Option<&'a [u32]>,
     pub temperature: f32,
-    pub target: Target,
+    pub target: Target<'a, K>,
     /// The sum over queries is divided by this: the size of the whole batch, of which a
     /// micro-batch is a part.
     pub batch: usize,
@@ -43,9 +76,15 @@ impl<'a, P: Deref<Target = [f32]>> Contrast<'a, P> {
         Contrast {
             positives: &self.positives[rows.start * dim..rows.end * dim],
             queue: self.queue,
-            photos: self.photos.map(|photos| &photos[rows]),
+            photos: self.photos.map(|photos| &photos[rows.clone()]),
             temperature: self.temperature,
-            target: self.target,
+            target: match self.target {
+                Target::Neighbours(neighbours) => Target::Neighbours(Neighbours {
+                    photos: &neighbours.photos[rows],
+                    ..neighbours
+                }),
+                other => other,
+            },
             batch: self.batch,
         }
     }
@@ -86,6 +125,18 @@ pub fn evaluate(queries: &[f32], dim: usize, contrast: &Contrast) -> Evaluated {
             .rows_mut()
             .map(|query| info_nce(query, t))
             .collect(),
+        Target::Neighbours(neighbours) => {
+            let mut near = Rows::near(&neighbours, contrast.queue, dim);
+            let share = neighbours.share as f64;
+            let rows = similarities.rows_mut().zip(near.rows_mut());
+            rows.map(
+                |(query, mut near)| match near.softmax_of_neighbours(neighbours.temperature) {
+                    true => smoothed(query, t, near.negatives, share),
+                    false => info_nce(query, t),
+                },
+            )
+            .collect()
+        }
         Target::Teacher { temperature } => {
             let mut teacher = Rows::similarities(contrast.positives, contrast, dim);
             let rows = similarities.rows_mut().zip(teacher.rows_mut());
@@ -106,6 +157,25 @@ fn info_nce(mut query: Row, t: f64) -> f64 {
     let log_sum = query.softmax(t);
     *query.positive -= 1.0;
     log_sum - positive / t
+}
+
+/// -sum_j p_j log s_j, with s = softmax([q.k, q.Q] / t) and p the positive by 1 - `share` and the
+/// queue's rows by `share` of `near`, which sums to one.
+fn smoothed(mut query: Row, t: f64, near: &[f32], share: f64) -> f64 {
+    let mut expected = (1.0 - share) * *query.positive as f64;
+    for (&p, &similarity) in near
+        .iter()
+        .zip(&*query.negatives)
+        .filter(|(p, _)| **p > 0.0)
+    {
+        expected += share * p as f64 * similarity as f64;
+    }
+    let log_sum = query.softmax(t);
+    *query.positive -= (1.0 - share) as f32;
+    for (slope, p) in query.negatives.iter_mut().zip(near) {
+        *slope -= share as f32 * p;
+    }
+    log_sum - expected / t
 }
 
 /// SEED (equation 4): -sum_j p_j log s_j, with s = softmax([s.t, s.Q] / t) of the student and
@@ -170,6 +240,48 @@ impl Rows {
         }
         Rows {
             positives,
+            negatives,
+            size,
+        }
+    }
+
+    /// Similarities of the queries' photos to the queue's, as the album had them; -inf for a row of
+    /// no photo, of the query's own, or where nothing is known. There is no positive among them.
+    fn near(neighbours: &Neighbours, queue: &Queue, dim: usize) -> Rows {
+        let row = |photo: u32| {
+            let row = (photo as usize).checked_mul(dim).and_then(|start| {
+                let end = start.checked_add(dim)?;
+                neighbours.album.get(start..end)
+            });
+            row.filter(|row| row.iter().any(|x| *x != 0.0))
+        };
+        let gather = |photos: &[u32]| -> Vec<f32> {
+            let zeros = vec![0.0; dim];
+            let rows = photos.iter().map(|&photo| row(photo).unwrap_or(&zeros));
+            rows.flatten().copied().collect()
+        };
+        let (n, size) = (neighbours.photos.len(), queue.size());
+        let (own, others) = (gather(neighbours.photos), gather(&queue.photos));
+        let mut negatives = vec![0.0; n * size];
+        gemm_columns(
+            (n, size, dim),
+            Matrix::rows(&own, dim),
+            Matrix::rows(&others, dim).transposed(),
+            &mut negatives,
+            false,
+        );
+        let known: Vec<bool> = queue.photos.iter().map(|&p| row(p).is_some()).collect();
+        for (similarities, &photo) in negatives.chunks_exact_mut(size).zip(neighbours.photos) {
+            let own_known = row(photo).is_some();
+            let rows = similarities.iter_mut().zip(&queue.photos).zip(&known);
+            for ((similarity, &other), &known) in rows {
+                if !(own_known && known) || other == photo {
+                    *similarity = f32::NEG_INFINITY;
+                }
+            }
+        }
+        Rows {
+            positives: vec![f32::NEG_INFINITY; n],
             negatives,
             size,
         }
@@ -240,6 +352,15 @@ impl Row<'_> {
         let top = self.iter().fold(f32::NEG_INFINITY, f32::max) as f64;
         let sum: f64 = self.iter().map(|s| ((s as f64 - top) / t).exp()).sum();
         sum.ln() + top / t
+    }
+
+    /// Similarities become probabilities, if there is any; says whether there is.
+    fn softmax_of_neighbours(&mut self, t: f32) -> bool {
+        let any = self.iter().any(|s| s > f32::NEG_INFINITY);
+        if any {
+            self.softmax(t as f64);
+        }
+        any
     }
 
     /// Similarities become probabilities; returns the log sum.

@@ -8,7 +8,7 @@
 use crate::cancel::Cancel;
 use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
 use crate::error::{Error, Result};
-use crate::loss::{Contrast, Target};
+use crate::loss::{Contrast, Neighbours, Target};
 use crate::microbatch;
 use crate::nn::backend::Backend;
 use crate::nn::cpu::Cpu;
@@ -31,6 +31,9 @@ pub struct MocoConfig {
     pub mode: Mode,
     /// Leave a query's own photo out of its negatives.
     pub mask_own_photo: bool,
+    /// Part of the target that goes to initial neighbours, and its temperature ([`Neighbours`]).
+    pub neighbours: f32,
+    pub neighbour_temperature: f32,
 }
 
 /// Query encoder, key encoder and queue.
@@ -39,6 +42,9 @@ pub struct Moco<B: Backend = Cpu> {
     pub query: Encoder<B>,
     pub key: Encoder<B>,
     pub queue: Queue<B::Flat>,
+    /// The album as the initial weights see it, where it is to be kept in mind (see
+    /// [`Neighbours::album`]).
+    pub album: Option<B::Flat>,
     pub config: MocoConfig,
     /// Looked at before every micro-batch.
     pub cancel: Cancel,
@@ -73,6 +79,7 @@ impl<B: Backend> Moco<B> {
             query,
             key,
             queue,
+            album: None,
             config,
             cancel: Cancel::default(),
         })
@@ -144,7 +151,15 @@ impl<B: Backend> Moco<B> {
             queue: &self.queue,
             photos: self.config.mask_own_photo.then_some(views.photos),
             temperature: self.config.temperature,
-            target: Target::Positive,
+            target: match &self.album {
+                None => Target::Positive,
+                Some(album) => Target::Neighbours(Neighbours {
+                    album,
+                    photos: views.photos,
+                    share: self.config.neighbours,
+                    temperature: self.config.neighbour_temperature,
+                }),
+            },
             batch: total,
         };
         let groups = (self.config.mode, self.config.bn_group, &self.cancel);

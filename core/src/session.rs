@@ -7,6 +7,7 @@
 mod build;
 pub mod finish;
 pub mod memory;
+mod neighbours;
 mod thread;
 mod trainer;
 

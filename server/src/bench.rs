@@ -165,6 +165,8 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
         bn_group: config.bn_group,
         mode: Mode::Train { norm_momentum: 0.1 },
         mask_own_photo: config.mask_own_photo,
+        neighbours: 0.0,
+        neighbour_temperature: 0.1,
     };
     let queue = Queue::random(config.queue_size, EMBEDDING_DIM, config.seed);
     let mut moco = Moco::new(query, key, queue, how)?;

@@ -1,7 +1,7 @@
-//! The two losses and their gradients against PyTorch's stored values (tests/golden/ops.py), to
-//! 1e-5 of the largest magnitude in a tensor.
+//! The losses and their gradients against PyTorch's stored values (tests/golden/ops.py and
+//! neighbours.py), to 1e-5 of the largest magnitude in a tensor.
 
-use seedling_core::loss::{Contrast, Target, evaluate};
+use seedling_core::loss::{Contrast, Neighbours, Target, evaluate};
 use seedling_core::queue::Queue;
 use seedling_tests::fused::{assert_close, on_one_and_three_threads};
 use seedling_tests::golden::Golden;
@@ -104,6 +104,49 @@ fn each_query_of_a_batch_has_its_own_mask() {
     assert!((whole.loss - loss).abs() < 1e-5);
     let grad: Vec<f32> = parts.into_iter().flat_map(|p| p.grad).collect();
     assert_close(&whole.grad, &grad, TOLERANCE, 0.0, "grad");
+}
+
+#[test]
+fn neighbours_are_kept_as_by_autograd() {
+    let golden = Golden::open("neighbours");
+    let facts = golden.json("facts");
+    let number = |value: &serde_json::Value| value.as_f64().unwrap() as f32;
+    let ids = |value: &serde_json::Value| -> Vec<u32> {
+        let ids = value.as_array().unwrap().iter();
+        ids.map(|id| id.as_u64().unwrap() as u32).collect()
+    };
+    let (query, key) = (golden.floats("query"), golden.floats("key"));
+    let (shape, album) = (golden.shape("queue"), golden.floats("album").to_vec());
+    let photos = ids(&facts["query_photos"]);
+    let n = photos.len();
+    on_one_and_three_threads(|_| {
+        for case in facts["cases"].as_array().unwrap() {
+            let name = case["name"].as_str().unwrap();
+            let mut queue = Queue::random(shape[0], shape[1], 0);
+            queue.keys = golden.floats("queue").to_vec();
+            queue.photos = ids(&case["queue_photos"]);
+            let run = |rows: std::ops::Range<usize>, batch| {
+                let whole = Contrast {
+                    positives: &key.to_vec(),
+                    queue: &queue,
+                    photos: case["masked"].as_bool().unwrap().then_some(&photos[..]),
+                    temperature: number(&facts["temperature"]),
+                    target: Target::Neighbours(Neighbours {
+                        album: &album,
+                        photos: &photos,
+                        share: number(&case["share"]),
+                        temperature: number(&facts["neighbour_temperature"]),
+                    }),
+                    batch,
+                };
+                let queries = &query[rows.start * shape[1]..rows.end * shape[1]];
+                evaluate(queries, shape[1], &whole.of(rows))
+            };
+            let losses: Vec<f32> = (0..n).map(|i| run(i..i + 1, 1).loss).collect();
+            close(&golden, name, "losses", &losses);
+            close(&golden, name, "dquery", &run(0..n, n).grad);
+        }
+    });
 }
 
 #[test]

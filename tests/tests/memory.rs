@@ -51,6 +51,8 @@ fn peak_of_steps(batch: usize, bn_group: usize) -> usize {
         bn_group,
         mode: Mode::Train { norm_momentum: 0.1 },
         mask_own_photo: true,
+        neighbours: 0.0,
+        neighbour_temperature: 0.1,
     };
     let queue = Queue::random(256, EMBEDDING_DIM, 0);
     let mut moco = Moco::new(query, key, queue, config).unwrap();

@@ -36,6 +36,8 @@ fn moco(bn_group: usize, frozen: usize) -> Moco {
         bn_group,
         mode: TRAIN,
         mask_own_photo: true,
+        neighbours: 0.0,
+        neighbour_temperature: 0.1,
     };
     let (query, key) = (encoder(true, frozen), encoder(false, frozen));
     Moco::new(query, key, queue(96), config).unwrap()

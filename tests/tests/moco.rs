@@ -36,6 +36,8 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
         bn_group: BATCH / 2,
         mode: Mode::Train { norm_momentum: 0.1 },
         mask_own_photo: true,
+        neighbours: 0.0,
+        neighbour_temperature: 0.1,
     };
     let initial = Snapshot::of(&query.params);
     let mut moco = Moco::new(query, key, queue, config).unwrap();

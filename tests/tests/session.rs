@@ -86,6 +86,28 @@ fn contrast_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn initial_neighbours_are_kept_in_mind_over_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        neighbours: 0.5,
+        ..config()
+    };
+    both_ways(folder.path(), &config, None);
+    let run = |neighbours| {
+        let config = Config {
+            neighbours,
+            ..config.clone()
+        };
+        let source = data::open(&folder.path().join("photos")).unwrap();
+        let mut session = Session::new(config, source, &Start::default()).unwrap();
+        // The queue of the first step is random: nobody's neighbour.
+        [(); 2].map(|()| session.step().unwrap().stats.loss)
+    };
+    let (without, with) = (run(0.0), run(0.5));
+    assert!(without[0] == with[0] && without[1] != with[1]);
+}
+
+#[test]
 fn distillation_goes_on_where_it_stopped() {
     let folder = tempfile::tempdir().unwrap();
     // Any network can teach; this one's weights are random.

@@ -16,6 +16,8 @@ impl Config {
             bn_group: 32,
             queue_size: 512,
             mask_own_photo: true,
+            neighbours: 0.0,
+            neighbour_temperature: 0.1,
             temperature: 0.1,
             key_momentum: 0.99,
             head: "wide".into(),

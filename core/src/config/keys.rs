@@ -185,6 +185,11 @@ settings! {
     queue_size: usize, Whole(2, 1_048_576), FIXED;
     /// Leave a photo's own earlier keys out of its negatives.
     mask_own_photo: bool, Switch, FIXED;
+    /// Share of each photo's target that goes to photos which were near it to begin with, so that
+    /// training keeps them together; 0 contrasts with all other photos alike.
+    neighbours: f64, Number(0.0, 1.0), FIXED;
+    /// Divides the similarities that say how near they were.
+    neighbour_temperature: f64, Above(0.0, 10.0), FIXED;
     /// Divides the similarities before the softmax.
     temperature: f64, Above(0.0, 10.0), FIXED;
     /// Share of the key encoder that stays at each step.

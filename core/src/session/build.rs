@@ -8,7 +8,7 @@ use crate::checkpoint::{Album, State};
 use crate::config::Config;
 use crate::data::{Loader, LoaderConfig, Normalise, PhotoSource, Position, Recipe};
 use crate::encoder::{Architecture, Head};
-use crate::eval::extract::{Extractor, Look};
+use crate::eval::extract::Extractor;
 use crate::schedule::{Decay, Schedule};
 use crate::weights::{About, WeightFile};
 use crate::{Error, Result};
@@ -16,7 +16,7 @@ use rayon::ThreadPool;
 use std::sync::Arc;
 
 /// Photos whose features make the teacher's mean.
-const CENTRE_PHOTOS: usize = 1024;
+pub(super) const CENTRE_PHOTOS: usize = 1024;
 
 /// What a run starts from, besides settings and photos.
 #[derive(Default)]
@@ -110,6 +110,9 @@ impl Session {
         let mut session = Session::assemble(config, about, source, (trainer, 0), start, pool)?;
         if let Some(file) = start.teacher {
             session.centre_teacher(&file.about.normalise)?;
+        } else if session.config.neighbours > 0.0 {
+            let album = session.album_in_mind()?;
+            session.trainer.keep_in_mind(album)?;
         }
         Ok(session)
     }
@@ -236,15 +239,8 @@ impl Session {
             image_size: self.config.image_size,
             normalise,
         };
-        let photos = self.source.len();
-        // Spread evenly: a data set sorted by class must not give one class's mean.
-        let sample: Vec<usize> = (0..photos.min(CENTRE_PHOTOS))
-            .map(|i| i * photos / photos.min(CENTRE_PHOTOS))
-            .collect();
-        let found = extractor.features(&sample, &Look::Plain, |_| self.cancel.check())?;
-        let mean = found.features.mean();
-        self.trainer
-            .centre_teacher(mean.into_iter().map(|x| x as f32).collect());
+        let centre = self.mean_feature(&extractor)?;
+        self.trainer.centre_teacher(centre);
         Ok(())
     }
 }

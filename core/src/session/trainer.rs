@@ -53,6 +53,9 @@ pub(super) trait Trainer: Send + Sync {
     /// Sets what is taken from the teacher's features.
     fn centre_teacher(&mut self, centre: Vec<f32>);
 
+    /// Keeps the album, (photos, EMBEDDING_DIM), as it looks to the initial weights.
+    fn keep_in_mind(&mut self, album: Vec<f32>) -> Result<()>;
+
     /// Shows `see` all numbers that training changes.
     fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()>;
 
@@ -130,7 +133,12 @@ impl<B: Backend> Run<B> {
             refill(&backend, &mut sgd.velocity, &saved.velocity)?;
             refill(&backend, &mut sgd.base, &saved.base)?;
             match &mut method {
-                Method::Moco(moco) => restore(&moco.key.params, &saved.key_encoder)?,
+                Method::Moco(moco) => {
+                    restore(&moco.key.params, &saved.key_encoder)?;
+                    if !saved.album.is_empty() {
+                        moco.album = Some(backend.flat(saved.album.to_vec())?);
+                    }
+                }
                 Method::Distill { teacher, .. } => {
                     copy(&mut teacher.centre, &saved.teacher_centre)?;
                 }
@@ -223,13 +231,26 @@ impl<B: Backend> Trainer for Run<B> {
         }
     }
 
+    fn keep_in_mind(&mut self, album: Vec<f32>) -> Result<()> {
+        if let Method::Moco(moco) = &mut self.method {
+            moco.album = Some(moco.query.backend().flat(album)?);
+        }
+        Ok(())
+    }
+
     fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
         let backend = self.method.encoder().backend();
         let trained = self.method.encoder().params.lock();
-        let (queue, key, centre) = match &self.method {
-            Method::Moco(moco) => (&moco.queue, Some(moco.key.params.lock()), &[][..]),
-            Method::Distill { distill, teacher } => (&distill.queue, None, &teacher.centre[..]),
+        let (queue, key, centre, album) = match &self.method {
+            Method::Moco(moco) => {
+                let album = moco.album.as_ref();
+                (&moco.queue, Some(moco.key.params.lock()), &[][..], album)
+            }
+            Method::Distill { distill, teacher } => {
+                (&distill.queue, None, &teacher.centre[..], None)
+            }
         };
+        let album = album.map(|album| backend.host(album)).transpose()?;
         see(Numbers {
             trained: network(&trained)?,
             key_encoder: key.as_ref().map(network).transpose()?.unwrap_or_default(),
@@ -239,6 +260,7 @@ impl<B: Backend> Trainer for Run<B> {
             velocity: backend.host(&self.sgd.velocity)?,
             base: backend.host(&self.sgd.base)?,
             teacher_centre: Cow::Borrowed(centre),
+            album: album.unwrap_or_default(),
         })
     }
 
@@ -271,6 +293,8 @@ impl<B: Backend> Method<B> {
                 bn_group: config.bn_group,
                 mode,
                 mask_own_photo: config.mask_own_photo,
+                neighbours: config.neighbours as f32,
+                neighbour_temperature: config.neighbour_temperature as f32,
             };
             let mut moco = Moco::new(encoder, key, queue, how)?;
             moco.cancel = start.cancel.clone();
