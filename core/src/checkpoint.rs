@@ -85,6 +85,8 @@ pub struct Numbers<'a> {
     pub teacher_centre: Cow<'a, [f32]>,
     /// The album as the initial weights see it; empty where it is not kept in mind.
     pub album: Cow<'a, [f32]>,
+    /// The backbone that the run began with; empty where the result is not mixed with it.
+    pub initial: Network<'a>,
 }
 
 /// The whole state of a run.
@@ -123,6 +125,8 @@ impl State<'_> {
             ("base", Data::F32(&numbers.base)),
             ("teacher_centre", Data::F32(&numbers.teacher_centre)),
             ("initial_album", Data::F32(&numbers.album)),
+            ("initial.values", Data::F32(&numbers.initial.values)),
+            ("initial.buffers", Data::F32(&numbers.initial.buffers)),
         ]
         .into_iter()
         .map(|(name, data)| TensorRef {
@@ -175,6 +179,10 @@ impl State<'_> {
                 .map_err(|_| Error::file(path, format!("`{key}` is not a number")))
         };
         let numbers = |name: &str| file.f32(name).map(Cow::Owned);
+        let newer = |name: &str| match file.shape(name) {
+            None => Ok(Cow::default()),
+            Some(_) => numbers(name),
+        };
         let album = |name: &str| -> Result<Album> {
             Ok(Album {
                 photos: number(&format!("{name}.photos"))? as usize,
@@ -187,6 +195,12 @@ impl State<'_> {
                 figures: figures.clone(),
             })
         };
+        // What a checkpoint of an older version does not say was not done, and it does not have.
+        let older = Config {
+            neighbours: 0.0,
+            mix: 1.0,
+            ..Config::adapt()
+        };
         Ok(State {
             before: file
                 .metadata()
@@ -194,7 +208,7 @@ impl State<'_> {
                 .map(before)
                 .transpose()?,
             teacher: file.metadata().get("teacher.digest").cloned(),
-            config: Config::adapt().with_toml(text("config")?, &path.display().to_string())?,
+            config: older.with_toml(text("config")?, &path.display().to_string())?,
             album: album("album")?,
             about: About::from_metadata(path, file.metadata(), None)?,
             step: number("step")?,
@@ -213,10 +227,10 @@ impl State<'_> {
                 velocity: numbers("velocity")?,
                 base: numbers("base")?,
                 teacher_centre: numbers("teacher_centre")?,
-                // A checkpoint of an older version does not have it.
-                album: match file.shape("initial_album") {
-                    None => Cow::default(),
-                    Some(_) => numbers("initial_album")?,
+                album: newer("initial_album")?,
+                initial: Network {
+                    values: newer("initial.values")?,
+                    buffers: newer("initial.buffers")?,
                 },
             },
         })
@@ -319,6 +333,10 @@ mod tests {
                 base: vec![].into(),
                 teacher_centre: vec![].into(),
                 album: vec![0.5; 4].into(),
+                initial: Network {
+                    values: vec![3.0].into(),
+                    buffers: vec![4.0].into(),
+                },
             },
         }
     }

@@ -266,9 +266,20 @@ impl Course {
         Ok(())
     }
 
-    /// Statistics, weights, the measurement after training, and the log's last line.
+    /// Statistics, mix, and what comes of them. A checkpoint of a run that is stopped in here holds
+    /// what was trained, unmixed.
     fn after(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
         self.session.reestimate_statistics()?;
+        let mixed = self.session.mix()?;
+        let finished = self.finish(observer, start);
+        if finished.is_err() {
+            self.session.unmix(&mixed)?;
+        }
+        finished
+    }
+
+    /// Weights, the measurement after training, and the log's last line.
+    fn finish(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
         let weights = self.save_weights()?;
         if let Some(warning) = self.measure(When::After, observer)?.collapse {
             observer.event(Event::Warning(&warning))?;

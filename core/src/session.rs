@@ -8,6 +8,7 @@ mod build;
 pub mod finish;
 pub mod memory;
 mod neighbours;
+mod run;
 mod thread;
 mod trainer;
 

@@ -16,8 +16,8 @@ impl Config {
             bn_group: 32,
             queue_size: 512,
             mask_own_photo: true,
-            neighbours: 0.0,
-            neighbour_temperature: 0.1,
+            neighbours: 0.9,
+            neighbour_temperature: 0.05,
             temperature: 0.1,
             key_momentum: 0.99,
             head: "wide".into(),
@@ -31,8 +31,9 @@ impl Config {
             schedule: "step".into(),
             warmup_epochs: 0.0,
             warmup_steps: 0,
-            epochs: 48,
+            epochs: 12,
             steps: 0,
+            mix: 0.75,
             reestimate_bn: true,
             half_weights: false,
             teacher: String::new(),
@@ -67,6 +68,8 @@ impl Config {
             schedule: "epoch".into(),
             epochs: 200,
             checkpoint_every: 500,
+            neighbours: 0.0,
+            mix: 1.0,
             ..Config::adapt()
         }
     }
@@ -81,6 +84,8 @@ impl Config {
             warmup_steps: 50,
             epochs: 12,
             checkpoint_every: 200,
+            neighbours: 0.0,
+            mix: 1.0,
             ..Config::adapt()
         }
     }

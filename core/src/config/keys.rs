@@ -222,6 +222,9 @@ settings! {
     epochs: usize, Whole(0, 1_000_000), FIXED;
     /// Optimizer steps; where not 0, this counts and epochs does not.
     steps: usize, Whole(0, 1_000_000_000), FIXED;
+    /// Share of what training has changed that the result keeps: initial + mix (trained - initial),
+    /// for parameters and running statistics alike.
+    mix: f64, Number(0.0, 1.0), FIXED;
     /// Re-estimate the batch-norm statistics over the photos when training is done.
     reestimate_bn: bool, Switch, FIXED;
     /// Write the kernels in weights.safetensors as 16-bit numbers: a file of half the size, and

@@ -5,7 +5,10 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::data::Photo;
 use crate::data::demo::Demo;
+use crate::encoder::Encoder;
+use crate::nn::workspace::Workspace;
 use crate::session::Start;
+use crate::weights::WeightFile;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -50,6 +53,7 @@ fn config() -> Config {
         checkpoint_every: 2,
         head: "simple".into(),
         threads: 1,
+        mix: 0.5,
         ..Config::adapt()
     }
 }
@@ -193,6 +197,42 @@ fn cancelled_anywhere_and_gone_on_with_it_ends_the_same() {
             assert!(weights(&path) == weights(&whole), "{name}");
         }
     }
+}
+
+#[test]
+fn the_result_lies_between_the_initial_weights_and_the_trained_ones() {
+    let root = tempfile::tempdir().unwrap();
+    let run = |name: &str, mix: f64| {
+        let path = root.path().join(name);
+        let folder = RunFolder::open(&path, false, &[]).unwrap();
+        let config = Config { mix, ..config() };
+        let session = Session::new(config, demo(), &Start::default()).unwrap();
+        let mut course = Course::new(folder, session, demo(), "adapt").unwrap();
+        while course.advance(&mut Watcher::new(None)).unwrap() == Phase::Going {}
+        path
+    };
+    let backbone = |path: &Path| {
+        let file = WeightFile::open(path, None).unwrap();
+        let architecture = file.about.architecture;
+        let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+        file.load_backbone(&encoder.params).unwrap();
+        let numbers = crate::params::read(&encoder.params.values).clone();
+        [
+            numbers,
+            crate::params::read(&encoder.params.buffers).clone(),
+        ]
+        .concat()
+    };
+    let (half, whole) = (run("half", 0.5), run("whole", 1.0));
+    let initial = backbone(&run("initial", 0.0).join("weights.safetensors"));
+    let [half, whole] = [half, whole].map(|path| backbone(&path.join("weights.safetensors")));
+    let mut moved = 0.0;
+    for ((&half, &whole), &initial) in half.iter().zip(&whole).zip(&initial) {
+        let between = initial + 0.5 * (whole - initial);
+        assert!((half - between).abs() <= 1e-6 * between.abs().max(1e-3));
+        moved += (whole - initial).abs();
+    }
+    assert!(moved > 0.0);
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! The end of a run: batch norm's running statistics, and the weights.
 
 use super::Session;
+use super::trainer::Backbone;
 use crate::eval::extract::{Extractor, Look};
 use crate::rng::{Purpose, Rng};
-use crate::weights::{About, Precision};
+use crate::weights::{About, HEAD_FILE, Precision};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Name of the trained backbone in a run folder.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
+
+/// What [`Session::mix`] leaves for [`Session::unmix`].
+pub struct Mixed(Option<Backbone>);
 
 /// Photos that statistics are estimated from; more change them no further.
 const STATISTICS_PHOTOS: usize = 2048;
@@ -70,6 +74,27 @@ impl Session {
         }
     }
 
+    /// Takes the backbone back to what it was before the first step, except for the share `mix` of
+    /// what training has changed: weights between two networks of which the second was trained from
+    /// the first are good ones, and keep more of what the first knew.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn mix(&mut self) -> Result<Mixed> {
+        self.trainer.mix(self.config.mix as f32).map(Mixed)
+    }
+
+    /// Takes [`Session::mix`] back, so that a checkpoint never holds mixed weights.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn unmix(&mut self, mixed: &Mixed) -> Result<()> {
+        match &mixed.0 {
+            Some(trained) => self.trainer.unmix(trained),
+            None => Ok(()),
+        }
+    }
+
     /// Writes the backbone (and, beside it, the projection head) into the run folder and says
     /// where. `made` tells in a sentence how the weights came about; `half_weights` decides the
     /// backbone's precision.
@@ -86,7 +111,8 @@ impl Session {
             true => Precision::Half,
             false => Precision::Full,
         };
-        self.trainer.save_weights(&path, &about, precision)?;
+        self.trainer.save_backbone(&path, &about, precision)?;
+        self.trainer.save_head(&folder.join(HEAD_FILE), &about)?;
         Ok(path)
     }
 }

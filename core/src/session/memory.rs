@@ -30,6 +30,15 @@ pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
     let numbers = network.params.layout.parameter_count() as f64;
     // Query, key, gradient, velocity, and what an anchor pulls to.
     let copies = if config.anchor > 0.0 { 5.0 } else { 4.0 };
+    // The backbone that the result is mixed with.
+    let initial = match config.mix < 1.0 {
+        false => 0.0,
+        true => {
+            let backbone = Architecture::new(arch, None);
+            let backbone = Encoder::new(backbone, false, 0, &Workspace::default())?;
+            backbone.params.layout.parameter_count() as f64
+        }
+    };
     let queue = (config.queue_size * EMBEDDING_DIM) as f64 * 4.0;
     let view = (config.image_size * config.image_size * 3) as f64;
     // Two views, as bytes, of this batch and of those made ahead.
@@ -37,7 +46,7 @@ pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
     let scale = (config.image_size as f64 / 224.0).powi(2);
     Ok(PROGRAM
         + (config.cache_mb + config.decode_mb) as f64
-        + (numbers * 4.0 * copies + queue + batch) / MB
+        + ((numbers * copies + initial) * 4.0 + queue + batch) / MB
         + group as f64 * arch.facts().image_mb * scale)
 }
 

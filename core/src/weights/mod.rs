@@ -14,4 +14,4 @@ pub use save::{Precision, save_backbone, save_head};
 pub const HEAD_FILE: &str = "projection_head.safetensors";
 
 /// Beginning of the names of the head's tensors.
-const HEAD_PREFIX: &str = "projection_head.";
+pub(crate) const HEAD_PREFIX: &str = "projection_head.";

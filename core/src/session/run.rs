@@ -1,0 +1,452 @@
+//! What a session has on its engine: method, networks, queue and optimizer.
+
+use super::Start;
+use super::trainer::{Backbone, Trainer};
+use crate::checkpoint::{Network, Numbers};
+use crate::config::Config;
+use crate::distill::{Distill, DistillConfig, Teacher};
+use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder, FeatureNet, Mode};
+use crate::init::initialise;
+use crate::layout::Entry;
+use crate::moco::{Moco, MocoConfig, key_orders};
+use crate::nn::backend::Backend;
+use crate::optim::{Sgd, SgdConfig};
+use crate::params::{Locked, Params, read, write};
+use crate::queue::Queue;
+use crate::step::{StepStats, Views};
+use crate::weights::{self, About, HEAD_PREFIX, Precision};
+use crate::{Error, Result};
+use std::borrow::Cow;
+use std::iter::once;
+use std::path::Path;
+
+/// How far running statistics move with every batch in training. Files say 0.01 (torchvision) or
+/// 0.1; the slower one would leave them stale after a short run.
+const NORM_MOMENTUM: f32 = 0.1;
+
+/// A run on engine `B`.
+pub(super) struct Run<B: Backend> {
+    method: Method<B>,
+    sgd: Sgd<B>,
+    seed: u64,
+    /// What the run began with, where its result is to be mixed with it.
+    initial: Option<Backbone>,
+    /// The running statistics that were kept.
+    kept: Vec<B::Flat>,
+}
+
+/// The two ways to train.
+enum Method<B: Backend> {
+    /// Contrast with one's own slowly moving copy.
+    Moco(Moco<B>),
+    /// Learn from a larger network's view of the same images.
+    Distill {
+        distill: Distill<B>,
+        teacher: Teacher<B>,
+    },
+}
+
+impl<B: Backend> Run<B> {
+    pub(super) fn new(
+        backend: B,
+        config: &Config,
+        about: &About,
+        start: &Start<'_>,
+        saved: Option<&Numbers<'_>>,
+    ) -> Result<Run<B>> {
+        let encoder = Encoder::on(backend.clone(), about.architecture, true, config.freeze)?;
+        match saved {
+            None => begin(&encoder, config, start)?,
+            Some(saved) => restore(&encoder.params, &saved.trained)?,
+        }
+        let initial = match (config.mix < 1.0, saved) {
+            (false, _) => None,
+            (true, None) => Some(backbone(&encoder.params)?),
+            (true, Some(saved)) => {
+                let mut initial = backbone(&encoder.params)?;
+                copy(&mut initial.values, &saved.initial.values)?;
+                copy(&mut initial.buffers, &saved.initial.buffers)?;
+                Some(initial)
+            }
+        };
+        let queue = queue(config, saved)?.with_keys(|keys| backend.flat(keys))?;
+        let mut method = Method::new(encoder, queue, config, about, start)?;
+        let params = &method.encoder().params;
+        let how = SgdConfig {
+            momentum: config.sgd_momentum as f32,
+            weight_decay: config.weight_decay as f32,
+            decay_norm_and_bias: config.weight_decay_norm,
+            anchor: config.anchor as f32,
+            train_from: method.encoder().frozen_parameters(),
+        };
+        let mut sgd = Sgd::new(params, how)?;
+        if let Some(saved) = saved {
+            refill(&backend, &mut sgd.velocity, &saved.velocity)?;
+            refill(&backend, &mut sgd.base, &saved.base)?;
+            match &mut method {
+                Method::Moco(moco) => {
+                    restore(&moco.key.params, &saved.key_encoder)?;
+                    if !saved.album.is_empty() {
+                        moco.album = Some(backend.flat(saved.album.to_vec())?);
+                    }
+                }
+                Method::Distill { teacher, .. } => {
+                    copy(&mut teacher.centre, &saved.teacher_centre)?;
+                }
+            }
+        }
+        let kept = method
+            .trained()
+            .map(|network| {
+                let statistics = network.params.layout.buffer_count();
+                backend.flat(vec![0.0; statistics])
+            })
+            .collect::<Result<_>>()?;
+        Ok(Run {
+            method,
+            sgd,
+            seed: config.seed,
+            initial,
+            kept,
+        })
+    }
+}
+
+impl<B: Backend> Trainer for Run<B> {
+    fn views(&self) -> usize {
+        match self.method {
+            Method::Moco(_) => 2,
+            Method::Distill { .. } => 1,
+        }
+    }
+
+    fn learn(&mut self, views: &Views, step: u64) -> Result<StepStats> {
+        self.keep_statistics()?;
+        let stats = match &mut self.method {
+            Method::Moco(moco) => {
+                moco.step(views, &key_orders(self.seed, step, views.photos.len()))
+            }
+            Method::Distill { distill, teacher } => teacher
+                .embed_views(views, distill.config.bn_group, &distill.cancel)
+                .and_then(|targets| distill.step(views, &targets)),
+        };
+        if stats.is_err() {
+            self.recall_statistics()?;
+        }
+        stats
+    }
+
+    fn update(&mut self, lr: f32) -> Result<bool> {
+        let params = &self.method.encoder().params;
+        if !params.grads_are_finite()? {
+            return Ok(false);
+        }
+        self.sgd.step(params, lr)?;
+        if let Method::Moco(moco) = &self.method {
+            moco.follow()?;
+        }
+        Ok(true)
+    }
+
+    fn network(&self) -> &dyn FeatureNet {
+        self.method.encoder()
+    }
+
+    fn keep_statistics(&mut self) -> Result<()> {
+        for (network, kept) in self.method.trained().zip(&mut self.kept) {
+            network
+                .backend()
+                .copy(kept, &read(&network.params.buffers))?;
+        }
+        Ok(())
+    }
+
+    fn recall_statistics(&self) -> Result<()> {
+        for (network, kept) in self.method.trained().zip(&self.kept) {
+            network
+                .backend()
+                .copy(&mut write(&network.params.buffers), kept)?;
+        }
+        Ok(())
+    }
+
+    fn teacher(&self) -> Option<&dyn FeatureNet> {
+        match &self.method {
+            Method::Moco(_) => None,
+            Method::Distill { teacher, .. } => Some(&teacher.encoder),
+        }
+    }
+
+    fn centre_teacher(&mut self, centre: Vec<f32>) {
+        if let Method::Distill { teacher, .. } = &mut self.method {
+            teacher.centre = centre;
+        }
+    }
+
+    fn keep_in_mind(&mut self, album: Vec<f32>) -> Result<()> {
+        if let Method::Moco(moco) = &mut self.method {
+            moco.album = Some(moco.query.backend().flat(album)?);
+        }
+        Ok(())
+    }
+
+    fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
+        let backend = self.method.encoder().backend();
+        let trained = self.method.encoder().params.lock();
+        let (queue, key, centre, album) = match &self.method {
+            Method::Moco(moco) => {
+                let album = moco.album.as_ref();
+                (&moco.queue, Some(moco.key.params.lock()), &[][..], album)
+            }
+            Method::Distill { distill, teacher } => {
+                (&distill.queue, None, &teacher.centre[..], None)
+            }
+        };
+        let album = album.map(|album| backend.host(album)).transpose()?;
+        see(Numbers {
+            trained: network(&trained)?,
+            key_encoder: key.as_ref().map(network).transpose()?.unwrap_or_default(),
+            queue_keys: backend.host(&queue.keys)?,
+            queue_photos: Cow::Borrowed(&queue.photos),
+            queue_next: queue.next as u64,
+            velocity: backend.host(&self.sgd.velocity)?,
+            base: backend.host(&self.sgd.base)?,
+            teacher_centre: Cow::Borrowed(centre),
+            album: album.unwrap_or_default(),
+            initial: self
+                .initial
+                .as_ref()
+                .map_or_else(Network::default, |initial| Network {
+                    values: Cow::Borrowed(&initial.values),
+                    buffers: Cow::Borrowed(&initial.buffers),
+                }),
+        })
+    }
+
+    fn mix(&self, share: f32) -> Result<Option<Backbone>> {
+        let Some(initial) = &self.initial else {
+            return Ok(None);
+        };
+        let params = &self.method.encoder().params;
+        let trained = backbone(params)?;
+        params.edit(|values, buffers| {
+            let mix = |trained: &mut [f32], initial: &[f32]| {
+                let pairs = trained.iter_mut().zip(initial);
+                pairs.for_each(|(x, initial)| *x = initial + share * (*x - initial));
+            };
+            mix(values, &initial.values);
+            mix(buffers, &initial.buffers);
+        })?;
+        Ok(Some(trained))
+    }
+
+    fn unmix(&self, trained: &Backbone) -> Result<()> {
+        self.method.encoder().params.edit(|values, buffers| {
+            values[..trained.values.len()].copy_from_slice(&trained.values);
+            buffers.copy_from_slice(&trained.buffers);
+        })
+    }
+
+    fn save_backbone(&self, path: &Path, about: &About, precision: Precision) -> Result<()> {
+        let encoder = self.method.encoder();
+        weights::save_backbone(
+            path,
+            &encoder.params,
+            encoder.feature_dim(),
+            about,
+            precision,
+        )
+    }
+
+    fn save_head(&self, path: &Path, about: &About) -> Result<()> {
+        let encoder = self.method.encoder();
+        weights::save_head(path, &encoder.params, encoder.feature_dim(), about)
+    }
+}
+
+impl<B: Backend> Method<B> {
+    fn new(
+        encoder: Encoder<B>,
+        queue: Queue<B::Flat>,
+        config: &Config,
+        about: &About,
+        start: &Start<'_>,
+    ) -> Result<Method<B>> {
+        let backend = encoder.backend().clone();
+        let mode = Mode::Train {
+            norm_momentum: NORM_MOMENTUM,
+        };
+        let Some(file) = start.teacher else {
+            let key = Encoder::on(backend, about.architecture, false, config.freeze)?;
+            let how = MocoConfig {
+                temperature: config.temperature as f32,
+                key_momentum: config.key_momentum as f32,
+                symmetric: config.symmetric,
+                bn_group: config.bn_group,
+                mode,
+                mask_own_photo: config.mask_own_photo,
+                neighbours: config.neighbours as f32,
+                neighbour_temperature: config.neighbour_temperature as f32,
+            };
+            let mut moco = Moco::new(encoder, key, queue, how)?;
+            moco.cancel = start.cancel.clone();
+            return Ok(Method::Moco(moco));
+        };
+        let architecture = Architecture {
+            head: None,
+            ..file.about.architecture
+        };
+        let network = Encoder::on(backend, architecture, false, 0)?;
+        file.load_backbone(&network.params)?;
+        let (ours, theirs) = (&about.normalise, &file.about.normalise);
+        let rescale = std::array::from_fn(|c| {
+            (
+                ours.std[c] / theirs.std[c],
+                (ours.mean[c] - theirs.mean[c]) / theirs.std[c],
+            )
+        });
+        let how = DistillConfig {
+            student_temperature: config.student_temperature as f32,
+            teacher_temperature: config.teacher_temperature as f32,
+            bn_group: config.bn_group,
+            mode,
+        };
+        let mut distill = Distill::new(encoder, queue, how)?;
+        distill.cancel = start.cancel.clone();
+        Ok(Method::Distill {
+            distill,
+            teacher: Teacher::new(network, rescale, config.seed)?,
+        })
+    }
+
+    /// The network that is trained.
+    fn encoder(&self) -> &Encoder<B> {
+        match self {
+            Method::Moco(moco) => &moco.query,
+            Method::Distill { distill, .. } => &distill.student,
+        }
+    }
+
+    /// The networks whose running statistics move.
+    fn trained(&self) -> impl Iterator<Item = &Encoder<B>> {
+        let key = match self {
+            Method::Moco(moco) => Some(&moco.key),
+            Method::Distill { .. } => None,
+        };
+        once(self.encoder()).chain(key)
+    }
+}
+
+/// The initial numbers of a new run.
+fn begin<B: Backend>(encoder: &Encoder<B>, config: &Config, start: &Start<'_>) -> Result<()> {
+    initialise(&encoder.params, config.seed)?;
+    let Some(file) = start.init else {
+        return Ok(());
+    };
+    file.load_backbone(&encoder.params)?;
+    match file.head_beside()? {
+        Some(beside) if beside.about.architecture.head == encoder.architecture.head => {
+            beside.load_head(&encoder.params)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn queue(config: &Config, saved: Option<&Numbers<'_>>) -> Result<Queue> {
+    let Some(saved) = saved else {
+        return Ok(Queue::random(config.queue_size, EMBEDDING_DIM, config.seed));
+    };
+    let mut queue = Queue::random(saved.queue_photos.len(), EMBEDDING_DIM, config.seed);
+    copy(&mut queue.keys, &saved.queue_keys)?;
+    copy(&mut queue.photos, &saved.queue_photos)?;
+    queue.next = saved.queue_next as usize;
+    match saved.queue_next < queue.size() as u64 {
+        true => Ok(queue),
+        false => Err(Error::Shape {
+            tensor: "the queue's next row in the checkpoint".into(),
+            expected: vec![queue.size()],
+            got: vec![queue.next],
+        }),
+    }
+}
+
+/// The backbone of `params` as it is now; the head's numbers lie behind it.
+fn backbone<B: Backend>(params: &Params<B>) -> Result<Backbone> {
+    let head = |entry: &&Entry| entry.name.starts_with(HEAD_PREFIX);
+    let head = params.layout.entries().iter().find(head);
+    let end = head.map_or(params.layout.parameter_count(), |head| head.range.start);
+    let locked = params.lock();
+    let (values, buffers) = locked.host()?;
+    Ok(Backbone {
+        values: values[..end].to_vec(),
+        buffers: buffers.to_vec(),
+    })
+}
+
+fn network<'a, B: Backend>(locked: &'a Locked<'_, B>) -> Result<Network<'a>> {
+    let (values, buffers) = locked.host()?;
+    Ok(Network { values, buffers })
+}
+
+fn restore<B: Backend>(params: &Params<B>, saved: &Network<'_>) -> Result<()> {
+    let mut fits = Ok(());
+    params.edit(|values, buffers| {
+        fits = copy(values, &saved.values).and_then(|()| copy(buffers, &saved.buffers));
+    })?;
+    fits
+}
+
+fn refill<B: Backend>(backend: &B, to: &mut B::Flat, from: &[f32]) -> Result<()> {
+    let mut fits = Ok(());
+    backend.edit(to, |to| fits = copy(to, from))?;
+    fits
+}
+
+fn copy<T: Copy>(to: &mut [T], from: &[T]) -> Result<()> {
+    if to.len() != from.len() {
+        return Err(Error::Shape {
+            tensor: "part of the checkpoint".into(),
+            expected: vec![to.len()],
+            got: vec![from.len()],
+        });
+    }
+    to.copy_from_slice(from);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backbones::Arch;
+    use crate::data::Normalise;
+    use crate::encoder::Head;
+    use crate::nn::cpu::Cpu;
+
+    #[test]
+    fn both_encoders_see_through_the_same_frozen_stages() {
+        let config = Config {
+            freeze: 5,
+            ..Config::adapt()
+        };
+        let about = About {
+            architecture: Architecture::new(Arch::MobilenetV3Small, Some(Head::Simple)),
+            image_size: 32,
+            normalise: Normalise::default(),
+            made: String::new(),
+        };
+        let run = Run::new(Cpu::default(), &config, &about, &Start::default(), None).unwrap();
+        // Equal numbers at the beginning: whatever differs is how they are used.
+        let embed = |encoder: &Encoder| {
+            let noise = |out: &mut [f32]| {
+                let mut rng = crate::rng::Rng::new(1, crate::rng::Purpose::Measure, 0, 0);
+                out.iter_mut().for_each(|x| *x = rng.normal());
+            };
+            let images = encoder.images(4, (32, 32), noise).unwrap();
+            let mode = Mode::Train { norm_momentum: 0.1 };
+            encoder.embed(&images, mode).unwrap().to_vec()
+        };
+        let [query, key] = [0, 1].map(|n| run.method.trained().nth(n).unwrap());
+        assert!(query.frozen_parameters() > 0);
+        assert!(embed(query) == embed(key));
+    }
+}
