@@ -83,6 +83,9 @@ pub struct MeasureRecord {
     /// Percent; see [`crate::eval::Geometry`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_discrimination: Option<f64>,
+    /// See [`crate::eval::Geometry`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lidar: Option<f64>,
     /// Percent; see [`crate::eval::Knn`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best_nn: Option<f64>,
@@ -111,6 +114,7 @@ impl MeasureRecord {
             uniformity: geometry.uniformity,
             intra_class_alignment: geometry.intra_class_alignment,
             instance_discrimination: geometry.instance_discrimination,
+            lidar: geometry.lidar,
             best_nn: measurement.knn.as_ref().map(|knn| knn.best_nn),
             knn_k: measurement.knn.as_ref().map(|knn| knn.k),
             std_ratio: measurement.collapse.map(|c| c.std_ratio),

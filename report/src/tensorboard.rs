@@ -172,6 +172,7 @@ impl EventWriter {
                 ("measure/uniformity", r.uniformity),
                 ("measure/intra_class_alignment", r.intra_class_alignment),
                 ("measure/instance_discrimination", r.instance_discrimination),
+                ("measure/lidar", r.lidar),
                 ("measure/best_nn", r.best_nn),
                 ("measure/std_ratio", r.std_ratio),
                 ("measure/effective_rank", r.effective_rank),

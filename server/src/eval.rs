@@ -204,6 +204,7 @@ fn show(args: &EvalArgs, loaded: &Loaded, measured: &Measured, console: &Console
             geometry.instance_discrimination,
             " %",
         );
+        line("LiDAR", geometry.lidar, "");
     }
     if let Some(knn) = &measured.figures.knn {
         let how = format!(

@@ -56,6 +56,24 @@ def instance_discrimination(plain, views, prepare):
     return 100 * float(torch.stack(right).mean())
 
 
+def lidar(looks):
+    """Effective rank of the photos' scatter, whitened by that of the looks (Thilak et al. 2023)."""
+    looks = np.stack(looks).astype(np.float64)
+    n = looks.shape[1]
+    looks = looks[:, np.arange(min(n, 256)) * n // min(n, 256)]
+    means = looks.mean(0)
+    centred = means - means.mean(0)
+    _, s, vt = np.linalg.svd(centred, full_matrices=False)
+    vt = vt[:100][s[:100] ** 2 > 1e-10 * s[0] ** 2]
+    w = ((looks - means) @ vt.T).reshape(-1, len(vt))
+    scatter = w.T @ w / len(w)
+    scatter += 1e-4 * np.trace(scatter) / len(vt) * np.eye(len(vt))
+    values, vectors = np.linalg.eigh(scatter)
+    e = np.linalg.svd(centred @ vt.T @ vectors / np.sqrt(values), compute_uv=False) ** 2
+    p = e / e.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
 x, labels = clustered(300, 24, 7, 1.6)
 test, truth = clustered(90, 24, 7, 1.6)
 truth = rng.integers(0, 7, 90)
@@ -83,6 +101,7 @@ figures = {
         x, [view1, view2], lambda v: torch.as_tensor(v).double()
     ),
     "instance_discrimination_cosine": instance_discrimination(x, [view1, view2], unit),
+    "lidar": lidar([x, view1, view2]),
     "std_ratio": float(u.std(0, correction=0).mean() * 24**0.5),
     "effective_rank": float(eig.sum() ** 2 / eig.pow(2).sum()),
     "largest_share": float(eig.max() / eig.sum()),

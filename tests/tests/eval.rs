@@ -89,6 +89,7 @@ fn geometry_equals_pytorch() {
         instance_discrimination(&x, &[&first, &second], Metric::Cosine).unwrap(),
         "instance_discrimination_cosine",
     );
+    near(m.geometry.lidar, "lidar");
     let c = collapse(&x).unwrap();
     near(Some(c.std_ratio), "std_ratio");
     assert!((c.effective_rank / g.number("effective_rank") - 1.0).abs() < 1e-5);
@@ -171,6 +172,7 @@ fn results_do_not_depend_on_threads_and_names_are_stable() {
         "uniformity",
         "intra_class_alignment",
         "instance_discrimination",
+        "lidar",
     ] {
         assert!(json["geometry"][name].is_f64(), "{name}");
     }
@@ -188,6 +190,7 @@ fn one_photo_and_duplicates_are_measured_without_fuss() {
     assert_eq!(m.geometry.alignment, Some(0.0));
     assert_eq!(m.geometry.uniformity, None);
     assert_eq!(m.geometry.instance_discrimination, None);
+    assert_eq!(m.geometry.lidar, None);
     assert!(m.knn.is_none() && m.collapse.is_none());
 
     // 400 copies of one photo: every distance is exactly zero.

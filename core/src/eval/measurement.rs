@@ -3,6 +3,7 @@
 use super::collapse::{Collapse, collapse};
 use super::features::Features;
 use super::geometry::{self, Geometry};
+use super::lidar::lidar;
 use super::neighbours::Metric;
 use super::retrieval::{Knn, instance_discrimination, knn_leave_one_out};
 use crate::error::Result;
@@ -24,8 +25,8 @@ pub struct Measurement {
 pub struct Subject<'a> {
     /// Features of the plain photos.
     pub plain: &'a Features,
-    /// Features of two views of each photo, in the same order; without them alignment and
-    /// instance discrimination stay `None`.
+    /// Features of two views of each photo, in the same order; without them alignment,
+    /// instance discrimination and LiDAR stay `None`.
     pub views: Option<(&'a Features, &'a Features)>,
     /// The class of each photo where known.
     pub labels: Option<&'a [u32]>,
@@ -49,6 +50,7 @@ pub fn measure(subject: &Subject<'_>, metric: Metric, seed: u64) -> Result<Measu
         geometry.alignment = geometry::alignment(first, second)?;
         geometry.instance_discrimination =
             instance_discrimination(plain, &[first, second], metric)?;
+        geometry.lidar = lidar(&[plain, first, second])?;
     }
     let mut knn = None;
     if let Some(labels) = subject.labels {

@@ -1,16 +1,19 @@
 //! Measurements of plain feature matrices; knows no model and no session.
 //!
 //! 1. [`features`] holds the numbers, one row a photo.
-//! 2. [`geometry`] says how the rows lie on the sphere; [`mod@collapse`] whether they still differ.
+//! 2. [`geometry`] says how the rows lie on the sphere; [`mod@collapse`] whether they still differ,
+//!    [`mod@lidar`] in how many directions that matter.
 //! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies.
 //! 4. [`measurement`] takes all of these at once; [`measured`] does so for the photos of a source, as
 //!    a run's before and after.
 
 mod blocks;
 pub mod collapse;
+mod eigen;
 pub mod extract;
 pub mod features;
 pub mod geometry;
+pub mod lidar;
 pub mod measured;
 pub mod measurement;
 pub mod neighbours;
@@ -19,6 +22,7 @@ pub mod retrieval;
 pub use collapse::{Collapse, collapse, collapse_warning};
 pub use features::Features;
 pub use geometry::Geometry;
+pub use lidar::lidar;
 pub use measured::{Measured, measure_photos};
 pub use measurement::{Measurement, Subject, measure};
 pub use neighbours::{Metric, Neighbour, nearest};

@@ -8,7 +8,7 @@ use crate::checkpoint::{Album, State};
 use crate::config::Config;
 use crate::data::{Loader, LoaderConfig, Normalise, PhotoSource, Position, Recipe};
 use crate::encoder::{Architecture, Head};
-use crate::eval::extract::Extractor;
+use crate::eval::extract::{Extractor, Look};
 use crate::schedule::{Decay, Schedule};
 use crate::weights::{About, WeightFile};
 use crate::{Error, Result};
@@ -16,7 +16,7 @@ use rayon::ThreadPool;
 use std::sync::Arc;
 
 /// Photos whose features make the teacher's mean.
-pub(super) const CENTRE_PHOTOS: usize = 1024;
+const CENTRE_PHOTOS: usize = 1024;
 
 /// What a run starts from, besides settings and photos.
 #[derive(Default)]
@@ -239,8 +239,15 @@ impl Session {
             image_size: self.config.image_size,
             normalise,
         };
-        let centre = self.mean_feature(&extractor)?;
-        self.trainer.centre_teacher(centre);
+        let photos = self.source.len();
+        // Spread evenly: a data set sorted by class must not give one class's mean.
+        let sample: Vec<usize> = (0..photos.min(CENTRE_PHOTOS))
+            .map(|i| i * photos / photos.min(CENTRE_PHOTOS))
+            .collect();
+        let found = extractor.features(&sample, &Look::Plain, |_| self.cancel.check())?;
+        let centre = found.features.mean();
+        self.trainer
+            .centre_teacher(centre.into_iter().map(|x| x as f32).collect());
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! The album as the initial weights see it, in a few numbers a photo.
 
 use super::Session;
-use super::build::CENTRE_PHOTOS;
 use crate::Result;
 use crate::distill::projection;
 use crate::encoder::EMBEDDING_DIM;
@@ -23,50 +22,48 @@ impl Session {
             image_size: self.config.image_size,
             normalise: &self.about.normalise,
         };
-        let photos = self.source.len();
-        let centre = self.mean_feature(&extractor)?;
-        let dim = centre.len();
+        let all: Vec<usize> = (0..self.source.len()).collect();
+        let dim = self.network().feature_dim();
         let projection = projection(dim, self.config.seed);
-        let mut album = vec![0.0; photos * EMBEDDING_DIM];
-        let all: Vec<usize> = (0..photos).collect();
+        let project = |rows: &[f32], out: &mut [f32]| {
+            let n = rows.len() / dim;
+            gemm_columns(
+                (n, EMBEDDING_DIM, dim),
+                Matrix::rows(rows, dim),
+                Matrix::rows(&projection, dim).transposed(),
+                out,
+                false,
+            );
+        };
+        let mut album = vec![0.0; all.len() * EMBEDDING_DIM];
+        let (mut sum, mut known) = (vec![0.0f64; dim], Vec::new());
         for chunk in all.chunks(CHUNK) {
             let Ok(found) = extractor.features(chunk, &Look::Plain, |_| self.cancel.check()) else {
                 self.cancel.check()?;
                 continue;
             };
-            let mut features = found.features.values;
-            for row in features.chunks_exact_mut(dim) {
-                row.iter_mut().zip(&centre).for_each(|(x, c)| *x -= c);
+            for row in found.features.iter() {
+                sum.iter_mut().zip(row).for_each(|(s, &x)| *s += x as f64);
             }
             let mut rows = vec![0.0; found.photos.len() * EMBEDDING_DIM];
-            gemm_columns(
-                (found.photos.len(), EMBEDDING_DIM, dim),
-                Matrix::rows(&features, dim),
-                Matrix::rows(&projection, dim).transposed(),
-                &mut rows,
-                false,
-            );
-            normalize::forward(&mut rows, EMBEDDING_DIM);
-            for (row, photo) in rows.chunks_exact(EMBEDDING_DIM).zip(found.photos) {
+            project(&found.features.values, &mut rows);
+            for (row, &photo) in rows.chunks_exact(EMBEDDING_DIM).zip(&found.photos) {
                 album[photo * EMBEDDING_DIM..(photo + 1) * EMBEDDING_DIM].copy_from_slice(row);
             }
+            known.extend(found.photos);
+        }
+        // A projection is linear: the mean may be taken away behind it, and one look is enough.
+        let mean: Vec<f32> = sum
+            .iter()
+            .map(|s| (s / known.len() as f64) as f32)
+            .collect();
+        let mut centre = vec![0.0; EMBEDDING_DIM];
+        project(&mean, &mut centre);
+        for photo in known {
+            let row = &mut album[photo * EMBEDDING_DIM..(photo + 1) * EMBEDDING_DIM];
+            row.iter_mut().zip(&centre).for_each(|(x, c)| *x -= c);
+            normalize::forward(row, EMBEDDING_DIM);
         }
         Ok(album)
-    }
-
-    /// The mean over a sample of the photos.
-    pub(super) fn mean_feature(&self, extractor: &Extractor<'_>) -> Result<Vec<f32>> {
-        let photos = self.source.len();
-        // Spread evenly: a data set sorted by class must not give one class's mean.
-        let sample: Vec<usize> = (0..photos.min(CENTRE_PHOTOS))
-            .map(|i| i * photos / photos.min(CENTRE_PHOTOS))
-            .collect();
-        let found = extractor.features(&sample, &Look::Plain, |_| self.cancel.check())?;
-        Ok(found
-            .features
-            .mean()
-            .into_iter()
-            .map(|x| x as f32)
-            .collect())
     }
 }
