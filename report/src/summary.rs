@@ -108,7 +108,7 @@ impl Run {
     /// The table; figures that neither measurement has are left out.
     pub fn rows(&self) -> Vec<Row> {
         type Figure = fn(&MeasureRecord) -> Option<f64>;
-        let figures: [(&str, &str, Option<bool>, bool, Figure); 7] = [
+        let figures: [(&str, &str, Option<bool>, bool, Figure); 6] = [
             (
                 "Best-NN",
                 "How often the photos most like a photo name its class.",
@@ -122,13 +122,6 @@ impl Run {
                 Some(true),
                 true,
                 |m| m.instance_discrimination,
-            ),
-            (
-                "LiDAR",
-                "Directions that tell photos apart, beyond what altered copies of one differ in.",
-                Some(true),
-                false,
-                |m| m.lidar,
             ),
             (
                 "Alignment",

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// after. Class subfolders, where there are any, are used for measuring only.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  seedling adapt ~/Pictures                        the shipped model, 48 epochs, into seedling-run/
+  seedling adapt ~/Pictures                        the shipped model, 12 epochs, into seedling-run/
   seedling adapt --demo                            no photos at hand: rendered ones
   seedling adapt ~/Pictures --memory-mb 600        on a small machine
   seedling adapt ~/Pictures --set lr=0.01 --set views=aug+ --out run2
