@@ -33,7 +33,7 @@ impl Config {
             warmup_steps: 0,
             epochs: 12,
             steps: 0,
-            mix: 0.75,
+            mix: 0.5,
             reestimate_bn: true,
             half_weights: false,
             teacher: String::new(),
