@@ -17,7 +17,7 @@ const FLAT: f64 = 1e-10;
 
 /// The effective rank (exponential of the spectrum's entropy) of W^-1/2 B W^-1/2, with B the scatter
 /// of the photos' means and W that of the looks about their photo's mean; between 1 and
-/// [`MAX_DIRECTIONS`]. `looks[v]` has look v of photo i in row i, features as they are. `None` where
+/// 100. `looks[v]` has look v of photo i in row i, features as they are. `None` where
 /// photos or looks do not differ.
 ///
 /// # Errors
