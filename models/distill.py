@@ -246,8 +246,9 @@ class Student(torch.nn.Module):
 
 def ranking_loss(student, teacher, sharpness, temperature):
     """`near`: cross entropy of soft rankings of the batch, by the teacher's cosine and the student's distance."""
-    # Centred first, no square root, and the scale has its gradient: a common part would drown the
-    # differences in rounding, and a detached scale lets the features grow without end (both diverged).
+    # Centred first, no square root, and the scale has its gradient: a common part may drown the
+    # differences in rounding, and under a detached scale features may grow without end. Runs with
+    # neither diverged; which of the two it was has not been separated.
     student = student.float() - student.float().mean(0)
     norms = student.square().sum(1)
     squared = (norms[:, None] + norms[None] - 2 * student @ student.T).clamp_min(0)
