@@ -42,11 +42,8 @@ from safetensors.torch import load_file, save_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "golden"))
 sys.path.insert(0, str(ROOT / "tests" / "peers"))
-from learning import best_nn  # noqa: E402
+from learning import IMAGENET, best_nn, normalise  # noqa: E402
 from mobilenet_v2_teacher import load_teacher  # noqa: E402
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 
 # ---------------------------------------------------------------- photos
 
@@ -109,13 +106,10 @@ class Photos:
             pieces = [encoded[i:i + 250] for i in range(0, len(encoded), 250)]
             arrays = [a for piece in self.pool.map(decode, pieces) for a in piece]
             group = path.name.split(".")[0]
-            if group not in self.groups:
-                new = Group(self.device)
-                new.add(arrays)
-                self.groups[group] = new
-            else:
-                self.groups[group].add(arrays)
-            print(f"{time.strftime('%X')} {path.name}: {len(arrays)} photos, group {group} has {self.groups[group].count}", flush=True)
+            found = self.groups.get(group) or Group(self.device)
+            found.add(arrays)
+            self.groups[group] = found  # only now: whoever draws finds photos in it
+            print(f"{time.strftime('%X')} {path.name}: {len(arrays)} photos, group {group} has {found.count}", flush=True)
 
     def watch(self):
         while True:
@@ -239,7 +233,7 @@ class Student(torch.nn.Module):
         state = {k: v.detach().cpu() for k, v in self.state_dict().items() if k.startswith(("features.", "classifier."))}
         # Kernels in half precision, what is added or normalised by in single: as they ship.
         state = {k: (v.half() if v.dim() >= 2 else v.float() if v.is_floating_point() else torch.zeros_like(v)).contiguous() for k, v in state.items()}
-        header = {"arch": self.arch, "feature_dim": self.dim, "image_size": image_size, "mean": list(MEAN), "std": list(STD), "bn_eps": 0.001,
+        header = {"arch": self.arch, "feature_dim": self.dim, "image_size": image_size, "mean": list(IMAGENET[0]), "std": list(IMAGENET[1]), "bn_eps": 0.001,
                   "padding": "symmetric", "se_order": "activation_first", "made": made}
         save_file(state, path, metadata={k: str(v) for k, v in header.items()})
 
@@ -285,16 +279,12 @@ def batch_of(photos, mix, n, cfg):
     return x[torch.randperm(len(x), device=x.device)]
 
 
-def normalise(x):
-    return (x - x.new_tensor(MEAN).reshape(3, 1, 1)) / x.new_tensor(STD).reshape(3, 1, 1)
-
-
 def train(photos, teacher, cfg, args, seconds, device, out=None):
     torch.manual_seed(0)
     names = {"small": "mobilenet_v3_small", "large": "mobilenet_v3_large"}
     students = [Student(names[a], 1280, getattr(args, a)).to(device, memory_format=torch.channels_last).train() for a in cfg["arch"].split("+")]
     averages = [copy.deepcopy(s).requires_grad_(False) for s in students]
-    parameters = [[p for p in s.parameters()] for s in students]
+    parameters = [list(s.parameters()) for s in students]
     groups = [dict(params=[p for ps in parameters for p in ps if p.dim() >= 2], weight_decay=cfg["weight_decay"]),
               dict(params=[p for ps in parameters for p in ps if p.dim() < 2], weight_decay=0.0)]
     if cfg["optimizer"] == "adamw":
@@ -313,11 +303,15 @@ def train(photos, teacher, cfg, args, seconds, device, out=None):
         with amp():
             return teacher((x * 2 - 1).contiguous(memory_format=torch.channels_last)).float()
 
+    def keep():
+        for a in averages if out else []:
+            a.save(out / f"{a.arch}.safetensors", args.image_size, args.made)
+
     def draw():
         x = batch_of(photos, args.mix, cfg["batch"], cfg)
         v = student_view(x, cfg)
         t = teach(x if cfg["clean"] else v)
-        return normalise(v).to(half).contiguous(memory_format=torch.channels_last), t
+        return normalise(v, *IMAGENET).to(half).contiguous(memory_format=torch.channels_last), t
 
     mean = torch.cat([draw()[1] for _ in range(4)]).mean(0)
     step, seen, losses, start, last = 0, 0, [], time.time(), time.time()
@@ -367,15 +361,11 @@ def train(photos, teacher, cfg, args, seconds, device, out=None):
             recent = torch.tensor([[float(v) for v in r] for r in losses[-20:]]).mean(0).tolist()
             print(f"{time.strftime('%X')} step {step} views {seen} {seen / (time.time() - start):.0f}/s lr {lr:.5f} loss {[round(v, 4) for v in recent]}", flush=True)
             last = time.time()
-            if out:
-                for a in averages:
-                    a.save(out / f"{a.arch}.safetensors", args.image_size, args.made)
+            keep()
     if device.type == "cuda":
         torch.cuda.synchronize()
     wall = time.time() - start
-    if out:
-        for a in averages:
-            a.save(out / f"{a.arch}.safetensors", args.image_size, args.made)
+    keep()
     return averages, dict(steps=step, views=seen, seconds=round(wall, 1), views_per_second=round(seen / wall), loss=[round(float(v), 4) for v in losses[-1]])
 
 
@@ -394,7 +384,7 @@ class Albums:
         was, out = student.training, {}
         student.eval()
         for name, (x, labels, train) in self.albums.items():
-            f = torch.cat([student.backbone(normalise(b.to(device).float() / 255)).float() for b in x.split(100)]).cpu().double()
+            f = torch.cat([student.backbone(normalise(b.to(device).float() / 255, *IMAGENET)).float() for b in x.split(100)]).cpu().double()
             unit = F.normalize(f, dim=1)
             for metric, g in (("", f), ("cos ", unit)):
                 if train.any() and not train.all():
@@ -448,7 +438,7 @@ def main():
     for name, cfg, seconds, out in jobs:
         try:
             averages, facts = train(photos, teacher, cfg, args, seconds, device, out)
-        except Exception as error:  # one bad try must not cost the lease
+        except Exception as error:  # one bad try must not end the others
             print(f"RESULT {name} failed: {type(error).__name__}: {str(error)[:300]}", flush=True)
             continue
         facts["photos"] = {k: g.count for k, g in photos.groups.items()}

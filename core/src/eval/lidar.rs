@@ -16,9 +16,9 @@ const FLOOR: f64 = 1e-4;
 const FLAT: f64 = 1e-10;
 
 /// The effective rank (exponential of the spectrum's entropy) of W^-1/2 B W^-1/2, with B the scatter
-/// of the photos' means and W that of the looks about their photo's mean; between 1 and
-/// 100. `looks[v]` has look v of photo i in row i, features as they are. `None` where
-/// photos or looks do not differ.
+/// of the photos' means and W that of the looks about their photo's mean; between 1 and 100.
+/// `looks[v]` has look v of photo i in row i, features as they are. `None` where photos or looks do
+/// not differ.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] where the looks differ in shape.
@@ -44,16 +44,20 @@ pub fn lidar(looks: &[&Features]) -> Result<Option<f64>> {
             add(mean, &row(look, i), 1.0 / looks.len() as f64);
         }
     }
-    let within = |look: &Features, i: usize| {
-        let mut deviation = row(look, i);
-        add(&mut deviation, &means[i], -1.0);
-        deviation
-    };
+    let deviations: Vec<Vec<f64>> = looks
+        .iter()
+        .flat_map(|look| (0..n).map(move |i| (look, i)))
+        .map(|(look, i)| {
+            let mut deviation = row(look, i);
+            add(&mut deviation, &means[i], -1.0);
+            deviation
+        })
+        .collect();
     let mut centre = vec![0.0; first.dim];
     means
         .iter()
         .for_each(|mean| add(&mut centre, mean, 1.0 / n as f64));
-    let mut centred = means.clone();
+    let mut centred = means;
     centred.iter_mut().for_each(|mean| add(mean, &centre, -1.0));
 
     // The means' own directions, by way of their Gram matrix: fewer photos than features.
@@ -77,11 +81,7 @@ pub fn lidar(looks: &[&Features]) -> Result<Option<f64>> {
     // Deviations as the directions see them, one list a direction, and their scatter.
     let seen: Vec<Vec<f64>> = directions
         .par_iter()
-        .map(|direction| {
-            let all = looks.iter().flat_map(|look| (0..n).map(move |i| (look, i)));
-            all.map(|(look, i)| dot(&within(look, i), direction))
-                .collect()
-        })
+        .map(|direction| deviations.iter().map(|x| dot(x, direction)).collect())
         .collect();
     let mut scatter = gram(&seen);
     let trace: f64 = (0..k).map(|i| scatter[i * k + i]).sum();
