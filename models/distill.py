@@ -12,8 +12,10 @@ so without the head, in PyTorch, until `seedling distill` can; nothing of the pr
 - `regress`: a linear map of the features predicts the teacher's direction (1 - cosine).
 - `seed`: SEED's own loss, with a head of one hidden layer and a queue.
 - Both see the same view: crop, flip, colour, blur, quarter turns. With `clean` only the student sees
-  colour, blur and turns. The teacher sees the view enlarged to `teacher_size`.
-- The weights kept are an exponential average of the iterates.
+  colour, blur and turns. The teacher sees the view enlarged to `teacher_size`. The share `mixed` of
+  views are blends of two photos: the teacher's answer to what is no photo teaches too.
+- The weights kept are an exponential average of the iterates. A student whose loss rises far above
+  its best, or is no number, goes back to that average at half the learning rate.
 
 SHARDS holds packed photos (`*.bin`, written by `pack_photos.py`): what stands before the first dot
 names the group, and --mix says how often each group is drawn. Shards that arrive while it runs are
@@ -144,6 +146,12 @@ def crops(pixels, sizes, size, smallest):
     return F.grid_sample(pixels.float().div_(255), grid, mode="bilinear", padding_mode="border", align_corners=False).clamp_(0, 1)
 
 
+def blends(x, share):
+    """For each of that share of the views: mixed with the one before it, in a random proportion."""
+    own = torch.where(torch.rand(len(x), device=x.device) < share, torch.rand(len(x), device=x.device), 1.0).reshape(-1, 1, 1, 1)
+    return x * own + x.roll(1, 0) * (1 - own)
+
+
 def soften(x, share):
     """The first `share` of the batch (it is shuffled) at half the resolution and back."""
     n = int(len(x) * share)
@@ -264,7 +272,15 @@ class Queue:
 
 
 DEFAULT = dict(batch=1024, lr=1e-3, weight_decay=0.02, optimizer="adamw", near=1.0, regress=1.0, seed=0.0, temperature=0.07, teacher_size=160, size=128,
-               crop=0.25, colour=1.0, blur=0.2, turn=0.1, clean=1, average=0.998, compile=0, arch="small+large", warmup=0.04)
+               crop=0.25, colour=1.0, blur=0.2, turn=0.1, mixed=0.0, clean=0, average=0.998, compile=0, arch="small+large", warmup=0.04)
+
+
+def optimizer_of(parameters, cfg):
+    groups = [dict(params=[p for p in parameters if p.dim() >= 2], weight_decay=cfg["weight_decay"]),
+              dict(params=[p for p in parameters if p.dim() < 2], weight_decay=0.0)]
+    if cfg["optimizer"] == "adamw":
+        return torch.optim.AdamW(groups, lr=cfg["lr"], betas=(0.9, 0.99))
+    return torch.optim.SGD(groups, lr=cfg["lr"], momentum=0.9, nesterov=True)
 
 
 def batch_of(photos, mix, n, cfg):
@@ -279,18 +295,14 @@ def batch_of(photos, mix, n, cfg):
     return x[torch.randperm(len(x), device=x.device)]
 
 
-def train(photos, teacher, cfg, args, seconds, device, out=None):
+def train(photos, teacher, albums, cfg, args, seconds, device, out=None):
     torch.manual_seed(0)
     names = {"small": "mobilenet_v3_small", "large": "mobilenet_v3_large"}
     students = [Student(names[a], 1280, getattr(args, a)).to(device, memory_format=torch.channels_last).train() for a in cfg["arch"].split("+")]
     averages = [copy.deepcopy(s).requires_grad_(False) for s in students]
     parameters = [list(s.parameters()) for s in students]
-    groups = [dict(params=[p for ps in parameters for p in ps if p.dim() >= 2], weight_decay=cfg["weight_decay"]),
-              dict(params=[p for ps in parameters for p in ps if p.dim() < 2], weight_decay=0.0)]
-    if cfg["optimizer"] == "adamw":
-        optimizer = torch.optim.AdamW(groups, lr=cfg["lr"], betas=(0.9, 0.99))
-    else:
-        optimizer = torch.optim.SGD(groups, lr=cfg["lr"], momentum=0.9, nesterov=True)
+    optimizers = [optimizer_of(p, cfg) for p in parameters]
+    slower, best = [1.0] * len(students), [math.inf] * len(students)
     amp = lambda: torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")  # noqa: E731
     half = torch.bfloat16 if device.type == "cuda" else torch.float32
     forwards = [torch.compile(s.backbone) if cfg["compile"] else s.backbone for s in students]
@@ -309,25 +321,29 @@ def train(photos, teacher, cfg, args, seconds, device, out=None):
 
     def draw():
         x = batch_of(photos, args.mix, cfg["batch"], cfg)
+        x = blends(x, cfg["mixed"]) if cfg["mixed"] else x
         v = student_view(x, cfg)
         t = teach(x if cfg["clean"] else v)
         return normalise(v, *IMAGENET).to(half).contiguous(memory_format=torch.channels_last), t
 
     mean = torch.cat([draw()[1] for _ in range(4)]).mean(0)
-    step, seen, losses, start, last = 0, 0, [], time.time(), time.time()
+    healthy = [copy.deepcopy(a.state_dict()) for a in averages]
+    step, seen, losses, start = 0, 0, [], time.time()
+    last = measured = start
     while True:
         progress = (time.time() - start) / seconds
         if progress >= 1 or step == args.steps:
             break
         lr = cfg["lr"] * (min(1, progress / cfg["warmup"]) if progress < cfg["warmup"] else 0.5 * (1 + math.cos(math.pi * (progress - cfg["warmup"]) / (1 - cfg["warmup"]))))
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        for optimizer, factor in zip(optimizers, slower):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * factor
+            optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             x, t = draw()
             t = F.normalize(t - mean, dim=1)
             p = F.normalize(t @ projection, dim=1)
         row = []
-        optimizer.zero_grad(set_to_none=True)
         for student, forward in zip(students, forwards):
             with amp():
                 s = forward(x)
@@ -345,9 +361,9 @@ def train(photos, teacher, cfg, args, seconds, device, out=None):
                 loss = loss - cfg["seed"] * (target * logits.log_softmax(1)).sum(1).mean()
             loss.backward()
             row.append(loss.detach())
-        for ps in parameters:
-            torch.nn.utils.clip_grad_norm_(ps, 1.0)
-        optimizer.step()
+        for ps, optimizer in zip(parameters, optimizers):
+            if torch.isfinite(torch.nn.utils.clip_grad_norm_(ps, 1.0)):
+                optimizer.step()
         if cfg["seed"]:
             queue.push(p)
         decay = min(cfg["average"], (1 + step) / (10 + step))
@@ -361,7 +377,20 @@ def train(photos, teacher, cfg, args, seconds, device, out=None):
             recent = torch.tensor([[float(v) for v in r] for r in losses[-20:]]).mean(0).tolist()
             print(f"{time.strftime('%X')} step {step} views {seen} {seen / (time.time() - start):.0f}/s lr {lr:.5f} loss {[round(v, 4) for v in recent]}", flush=True)
             last = time.time()
+            for i, loss in enumerate(recent):
+                if loss < best[i]:
+                    best[i], healthy[i] = loss, copy.deepcopy(averages[i].state_dict())
+                elif not loss < best[i] + max(0.3, 0.3 * best[i]):
+                    slower[i] /= 2
+                    print(f"{students[i].arch} diverged: back to its average, learning rate times {slower[i]}", flush=True)
+                    students[i].load_state_dict(healthy[i])
+                    averages[i].load_state_dict(healthy[i])
+                    optimizers[i] = optimizer_of(parameters[i], cfg)
             keep()
+            if albums and out and time.time() - measured > args.measure_every:
+                measured = time.time()
+                for a in averages:
+                    print(f"{a.arch} {json.dumps(albums.measure(a, device))}", flush=True)
     if device.type == "cuda":
         torch.cuda.synchronize()
     wall = time.time() - start
@@ -422,6 +451,7 @@ def main():
     parser.add_argument("--try", dest="tries", nargs="*", default=[])
     parser.add_argument("--try-seconds", type=float, default=30)
     parser.add_argument("--report-every", type=float, default=10)
+    parser.add_argument("--measure-every", type=float, default=60, help="seconds between measurements on the albums in the run that is kept")
     parser.add_argument("--workers", type=int, default=14)
     args = parser.parse_args()
     args.mix = {k: float(v) for k, v in (p.split(":") for p in args.mix.split(","))}
@@ -437,8 +467,10 @@ def main():
         jobs.append((*settings(args.final), args.seconds, args.out))
     for name, cfg, seconds, out in jobs:
         try:
-            averages, facts = train(photos, teacher, cfg, args, seconds, device, out)
+            averages, facts = train(photos, teacher, albums, cfg, args, seconds, device, out)
         except Exception as error:  # one bad try must not end the others
+            if out:
+                raise
             print(f"RESULT {name} failed: {type(error).__name__}: {str(error)[:300]}", flush=True)
             continue
         facts["photos"] = {k: g.count for k, g in photos.groups.items()}

@@ -317,7 +317,7 @@ impl Course {
         let extractor = Extractor {
             encoder: session.network(),
             source: &*self.measured_on,
-            image_size: config.image_size,
+            image_size: session.about().image_size,
             normalise: &session.about().normalise,
         };
         let photos = self.measured_on.len();

@@ -151,7 +151,7 @@ fn announce(course: &Course, plan: &Plan<'_>, console: &Console) {
     let (session, resumed) = (course.session(), plan.training.resume);
     let config = session.config();
     console.note(&format!(
-        "{} {} on {} photos: {} steps of {} photos in groups of {}, {} px, lr {}{}",
+        "{} {} on {} photos: {} steps of {} photos in groups of {}, {} px (measured at {}), lr {}{}",
         plan.command,
         config.arch,
         session.source().len(),
@@ -159,6 +159,7 @@ fn announce(course: &Course, plan: &Plan<'_>, console: &Console) {
         config.batch_size,
         config.bn_group,
         config.image_size,
+        config.measure_size,
         config.lr,
         match resumed {
             true => format!("; going on after step {}", session.steps_done()),

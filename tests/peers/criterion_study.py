@@ -25,7 +25,6 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARES = (0.25, 0.5, 0.75, 1.0)
-SIZE = 128
 
 
 def photos(album):
@@ -33,15 +32,15 @@ def photos(album):
     return files, np.unique([p.parent.name for p in files], return_inverse=True)[1]
 
 
-def inputs(album):
-    """Plain photos and two views of each, as bytes (3, n, 3, SIZE, SIZE), and labels."""
+def inputs(album, size):
+    """Plain photos and two views of each, as bytes (3, n, 3, size, size), and labels."""
     import torch
     from PIL import Image
     from torchvision import transforms as T
 
-    plain = T.Compose([T.Resize(SIZE * 256 // 224), T.CenterCrop(SIZE), T.PILToTensor()])
+    plain = T.Compose([T.Resize(size * 256 // 224), T.CenterCrop(size), T.PILToTensor()])
     view = T.Compose([
-        T.RandomResizedCrop(SIZE, (0.2, 1.0)),
+        T.RandomResizedCrop(size, (0.2, 1.0)),
         T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
         T.RandomGrayscale(0.2),
         T.RandomHorizontalFlip(),
@@ -197,16 +196,19 @@ def main():
         table([json.loads(line) for file in args.table for line in file.read_text().splitlines()])
         return
     import torch
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     torch.set_num_threads(args.threads)
     args.of_base = {}
     base = {k: v.float() if v.is_floating_point() else v for k, v in load_file(args.base).items()}
+    with safe_open(args.base, "pt") as file:
+        size = int(file.metadata()["image_size"])
     with tempfile.TemporaryDirectory() as folder, open(args.out, "a") as log:
         write = lambda case: print(json.dumps(case), file=log, flush=True)
         seen = {}
         for album in args.albums:
-            seen[album] = inputs(album)
+            seen[album] = inputs(album, size)
             plain, first, second = (features(base, x) for x in seen[album][0])
             args.of_base[album] = plain
             write({"album": album.name, "run": "base", "share": 0.0, "best_nn": best_nn(plain, seen[album][1]), **figures(plain, first, second, plain)})

@@ -281,3 +281,30 @@ fn a_run_does_not_go_on_with_other_settings_or_photos() {
     };
     resume(freer, &source).unwrap();
 }
+
+#[test]
+fn whole_photos_are_looked_at_as_the_initial_weights_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = photos(folder.path());
+    let sized = |measure_size: usize, init: Option<&WeightFile>| {
+        let config = Config {
+            measure_size,
+            ..config()
+        };
+        let start = Start {
+            init,
+            ..Start::default()
+        };
+        Session::new(config, source.clone(), &start).unwrap()
+    };
+    let random = sized(0, None);
+    assert_eq!(random.about().image_size, 32);
+    let asking = sized(48, None);
+    let path = asking.save_weights(folder.path(), "by a test").unwrap();
+    let file = WeightFile::open(&path, None).unwrap();
+    assert_eq!(file.about.image_size, 48);
+    let asked = sized(0, Some(&file));
+    assert_eq!(asked.about().image_size, 48);
+    assert_eq!(asked.config().measure_size, 48);
+    assert_eq!(sized(40, Some(&file)).about().image_size, 40);
+}

@@ -11,6 +11,7 @@ impl Config {
             arch: "mobilenet_v3_small".into(),
             init: "shipped".into(),
             image_size: 128,
+            measure_size: 0,
             views: "standard".into(),
             batch_size: 64,
             bn_group: 32,

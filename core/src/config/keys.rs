@@ -173,6 +173,9 @@ settings! {
     init: String, Text, FIXED;
     /// Width and height of a view in pixels.
     image_size: usize, Whole(32, 1024), FIXED;
+    /// Width and height at which whole photos are looked at: to measure, and to use the weights
+    /// later. 0 takes what the initial weights ask for, image_size at least.
+    measure_size: usize, Whole(0, 1024), FIXED;
     /// How a photo becomes a random view.
     views: String, OneOf(&["standard", "hue", "aug+", "aug+ blur"]), FIXED;
     /// Photos per optimizer step.

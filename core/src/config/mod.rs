@@ -115,6 +115,12 @@ impl Config {
                 self.batch_size, self.bn_group
             ));
         }
+        if (1..32).contains(&self.measure_size) {
+            return fail(format!(
+                "measure_size = {} is too small; expected 0 or 32 to 1024",
+                self.measure_size
+            ));
+        }
         if self.epochs == 0 && self.steps == 0 {
             return fail("epochs and steps are both 0: nothing would be trained".into());
         }

@@ -89,6 +89,7 @@ fn refusals_name_key_value_and_range() {
     assert!(text.contains("simple, wide"), "{text}");
     assert!(refusal(&["lr"]).contains("key=value"));
     assert!(refusal(&["bn_group=48"]).contains("multiple"));
+    assert!(refusal(&["measure_size=16"]).contains("0 or 32"));
     for text in [refusal(&["batch_size=1"]), refusal(&["epochs=0"])] {
         assert!(!text.contains('\n'), "{text}");
     }

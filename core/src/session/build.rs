@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// Photos whose features make the teacher's mean.
 const CENTRE_PHOTOS: usize = 1024;
 
+/// The most that a weight file can ask for as `measure_size`.
+const MEASURE_SIZE_LIMIT: usize = 1024;
+
 /// What a run starts from, besides settings and photos.
 #[derive(Default)]
 pub struct Start<'a> {
@@ -83,6 +86,9 @@ impl Session {
         fit(&mut config, source.len())?;
         let head: Head = config.head.parse()?;
         let arch: Arch = config.arch.parse()?;
+        // A random crop shows things larger than the whole photo does: weights see best at somewhat
+        // more pixels than their views had (Touvron et al. 2019), and their file says at how many.
+        let mut asked = config.image_size;
         let (architecture, normalise) = match start.init {
             None => (Architecture::new(arch, Some(head)), Normalise::default()),
             Some(file) => {
@@ -97,12 +103,16 @@ impl Session {
                     head: Some(head),
                     ..about.architecture
                 };
+                asked = asked.max(about.image_size.min(MEASURE_SIZE_LIMIT));
                 (architecture, about.normalise)
             }
         };
+        if config.measure_size == 0 {
+            config.measure_size = asked;
+        }
         let about = About {
             architecture,
-            image_size: config.image_size,
+            image_size: config.measure_size,
             normalise,
             made: String::new(),
         };
@@ -134,12 +144,15 @@ impl Session {
     }
 
     fn go_on(
-        config: Config,
+        mut config: Config,
         source: Arc<dyn PhotoSource>,
         start: &Start<'_>,
         state: State<'_>,
         pool: Arc<ThreadPool>,
     ) -> Result<Session> {
+        if config.measure_size == 0 {
+            config.measure_size = state.config.measure_size;
+        }
         if let Some((key, was, now)) = state.config.differences(&config).first() {
             return Err(Error::Config(format!(
                 "this run was started with {key} = {was} and cannot go on with {key} = {now}"

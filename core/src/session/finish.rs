@@ -43,7 +43,7 @@ impl Session {
         let extractor = Extractor {
             encoder: network,
             source: &*self.source,
-            image_size: self.config.image_size,
+            image_size: self.about.image_size,
             normalise: &self.about.normalise,
         };
         // Mixed, since an album is sorted: a batch of one kind has less variance than the album.
@@ -64,7 +64,7 @@ impl Session {
             if !images.is_empty() {
                 batches += 1;
                 // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
-                let side = self.config.image_size;
+                let side = self.about.image_size;
                 network.observe(&images, (side, side), 1.0 / batches as f32)?;
             }
         }

@@ -19,7 +19,7 @@ impl Session {
         let extractor = Extractor {
             encoder: self.network(),
             source: &*self.source,
-            image_size: self.config.image_size,
+            image_size: self.about.image_size,
             normalise: &self.about.normalise,
         };
         let all: Vec<usize> = (0..self.source.len()).collect();

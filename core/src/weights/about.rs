@@ -13,7 +13,7 @@ use std::path::Path;
 pub struct About {
     /// The network. Its head is the one the weights were trained with, where one is known.
     pub architecture: Architecture,
-    /// Width and height of the images it was trained on, in pixels.
+    /// Width and height of the images it is to be used on, in pixels.
     pub image_size: usize,
     /// How pixels become inputs.
     pub normalise: Normalise,
