@@ -33,6 +33,9 @@ pub enum Error {
     /// A weight file does not say of which network it is, and nobody else did.
     #[error("{path}: does not say which architecture it holds", path = path.display())]
     UnknownArch { path: PathBuf },
+    /// Weights that nobody trusted vouches for.
+    #[error("{path}: {reason}", path = path.display())]
+    Untrusted { path: PathBuf, reason: Distrust },
     /// A tensor of a file or a call has the wrong shape.
     #[error("{tensor}: expected shape {expected:?}, got {got:?}")]
     Shape {
@@ -52,6 +55,29 @@ pub enum Error {
     /// Failures inside candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// Why weights are not to be trusted. Each has its own remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Distrust {
+    /// The text is no manifest.
+    #[error("no usable manifest ({0})")]
+    Malformed(String),
+    /// Signed, but by nobody who is trusted.
+    #[error("signed by the key {0}, which is not trusted")]
+    Foreign(String),
+    /// The text is not what was signed.
+    #[error("the manifest was changed after it was signed")]
+    Forged,
+    /// The weights are shorter than the manifest says: a download that broke off, or a full disk.
+    #[error("the weights have {got} of {expected} bytes; fetch them again")]
+    Truncated { expected: u64, got: u64 },
+    /// The weights are not those that were signed.
+    #[error("the weights are not those that were signed ({0})")]
+    Tampered(String),
+    /// Older than what may still be used.
+    #[error("version {version} is older than {oldest}, the oldest that may still be used")]
+    Downgraded { version: u64, oldest: u64 },
 }
 
 impl Error {

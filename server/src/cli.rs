@@ -1,6 +1,6 @@
 //! The command line: its commands.
 
-use crate::{adapt, bench, distill, embed, eval, pretrain, report};
+use crate::{adapt, bench, distill, embed, eval, keygen, pretrain, report, sign, verify};
 use clap::{Parser, Subcommand};
 
 /// Adapts small vision models to private photos, on the machine that holds them.
@@ -24,4 +24,7 @@ pub enum Command {
     Embed(embed::EmbedArgs),
     Report(report::ReportArgs),
     Bench(bench::BenchArgs),
+    Keygen(keygen::KeygenArgs),
+    Sign(sign::SignArgs),
+    Verify(verify::VerifyArgs),
 }

@@ -12,14 +12,17 @@ mod embed;
 mod eval;
 mod flags;
 mod interrupt;
+mod keygen;
 mod memory;
 mod photos;
 mod pretrain;
 mod report;
 mod settings;
 mod shipped;
+mod sign;
 mod train;
 mod usage;
+mod verify;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
@@ -61,5 +64,8 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Embed(args) => embed::run(args, &Console::new(&args.common)),
         Command::Report(args) => report::run(args, &Console::new(&args.common)),
         Command::Bench(args) => bench::run(args, &Console::new(&args.common)),
+        Command::Keygen(args) => keygen::run(args, &Console::new(&args.common)),
+        Command::Sign(args) => sign::run(args, &Console::new(&args.common)),
+        Command::Verify(args) => verify::run(args, &Console::new(&args.common)),
     }
 }

@@ -156,7 +156,8 @@ class Album:
         train, test = ~self.is_test, self.is_test
         out = {}
         for name, f in (("euclid", features), ("cosine", unit)):
-            out[f"train_test_{name}"] = best_nn(torch.cdist(f[test], f[train]), self.labels[train], self.labels[test])
+            if test.any():
+                out[f"train_test_{name}"] = best_nn(torch.cdist(f[test], f[train]), self.labels[train], self.labels[test])
             distances = torch.cdist(f, f).fill_diagonal_(float("inf"))
             out[f"leave_one_out_{name}"] = best_nn(distances, self.labels, self.labels, one_out=True)
         return out

@@ -3,6 +3,7 @@
 //! it, so that `load_state_dict(strict=True)` takes the backbone as it is.
 
 mod about;
+pub mod manifest;
 mod read;
 mod save;
 
