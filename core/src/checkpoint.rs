@@ -199,6 +199,7 @@ impl State<'_> {
         let older = Config {
             neighbours: 0.0,
             mix: 1.0,
+            keep: "always".into(),
             ..Config::adapt()
         };
         Ok(State {

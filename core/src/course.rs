@@ -21,10 +21,13 @@ use crate::atomic;
 use crate::cancel::Cancel;
 use crate::checkpoint::{Album, Before};
 use crate::data::PhotoSource;
-use crate::eval::extract::Extractor;
-use crate::eval::{Metric, collapse_warning, measure_photos, measured};
-use crate::records::{self, MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, When};
+use crate::eval::extract::{Extractor, Look};
+use crate::eval::{Features, Metric, collapse_warning, measure_photos, measured};
+use crate::records::{
+    self, MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, VerdictRecord, When,
+};
 use crate::session::Session;
+use crate::verdict::Jury;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -270,12 +273,74 @@ impl Course {
     /// what was trained, unmixed.
     fn after(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
         self.session.reestimate_statistics()?;
-        let mixed = self.session.mix()?;
+        let share = match self.session.config().judges() {
+            true => self.judge(observer)?,
+            false => self.session.config().mix,
+        };
+        let mixed = self.session.mix(share)?;
         let finished = self.finish(observer, start);
         if finished.is_err() {
             self.session.unmix(&mixed)?;
         }
         finished
+    }
+
+    /// The share of what training has changed that serves best: `mix`, half of it, or nothing.
+    fn judge(&mut self, observer: &mut dyn Observer) -> Result<f64> {
+        let (mix, seed) = (self.session.config().mix, self.session.config().seed);
+        let mut jury = Jury::new(&self.features_of(0.0, (0, 3), observer)?, seed)?;
+        if jury.can_judge() {
+            for (look, share) in [mix / 2.0, mix].into_iter().enumerate() {
+                let features = self.features_of(share, (1 + look, 3), observer)?;
+                jury.hear(share, &features)?;
+            }
+        }
+        let verdict = jury.decide();
+        let record = VerdictRecord {
+            step: self.session.steps_done(),
+            accepted: verdict.accepted(),
+            sentence: verdict.sentence(),
+            verdict,
+        };
+        self.append(&Record::Verdict(record.clone()), observer)?;
+        observer.event(Event::Judged(&record.verdict))?;
+        Ok(record.verdict.share)
+    }
+
+    /// Features of the photos to measure on with a share of what training has changed; the network
+    /// is then what it was. `look` out of how many it is.
+    fn features_of(
+        &mut self,
+        share: f64,
+        (look, looks): (usize, usize),
+        observer: &mut dyn Observer,
+    ) -> Result<Features> {
+        let mixed = self.session.mix(share)?;
+        let found = {
+            let (session, config) = (&self.session, self.session.config());
+            let extractor = self.extractor();
+            let sample =
+                measured::sample(self.measured_on.len(), config.measure_photos, config.seed);
+            let total = looks * sample.len();
+            session.on_threads(|| {
+                extractor.features(&sample, &Look::Plain, |done| {
+                    self.cancel().check()?;
+                    let done = look * sample.len() + done;
+                    observer.event(Event::Judging { done, total })
+                })
+            })
+        };
+        self.session.unmix(&mixed)?;
+        Ok(found?.features)
+    }
+
+    fn extractor(&self) -> Extractor<'_> {
+        Extractor {
+            encoder: self.session.network(),
+            source: &*self.measured_on,
+            image_size: self.session.about().image_size,
+            normalise: &self.session.about().normalise,
+        }
     }
 
     /// Weights, the measurement after training, and the log's last line.
@@ -314,12 +379,7 @@ impl Course {
     /// the observer.
     fn measure(&mut self, when: When, observer: &mut dyn Observer) -> Result<Box<MeasureRecord>> {
         let (session, config) = (&self.session, self.session.config());
-        let extractor = Extractor {
-            encoder: session.network(),
-            source: &*self.measured_on,
-            image_size: session.about().image_size,
-            normalise: &session.about().normalise,
-        };
+        let extractor = self.extractor();
         let photos = self.measured_on.len();
         let sample = measured::sample(photos, config.measure_photos, config.seed);
         let how = (config.seed, Metric::Euclidean);

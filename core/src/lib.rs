@@ -12,9 +12,10 @@
 //! 4. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods,
 //!    [`step`] what goes into and comes out of either, and `microbatch` the loop they share.
 //! 5. [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the parameters.
-//! 6. [`eval`] extracts and measures features.
+//! 6. [`eval`] extracts and measures features; [`verdict`] says from them which weights to keep.
 //! 7. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
-//! 8. [`course`] is a run from the measurement before to the weights and the one after; [`records`]
+//! 8. [`governor`] says whether a device may go on training now.
+//! 9. [`course`] is a run from the measurement before to the weights and the one after; [`records`]
 //!    are what it writes down.
 
 pub mod arch;
@@ -29,6 +30,7 @@ pub mod distill;
 pub mod encoder;
 pub mod error;
 pub mod eval;
+pub mod governor;
 pub mod init;
 pub mod layout;
 pub mod loss;
@@ -45,6 +47,7 @@ pub mod session;
 pub mod simd;
 pub mod step;
 pub mod tensor_file;
+pub mod verdict;
 pub mod weights;
 
 pub use error::{Error, Result};

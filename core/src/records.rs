@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::eval::Measurement;
+use crate::verdict::Verdict;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -21,6 +22,8 @@ pub enum Record {
     Step(StepRecord),
     /// One measurement of the features.
     Measure(Box<MeasureRecord>),
+    /// Which weights the run keeps.
+    Verdict(VerdictRecord),
     /// Facts about the run as a whole; the last one counts.
     Run(RunRecord),
 }
@@ -124,6 +127,21 @@ impl MeasureRecord {
     }
 }
 
+/// Which weights a run keeps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VerdictRecord {
+    /// Steps taken before it.
+    pub step: u64,
+    /// What was decided, and from what.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// Whether the result is something else than the initial weights.
+    pub accepted: bool,
+    /// What was decided, for a person.
+    pub sentence: String,
+}
+
 /// Facts about a run as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -152,6 +170,7 @@ impl Record {
         match self {
             Record::Step(r) => r.step,
             Record::Measure(r) => r.step,
+            Record::Verdict(r) => r.step,
             Record::Run(r) => r.step,
         }
     }

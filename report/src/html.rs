@@ -4,7 +4,7 @@ use crate::album::Album;
 use crate::chart::{Chart, thousands};
 use crate::gallery;
 use crate::markup::escape;
-use crate::summary::{Run, Verdict};
+use crate::summary::{Run, Trend};
 use seedling_core::backbones::Arch;
 use seedling_core::error::{Error, Result};
 use seedling_core::records::{self, MeasureRecord, StepRecord};
@@ -58,10 +58,11 @@ fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> S
     };
     let (verdict, sentence) = run.verdict();
     let (badge, class) = match verdict {
-        Verdict::Better => ("Better", "better"),
-        Verdict::Same => ("About the same", "same"),
-        Verdict::Worse => ("Worse", "worse"),
-        Verdict::Unknown => ("", "unknown"),
+        Trend::Better => ("Better", "better"),
+        Trend::Same => ("About the same", "same"),
+        Trend::Unchanged => ("Initial weights kept", "same"),
+        Trend::Worse => ("Worse", "worse"),
+        Trend::Unknown => ("", "unknown"),
     };
     let badge = match badge {
         "" => String::new(),
@@ -220,8 +221,8 @@ fn table(run: &Run) -> String {
             None => ("\u{2013}".to_string(), "", ""),
             Some((text, verdict)) => {
                 let (class, spoken) = match verdict {
-                    Verdict::Better => ("better", "better"),
-                    Verdict::Worse => ("worse", "worse"),
+                    Trend::Better => ("better", "better"),
+                    Trend::Worse => ("worse", "worse"),
                     _ => ("same", ""),
                 };
                 let arrow = match text.chars().next() {

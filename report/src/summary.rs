@@ -1,7 +1,7 @@
 //! What a run did, in words: the sentence at the top of the report and its table.
 
 use crate::chart::{minus, significant, thousands};
-use seedling_core::records::{MeasureRecord, Record, RunRecord, StepRecord, When};
+use seedling_core::records::{MeasureRecord, Record, RunRecord, StepRecord, VerdictRecord, When};
 
 /// A run's records, sorted by kind.
 #[derive(Clone, Debug, Default)]
@@ -10,17 +10,21 @@ pub struct Run {
     pub steps: Vec<StepRecord>,
     /// Every measurement.
     pub measures: Vec<MeasureRecord>,
+    /// Which weights were kept, where that was asked.
+    pub judged: Option<VerdictRecord>,
     /// Facts about the whole.
     pub info: RunRecord,
 }
 
 /// How the features fared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Trend {
     /// They serve better than before.
     Better,
     /// No difference that a measurement can tell from chance.
     Same,
+    /// The initial weights were kept.
+    Unchanged,
     /// They serve worse.
     Worse,
     /// Nothing was measured before and after.
@@ -55,16 +59,16 @@ impl Row {
     }
 
     /// The change as the table shows it, with its sign.
-    pub fn change(&self) -> Option<(String, Verdict)> {
+    pub fn change(&self) -> Option<(String, Trend)> {
         let change = self.after? - self.before?;
         let decimals = if self.percent { 1 } else { 3 };
         let text = minus(format!("{change:+.decimals$}"));
         let shown_as_zero = text.chars().all(|c| !c.is_ascii_digit() || c == '0');
         let verdict = match self.larger_is_better {
-            _ if shown_as_zero => Verdict::Same,
-            None => Verdict::Unknown,
-            Some(larger) if (change > 0.0) == larger => Verdict::Better,
-            Some(_) => Verdict::Worse,
+            _ if shown_as_zero => Trend::Same,
+            None => Trend::Unknown,
+            Some(larger) if (change > 0.0) == larger => Trend::Better,
+            Some(_) => Trend::Worse,
         };
         let text = if shown_as_zero {
             "\u{b1}0".into()
@@ -83,6 +87,7 @@ impl Run {
             match record {
                 Record::Step(r) => run.steps.push(r),
                 Record::Measure(r) => run.measures.push(*r),
+                Record::Verdict(r) => run.judged = Some(r),
                 Record::Run(r) => run.info = r,
             }
         }
@@ -168,20 +173,31 @@ impl Run {
     }
 
     /// How the features fared, and the report's first sentences.
-    pub fn verdict(&self) -> (Verdict, String) {
+    pub fn verdict(&self) -> (Trend, String) {
         let trained = self.trained();
+        match &self.judged {
+            // Nothing has changed, whatever the table's figures are.
+            Some(judged) if !judged.verdict.accepted() => {
+                (Trend::Unchanged, format!("{trained} {}", judged.sentence))
+            }
+            Some(judged) => {
+                let (verdict, text) = self.comparison(trained);
+                (verdict, format!("{text} {}", judged.sentence))
+            }
+            None => self.comparison(trained),
+        }
+    }
+
+    fn comparison(&self, trained: String) -> (Trend, String) {
         let (Some(before), Some(after)) = (self.before(), self.after()) else {
-            return (
-                Verdict::Unknown,
-                format!("{trained}{}", self.loss_sentence()),
-            );
+            return (Trend::Unknown, format!("{trained}{}", self.loss_sentence()));
         };
         if self.collapse().is_some() {
             let text = format!(
                 "{trained} The features have collapsed: photos can hardly be told apart any more, \
                  so keep the initial weights."
             );
-            return (Verdict::Worse, text);
+            return (Trend::Worse, text);
         }
         // One standard error of a percentage over this many photos.
         let photos = self.info.photos.unwrap_or(400).max(1) as f64;
@@ -192,8 +208,8 @@ impl Run {
         if let (Some(a), Some(b)) = (before.best_nn, after.best_nn) {
             let verdict = judge(b - a, noise(a));
             let change = match verdict {
-                Verdict::Better => format!("up from {a:.1} %"),
-                Verdict::Worse => format!("down from {a:.1} %"),
+                Trend::Better => format!("up from {a:.1} %"),
+                Trend::Worse => format!("down from {a:.1} %"),
                 _ => format!("{a:.1} % before: no more difference than chance makes"),
             };
             let text = format!(
@@ -214,11 +230,11 @@ impl Run {
             if let (Some(a), Some(b)) = (before.uniformity, after.uniformity) {
                 let spread = judge(a - b, 0.05);
                 text += match spread {
-                    Verdict::Better => ", and the photos spread more evenly",
-                    Verdict::Worse => ", and the photos crowd closer together",
+                    Trend::Better => ", and the photos spread more evenly",
+                    Trend::Worse => ", and the photos crowd closer together",
                     _ => ", and the photos spread as evenly as before",
                 };
-                if verdict == Verdict::Same {
+                if verdict == Trend::Same {
                     verdict = spread;
                 }
             }
@@ -226,10 +242,7 @@ impl Run {
                      that serves a search.";
             return (verdict, text);
         }
-        (
-            Verdict::Unknown,
-            format!("{trained}{}", self.loss_sentence()),
-        )
+        (Trend::Unknown, format!("{trained}{}", self.loss_sentence()))
     }
 
     fn trained(&self) -> String {
@@ -278,11 +291,11 @@ impl Run {
     }
 }
 
-fn judge(gain: f64, noise: f64) -> Verdict {
+fn judge(gain: f64, noise: f64) -> Trend {
     match gain {
-        g if g > noise => Verdict::Better,
-        g if g < -noise => Verdict::Worse,
-        _ => Verdict::Same,
+        g if g > noise => Trend::Better,
+        g if g < -noise => Trend::Worse,
+        _ => Trend::Same,
     }
 }
 
@@ -317,10 +330,10 @@ mod tests {
             best_nn: Some(x),
             ..MeasureRecord::default()
         };
-        assert_eq!(run(nn(54.8), nn(58.2)).verdict().0, Verdict::Better);
-        assert_eq!(run(nn(54.8), nn(55.0)).verdict().0, Verdict::Same);
+        assert_eq!(run(nn(54.8), nn(58.2)).verdict().0, Trend::Better);
+        assert_eq!(run(nn(54.8), nn(55.0)).verdict().0, Trend::Same);
         let (verdict, text) = run(nn(54.8), nn(40.0)).verdict();
-        assert_eq!(verdict, Verdict::Worse);
+        assert_eq!(verdict, Trend::Worse);
         assert_eq!(
             text,
             "Trained for 1 step (1 epoch) on 1,000 photos. The most similar photos now name the \
@@ -330,8 +343,8 @@ mod tests {
             collapse: Some("one point".into()),
             ..nn(99.0)
         };
-        assert_eq!(run(nn(54.8), fallen).verdict().0, Verdict::Worse);
-        assert_eq!(Run::default().verdict().0, Verdict::Unknown);
+        assert_eq!(run(nn(54.8), fallen).verdict().0, Trend::Worse);
+        assert_eq!(Run::default().verdict().0, Trend::Unknown);
 
         let free = |id, u| MeasureRecord {
             instance_discrimination: Some(id),
@@ -340,11 +353,11 @@ mod tests {
         };
         assert_eq!(
             run(free(99.0, -2.0), free(99.0, -2.6)).verdict().0,
-            Verdict::Better
+            Trend::Better
         );
         assert_eq!(
             run(free(99.0, -2.0), free(90.0, -2.6)).verdict().0,
-            Verdict::Worse
+            Trend::Worse
         );
     }
 
@@ -363,12 +376,12 @@ mod tests {
         assert_eq!(rows.len(), 1);
         assert_eq!(
             rows[0].change(),
-            Some(("\u{2212}0.250".into(), Verdict::Better))
+            Some(("\u{2212}0.250".into(), Trend::Better))
         );
         let same = super::tests::run(before.clone(), before);
         assert_eq!(
             same.rows()[0].change(),
-            Some(("\u{b1}0".into(), Verdict::Same))
+            Some(("\u{b1}0".into(), Trend::Same))
         );
     }
 }

@@ -159,7 +159,7 @@ impl EventWriter {
     /// [`Error::Io`] where it cannot be written.
     pub fn record(&mut self, wall_time: f64, record: &Record) -> Result<()> {
         let values: Vec<(&str, Option<f64>)> = match record {
-            Record::Run(_) => Vec::new(),
+            Record::Verdict(_) | Record::Run(_) => Vec::new(),
             Record::Step(r) => vec![
                 ("train/loss", Some(r.loss)),
                 ("train/lr", Some(r.lr)),

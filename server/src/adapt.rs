@@ -36,6 +36,10 @@ pub struct AdaptArgs {
     /// Memory to stay within, in MB: picks how many photos are computed at a time (bn_group)
     #[arg(long, value_name = "M")]
     pub memory_mb: Option<u32>,
+    /// Keep the adapted weights only where they are better than the initial ones (asked without
+    /// labels), or always
+    #[arg(long, value_name = "WHEN", value_parser = ["better", "always"])]
+    pub keep: Option<String>,
     /// Write a picture of photos and their two views, and stop
     #[arg(long, value_name = "FILE.png")]
     pub contact_sheet: Option<PathBuf>,
@@ -51,7 +55,9 @@ pub struct AdaptArgs {
 /// See [`train::run`].
 pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
     let mut flags = training_flags(&args.training);
-    flags.put("init", args.init.clone());
+    flags
+        .put("init", args.init.clone())
+        .put("keep", args.keep.clone());
     let settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
     let photos = match &args.photos {
         Some(path) => Photos::At(path),

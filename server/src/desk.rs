@@ -33,6 +33,7 @@ pub struct Desk<'a> {
 #[derive(PartialEq)]
 enum Bar {
     Training,
+    Judging,
     Measuring(When),
 }
 
@@ -112,6 +113,7 @@ impl<'a> Desk<'a> {
         self.console.skipped(skipped);
         let page = seedling_report::render(&self.folder)?;
         let summary = Summary::new(records::read(&self.folder.join(records::FILE_NAME))?);
+        self.console.say(&summary.verdict().1);
         self.console.say(&format!(
             "{:<26}{:>12}{:>12}{:>10}",
             "", "before", "after", "change"
@@ -124,7 +126,6 @@ impl<'a> Desk<'a> {
                 row.name
             ));
         }
-        self.console.say(&summary.verdict().1);
         self.console.say(&format!("weights  {}", weights.display()));
         self.console.say(&format!("report   {}", page.display()));
         self.console.summary(&json!({
@@ -138,6 +139,7 @@ impl<'a> Desk<'a> {
             "seconds": facts.seconds,
             "peak_memory_mb": facts.peak_memory_mb,
             "loss": summary.steps.last().map(|step| step.loss),
+            "verdict": summary.judged,
             "before": summary.before(),
             "after": summary.after(),
         }));
@@ -157,6 +159,10 @@ impl Observer for Desk<'_> {
                     When::After => "after",
                 };
                 let bar = self.bar(Bar::Measuring(when), total as u64, name);
+                bar.set_position(done as u64);
+            }
+            Event::Judging { done, total } => {
+                let bar = self.bar(Bar::Judging, total as u64, "judge");
                 bar.set_position(done as u64);
             }
             Event::Measured {

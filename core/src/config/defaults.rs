@@ -35,6 +35,7 @@ impl Config {
             epochs: 12,
             steps: 0,
             mix: 0.5,
+            keep: "better".into(),
             reestimate_bn: true,
             half_weights: false,
             teacher: String::new(),
@@ -71,6 +72,7 @@ impl Config {
             checkpoint_every: 500,
             neighbours: 0.0,
             mix: 1.0,
+            keep: "always".into(),
             ..Config::adapt()
         }
     }
@@ -87,6 +89,7 @@ impl Config {
             checkpoint_every: 200,
             neighbours: 0.0,
             mix: 1.0,
+            keep: "always".into(),
             ..Config::adapt()
         }
     }

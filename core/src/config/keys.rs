@@ -228,6 +228,9 @@ settings! {
     /// Share of what training has changed that the result keeps: initial + mix (trained - initial),
     /// for parameters and running statistics alike.
     mix: f64, Number(0.0, 1.0), FIXED;
+    /// better keeps the initial weights unless the result is better, and half of `mix` where that
+    /// is better still, asked without labels; always keeps the result.
+    keep: String, OneOf(&["better", "always"]), FIXED;
     /// Re-estimate the batch-norm statistics over the photos when training is done.
     reestimate_bn: bool, Switch, FIXED;
     /// Write the kernels in weights.safetensors as 16-bit numbers: a file of half the size, and

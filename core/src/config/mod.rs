@@ -127,6 +127,16 @@ impl Config {
         Ok(())
     }
 
+    /// Whether the initial weights stay unless the result is better. Random ones never do.
+    pub fn judges(&self) -> bool {
+        self.keep == "better" && self.init != "random"
+    }
+
+    /// Whether the initial weights are needed at the end.
+    pub fn keeps_initial(&self) -> bool {
+        self.mix < 1.0 || self.judges()
+    }
+
     /// The settings as a TOML document with a comment on every key.
     pub fn to_toml(&self) -> String {
         let mut text = String::from("# All settings of this run, resolved.\n");

@@ -7,6 +7,7 @@ use crate::data::{PhotoSource, Skipped};
 use crate::eval::Measured;
 use crate::records::{Record, RunRecord, When};
 use crate::session::Progress;
+use crate::verdict::Verdict;
 
 /// Something happened.
 #[derive(Clone, Copy)]
@@ -29,6 +30,10 @@ pub enum Event<'a> {
         /// The photos that were measured.
         source: &'a dyn PhotoSource,
     },
+    /// So many of the looks at the photos are taken that it takes to say which weights to keep.
+    Judging { done: usize, total: usize },
+    /// The weights to keep are known.
+    Judged(&'a Verdict),
     /// A step was taken, at so many photos a second.
     Step {
         progress: &'a Progress,

@@ -3,7 +3,8 @@
 //! 1. [`features`] holds the numbers, one row a photo.
 //! 2. [`geometry`] says how the rows lie on the sphere; [`mod@collapse`] whether they still differ,
 //!    [`mod@lidar`] in how many directions that matter.
-//! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies.
+//! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies, [`kinds`] into
+//!    one that needs no labels.
 //! 4. [`measurement`] takes all of these at once; [`measured`] does so for the photos of a source, as
 //!    a run's before and after.
 
@@ -13,6 +14,7 @@ mod eigen;
 pub mod extract;
 pub mod features;
 pub mod geometry;
+pub mod kinds;
 pub mod lidar;
 pub mod measured;
 pub mod measurement;

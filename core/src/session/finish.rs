@@ -74,14 +74,15 @@ impl Session {
         }
     }
 
-    /// Takes the backbone back to what it was before the first step, except for the share `mix` of
-    /// what training has changed: weights between two networks of which the second was trained from
-    /// the first are good ones, and keep more of what the first knew.
+    /// Takes the backbone back to what it was before the first step, except for this share of what
+    /// training has changed: weights between two networks of which the second was trained from the
+    /// first are good ones, and keep more of what the first knew. Does nothing in a run that keeps no
+    /// initial weights.
     ///
     /// # Errors
     /// The engine's.
-    pub fn mix(&mut self) -> Result<Mixed> {
-        self.trainer.mix(self.config.mix as f32).map(Mixed)
+    pub fn mix(&mut self, share: f64) -> Result<Mixed> {
+        self.trainer.mix(share as f32).map(Mixed)
     }
 
     /// Takes [`Session::mix`] back, so that a checkpoint never holds mixed weights.

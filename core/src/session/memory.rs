@@ -31,7 +31,7 @@ pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
     // Query, key, gradient, velocity, and what an anchor pulls to.
     let copies = if config.anchor > 0.0 { 5.0 } else { 4.0 };
     // The backbone that the result is mixed with.
-    let initial = match config.mix < 1.0 {
+    let initial = match config.keeps_initial() {
         false => 0.0,
         true => {
             let backbone = Architecture::new(arch, None);

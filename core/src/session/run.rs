@@ -59,7 +59,7 @@ impl<B: Backend> Run<B> {
             None => begin(&encoder, config, start)?,
             Some(saved) => restore(&encoder.params, &saved.trained)?,
         }
-        let initial = match (config.mix < 1.0, saved) {
+        let initial = match (config.keeps_initial(), saved) {
             (false, _) => None,
             (true, None) => Some(backbone(&encoder.params)?),
             (true, Some(saved)) => {
@@ -230,9 +230,13 @@ impl<B: Backend> Trainer for Run<B> {
         let params = &self.method.encoder().params;
         let trained = backbone(params)?;
         params.edit(|values, buffers| {
-            let mix = |trained: &mut [f32], initial: &[f32]| {
-                let pairs = trained.iter_mut().zip(initial);
-                pairs.for_each(|(x, initial)| *x = initial + share * (*x - initial));
+            let mix = |trained: &mut [f32], initial: &[f32]| match share == 0.0 {
+                // Whatever was trained, even what is no number.
+                true => trained[..initial.len()].copy_from_slice(initial),
+                false => {
+                    let pairs = trained.iter_mut().zip(initial);
+                    pairs.for_each(|(x, initial)| *x = initial + share * (*x - initial));
+                }
             };
             mix(values, &initial.values);
             mix(buffers, &initial.buffers);

@@ -1,0 +1,199 @@
+//! Kinds: the groups into which initial weights sort photos, and how well other features keep them.
+//!
+//! Adapting without labels draws views of one photo together, and with them photos apart that belong
+//! together. Figures about views or spread call that progress. Whether a search got better shows
+//! where the initial weights' own groups are found again by a photo's neighbours, more surely than
+//! before: their borders are where most mistakes lie.
+
+use super::features::{Features, squared_distance};
+use super::neighbours::Metric;
+use super::retrieval::knn_leave_one_out;
+use crate::Result;
+use crate::rng::{Purpose, Rng};
+use rayon::prelude::*;
+
+/// Below so many photos groups say nothing.
+pub const LEAST_PHOTOS: usize = 32;
+
+/// Ways to sort the photos that are averaged over: each draws its borders elsewhere.
+const WAYS: u64 = 10;
+/// Rounds of one attempt, at most: the rest moves single photos.
+const ROUNDS: usize = 50;
+/// The first of k-means' random streams; those before belong to measurements and report.
+const STREAM: u64 = 5;
+
+/// A group for each photo, in several ways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kinds {
+    /// Number of groups.
+    pub count: usize,
+    /// For each way to sort them, the group of each row.
+    pub labels: Vec<Vec<u32>>,
+}
+
+impl Kinds {
+    /// Sorts the directions of `features` into sqrt(rows / 2) groups (k-means from k-means++
+    /// beginnings; Arthur and Vassilvitskii 2007). `None` below [`LEAST_PHOTOS`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Training`] where a feature is not finite.
+    pub fn of(features: &Features, seed: u64) -> Result<Option<Kinds>> {
+        features.check_finite()?;
+        if features.rows < LEAST_PHOTOS || features.dim == 0 {
+            return Ok(None);
+        }
+        let rows = features.normalised();
+        let count = (rows.rows as f64 / 2.0).sqrt() as usize;
+        let labels = (0..WAYS)
+            .map(|way| {
+                let mut rng = Rng::new(seed, Purpose::Measure, 0, STREAM + way);
+                k_means(&rows, count, &mut rng)
+            })
+            .collect();
+        Ok(Some(Kinds { count, labels }))
+    }
+
+    /// How often the nearest other photos name a photo's group, in percent: best-NN of the groups,
+    /// by the angle between features, averaged over the ways to sort them. `None` where there are
+    /// no two rows.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] unless there is a row for each photo,
+    /// [`crate::Error::Training`] where a feature is not finite.
+    pub fn kept_by(&self, features: &Features) -> Result<Option<f64>> {
+        let mut sum = 0.0;
+        for labels in &self.labels {
+            match knn_leave_one_out(features, labels, Metric::Cosine)? {
+                Some(knn) => sum += knn.best_nn,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(sum / self.labels.len() as f64))
+    }
+}
+
+/// Each row's group.
+fn k_means(rows: &Features, count: usize, rng: &mut Rng) -> Vec<u32> {
+    let mut means = beginnings(rows, count, rng);
+    let mut groups = vec![0; rows.rows];
+    for _ in 0..ROUNDS {
+        let found: Vec<u32> = (0..rows.rows)
+            .into_par_iter()
+            .map(|i| nearest(rows.row(i), &means))
+            .collect();
+        let settled = found == groups;
+        groups = found;
+        if settled {
+            break;
+        }
+        means = means_of(rows, &groups, &means);
+    }
+    groups
+}
+
+/// Rows far from those chosen before, each with a probability as its squared distance.
+fn beginnings(rows: &Features, count: usize, rng: &mut Rng) -> Features {
+    let mut chosen = vec![rng.below(rows.rows)];
+    let mut squared = vec![f64::INFINITY; rows.rows];
+    while chosen.len() < count {
+        let last = rows.row(chosen[chosen.len() - 1]);
+        for (i, nearest) in squared.iter_mut().enumerate() {
+            *nearest = nearest.min(squared_distance(rows.row(i), last));
+        }
+        let mut left = f64::from(rng.uniform()) * squared.iter().sum::<f64>();
+        let next = squared.iter().position(|&s| {
+            left -= s;
+            left < 0.0
+        });
+        // Rounding may leave a little; and where all rows are alike, any will do.
+        chosen.push(next.unwrap_or_else(|| rng.below(rows.rows)));
+    }
+    rows.select(&chosen)
+}
+
+/// The nearest mean; the smaller number of equally near ones.
+fn nearest(row: &[f32], means: &Features) -> u32 {
+    means
+        .iter()
+        .enumerate()
+        .map(|(group, mean)| (group as u32, squared_distance(row, mean)))
+        .reduce(|best, next| if next.1 < best.1 { next } else { best })
+        .map_or(0, |(group, _)| group)
+}
+
+/// The groups' means; a group that has lost all its rows stays where it was.
+fn means_of(rows: &Features, groups: &[u32], before: &Features) -> Features {
+    let mut sums = vec![0.0f64; before.values.len()];
+    let mut sizes = vec![0usize; before.rows];
+    for (row, &group) in rows.iter().zip(groups) {
+        let group = group as usize;
+        sizes[group] += 1;
+        let sum = &mut sums[group * rows.dim..(group + 1) * rows.dim];
+        sum.iter_mut()
+            .zip(row)
+            .for_each(|(s, &x)| *s += f64::from(x));
+    }
+    let mut means = before.clone();
+    for (group, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
+        let range = group * rows.dim..(group + 1) * rows.dim;
+        let pairs = means.values[range.clone()].iter_mut().zip(&sums[range]);
+        pairs.for_each(|(mean, sum)| *mean = (sum / size as f64) as f32);
+    }
+    means
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `kinds` groups of `each` directions, `noise` wide.
+    fn album(kinds: usize, each: usize, noise: f32) -> Features {
+        let dim = 24;
+        let mut rng = Rng::new(3, Purpose::Init, 0, 0);
+        let mut values = Vec::new();
+        for i in 0..kinds * each {
+            values.extend((0..dim).map(|j| {
+                let here = if j == i / each { 3.0 } else { 0.0 };
+                here + noise * rng.normal()
+            }));
+        }
+        Features::new(kinds * each, dim, values).unwrap()
+    }
+
+    #[test]
+    fn groups_that_are_there_are_found() {
+        // sqrt(72 / 2) = 6 groups.
+        let photos = album(6, 12, 0.1);
+        let kinds = Kinds::of(&photos, 0).unwrap().unwrap();
+        assert_eq!(kinds.count, 6);
+        // A beginning may have two rows of a group and none of another; not all of them do.
+        let exact = |labels: &&Vec<u32>| {
+            let mut firsts: Vec<u32> = labels.iter().step_by(12).copied().collect();
+            firsts.sort_unstable();
+            let whole = |group: &[u32]| group.iter().all(|label| *label == group[0]);
+            labels.chunks(12).all(whole) && firsts == [0, 1, 2, 3, 4, 5]
+        };
+        assert!(kinds.labels.iter().filter(exact).count() >= 6, "{kinds:?}");
+        assert_eq!(kinds, Kinds::of(&photos, 0).unwrap().unwrap());
+        assert!(kinds.kept_by(&photos).unwrap().unwrap() > 90.0);
+        // Features that know the groups less well keep fewer.
+        let blurred = kinds.kept_by(&album(6, 12, 1.0)).unwrap().unwrap();
+        let lost = kinds.kept_by(&album(6, 12, 20.0)).unwrap().unwrap();
+        assert!(blurred > 40.0 && blurred < 100.0, "{blurred}");
+        assert!(lost < blurred, "{lost} {blurred}");
+        assert!(kinds.kept_by(&album(6, 11, 0.1)).is_err());
+    }
+
+    #[test]
+    fn few_equal_and_broken_rows() {
+        assert_eq!(Kinds::of(&album(3, 10, 0.1), 0).unwrap(), None);
+        let alike = Features::new(40, 3, vec![1.0; 120]).unwrap();
+        let kinds = Kinds::of(&alike, 0).unwrap().unwrap();
+        assert!(kinds.labels.iter().all(|labels| *labels == [0; 40]));
+        let zeros = Features::new(40, 3, vec![0.0; 120]).unwrap();
+        assert!(Kinds::of(&zeros, 0).unwrap().is_some());
+        let broken = Features::new(40, 3, vec![f32::NAN; 120]).unwrap();
+        assert!(Kinds::of(&broken, 0).is_err());
+        assert!(kinds.kept_by(&broken).is_err());
+    }
+}
