@@ -52,15 +52,13 @@ impl Settings {
     /// # Errors
     /// No group is small enough.
     pub fn fit_memory(&mut self, budget: u32) -> Result<()> {
-        let (cache, decode) = memory::photos_within(budget as usize);
-        if !self.asks_for("cache_mb") {
-            self.config.cache_mb = self.config.cache_mb.min(cache);
-        }
-        if !self.asks_for("decode_mb") {
-            self.config.decode_mb = self.config.decode_mb.min(decode);
-        }
-        self.config.bn_group = memory::group_for(&self.config, f64::from(budget))?;
-        Ok(())
+        let asked: Vec<&str> = ["cache_mb", "decode_mb"]
+            .into_iter()
+            .filter(|key| self.asks_for(key))
+            .collect();
+        memory::fit_budget(&mut self.config, budget as usize, |key| {
+            asked.contains(&key)
+        })
     }
 
     /// Puts a checkpoint's settings under the layers of a command that named a budget when it

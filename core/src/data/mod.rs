@@ -1,6 +1,6 @@
 //! Photos: where they come from, how they are decoded, and the views made of them.
 //!
-//! [`source`] lists photos and reads them, [`decode`] makes pictures of them (by `jpeg` or `image`),
+//! [`source`] lists photos and reads them ([`Photos`] those that an app hands over), [`decode`] makes pictures of them (by `jpeg` or `image`),
 //! [`resize`], [`augment`] and [`blur`] are the arithmetic, [`views`] draws the random numbers,
 //! [`loader`] turns all of it into batches. Nothing here knows a network.
 
@@ -19,6 +19,7 @@ mod jpeg;
 pub mod loader;
 mod normalise;
 mod photo;
+mod photos;
 pub mod resize;
 pub mod source;
 pub mod views;
@@ -28,5 +29,6 @@ pub use budget::DecodeBudget;
 pub use loader::{Loader, LoaderConfig, Position, Skipped};
 pub use normalise::Normalise;
 pub use photo::Photo;
+pub use photos::Photos;
 pub use source::{PhotoSource, open, open_within, split};
 pub use views::{Recipe, Scratch, ViewParams};

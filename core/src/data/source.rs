@@ -72,7 +72,7 @@ impl dyn PhotoSource + '_ {
 }
 
 /// Largest encoded photo that is read.
-const MAX_ENCODED_BYTES: u64 = 256 << 20;
+pub(super) const MAX_ENCODED_BYTES: u64 = 256 << 20;
 
 /// Opens an album: a folder of images (recursively; class subfolders become labels), CIFAR-10 or
 /// CIFAR-100 binaries, or `.tar` / `.tar.gz` shards, one file or a folder of them.

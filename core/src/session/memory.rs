@@ -18,6 +18,27 @@ pub fn photos_within(budget_mb: usize) -> (usize, usize) {
     (budget_mb / 8, (budget_mb / 6).max(LEAST_DECODE_MB))
 }
 
+/// Sets what keeps a run within `budget_mb`: photos, decoded and being decoded, in their part of it,
+/// and the largest group that fits. What someone `asks_for` by the key's name stays.
+///
+/// # Errors
+/// No group is small enough.
+pub fn fit_budget(
+    config: &mut Config,
+    budget_mb: usize,
+    asks_for: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let (cache, decode) = photos_within(budget_mb);
+    if !asks_for("cache_mb") {
+        config.cache_mb = config.cache_mb.min(cache);
+    }
+    if !asks_for("decode_mb") {
+        config.decode_mb = config.decode_mb.min(decode);
+    }
+    config.bn_group = group_for(config, budget_mb as f64)?;
+    Ok(())
+}
+
 /// About how many megabytes a run with these settings and this group takes.
 ///
 /// # Errors

@@ -1,0 +1,24 @@
+//! Seedling for apps: what Kotlin and Swift see. A thin face over `seedling_core`, which does the
+//! work; nothing is decided here.
+//!
+//! The way of an app: [`Weights`] that someone trusted has signed, [`Photos`] that it hands over, a
+//! [`Session`] that trains on them in slices, its [`Verdict`], and [`Search`] with the result.
+//!
+//! Every call says how long it takes. Those that compute are to be made from a background thread;
+//! all of them may be made from any thread.
+
+mod error;
+mod listener;
+mod photos;
+mod search;
+mod session;
+mod weights;
+
+pub use error::SeedlingError;
+pub use listener::{Listener, ListenerError, Progress, Sensors, Stage};
+pub use photos::Photos;
+pub use search::{Embedding, Match, Search};
+pub use session::{Outcome, Resources, Session, Settings, Verdict, usual_rules};
+pub use weights::Weights;
+
+uniffi::setup_scaffolding!();

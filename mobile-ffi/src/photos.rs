@@ -1,0 +1,57 @@
+//! The photos of an app.
+
+use crate::error::Result;
+use seedling_core::data::{self, PhotoSource};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A list of photos that only grows. A name tells one from the others: a session that goes on after
+/// the app died asks for the same names in the same order.
+#[derive(Default, uniffi::Object)]
+pub struct Photos {
+    list: Mutex<data::Photos>,
+}
+
+#[uniffi::export]
+impl Photos {
+    /// None yet.
+    #[uniffi::constructor]
+    pub fn new() -> Arc<Photos> {
+        Arc::default()
+    }
+
+    /// A file that is read whenever it is needed (JPEG, PNG, WebP, BMP, GIF, TIFF). Returns at once;
+    /// a file that turns out to be none of these, or vanishes, is skipped and counted.
+    pub fn add_file(&self, name: String, path: String) -> Result<()> {
+        Ok(self.list().add_file(&name, path.into())?)
+    }
+
+    /// A whole encoded picture, kept in memory. Returns at once.
+    pub fn add_encoded(&self, name: String, bytes: Vec<u8>) -> Result<()> {
+        Ok(self.list().add_encoded(&name, bytes)?)
+    }
+
+    /// `height` rows of `width` pixels R, G, B, A: what the platform's decoder makes of a HEIC photo,
+    /// upright. They are kept reduced to 320 pixels of the shorter side. Takes as long as reducing
+    /// a photo: some 50 ms for 12 megapixels.
+    pub fn add_pixels(&self, name: String, width: u32, height: u32, rgba: &[u8]) -> Result<()> {
+        // Reduced outside the lock: others may add theirs meanwhile.
+        let bytes = data::Photos::reduced(&name, (width, height), rgba)?;
+        Ok(self.list().add_encoded(&name, bytes)?)
+    }
+
+    /// How many there are. Returns at once.
+    pub fn count(&self) -> u32 {
+        self.list().len() as u32
+    }
+}
+
+impl Photos {
+    /// What there is now, decoded within so many megabytes.
+    pub(crate) fn source(&self, decode_mb: usize) -> Arc<data::Photos> {
+        Arc::new(self.list().within(decode_mb))
+    }
+
+    fn list(&self) -> MutexGuard<'_, data::Photos> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

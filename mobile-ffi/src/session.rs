@@ -1,0 +1,474 @@
+//! Training on the photos, in slices, through the death of the app.
+
+use crate::error::{Result, SeedlingError};
+use crate::listener::{Listener, Progress, Sensors, Stage};
+use crate::photos::Photos;
+use crate::weights::Weights;
+use seedling_core::cancel::Cancel;
+use seedling_core::config::Config;
+use seedling_core::course::{Course, Event, Observer, Phase, RunFolder};
+use seedling_core::data::PhotoSource as _;
+use seedling_core::governor::{Decision, Governor, Readings, Reason, Rules};
+use seedling_core::records::{self, Record};
+use seedling_core::session::finish::WEIGHTS_FILE;
+use seedling_core::session::{self, Start, memory};
+use seedling_core::{atomic, checkpoint};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+/// How to train. What is not named here is `seedling adapt`'s.
+#[derive(Clone, Debug, uniffi::Record)]
+pub struct Settings {
+    /// Megabytes that training may take: it is refused where they are not enough.
+    #[uniffi(default = 300)]
+    pub memory_mb: u32,
+    /// Passes over the photos.
+    #[uniffi(default = 12)]
+    pub epochs: u32,
+    /// Width and height of the views it trains on.
+    #[uniffi(default = 128)]
+    pub image_size: u32,
+    /// Threads; 0 is one per processor.
+    #[uniffi(default = 0)]
+    pub threads: u32,
+    /// Where all randomness starts: the same seed and photos give the same weights.
+    #[uniffi(default = 0)]
+    pub seed: u64,
+}
+
+/// Why [`Session::run`] has returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
+pub enum Outcome {
+    /// All is done: there are weights and a verdict.
+    Done,
+    /// [`Session::pause`] was called; what was trained is saved.
+    Paused,
+    /// The governor has stopped it; what was trained is saved.
+    Stopped { reason: Reason },
+}
+
+/// Which weights serve better, asked without labels.
+#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+pub struct Verdict {
+    /// Whether the adapted weights are kept. Otherwise the session's weights are the initial ones.
+    pub accepted: bool,
+    /// Share of what training has changed that they keep.
+    pub share: f64,
+    /// Percent of photos whose neighbours name their kind, with the initial weights.
+    pub initial: Option<f64>,
+    /// The same with the best of the adapted ones.
+    pub adapted: Option<f64>,
+    /// For the person whose photos they are.
+    pub sentence: String,
+}
+
+/// What a session takes.
+#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+pub struct Resources {
+    /// Megabytes that training will take at most, as predicted.
+    pub predicted_memory_mb: f64,
+    /// Photos that are computed at a time.
+    pub group: u32,
+    /// Bytes that it keeps in its folder.
+    pub stored_bytes: u64,
+}
+
+/// See [`seedling_core::governor::Rules`].
+#[uniffi::remote(Record)]
+pub struct Rules {
+    pub memory_mb: f64,
+    pub slice_seconds: f64,
+    pub charging_only: bool,
+    pub least_battery: f64,
+    pub slow_from: f64,
+    pub stop_from: f64,
+    pub patience_seconds: f64,
+}
+
+/// See [`seedling_core::governor::Reason`].
+#[uniffi::remote(Enum)]
+pub enum Reason {
+    Memory,
+    Heat,
+    LowPower,
+    NotCharging,
+    Battery,
+    Slice,
+}
+
+/// The rules that suit most apps: 300 MB, nine minutes at a time, only while charging.
+#[uniffi::export]
+pub fn usual_rules() -> Rules {
+    Rules::default()
+}
+
+/// One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause
+/// or by the death of the app, and goes on where its last checkpoint was.
+#[derive(uniffi::Object)]
+pub struct Session {
+    folder: PathBuf,
+    weights: Arc<Weights>,
+    photos: Arc<Photos>,
+    config: Config,
+    cancel: Cancel,
+    course: Mutex<Place>,
+}
+
+enum Place {
+    /// Not begun, or not yet gone on with, in this process.
+    Asleep,
+    Awake(Box<Course>),
+    Closed,
+}
+
+#[uniffi::export]
+impl Session {
+    /// A session in `folder`, which is made where it is missing. One that was begun there before, by
+    /// this process or an earlier one, will be gone on with, with the settings it was begun with.
+    /// Returns at once.
+    #[uniffi::constructor]
+    pub fn open(
+        folder: String,
+        weights: Arc<Weights>,
+        photos: Arc<Photos>,
+        settings: Settings,
+    ) -> Result<Arc<Session>> {
+        let mut config = Config {
+            arch: weights.arch(),
+            init: weights.path.clone(),
+            image_size: settings.image_size as usize,
+            epochs: settings.epochs as usize,
+            threads: settings.threads as usize,
+            seed: settings.seed,
+            ..Config::adapt()
+        };
+        if !(32..=1024).contains(&config.image_size) || config.epochs == 0 {
+            return Err(SeedlingError::Settings {
+                reason: "expected an image_size from 32 to 1024 and at least one epoch".into(),
+            });
+        }
+        memory::fit_budget(&mut config, settings.memory_mb as usize, |_| false)?;
+        Ok(Arc::new(Session {
+            folder: folder.into(),
+            weights,
+            photos,
+            config,
+            cancel: Cancel::default(),
+            course: Mutex::new(Place::Asleep),
+        }))
+    }
+
+    /// Trains until all is done, [`Session::pause`] is called, or the governor stops it by what
+    /// `sensors` say (never, without them). To be called again to go on. Takes minutes: call it from
+    /// a background thread. Everything the listener hears comes on that thread.
+    pub fn run(
+        &self,
+        listener: Option<Arc<dyn Listener>>,
+        sensors: Option<Arc<dyn Sensors>>,
+        rules: Rules,
+    ) -> Result<Outcome> {
+        let mut place = self.idle()?;
+        let mut relay = Relay::new(listener);
+        let outcome = self.advance(&mut place, &mut relay, sensors, Governor::new(rules));
+        self.cancel.forget();
+        if !matches!(outcome, Ok(Outcome::Paused | Outcome::Stopped { .. })) {
+            // Done or failed: the folder is free for others, and memory too.
+            *place = match &*place {
+                Place::Closed => Place::Closed,
+                _ => Place::Asleep,
+            };
+        }
+        outcome
+    }
+
+    /// Ends the run that is going on, within one micro-batch (a fraction of a second), with what was
+    /// trained saved; it returns [`Outcome::Paused`]. Where none is, the next one returns at once, so
+    /// that a pause that comes a moment early is not missed. Returns at once.
+    pub fn pause(&self) {
+        self.cancel.ask();
+    }
+
+    /// The verdict, once the session is done. Reads a small file.
+    pub fn verdict(&self) -> Result<Option<Verdict>> {
+        let log = records::read(&self.folder.join(records::FILE_NAME))?;
+        if !finished(&log) {
+            return Ok(None);
+        }
+        let verdict = log.into_iter().rev().find_map(|record| match record {
+            Record::Verdict(found) => Some(found),
+            _ => None,
+        });
+        Ok(verdict.map(|found| Verdict {
+            accepted: found.accepted,
+            share: found.verdict.share,
+            initial: found.verdict.initial,
+            adapted: found
+                .verdict
+                .tried
+                .iter()
+                .filter_map(|(_, found)| *found)
+                .reduce(f64::max),
+            sentence: found.sentence,
+        }))
+    }
+
+    /// Copies the weights that the verdict has kept to `path`: torchvision's names, a safetensors
+    /// file. The file appears whole or not at all. Takes as long as copying some megabytes.
+    pub fn export(&self, path: String) -> Result<()> {
+        if self.verdict()?.is_none() {
+            return Err(SeedlingError::Weights {
+                reason: "the session is not done: there are no weights yet".into(),
+            });
+        }
+        let from = self.folder.join(WEIGHTS_FILE);
+        let mut file = File::open(&from).map_err(seedling_core::Error::io(&from))?;
+        Ok(atomic::write(Path::new(&path), |sink| {
+            io::copy(&mut file, sink).map(drop)
+        })?)
+    }
+
+    /// Steps taken in all, and steps of the whole run; (0, 0) before it has begun in this process.
+    /// [`SeedlingError::Busy`] while it is at work: the listener hears it then. Returns at once.
+    pub fn steps(&self) -> Result<Vec<u64>> {
+        Ok(match &*self.idle()? {
+            Place::Awake(course) => {
+                let session = course.session();
+                vec![session.steps_done(), session.steps()]
+            }
+            _ => vec![0, 0],
+        })
+    }
+
+    /// What training takes. Looks at the files of its folder.
+    pub fn resources(&self) -> Result<Resources> {
+        let config = &self.config;
+        Ok(Resources {
+            predicted_memory_mb: memory::estimate_mb(config, config.bn_group)?,
+            group: config.bn_group as u32,
+            stored_bytes: files(&self.folder)
+                .filter_map(|path| fs::metadata(path).ok())
+                .map(|meta| meta.len())
+                .sum(),
+        })
+    }
+
+    /// Removes everything the session has written, weights included, and begins anew with the next
+    /// run. [`SeedlingError::Busy`] while it is at work. Takes as long as removing a few files.
+    pub fn discard(&self) -> Result<()> {
+        let mut place = self.idle()?;
+        *place = Place::Asleep;
+        for path in files(&self.folder) {
+            fs::remove_file(&path).map_err(seedling_core::Error::io(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of memory and folder; what was saved stays. Every later call that works says
+    /// [`SeedlingError::Closed`]. [`SeedlingError::Busy`] while it is at work. Returns at once.
+    pub fn close(&self) -> Result<()> {
+        *self.idle()? = Place::Closed;
+        Ok(())
+    }
+}
+
+impl Session {
+    fn idle(&self) -> Result<MutexGuard<'_, Place>> {
+        let place = match self.course.try_lock() {
+            Ok(place) => place,
+            Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
+            Err(TryLockError::WouldBlock) => {
+                return Err(SeedlingError::Busy {
+                    reason: "the session is at work; pause it first".into(),
+                });
+            }
+        };
+        match &*place {
+            Place::Closed => Err(SeedlingError::Closed {
+                reason: "the session was closed".into(),
+            }),
+            _ => Ok(place),
+        }
+    }
+
+    fn advance(
+        &self,
+        place: &mut Place,
+        relay: &mut Relay,
+        sensors: Option<Arc<dyn Sensors>>,
+        mut governor: Governor,
+    ) -> Result<Outcome> {
+        if finished(&records::read(&self.folder.join(records::FILE_NAME))?) {
+            return Ok(Outcome::Done);
+        }
+        let mut decide = |relay: &mut Relay| match &sensors {
+            None => Decision::Run,
+            Some(sensors) => {
+                let readings = sensors.read().unwrap_or_else(|error| {
+                    relay.warning(&error.to_string());
+                    Readings::default()
+                });
+                governor.decide(&readings)
+            }
+        };
+        // Before anything is looked at: a phone that must not train must not measure either.
+        if let Decision::Stop(reason) = decide(relay) {
+            return Ok(Outcome::Stopped { reason });
+        }
+        if let Place::Asleep = place {
+            match self.wake() {
+                Ok(course) => *place = Place::Awake(Box::new(course)),
+                Err(seedling_core::Error::Cancelled) => return Ok(Outcome::Paused),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Place::Awake(course) = place else {
+            return Ok(Outcome::Paused);
+        };
+        loop {
+            let start = Instant::now();
+            match course.advance(relay)? {
+                Phase::Done => return Ok(Outcome::Done),
+                Phase::Cancelled => return Ok(Outcome::Paused),
+                Phase::Going => {}
+            }
+            match decide(relay) {
+                Decision::Run => {}
+                Decision::Slow { rest } => self.rest(start.elapsed().mul_f64(rest)),
+                Decision::Stop(reason) => {
+                    // Through the course's own way to stop, which saves.
+                    self.cancel.ask();
+                    let _ = course.advance(relay)?;
+                    return Ok(Outcome::Stopped { reason });
+                }
+            }
+        }
+    }
+
+    /// Begins the run, or goes on with the one in the folder.
+    fn wake(&self) -> seedling_core::Result<Course> {
+        let resume = checkpoint::exists(&self.folder);
+        let folder = RunFolder::open(&self.folder, resume, &[])?;
+        let source = self.photos.source(self.config.decode_mb);
+        let start = Start {
+            init: (!resume).then_some(&self.weights.file),
+            cancel: self.cancel.clone(),
+            ..Start::default()
+        };
+        let session = match resume {
+            false => {
+                let mut config = self.config.clone();
+                session::fit(&mut config, source.len())?;
+                session::Session::new(config, source.clone(), &start)?
+            }
+            true => {
+                let (state, _) = checkpoint::load(&self.folder)?;
+                let config = Config {
+                    threads: self.config.threads,
+                    ..state.config.clone()
+                };
+                session::Session::resume(config, source.clone(), &start, state)?
+            }
+        };
+        Course::new(folder, session, source, "adapt")
+    }
+
+    /// Waits, but not for a pause.
+    fn rest(&self, mut left: Duration) {
+        const NAP: Duration = Duration::from_millis(50);
+        while !left.is_zero() && !self.cancel.asked() {
+            let nap = left.min(NAP);
+            std::thread::sleep(nap);
+            left -= nap;
+        }
+    }
+}
+
+/// Whether the log is that of a run that is done.
+fn finished(log: &[Record]) -> bool {
+    matches!(log.last(), Some(Record::Run(_)))
+}
+
+/// The files of a session's folder.
+fn files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_file())
+}
+
+/// Passes on what a course tells, not too often.
+struct Relay {
+    listener: Option<Arc<dyn Listener>>,
+    start: Instant,
+    told: Option<Instant>,
+}
+
+impl Relay {
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    fn new(listener: Option<Arc<dyn Listener>>) -> Relay {
+        Relay {
+            listener,
+            start: Instant::now(),
+            told: None,
+        }
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        let now = Instant::now();
+        let soon = self.told.is_some_and(|told| now - told < Relay::PAUSE);
+        if soon && progress.done < progress.total {
+            return;
+        }
+        self.told = Some(now);
+        if let Some(listener) = &self.listener {
+            // An app's exception is not ours to end the run by.
+            let _ = listener.progress(progress);
+        }
+    }
+
+    fn warning(&self, text: &str) {
+        if let Some(listener) = &self.listener {
+            let _ = listener.warning(text.into());
+        }
+    }
+
+    fn looked(&mut self, stage: Stage, done: usize, total: usize) {
+        self.progress(Progress {
+            stage,
+            done: done as u64,
+            total: total as u64,
+            loss: None,
+            photos_per_second: None,
+        });
+    }
+}
+
+impl Observer for Relay {
+    fn event(&mut self, event: Event<'_>) -> seedling_core::Result<()> {
+        match event {
+            Event::Warning(text) | Event::Note(text) => self.warning(text),
+            Event::Measuring { done, total, .. } => self.looked(Stage::Measuring, done, total),
+            Event::Judging { done, total } => self.looked(Stage::Judging, done, total),
+            Event::Step {
+                progress,
+                photos_per_second,
+            } => self.progress(Progress {
+                stage: Stage::Training,
+                done: progress.step,
+                total: progress.steps,
+                loss: Some(f64::from(progress.stats.loss)),
+                photos_per_second: Some(photos_per_second),
+            }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+}

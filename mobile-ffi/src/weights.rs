@@ -1,0 +1,60 @@
+//! Initial weights, vouched for.
+
+use crate::error::Result;
+use seedling_core::weights::WeightFile;
+use seedling_core::weights::manifest::{self, PublicKey, Seen, Trust};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Weights that someone trusted has signed.
+#[derive(uniffi::Object)]
+pub struct Weights {
+    pub(crate) file: WeightFile,
+    pub(crate) path: String,
+    version: u64,
+}
+
+#[uniffi::export]
+impl Weights {
+    /// Opens the weights at `path`, whose manifest lies beside them (`path` and `.manifest`), if one
+    /// of `keys` (64 digits each, as `seedling keygen` prints them) has signed it. What it takes back
+    /// is remembered in `storage`, a folder of the app's that outlives it. Reads the file once.
+    #[uniffi::constructor]
+    pub fn open(path: String, keys: Vec<String>, storage: String) -> Result<Arc<Weights>> {
+        let weights = Path::new(&path);
+        let keys: seedling_core::Result<Vec<PublicKey>> = keys.iter().map(|k| k.parse()).collect();
+        let trust = Trust {
+            keys: keys?,
+            oldest: 0,
+        };
+        let beside = format!("{path}.manifest");
+        let (file, manifest) = manifest::open(weights, Path::new(&beside), &trust)?;
+        Seen::open(Path::new(&storage))?.take(weights, &manifest)?;
+        Ok(Arc::new(Weights {
+            file,
+            version: manifest.version,
+            path,
+        }))
+    }
+
+    /// Opens weights that a [`crate::Session`] of this app has written on this device. Reads the
+    /// file once.
+    #[uniffi::constructor]
+    pub fn open_own(path: String) -> Result<Arc<Weights>> {
+        Ok(Arc::new(Weights {
+            file: WeightFile::open(Path::new(&path), None)?,
+            version: 0,
+            path,
+        }))
+    }
+
+    /// The network they are for. Returns at once.
+    pub fn arch(&self) -> String {
+        self.file.about.architecture.arch.name().into()
+    }
+
+    /// Which release they are; 0 for weights of the app's own. Returns at once.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+}

@@ -1,0 +1,346 @@
+//! What an app does, in Rust: the same calls that Kotlin and Swift make.
+
+use seedling_core::governor::{Readings, Reason, Rules};
+use seedling_core::weights::manifest::{Manifest, SecretKey};
+use seedling_mobile::{
+    Listener, ListenerError, Outcome, Photos, Progress, Search, SeedlingError, Sensors, Session,
+    Settings, Stage, Weights, usual_rules,
+};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+fn shipped() -> String {
+    format!(
+        "{}/../models/mobilenet_v3_small.safetensors",
+        env!("CARGO_MANIFEST_DIR")
+    )
+}
+
+fn picture(i: u32) -> Vec<u8> {
+    let photo = image::RgbImage::from_fn(48, 40, |x, y| {
+        let wave = ((x * (i % 5 + 1) + y * (i / 5 + 2)) % 64) as u8 * 3;
+        image::Rgb([60 + 35 * (i % 5) as u8, wave, 255 - wave])
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    photo.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn photos() -> Arc<Photos> {
+    let photos = Photos::new();
+    for i in 0..40 {
+        photos
+            .add_encoded(format!("photo {i}"), picture(i))
+            .unwrap();
+    }
+    photos
+}
+
+fn settings() -> Settings {
+    Settings {
+        memory_mb: 300,
+        epochs: 6,
+        image_size: 32,
+        threads: 2,
+        seed: 1,
+    }
+}
+
+fn session(folder: &Path) -> Arc<Session> {
+    let weights = Weights::open_own(shipped()).unwrap();
+    let folder = folder.to_string_lossy().into_owned();
+    Session::open(folder, weights, photos(), settings()).unwrap()
+}
+
+/// The weights that a run leaves that nothing disturbs.
+fn undisturbed() -> &'static [u8] {
+    static WEIGHTS: OnceLock<Vec<u8>> = OnceLock::new();
+    WEIGHTS.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let session = session(folder.path());
+        let outcome = session.run(None, None, usual_rules()).unwrap();
+        assert_eq!(outcome, Outcome::Done);
+        fs::read(folder.path().join("weights.safetensors")).unwrap()
+    })
+}
+
+/// Hears everything, pauses at one event, and throws at all of them if asked to.
+#[derive(Default)]
+struct Ear {
+    heard: Mutex<Vec<Progress>>,
+    pause: Mutex<Option<(Arc<Session>, Stage)>>,
+    throws: bool,
+}
+
+impl Listener for Ear {
+    fn progress(&self, progress: Progress) -> Result<(), ListenerError> {
+        let stage = progress.stage;
+        self.heard.lock().unwrap().push(progress);
+        let mut pause = self.pause.lock().unwrap();
+        if pause.as_ref().is_some_and(|(_, at)| *at == stage) {
+            pause.take().unwrap().0.pause();
+        }
+        match self.throws {
+            true => Err(ListenerError::Failed {
+                reason: "the listener's".into(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    fn warning(&self, _text: String) -> Result<(), ListenerError> {
+        self.progress(Progress {
+            stage: Stage::Training,
+            done: 0,
+            total: 0,
+            loss: None,
+            photos_per_second: None,
+        })
+    }
+}
+
+#[test]
+fn a_session_trains_judges_and_exports() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(&folder.path().join("run"));
+    assert!(session.verdict().unwrap().is_none());
+    let out = folder.path().join("out.safetensors");
+    let export = || session.export(out.to_string_lossy().into_owned());
+    assert!(matches!(export(), Err(SeedlingError::Weights { .. })));
+    let resources = session.resources().unwrap();
+    assert!(resources.predicted_memory_mb <= 300.0 && resources.group >= 2);
+
+    let ear = Arc::new(Ear::default());
+    let outcome = session.run(Some(ear.clone()), None, usual_rules());
+    assert_eq!(outcome.unwrap(), Outcome::Done);
+    let heard = ear.heard.lock().unwrap();
+    for stage in [Stage::Measuring, Stage::Training, Stage::Judging] {
+        assert!(heard.iter().any(|p| p.stage == stage), "{stage:?}");
+    }
+    let last = heard.iter().rfind(|p| p.stage == Stage::Training).unwrap();
+    assert_eq!(last.done, last.total);
+    assert!(last.loss.unwrap().is_finite());
+
+    let verdict = session.verdict().unwrap().unwrap();
+    assert_eq!(verdict.accepted, verdict.share > 0.0);
+    assert!(verdict.sentence.contains("40 photos"), "{verdict:?}");
+    export().unwrap();
+    assert_eq!(fs::read(&out).unwrap(), undisturbed());
+    assert!(session.resources().unwrap().stored_bytes > 1_000_000);
+    // Asked again, it is still done, and does nothing.
+    assert_eq!(
+        session.run(None, None, usual_rules()).unwrap(),
+        Outcome::Done
+    );
+
+    let weights = Weights::open_own(out.to_string_lossy().into_owned()).unwrap();
+    let search = Search::new(weights, photos(), 2).unwrap();
+    let like = search.like("photo 3".into(), 5);
+    assert_eq!(like.len(), 5);
+    assert!(
+        like.windows(2)
+            .all(|pair| pair[0].distance <= pair[1].distance)
+    );
+    assert!(like.iter().all(|found| found.name != "photo 3"));
+    let same = search.like_encoded(picture(3), 1).unwrap();
+    assert_eq!(same[0].name, "photo 3");
+    assert!(same[0].distance < 1e-3);
+    assert!(search.like("nobody".into(), 5).is_empty());
+    assert!(search.like_encoded(b"no picture".to_vec(), 1).is_err());
+    assert_eq!(search.embeddings()[7].values.len(), 1024);
+
+    session.discard().unwrap();
+    assert!(session.verdict().unwrap().is_none());
+    assert_eq!(session.resources().unwrap().stored_bytes, 0);
+}
+
+#[test]
+fn pauses_and_new_processes_change_nothing() {
+    for stage in [Stage::Measuring, Stage::Training, Stage::Judging] {
+        let folder = tempfile::tempdir().unwrap();
+        let first = session(folder.path());
+        let ear = Arc::new(Ear::default());
+        *ear.pause.lock().unwrap() = Some((first.clone(), stage));
+        let outcome = first.run(Some(ear), None, usual_rules()).unwrap();
+        assert_eq!(outcome, Outcome::Paused, "{stage:?}");
+        // As another process would: what this one holds is gone.
+        drop(first);
+        let second = session(folder.path());
+        assert_eq!(
+            second.run(None, None, usual_rules()).unwrap(),
+            Outcome::Done
+        );
+        let weights = fs::read(folder.path().join("weights.safetensors")).unwrap();
+        assert!(weights == undisturbed(), "{stage:?}");
+    }
+}
+
+#[test]
+fn a_listener_that_throws_and_sensors_that_throw_end_nothing() {
+    struct Broken;
+    impl Sensors for Broken {
+        fn read(&self) -> Result<Readings, ListenerError> {
+            Err(ListenerError::Failed {
+                reason: "no sensor".into(),
+            })
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path());
+    let ear = Arc::new(Ear {
+        throws: true,
+        ..Ear::default()
+    });
+    let anywhere = Rules {
+        charging_only: false,
+        ..usual_rules()
+    };
+    let outcome = session.run(Some(ear), Some(Arc::new(Broken)), anywhere);
+    assert_eq!(outcome.unwrap(), Outcome::Done);
+    assert!(fs::read(folder.path().join("weights.safetensors")).unwrap() == undisturbed());
+}
+
+#[test]
+fn the_governor_stops_and_lets_go_on() {
+    /// Charged for so many readings.
+    struct Cable(AtomicUsize);
+    impl Sensors for Cable {
+        fn read(&self) -> Result<Readings, ListenerError> {
+            let left = self.0.load(Ordering::Relaxed);
+            self.0.store(left.saturating_sub(1), Ordering::Relaxed);
+            Ok(Readings {
+                charging: Some(left > 0),
+                ..Readings::default()
+            })
+        }
+    }
+    let impatient = Rules {
+        patience_seconds: 0.0,
+        ..usual_rules()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let session = session(folder.path());
+    let slice = |readings| {
+        let cable = Arc::new(Cable(AtomicUsize::new(readings)));
+        session.run(None, Some(cable), impatient).unwrap()
+    };
+    let stopped = Outcome::Stopped {
+        reason: Reason::NotCharging,
+    };
+    assert_eq!(slice(0), stopped);
+    assert!(!folder.path().join("checkpoint.safetensors").exists());
+    assert_eq!(slice(3), stopped);
+    let done = session.steps().unwrap();
+    assert!(done[0] >= 1 && done[0] < done[1], "{done:?}");
+    assert_eq!(slice(1000), Outcome::Done);
+    assert!(fs::read(folder.path().join("weights.safetensors")).unwrap() == undisturbed());
+}
+
+#[test]
+fn two_at_once_and_use_after_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (folder.path().join("1"), folder.path().join("2"));
+    std::thread::scope(|scope| {
+        for path in [&one, &two] {
+            scope.spawn(move || {
+                let session = session(path);
+                assert_eq!(
+                    session.run(None, None, usual_rules()).unwrap(),
+                    Outcome::Done
+                );
+                session.close().unwrap();
+                let again = session.run(None, None, usual_rules());
+                assert!(matches!(again, Err(SeedlingError::Closed { .. })));
+                assert!(matches!(session.close(), Err(SeedlingError::Closed { .. })));
+            });
+        }
+    });
+    for path in [one, two] {
+        assert!(fs::read(path.join("weights.safetensors")).unwrap() == undisturbed());
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().to_string_lossy().into_owned();
+    let weights = Weights::open_own(shipped()).unwrap();
+    let open = |settings, photos| Session::open(text.clone(), weights.clone(), photos, settings);
+    let tiny = Settings {
+        memory_mb: 20,
+        ..settings()
+    };
+    match open(tiny, photos()).map(drop) {
+        Err(SeedlingError::Settings { reason }) => assert!(reason.contains("at least"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    let few = open(settings(), Photos::new()).unwrap();
+    let refused = few.run(None, None, usual_rules());
+    assert!(matches!(
+        refused,
+        Err(SeedlingError::Photos { .. } | SeedlingError::Settings { .. })
+    ));
+    // Bad ones among good ones are skipped.
+    let some = photos();
+    some.add_encoded("garbage".into(), b"garbage".to_vec())
+        .unwrap();
+    some.add_file("gone".into(), "/nowhere/x.jpg".into())
+        .unwrap();
+    assert!(some.add_encoded("gone".into(), Vec::new()).is_err());
+    assert!(some.add_pixels("p".into(), 3, 3, &[0; 35]).is_err());
+    some.add_pixels("p".into(), 3, 3, &[200; 36]).unwrap();
+    assert_eq!(some.count(), 43);
+    let session = open(settings(), some.clone()).unwrap();
+    assert_eq!(
+        session.run(None, None, usual_rules()).unwrap(),
+        Outcome::Done
+    );
+    assert_eq!(
+        Search::new(weights.clone(), some, 2).unwrap().unreadable(),
+        2
+    );
+    // Whoever goes on with other photos is told so.
+    session.discard().unwrap();
+    session.pause();
+    assert_eq!(
+        session.run(None, None, usual_rules()).unwrap(),
+        Outcome::Paused
+    );
+}
+
+#[test]
+fn only_signed_weights_are_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    fs::copy(shipped(), &path).unwrap();
+    let secret = SecretKey::from_random([3; 32]);
+    let sign = |version, not_before| {
+        let manifest = Manifest::of(&path, version, not_before, secret.public()).unwrap();
+        let text = manifest.sign(&secret).unwrap();
+        fs::write(folder.path().join("w.safetensors.manifest"), text).unwrap();
+    };
+    let open = |key: &SecretKey| {
+        let storage = folder.path().to_string_lossy().into_owned();
+        let text = path.to_string_lossy().into_owned();
+        Weights::open(text, vec![key.public().to_string()], storage)
+    };
+    assert!(open(&secret).is_err());
+    sign(2, 2);
+    let weights = open(&secret).unwrap();
+    assert_eq!(
+        (weights.arch().as_str(), weights.version()),
+        ("mobilenet_v3_small", 2)
+    );
+    let refused = |found: Result<Arc<Weights>, SeedlingError>| match found {
+        Err(SeedlingError::Untrusted { reason }) => reason,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("taken"),
+    };
+    let stranger = SecretKey::from_random([4; 32]);
+    assert!(refused(open(&stranger)).contains("not trusted"));
+    // Taken back by what was seen before.
+    sign(1, 0);
+    assert!(refused(open(&secret)).contains("older than 2"));
+}
