@@ -268,7 +268,7 @@ impl Session {
 
     /// Lets go of memory and folder; what was saved stays. Every later call that works says
     /// [`SeedlingError::Closed`]. [`SeedlingError::Busy`] while it is at work. Returns at once.
-    pub fn close(&self) -> Result<()> {
+    pub fn shut(&self) -> Result<()> {
         *self.idle()? = Place::Closed;
         Ok(())
     }

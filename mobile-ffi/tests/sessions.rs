@@ -250,10 +250,10 @@ fn two_at_once_and_use_after_close() {
                     session.run(None, None, usual_rules()).unwrap(),
                     Outcome::Done
                 );
-                session.close().unwrap();
+                session.shut().unwrap();
                 let again = session.run(None, None, usual_rules());
                 assert!(matches!(again, Err(SeedlingError::Closed { .. })));
-                assert!(matches!(session.close(), Err(SeedlingError::Closed { .. })));
+                assert!(matches!(session.shut(), Err(SeedlingError::Closed { .. })));
             });
         }
     });

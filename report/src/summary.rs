@@ -180,9 +180,13 @@ impl Run {
             Some(judged) if !judged.verdict.accepted() => {
                 (Trend::Unchanged, format!("{trained} {}", judged.sentence))
             }
+            // Without classes the verdict is what can be known.
+            Some(judged) if self.after().is_some_and(|after| after.best_nn.is_none()) => {
+                (Trend::Better, format!("{trained} {}", judged.sentence))
+            }
             Some(judged) => {
-                let (verdict, text) = self.comparison(trained);
-                (verdict, format!("{text} {}", judged.sentence))
+                let (trend, text) = self.comparison(trained);
+                (trend, format!("{text} {}", judged.sentence))
             }
             None => self.comparison(trained),
         }
@@ -322,6 +326,39 @@ mod tests {
             at(When::After, after),
             Record::Run(info),
         ])
+    }
+
+    #[test]
+    fn a_verdict_speaks_where_there_is_one() {
+        let judged = |share| VerdictRecord {
+            verdict: seedling_core::verdict::Verdict {
+                share,
+                ..Default::default()
+            },
+            sentence: "Thus.".into(),
+            ..VerdictRecord::default()
+        };
+        let nn = |x| MeasureRecord {
+            best_nn: x,
+            instance_discrimination: Some(50.0),
+            ..MeasureRecord::default()
+        };
+        let told = |x, share| {
+            let mut run = run(nn(x), nn(x));
+            run.judged = Some(judged(share));
+            run.verdict()
+        };
+        assert_eq!(told(Some(54.8), 0.0).0, Trend::Unchanged);
+        assert_eq!(told(None, 0.0).0, Trend::Unchanged);
+        let (trend, text) = told(None, 0.5);
+        assert_eq!(trend, Trend::Better);
+        assert!(
+            text.ends_with("photos. Thus.") && !text.contains("No classes"),
+            "{text}"
+        );
+        let (trend, text) = told(Some(54.8), 0.5);
+        assert_eq!(trend, Trend::Same);
+        assert!(text.contains("54.8 %") && text.ends_with("Thus."), "{text}");
     }
 
     #[test]

@@ -1,0 +1,120 @@
+package io.seedling
+
+import uniffi.seedling_mobile.Listener
+import uniffi.seedling_mobile.Outcome
+import uniffi.seedling_mobile.Progress
+import uniffi.seedling_mobile.Resources
+import uniffi.seedling_mobile.Rules
+import uniffi.seedling_mobile.Sensors
+import uniffi.seedling_mobile.Settings
+import uniffi.seedling_mobile.Verdict
+import uniffi.seedling_mobile.usualRules
+import java.io.Closeable
+import java.io.File
+import java.util.concurrent.atomic.AtomicBoolean
+import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.NonCancellable
+import kotlinx.coroutines.async
+import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.coroutineScope
+import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.buffer
+import kotlinx.coroutines.flow.channelFlow
+import kotlinx.coroutines.withContext
+
+/**
+ * One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause,
+ * a cancelled coroutine or the death of the app, and goes on where its last checkpoint was.
+ */
+class Session private constructor(private val inner: uniffi.seedling_mobile.Session) : Closeable {
+    /** Whether someone has asked the run that is going on to end. */
+    private val asked = AtomicBoolean()
+
+    /**
+     * Trains until all is done, [pause] is called, or the governor stops it. Cancelling the coroutine
+     * pauses it: it ends within a micro-batch, with what was trained saved. [onProgress] is called on
+     * the training thread, at most ten times a second; what it throws is dropped.
+     */
+    suspend fun train(
+        sensors: Sensors? = null,
+        rules: Rules = usualRules(),
+        onWarning: (String) -> Unit = {},
+        onProgress: (Progress) -> Unit = {},
+    ): Outcome = coroutineScope {
+        asked.set(false)
+        val listener = object : Listener {
+            override fun progress(progress: Progress) = onProgress(progress)
+
+            override fun warning(text: String) = onWarning(text)
+        }
+        val running = async(Dispatchers.IO) { runOnce(listener, sensors, rules) }
+        try {
+            running.await()
+        } catch (cancelled: CancellationException) {
+            // The core knows nothing of coroutines: it is asked, and answers soon.
+            pause()
+            withContext(NonCancellable) { running.join() }
+            throw cancelled
+        }
+    }
+
+    /** The same as a flow of progress, which trains while it is collected; slow collectors miss some. */
+    fun progress(sensors: Sensors? = null, rules: Rules = usualRules()): Flow<Progress> =
+        channelFlow { train(sensors, rules) { trySend(it) } }.buffer(Channel.CONFLATED)
+
+    /** The same for Java, on the calling thread. */
+    @JvmOverloads
+    fun trainBlocking(listener: Listener? = null, sensors: Sensors? = null, rules: Rules = usualRules()): Outcome {
+        asked.set(false)
+        return runOnce(listener, sensors, rules)
+    }
+
+    /** A pause that came too late for the run before is not meant for this one. */
+    private fun runOnce(listener: Listener?, sensors: Sensors?, rules: Rules): Outcome {
+        while (true) {
+            val outcome = inner.run(listener, sensors, rules)
+            if (outcome != Outcome.Paused || asked.get()) return outcome
+        }
+    }
+
+    /** Ends the run that is going on within a micro-batch, with what was trained saved. */
+    fun pause() {
+        asked.set(true)
+        inner.pause()
+    }
+
+    /** The verdict, once the session is done. */
+    fun verdict(): Verdict? = inner.verdict()
+
+    /** Copies the weights that the verdict has kept to [file]. */
+    fun export(file: File) = inner.export(file.path)
+
+    /** What training takes. */
+    fun resources(): Resources = inner.resources()
+
+    /** Removes everything the session has written; the next run begins anew. */
+    fun discard() = inner.discard()
+
+    /** Lets go of memory and folder; what was saved stays. A run that is going on is paused first. */
+    override fun close() {
+        pause()
+        while (true) {
+            try {
+                return inner.shut()
+            } catch (_: uniffi.seedling_mobile.SeedlingException.Busy) {
+                Thread.sleep(20)
+            } catch (_: uniffi.seedling_mobile.SeedlingException.Closed) {
+                return
+            }
+        }
+    }
+
+    companion object {
+        /** A session in [folder]; one that was begun there before will be gone on with. */
+        @JvmStatic
+        @JvmOverloads
+        fun open(folder: File, weights: Weights, photos: Photos, settings: Settings = Settings()): Session =
+            Session(uniffi.seedling_mobile.Session.open(folder.path, weights.inner, photos.inner, settings))
+    }
+}
