@@ -7,7 +7,7 @@
 
 use super::features::{Features, squared_distance};
 use super::neighbours::Metric;
-use super::retrieval::knn_leave_one_out;
+use super::retrieval::knn_leave_one_out_each;
 use crate::Result;
 use crate::rng::{Purpose, Rng};
 use rayon::prelude::*;
@@ -61,14 +61,10 @@ impl Kinds {
     /// [`crate::Error::Shape`] unless there is a row for each photo,
     /// [`crate::Error::Training`] where a feature is not finite.
     pub fn kept_by(&self, features: &Features) -> Result<Option<f64>> {
-        let mut sum = 0.0;
-        for labels in &self.labels {
-            match knn_leave_one_out(features, labels, Metric::Cosine)? {
-                Some(knn) => sum += knn.best_nn,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(sum / self.labels.len() as f64))
+        let ways: Vec<&[u32]> = self.labels.iter().map(Vec::as_slice).collect();
+        let found = knn_leave_one_out_each(features, &ways, Metric::Cosine)?;
+        let sum: Option<f64> = found.iter().map(|knn| Some(knn.as_ref()?.best_nn)).sum();
+        Ok(sum.map(|sum| sum / ways.len() as f64))
     }
 }
 

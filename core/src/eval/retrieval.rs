@@ -75,11 +75,35 @@ pub fn knn_leave_one_out(
     labels: &[u32],
     metric: Metric,
 ) -> Result<Option<Knn>> {
-    check_labels(features, labels)?;
+    let found = knn_leave_one_out_each(features, &[labels], metric)?;
+    Ok(found.into_iter().next().flatten())
+}
+
+/// The same for several labellings of the rows, whose neighbours are looked for once. Errors as
+/// [`knn`].
+pub fn knn_leave_one_out_each(
+    features: &Features,
+    labellings: &[&[u32]],
+    metric: Metric,
+) -> Result<Vec<Option<Knn>>> {
+    for labels in labellings {
+        check_labels(features, labels)?;
+    }
     let depth = MAX_K.min(features.rows.saturating_sub(1));
-    let judge = |query: usize, near: &[Neighbour]| votes(near, labels, labels[query]);
-    let correct = search(features, features, depth, metric, Exclude::Itself, judge)?;
-    Ok(summarise(&correct, depth, Protocol::LeaveOneOut, metric))
+    let judge = |query: usize, near: &[Neighbour]| -> Vec<Vec<bool>> {
+        let all = labellings.iter();
+        all.map(|labels| votes(near, labels, labels[query]))
+            .collect()
+    };
+    let mut correct = search(features, features, depth, metric, Exclude::Itself, judge)?;
+    let each = (0..labellings.len()).map(|labelling| {
+        let rows = correct.iter_mut();
+        let rows: Vec<_> = rows
+            .map(|row| std::mem::take(&mut row[labelling]))
+            .collect();
+        summarise(&rows, depth, Protocol::LeaveOneOut, metric)
+    });
+    Ok(each.collect())
 }
 
 /// Whether the vote is right at k = 1, 3, 5, ...
