@@ -296,15 +296,15 @@ impl Course {
             }
         }
         let verdict = jury.decide();
-        let record = VerdictRecord {
+        let share = verdict.share;
+        let record = Record::Verdict(VerdictRecord {
             step: self.session.steps_done(),
             accepted: verdict.accepted(),
             sentence: verdict.sentence(),
             verdict,
-        };
-        self.append(&Record::Verdict(record.clone()), observer)?;
-        observer.event(Event::Judged(&record.verdict))?;
-        Ok(record.verdict.share)
+        });
+        self.append(&record, observer)?;
+        Ok(share)
     }
 
     /// Features of the photos to measure on with a share of what training has changed; the network

@@ -88,12 +88,11 @@ impl Jury {
         let Some(initial) = verdict.initial else {
             return verdict;
         };
-        let mut best = initial + MARGIN;
+        let mut best = None;
         for &(share, found) in &verdict.tried {
-            if let Some(found) = found.filter(|found| *found >= best) {
-                // From here on only more counts.
-                best = found + f64::EPSILON * found;
-                verdict.share = share;
+            let clearly = found.filter(|found| *found >= initial + MARGIN);
+            if clearly > best {
+                (best, verdict.share) = (clearly, share);
             }
         }
         verdict

@@ -176,10 +176,7 @@ impl Session {
         self.cancel.forget();
         if !matches!(outcome, Ok(Outcome::Paused | Outcome::Stopped { .. })) {
             // Done or failed: the folder is free for others, and memory too.
-            *place = match &*place {
-                Place::Closed => Place::Closed,
-                _ => Place::Asleep,
-            };
+            *place = Place::Asleep;
         }
         outcome
     }

@@ -7,7 +7,6 @@ use crate::data::{PhotoSource, Skipped};
 use crate::eval::Measured;
 use crate::records::{Record, RunRecord, When};
 use crate::session::Progress;
-use crate::verdict::Verdict;
 
 /// Something happened.
 #[derive(Clone, Copy)]
@@ -32,8 +31,6 @@ pub enum Event<'a> {
     },
     /// So many of the looks at the photos are taken that it takes to say which weights to keep.
     Judging { done: usize, total: usize },
-    /// The weights to keep are known.
-    Judged(&'a Verdict),
     /// A step was taken, at so many photos a second.
     Step {
         progress: &'a Progress,
