@@ -1,19 +1,35 @@
 #!/usr/bin/env bash
 # Builds the library, writes its Kotlin side, and runs the tests on this machine's JVM. Needs Rust,
-# a JDK of 17 or later and Maven.
+# a JDK of 17 or later and Maven; on Debian the last two are installed where they are missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then
+    command -v apt-get >/dev/null || { echo "install a JDK of 17 or later and Maven first"; exit 1; }
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    "${as_root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends \
+        default-jdk-headless maven >/dev/null
+fi
 
 target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
 case "$(uname)" in
 Darwin) library="$target/debug/libseedling_mobile.dylib" ;;
 *) library="$target/debug/libseedling_mobile.so" ;;
 esac
-cargo build --locked -p seedling-mobile --features bindgen
-rm -rf android/target/bindings
-"$target/debug/uniffi-bindgen" generate --language kotlin --no-format \
-    --out-dir android/target/bindings "$library"
+# The whole workspace: a part of it alone would compile its dependencies again, with other features.
+cargo build --locked --workspace
+mobile-ffi/bindings kotlin android/target/bindings "$library"
+
+# What the README shows has to compile, and run.
+mkdir -p android/target/readme
+awk 'BEGIN { print "package io.seedling.readme" }
+    /^```kotlin$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md \
+    >android/target/readme/Readme.kt
+
+rm -rf android/target/surefire-reports
 mvn --batch-mode --no-transfer-progress --quiet -f android/pom.xml test -Dnative="$(dirname "$library")"
-echo "android: all tests passed"
-grep -h -o 'tests="[0-9]*" errors="[0-9]*" skipped="[0-9]*" failures="[0-9]*"' \
-    android/target/surefire-reports/TEST-*.xml
+awk -F'"' '/<testcase / { print "test " $4 "." $2 " ... ok" }' android/target/surefire-reports/TEST-*.xml
+grep -ho '<testsuite [^>]*' android/target/surefire-reports/TEST-*.xml |
+    grep -o 'tests="[0-9]*"\|errors="[0-9]*"\|skipped="[0-9]*"\|failures="[0-9]*"' | paste -sd' '

@@ -9,7 +9,7 @@ import java.nio.ByteBuffer
  * the app died asks for the same names in the same order.
  */
 class Photos : Closeable {
-    internal val inner = uniffi.seedling_mobile.Photos()
+    internal val inner = io.seedling.bridge.Photos()
 
     /** How many there are. */
     val count: Int

@@ -1,12 +1,12 @@
 package io.seedling
 
-import uniffi.seedling_mobile.Match
+import io.seedling.bridge.Match
 import java.io.Closeable
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.withContext
 
 /** Photos by example, as some weights see them. */
-class Search private constructor(private val inner: uniffi.seedling_mobile.Search) : Closeable {
+class Search private constructor(private val inner: io.seedling.bridge.Search) : Closeable {
     /** Photos that could not be read, and are not among the matches. */
     val unreadable: Int
         get() = inner.unreadable().toInt()
@@ -24,7 +24,7 @@ class Search private constructor(private val inner: uniffi.seedling_mobile.Searc
         /** Looks at every photo once. */
         suspend fun over(photos: Photos, weights: Weights, threads: Int = 0): Search =
             withContext(Dispatchers.IO) {
-                Search(uniffi.seedling_mobile.Search(weights.inner, photos.inner, threads.toUInt()))
+                Search(io.seedling.bridge.Search(weights.inner, photos.inner, threads.toUInt()))
             }
     }
 }

@@ -1,14 +1,14 @@
 package io.seedling
 
-import uniffi.seedling_mobile.Listener
-import uniffi.seedling_mobile.Outcome
-import uniffi.seedling_mobile.Progress
-import uniffi.seedling_mobile.Resources
-import uniffi.seedling_mobile.Rules
-import uniffi.seedling_mobile.Sensors
-import uniffi.seedling_mobile.Settings
-import uniffi.seedling_mobile.Verdict
-import uniffi.seedling_mobile.usualRules
+import io.seedling.bridge.Listener
+import io.seedling.bridge.Outcome
+import io.seedling.bridge.Progress
+import io.seedling.bridge.Resources
+import io.seedling.bridge.Rules
+import io.seedling.bridge.Sensors
+import io.seedling.bridge.Settings
+import io.seedling.bridge.Verdict
+import io.seedling.bridge.usualRules
 import java.io.Closeable
 import java.io.File
 import java.util.concurrent.atomic.AtomicBoolean
@@ -27,7 +27,7 @@ import kotlinx.coroutines.withContext
  * One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause,
  * a cancelled coroutine or the death of the app, and goes on where its last checkpoint was.
  */
-class Session private constructor(private val inner: uniffi.seedling_mobile.Session) : Closeable {
+class Session private constructor(private val inner: io.seedling.bridge.Session) : Closeable {
     /** Whether someone has asked the run that is going on to end. */
     private val asked = AtomicBoolean()
 
@@ -102,9 +102,9 @@ class Session private constructor(private val inner: uniffi.seedling_mobile.Sess
         while (true) {
             try {
                 return inner.shut()
-            } catch (_: uniffi.seedling_mobile.SeedlingException.Busy) {
+            } catch (_: io.seedling.bridge.SeedlingException.Busy) {
                 Thread.sleep(20)
-            } catch (_: uniffi.seedling_mobile.SeedlingException.Closed) {
+            } catch (_: io.seedling.bridge.SeedlingException.Closed) {
                 return
             }
         }
@@ -115,6 +115,6 @@ class Session private constructor(private val inner: uniffi.seedling_mobile.Sess
         @JvmStatic
         @JvmOverloads
         fun open(folder: File, weights: Weights, photos: Photos, settings: Settings = Settings()): Session =
-            Session(uniffi.seedling_mobile.Session.open(folder.path, weights.inner, photos.inner, settings))
+            Session(io.seedling.bridge.Session.open(folder.path, weights.inner, photos.inner, settings))
     }
 }

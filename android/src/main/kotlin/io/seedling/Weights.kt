@@ -4,7 +4,7 @@ import java.io.Closeable
 import java.io.File
 
 /** Weights to begin with, or to search by. */
-class Weights private constructor(internal val inner: uniffi.seedling_mobile.Weights) : Closeable {
+class Weights private constructor(internal val inner: io.seedling.bridge.Weights) : Closeable {
     /** The network they are for. */
     val arch: String
         get() = inner.arch()
@@ -22,10 +22,10 @@ class Weights private constructor(internal val inner: uniffi.seedling_mobile.Wei
          */
         @JvmStatic
         fun open(file: File, keys: List<String>, storage: File): Weights =
-            Weights(uniffi.seedling_mobile.Weights.open(file.path, keys, storage.path))
+            Weights(io.seedling.bridge.Weights.open(file.path, keys, storage.path))
 
         /** Weights that a [Session] of this app has exported. */
         @JvmStatic
-        fun openOwn(file: File): Weights = Weights(uniffi.seedling_mobile.Weights.openOwn(file.path))
+        fun openOwn(file: File): Weights = Weights(io.seedling.bridge.Weights.openOwn(file.path))
     }
 }

@@ -1,17 +1,16 @@
 package io.seedling
 
-import uniffi.seedling_mobile.Listener
-import uniffi.seedling_mobile.Outcome
-import uniffi.seedling_mobile.Progress
-import uniffi.seedling_mobile.Readings
-import uniffi.seedling_mobile.Reason
-import uniffi.seedling_mobile.SeedlingException
-import uniffi.seedling_mobile.Sensors
-import uniffi.seedling_mobile.Settings
-import uniffi.seedling_mobile.Stage
-import uniffi.seedling_mobile.usualRules
+import io.seedling.bridge.Listener
+import io.seedling.bridge.Outcome
+import io.seedling.bridge.Progress
+import io.seedling.bridge.Readings
+import io.seedling.bridge.Reason
+import io.seedling.bridge.SeedlingException
+import io.seedling.bridge.Sensors
+import io.seedling.bridge.Settings
+import io.seedling.bridge.Stage
+import io.seedling.bridge.usualRules
 import java.io.File
-import java.nio.file.Files
 import java.nio.file.Path
 import java.util.concurrent.TimeUnit
 import kotlinx.coroutines.Dispatchers
@@ -23,11 +22,9 @@ import kotlinx.coroutines.runBlocking
 import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
-import org.junit.jupiter.api.Assertions.assertNotNull
 import org.junit.jupiter.api.Assertions.assertNull
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
-import org.junit.jupiter.api.Assumptions.assumeTrue
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.Timeout
 import org.junit.jupiter.api.io.TempDir
@@ -44,7 +41,7 @@ class SessionTest {
 
     private fun photos(): Photos {
         val photos = Photos()
-        files().forEach { photos.add(it, it.name) }
+        Album.files.forEach { photos.add(it, it.name) }
         return photos
     }
 
@@ -65,7 +62,7 @@ class SessionTest {
         assertNull(session.verdict())
         val heard = session.progress().toList()
         assertTrue(heard.any { it.stage == Stage.TRAINING && it.loss!!.isFinite() }, "$heard")
-        val verdict = assertNotNull(session.verdict()).let { session.verdict()!! }
+        val verdict = checkNotNull(session.verdict())
         assertEquals(verdict.accepted, verdict.share > 0)
         assertTrue(verdict.sentence.contains("40 photos"), verdict.sentence)
         session.export(at("out.safetensors"))
@@ -74,7 +71,7 @@ class SessionTest {
 
         val photos = photos()
         val search = Search.over(photos, Weights.openOwn(at("out.safetensors")))
-        val example = files()[7]
+        val example = Album.files[7]
         val like = search.like(example.name, 3)
         assertEquals(3, like.size)
         assertTrue(like.none { it.name == example.name })
@@ -196,16 +193,5 @@ class SessionTest {
         val shipped = File("../models/mobilenet_v3_small.safetensors").canonicalFile
 
         val longer = Settings(memoryMb = 300u, epochs = 20u, imageSize = 64u, threads = 2u, seed = 5uL)
-
-        private val data = File(System.getenv("SEEDLING_DATA") ?: "../../shared/data")
-
-        /** Forty photos of the flowers album, in a fixed order. */
-        fun files(): List<File> {
-            val album = File(data, "albums/flowers")
-            assumeTrue(album.isDirectory, "skipped: $album is missing (set SEEDLING_DATA)")
-            return Files.walk(album.toPath()).use { paths ->
-                paths.filter(Files::isRegularFile).map(Path::toFile).sorted().toList()
-            }.filterIndexed { index, _ -> index % 7 == 0 }.take(40)
-        }
     }
 }
