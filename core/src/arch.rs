@@ -32,8 +32,6 @@ pub struct Facts {
     pub mark: &'static str,
     /// Beginning of the names of the layer that torchvision puts behind the features.
     pub class_layer: &'static str,
-    /// Megabytes that an image of 224 px takes in a training step: measured, rounded up.
-    pub image_mb: f64,
 }
 
 impl Arch {
@@ -60,7 +58,6 @@ impl Arch {
                 norm_eps: 1e-3,
                 mark: "features.16.0.weight",
                 class_layer: "classifier.3.",
-                image_mb: 30.0,
             },
             Arch::MobilenetV3Small => Facts {
                 name: "mobilenet_v3_small",
@@ -69,7 +66,6 @@ impl Arch {
                 norm_eps: 1e-3,
                 mark: "features.12.0.weight",
                 class_layer: "classifier.3.",
-                image_mb: 12.0,
             },
             Arch::MobilenetV2 => Facts {
                 name: "mobilenet_v2",
@@ -78,7 +74,6 @@ impl Arch {
                 norm_eps: 1e-5,
                 mark: "features.18.0.weight",
                 class_layer: "classifier.1.",
-                image_mb: 40.0,
             },
         }
     }

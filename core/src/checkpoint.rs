@@ -166,7 +166,7 @@ impl State<'_> {
     }
 
     fn read(path: &Path) -> Result<State<'static>> {
-        let file = TensorFile::read(path)?;
+        let file = TensorFile::open(path)?;
         file.verify()?;
         let text = |key: &str| {
             file.metadata()

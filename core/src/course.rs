@@ -10,10 +10,12 @@
 //!
 //! [`Course::cancel`] stops it within a micro-batch, from any thread; what was trained is saved.
 
+mod beginning;
 mod event;
 mod folder;
 mod watch;
 
+pub use beginning::Sources;
 pub use event::{Event, Observer};
 pub use folder::{CONFIG_FILE, RunFolder};
 

@@ -119,6 +119,59 @@ struct Network {
     frozen: usize,
 }
 
+impl Network {
+    fn new(layout: &mut Layout, architecture: Architecture, frozen: usize) -> Network {
+        let Architecture {
+            arch,
+            norm_eps,
+            padding,
+            head,
+        } = architecture;
+        let backbone = Backbone::new(layout, arch, norm_eps, padding);
+        let features = backbone.feature_dim();
+        let head = head.map_or_else(Vec::new, |head| {
+            let hidden = head.hidden(features);
+            let mut linear = |name, sizes, act| Linear::new(layout, name, sizes, act);
+            vec![
+                linear("projection_head.0", (features, hidden), Act::Relu),
+                linear("projection_head.2", (hidden, EMBEDDING_DIM), Act::Identity),
+            ]
+        });
+        Network {
+            backbone,
+            head,
+            frozen,
+        }
+    }
+}
+
+/// How large a network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Trainable numbers, those of the head included.
+    pub parameters: usize,
+    /// Numbers of running statistics.
+    pub statistics: usize,
+    /// Length of a feature vector.
+    pub features: usize,
+    /// Stages of the backbone that can be frozen.
+    pub depth: usize,
+}
+
+impl Architecture {
+    /// Its size, without making it.
+    pub fn size(self) -> Size {
+        let mut layout = Layout::default();
+        let Network { backbone, .. } = Network::new(&mut layout, self, 0);
+        Size {
+            parameters: layout.parameter_count(),
+            statistics: layout.buffer_count(),
+            features: backbone.feature_dim(),
+            depth: backbone.depth(),
+        }
+    }
+}
+
 /// What one forward pass leaves for its backward.
 #[derive(Debug)]
 pub struct Saved<B: Backend> {
@@ -158,45 +211,18 @@ impl<B: Backend> Encoder<B> {
         frozen: usize,
     ) -> Result<Encoder<B>> {
         let mut layout = Layout::default();
-        let Architecture {
-            arch,
-            norm_eps,
-            padding,
-            head,
-        } = architecture;
-        let backbone = Backbone::new(&mut layout, arch, norm_eps, padding);
-        if frozen > backbone.depth() {
+        let network = Network::new(&mut layout, architecture, frozen);
+        let depth = network.backbone.depth();
+        if frozen > depth {
             return Err(Error::Config(format!(
-                "freeze = {frozen}: {arch} has {} stages",
-                backbone.depth()
+                "freeze = {frozen}: {} has {depth} stages",
+                architecture.arch
             )));
         }
-        let features = backbone.feature_dim();
-        let head = head.map_or_else(Vec::new, |head| {
-            let hidden = head.hidden(features);
-            vec![
-                Linear::new(
-                    &mut layout,
-                    "projection_head.0",
-                    (features, hidden),
-                    Act::Relu,
-                ),
-                Linear::new(
-                    &mut layout,
-                    "projection_head.2",
-                    (hidden, EMBEDDING_DIM),
-                    Act::Identity,
-                ),
-            ]
-        });
         Ok(Encoder {
             architecture,
             params: Arc::new(Params::zeros(Arc::new(layout), trained, backend.clone())?),
-            network: Arc::new(Network {
-                backbone,
-                head,
-                frozen,
-            }),
+            network: Arc::new(network),
             backend,
         })
     }

@@ -2,16 +2,24 @@
 //! with every claim of the header checked. Weight files and checkpoints are both this.
 
 use crate::{Error, Result, atomic};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Metadata key of the checksum that [`write_sealed`] adds.
 const SEAL: &str = "sha256";
+
+/// Bytes of a file on disk that are read at a time; whole numbers of every type.
+const BLOCK: usize = 1 << 16;
 
 /// Numbers of one tensor to be written.
 #[derive(Clone, Copy, Debug)]
@@ -179,15 +187,24 @@ fn header(tensors: &[Description<'_>], metadata: &BTreeMap<String, String>) -> V
     bytes
 }
 
-/// A tensor file in memory.
+/// A tensor file that was read, or is being read.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    bytes: Vec<u8>,
+    content: Content,
     /// Where the header ends and the tensors begin.
     data: usize,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, Stored>,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Content {
+    Memory(Vec<u8>),
+    /// Large files stay on disk: a checkpoint in memory beside what is made of it would be a run's
+    /// peak.
+    Disk(Mutex<File>),
 }
 
 /// Where one tensor lies in the file's bytes.
@@ -195,22 +212,40 @@ pub struct TensorFile {
 struct Stored {
     dtype: Dtype,
     shape: Vec<usize>,
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
 }
 
 impl TensorFile {
-    /// Reads and checks a file.
+    /// Reads a whole file into memory and checks it.
     ///
     /// # Errors
     /// It cannot be read, or is not a whole safetensors file.
     pub fn read(path: &Path) -> Result<TensorFile> {
-        let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
-        if !file.metadata().map_err(Error::io(path))?.is_file() {
-            return Err(Error::file(path, "not a regular file"));
-        }
-        let mut bytes = Vec::new();
+        let (mut file, length) = regular(path)?;
+        let mut bytes = Vec::with_capacity(length as usize);
         file.read_to_end(&mut bytes).map_err(Error::io(path))?;
         TensorFile::parse(path, bytes)
+    }
+
+    /// Reads a file's header and checks it; tensors are read one by one when they are asked for.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not a whole safetensors file.
+    pub fn open(path: &Path) -> Result<TensorFile> {
+        let (file, length) = regular(path)?;
+        let mut bytes = Vec::new();
+        let mut read = |count: u64| -> Result<u64> {
+            let found = (&file).take(count).read_to_end(&mut bytes);
+            found.map_err(Error::io(path))?;
+            // Eight bytes say how long the header is.
+            Ok(bytes
+                .first_chunk()
+                .map_or(0, |size| u64::from_le_bytes(*size)))
+        };
+        let header = read(8)?;
+        // It may claim anything.
+        read(header.min(length))?;
+        TensorFile::described_by(path, length, &bytes, Content::Disk(file.into()))
     }
 
     /// Checks bytes that are already in memory; `path` names them in errors.
@@ -218,12 +253,42 @@ impl TensorFile {
     /// # Errors
     /// They are not a whole safetensors file.
     pub fn parse(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<TensorFile> {
-        let path = path.as_ref();
-        let refuse = |error: safetensors::SafeTensorError| {
-            Error::file(path, format!("not a whole safetensors file ({error})"))
+        let (path, length) = (path.as_ref(), bytes.len() as u64);
+        let mut file = TensorFile::described_by(path, length, &bytes, Content::Memory(Vec::new()))?;
+        file.content = Content::Memory(bytes);
+        Ok(file)
+    }
+
+    /// A file of `length` bytes that begins with `bytes`, which hold its whole header.
+    fn described_by(
+        path: &Path,
+        length: u64,
+        bytes: &[u8],
+        content: Content,
+    ) -> Result<TensorFile> {
+        let refuse = |reason: &dyn fmt::Display| {
+            Error::file(path, format!("not a whole safetensors file ({reason})"))
         };
-        let (header, parsed) = SafeTensors::read_metadata(&bytes).map_err(refuse)?;
-        let start = 8 + header;
+        let (size, rest) = bytes
+            .split_first_chunk()
+            .ok_or_else(|| refuse(&"it has no header"))?;
+        let header = usize::try_from(u64::from_le_bytes(*size)).ok();
+        let header = header.and_then(|size| rest.get(..size));
+        let header = header.ok_or_else(|| refuse(&"its header is cut short"))?;
+        let claimed: Metadata = serde_json::from_slice(header).map_err(|e| refuse(&e))?;
+        // Made anew, it is checked: tensors lie one after the other, each as long as its shape says.
+        let infos = claimed.offset_keys().into_iter().filter_map(|name| {
+            let info = claimed.info(&name)?.clone();
+            Some((name, info))
+        });
+        let parsed = Metadata::new(claimed.metadata().clone(), infos.collect());
+        let parsed = parsed.map_err(|e| refuse(&e))?;
+        let start = size.len() + header.len();
+        if (start + parsed.data_len()) as u64 != length {
+            return Err(refuse(
+                &"its tensors are cut short, or something follows them",
+            ));
+        }
         let tensors = parsed
             .tensors()
             .into_iter()
@@ -243,7 +308,7 @@ impl TensorFile {
             metadata: metadata.into_iter().collect(),
             tensors,
             data: start,
-            bytes,
+            content,
         })
     }
 
@@ -263,12 +328,17 @@ impl TensorFile {
             .map(|(name, stored)| (name.as_str(), stored.dtype, stored.shape.as_slice()))
             .collect();
         tensors.sort_by_key(|(name, dtype, _)| (Reverse(dtype.bitsize()), *name));
-        let same = self.bytes.get(8..self.data) == Some(&header(&tensors, &self.metadata));
+        let mut found = Vec::new();
+        self.each(8..self.data, |bytes| found.extend_from_slice(bytes))?;
+        let same = found == header(&tensors, &self.metadata);
         let mut metadata = self.metadata.clone();
         metadata.remove(SEAL);
         let mut digest = Sha256::new();
         digest.update(header(&tensors, &metadata));
-        digest.update(self.bytes.get(self.data..).unwrap_or_default());
+        let end = self.tensors.values().map(|stored| stored.range.end).max();
+        self.each(self.data..end.unwrap_or(self.data), |bytes| {
+            digest.update(bytes);
+        })?;
         if !same || hex(&digest.finalize()) != *expected {
             return refuse("is damaged: its checksum does not match its content");
         }
@@ -276,8 +346,14 @@ impl TensorFile {
     }
 
     /// SHA-256 of the whole file, in hexadecimal digits.
-    pub fn digest(&self) -> String {
-        hex(&Sha256::digest(&self.bytes))
+    ///
+    /// # Errors
+    /// It was left on disk, and cannot be read any more.
+    pub fn digest(&self) -> Result<String> {
+        let mut digest = Sha256::new();
+        let end = self.tensors.values().map(|stored| stored.range.end).max();
+        self.each(0..end.unwrap_or(self.data), |bytes| digest.update(bytes))?;
+        Ok(hex(&digest.finalize()))
     }
 
     /// Where the file was read from.
@@ -303,34 +379,66 @@ impl TensorFile {
     /// A tensor of f32, f16 or bf16 as f32.
     ///
     /// # Errors
-    /// It is missing or of another type.
+    /// It is missing or of another type, or can't be read.
     pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
-        let (stored, bytes) = self.find(name)?;
-        Ok(match stored.dtype {
-            Dtype::F32 => decode(bytes, f32::from_le_bytes),
-            Dtype::F16 => decode(bytes, |b| half::f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => decode(bytes, |b| half::bf16::from_le_bytes(b).to_f32()),
-            other => return Err(self.wrong_type(name, "F32, F16 or BF16", other)),
-        })
+        let stored = self.find(name)?;
+        match stored.dtype {
+            Dtype::F32 => self.decode(stored, f32::from_le_bytes),
+            Dtype::F16 => self.decode(stored, |b| half::f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => self.decode(stored, |b| half::bf16::from_le_bytes(b).to_f32()),
+            other => Err(self.wrong_type(name, "F32, F16 or BF16", other)),
+        }
     }
 
     /// A tensor of u32.
     ///
     /// # Errors
-    /// It is missing or of another type.
+    /// It is missing or of another type, or can't be read.
     pub fn u32(&self, name: &str) -> Result<Vec<u32>> {
-        let (stored, bytes) = self.find(name)?;
+        let stored = self.find(name)?;
         match stored.dtype {
-            Dtype::U32 => Ok(decode(bytes, u32::from_le_bytes)),
+            Dtype::U32 => self.decode(stored, u32::from_le_bytes),
             other => Err(self.wrong_type(name, "U32", other)),
         }
     }
 
-    fn find(&self, name: &str) -> Result<(&Stored, &[u8])> {
+    fn find(&self, name: &str) -> Result<&Stored> {
         let stored = self.tensors.get(name);
-        stored
-            .and_then(|stored| Some((stored, self.bytes.get(stored.range.clone())?)))
-            .ok_or_else(|| Error::file(&self.path, format!("has no tensor `{name}`")))
+        stored.ok_or_else(|| Error::file(&self.path, format!("has no tensor `{name}`")))
+    }
+
+    fn decode<T, const N: usize>(
+        &self,
+        stored: &Stored,
+        value: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>> {
+        let mut values = Vec::with_capacity(stored.range.len() / N);
+        self.each(stored.range.clone(), |bytes| {
+            let (items, _) = bytes.as_chunks::<N>();
+            values.extend(items.iter().map(|bytes| value(*bytes)));
+        })?;
+        Ok(values)
+    }
+
+    /// Shows `see` these bytes, block by block.
+    fn each(&self, range: Range<usize>, mut see: impl FnMut(&[u8])) -> Result<()> {
+        match &self.content {
+            Content::Memory(bytes) => see(bytes.get(range).unwrap_or_default()),
+            Content::Disk(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut block = vec![0; BLOCK];
+                file.seek(io::SeekFrom::Start(range.start as u64))
+                    .map_err(Error::io(&self.path))?;
+                let mut left = range.len();
+                while left > 0 {
+                    let block = &mut block[..left.min(BLOCK)];
+                    file.read_exact(block).map_err(Error::io(&self.path))?;
+                    see(block);
+                    left -= block.len();
+                }
+            }
+        }
+        Ok(())
     }
 
     fn wrong_type(&self, name: &str, expected: &str, got: Dtype) -> Error {
@@ -341,13 +449,14 @@ impl TensorFile {
     }
 }
 
-fn decode<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes
-        .as_chunks::<N>()
-        .0
-        .iter()
-        .map(|bytes| value(*bytes))
-        .collect()
+/// An open file and its length.
+fn regular(path: &Path) -> Result<(File, u64)> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let found = file.metadata().map_err(Error::io(path))?;
+    match found.is_file() {
+        true => Ok((file, found.len())),
+        false => Err(Error::file(path, "not a regular file")),
+    }
 }
 
 /// Lets a digest stand where bytes are written.

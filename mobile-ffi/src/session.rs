@@ -6,18 +6,21 @@ use crate::photos::Photos;
 use crate::weights::Weights;
 use seedling_core::cancel::Cancel;
 use seedling_core::config::Config;
-use seedling_core::course::{Course, Event, Observer, Phase, RunFolder};
-use seedling_core::data::PhotoSource as _;
+use seedling_core::course::{Course, Event, Observer, Phase, RunFolder, Sources};
+use seedling_core::data::PhotoSource;
 use seedling_core::governor::{Decision, Governor, Readings, Reason, Rules};
 use seedling_core::records::{self, Record};
 use seedling_core::session::finish::WEIGHTS_FILE;
-use seedling_core::session::{self, Start, memory};
+use seedling_core::session::{Start, memory};
 use seedling_core::{atomic, checkpoint};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
+
+/// What a run of an app is called in its log.
+const METHOD: &str = "adapt";
 
 /// How to train. What is not named here is `seedling adapt`'s.
 #[derive(Clone, Debug, uniffi::Record)]
@@ -113,6 +116,7 @@ pub struct Session {
     weights: Arc<Weights>,
     photos: Arc<Photos>,
     config: Config,
+    predicted_mb: f64,
     cancel: Cancel,
     course: Mutex<Place>,
 }
@@ -150,12 +154,15 @@ impl Session {
                 reason: "expected an image_size from 32 to 1024 and at least one epoch".into(),
             });
         }
-        memory::fit_budget(&mut config, settings.memory_mb as usize, |_| false)?;
+        let source = photos.source(config.decode_mb);
+        let run = (Some(&weights.file), &*source as &dyn PhotoSource);
+        let found = memory::fit_budget(&mut config, run, settings.memory_mb as usize, |_| false)?;
         Ok(Arc::new(Session {
             folder: folder.into(),
             weights,
             photos,
             config,
+            predicted_mb: found.total(),
             cancel: Cancel::default(),
             course: Mutex::new(Place::Asleep),
         }))
@@ -243,7 +250,7 @@ impl Session {
     pub fn resources(&self) -> Result<Resources> {
         let config = &self.config;
         Ok(Resources {
-            predicted_memory_mb: memory::estimate_mb(config, config.bn_group)?,
+            predicted_memory_mb: self.predicted_mb,
             group: config.bn_group as u32,
             stored_bytes: files(&self.folder)
                 .filter_map(|path| fs::metadata(path).ok())
@@ -354,11 +361,11 @@ impl Session {
             cancel: self.cancel.clone(),
             ..Start::default()
         };
-        let session = match resume {
+        let sources: Sources = (source.clone(), source);
+        match resume {
             false => {
-                let mut config = self.config.clone();
-                session::fit(&mut config, source.len())?;
-                session::Session::new(config, source.clone(), &start)?
+                let config = self.config.clone();
+                Ok(Course::begin(folder, config, sources, &start, METHOD)?.0)
             }
             true => {
                 let (state, _) = checkpoint::load(&self.folder)?;
@@ -366,10 +373,9 @@ impl Session {
                     threads: self.config.threads,
                     ..state.config.clone()
                 };
-                session::Session::resume(config, source.clone(), &start, state)?
+                Course::resume(folder, config, sources, &start, (state, METHOD))
             }
-        };
-        Course::new(folder, session, source, "adapt")
+        }
     }
 
     /// Waits, but not for a pause.

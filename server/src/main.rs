@@ -40,6 +40,7 @@ pub enum Outcome {
 }
 
 fn main() -> ExitCode {
+    memory::keep_little();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::explain(&error),

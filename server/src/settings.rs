@@ -2,7 +2,9 @@
 
 use crate::flags::{Common, Training};
 use seedling_core::config::{Config, Layer};
+use seedling_core::data::PhotoSource;
 use seedling_core::session::memory;
+use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result};
 
 /// Settings, and which of them were asked for.
@@ -46,19 +48,36 @@ impl Settings {
         self.reapply()
     }
 
-    /// Picks `bn_group` so that a run stays within `budget` megabytes, with photos, decoded and
-    /// being decoded, in their part of it.
+    /// Picks what keeps a run, from these weights and on these photos, within `budget` megabytes;
+    /// says in a line what that is.
     ///
     /// # Errors
-    /// No group is small enough.
-    pub fn fit_memory(&mut self, budget: u32) -> Result<()> {
-        let asked: Vec<&str> = ["cache_mb", "decode_mb"]
-            .into_iter()
-            .filter(|key| self.asks_for(key))
-            .collect();
-        memory::fit_budget(&mut self.config, budget as usize, |key| {
-            asked.contains(&key)
-        })
+    /// Nothing is small enough.
+    pub fn fit_memory(
+        &mut self,
+        run: (Option<&WeightFile>, &dyn PhotoSource),
+        budget: u32,
+    ) -> Result<String> {
+        let mut config = self.config.clone();
+        let found =
+            memory::fit_budget(&mut config, run, budget as usize, |key| self.asks_for(key))?;
+        self.config = config;
+        let Config {
+            bn_group,
+            freeze,
+            image_size,
+            ..
+        } = self.config;
+        Ok(format!(
+            "{budget} MB: groups of {bn_group}, {image_size} px, {freeze} stages frozen; takes about \
+             {:.0} MB (program {:.0}, networks {:.0}, photos {:.0}, views {:.0}, work {:.0})",
+            found.total(),
+            found.program,
+            found.networks,
+            found.photos,
+            found.batches,
+            found.work
+        ))
     }
 
     /// Puts a checkpoint's settings under the layers of a command that named a budget when it

@@ -10,9 +10,9 @@ use seedling_core::Result;
 use seedling_core::backbones::Arch;
 use seedling_core::checkpoint::{self, State};
 use seedling_core::config::{Config, Layer};
-use seedling_core::course::{Course, Phase, RunFolder};
-use seedling_core::data::{self, PhotoSource, Recipe};
-use seedling_core::session::{self, Session, Start};
+use seedling_core::course::{Course, Phase, RunFolder, Sources};
+use seedling_core::data::{self, DecodeBudget, PhotoSource, Recipe};
+use seedling_core::session::Start;
 use seedling_core::weights::WeightFile;
 use serde_json::json;
 use std::path::Path;
@@ -38,25 +38,11 @@ pub struct Plan<'a> {
 /// Settings, weights, photos or disk; one line says what and what to do.
 pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
     let resume = plan.training.resume;
-    if let (Some(budget), false) = (plan.memory_mb, resume) {
-        plan.settings.fit_memory(budget)?;
-    }
     let folder = RunFolder::open(&plan.training.out, resume, &GUESTS)?;
-    let saved = match resume {
-        false => None,
-        true => Some(saved(&mut plan, &folder.path, console)?),
+    let mut course = match resume {
+        false => begin(&mut plan, folder, console)?,
+        true => go_on(&mut plan, folder, console)?,
     };
-    let budget = budget(&plan.settings.config);
-    let source = plan.photos.open(&plan.settings.config, &budget)?;
-    let measured_on = match &plan.training.measure_on {
-        Some(path) => data::open_within(path, budget)?,
-        None => source.clone(),
-    };
-    let session = match saved {
-        None => begin(&mut plan, source, console)?,
-        Some(state) => go_on(&plan, source, state)?,
-    };
-    let mut course = Course::new(folder, session, measured_on, plan.command)?;
     announce(&course, &plan, console);
 
     let mut desk = Desk::open(&course, plan.command, console)?;
@@ -98,7 +84,7 @@ fn saved(plan: &mut Plan<'_>, folder: &Path, console: &Console) -> Result<State<
     Ok(state)
 }
 
-fn begin(plan: &mut Plan<'_>, source: Arc<dyn PhotoSource>, console: &Console) -> Result<Session> {
+fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Course> {
     let config = &plan.settings.config;
     // A file says what it is; only where a network was asked for, the file has to be that one.
     let wanted = plan.settings.asks_for("arch") || config.init == "shipped";
@@ -115,8 +101,12 @@ fn begin(plan: &mut Plan<'_>, source: Arc<dyn PhotoSource>, console: &Console) -
         found.put("arch", Some(file.about.architecture.arch.name()));
         config.apply(&found)?;
     }
-    for note in session::fit(config, source.len())? {
-        console.note(&note);
+    let decoding = budget(&plan.settings.config);
+    let sources = sources(plan, &decoding)?;
+    if let Some(budget) = plan.memory_mb {
+        let run = (init.as_ref(), &*sources.0);
+        console.note(&plan.settings.fit_memory(run, budget)?);
+        decoding.set_megabytes(plan.settings.config.decode_mb);
     }
     let teacher = teacher(plan)?;
     let start = Start {
@@ -124,18 +114,31 @@ fn begin(plan: &mut Plan<'_>, source: Arc<dyn PhotoSource>, console: &Console) -
         teacher: teacher.as_ref(),
         ..Start::default()
     };
-    Session::new(plan.settings.config.clone(), source, &start)
+    let config = plan.settings.config.clone();
+    let (course, notes) = Course::begin(folder, config, sources, &start, plan.command)?;
+    notes.iter().for_each(|note| console.note(note));
+    Ok(course)
 }
 
-fn go_on(plan: &Plan<'_>, source: Arc<dyn PhotoSource>, state: State<'_>) -> Result<Session> {
-    let mut config = plan.settings.config.clone();
-    session::fit(&mut config, source.len())?;
+fn go_on(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Course> {
+    let state = saved(plan, &folder.path, console)?;
+    let sources = sources(plan, &budget(&plan.settings.config))?;
     let teacher = teacher(plan)?;
     let start = Start {
         teacher: teacher.as_ref(),
         ..Start::default()
     };
-    Session::resume(config, source, &start, state)
+    let config = plan.settings.config.clone();
+    Course::resume(folder, config, sources, &start, (state, plan.command))
+}
+
+fn sources(plan: &Plan<'_>, budget: &Arc<DecodeBudget>) -> Result<Sources> {
+    let source = plan.photos.open(&plan.settings.config, budget)?;
+    let measured_on = match &plan.training.measure_on {
+        Some(path) => data::open_within(path, budget.clone())?,
+        None => source.clone(),
+    };
+    Ok((source, measured_on))
 }
 
 fn teacher(plan: &Plan<'_>) -> Result<Option<WeightFile>> {

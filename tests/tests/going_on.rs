@@ -2,7 +2,7 @@
 //! teacher, its group. And what it does not care about: how many threads there are.
 
 use seedling_core::config::Config;
-use seedling_core::session::memory::{group_for, photos_within};
+use seedling_core::session::memory::fit_budget;
 use seedling_tests::program::{SMALL, adapt, album, run, seedling};
 use std::fs;
 use std::path::Path;
@@ -106,21 +106,22 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
     let (photos, whole) = (folder.path().join("photos"), folder.path().join("whole"));
     album(&photos, 16);
     // The least budget in which a group of 4 fits and one of 16 does not.
+    let source = seedling_core::data::open(&photos).unwrap();
     let picked = |budget: usize| {
-        let (cache_mb, decode_mb) = photos_within(budget);
-        let config = Config {
+        let mut config = Config {
             image_size: 64,
             batch_size: 16,
             bn_group: 16,
             queue_size: 16,
             head: "simple".into(),
-            cache_mb,
-            decode_mb,
+            threads: 2,
             ..Config::adapt()
         };
-        group_for(&config, budget as f64).ok()
+        let asked = |key: &str| key == "image_size";
+        fit_budget(&mut config, (None, &*source), budget, asked).ok()?;
+        Some(config.bn_group)
     };
-    let budget = (60..400)
+    let budget = (30..400)
         .find(|&b| picked(b) == Some(4))
         .unwrap()
         .to_string();

@@ -1,5 +1,6 @@
 //! Memory for decoding, shared by all threads that decode.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// How much memory photos that are being decoded may take together. A thread that wants more
@@ -7,7 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// refused, by what its header claims, before anything is allocated for it.
 #[derive(Debug)]
 pub struct DecodeBudget {
-    limit: u64,
+    limit: AtomicU64,
     used: Mutex<u64>,
     freed: Condvar,
 }
@@ -26,15 +27,21 @@ impl DecodeBudget {
     /// A budget of so many megabytes.
     pub fn megabytes(megabytes: usize) -> DecodeBudget {
         DecodeBudget {
-            limit: (megabytes as u64).saturating_mul(1 << 20),
+            limit: AtomicU64::new((megabytes as u64).saturating_mul(1 << 20)),
             used: Mutex::new(0),
             freed: Condvar::new(),
         }
     }
 
+    /// Sets how much there is; to be called while nobody decodes.
+    pub fn set_megabytes(&self, megabytes: usize) {
+        let limit = (megabytes as u64).saturating_mul(1 << 20);
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     /// All there is, in bytes.
     pub(super) fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Waits until `bytes` are free and takes them. Whoever holds a share must not ask for
@@ -43,16 +50,17 @@ impl DecodeBudget {
     /// # Errors
     /// There are not as many at all; the text says what would do.
     pub(super) fn take(&self, bytes: u64) -> Result<Share<'_>, String> {
-        if bytes > self.limit {
+        let limit = self.limit();
+        if bytes > limit {
             let mb = |bytes: u64| bytes.div_ceil(1 << 20);
             return Err(format!(
                 "decoding it takes {} MB and decode_mb allows {}",
                 mb(bytes),
-                mb(self.limit)
+                mb(limit)
             ));
         }
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        while *used + bytes > self.limit {
+        while *used + bytes > limit {
             used = self
                 .freed
                 .wait(used)

@@ -12,6 +12,7 @@ use image::{DynamicImage, ExtendedColorType, RgbaImage};
 
 use super::budget::DecodeBudget;
 use super::image::from_dynamic;
+use super::outline::Outline;
 use super::photo::Photo;
 use super::source::{MAX_ENCODED_BYTES, PhotoSource};
 use crate::{Error, Result};
@@ -168,6 +169,13 @@ impl PhotoSource for Photos {
         let (photo, _share) = Photo::decode_within(id, bytes, &self.budget)?;
         show(photo);
         Ok(())
+    }
+
+    fn outline(&self, index: usize) -> Option<Outline> {
+        match &self.contents[index] {
+            Content::File(path) => Outline::of_file(path),
+            Content::Encoded(bytes) => Outline::of_bytes(bytes),
+        }
     }
 
     fn label(&self, _index: usize) -> Option<usize> {

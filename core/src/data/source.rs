@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::budget::DecodeBudget;
+use super::outline::Outline;
 use super::photo::Photo;
 use crate::{Error, Result};
 
@@ -43,6 +44,11 @@ pub trait PhotoSource: Send + Sync {
     fn visit(&self, index: usize, show: &mut dyn FnMut(Photo)) -> Result<()> {
         show(self.load(index)?);
         Ok(())
+    }
+
+    /// How large the photo is by its header, where that can be told without decoding it.
+    fn outline(&self, _index: usize) -> Option<Outline> {
+        None
     }
 
     /// The photo's class as an index into [`classes`](Self::classes), where photos have one.

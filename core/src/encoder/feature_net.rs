@@ -21,6 +21,9 @@ pub trait FeatureNet: Send + Sync {
     /// # Errors
     /// There is no image, or the engine's.
     fn observe(&self, images: &[Vec<f32>], size: (usize, usize), norm_momentum: f32) -> Result<()>;
+
+    /// Gives memory that waits to be used again back to the system: before work of other shapes.
+    fn release(&self);
 }
 
 impl<B: Backend> FeatureNet for Encoder<B> {
@@ -35,6 +38,10 @@ impl<B: Backend> FeatureNet for Encoder<B> {
     fn observe(&self, images: &[Vec<f32>], size: (usize, usize), norm_momentum: f32) -> Result<()> {
         let images = self.images(images.len(), size, |out| lay(images, out))?;
         self.embed(&images, Mode::Train { norm_momentum }).map(drop)
+    }
+
+    fn release(&self) {
+        self.backend().release();
     }
 }
 

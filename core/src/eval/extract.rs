@@ -8,9 +8,18 @@ use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};
 use rayon::prelude::*;
 
-/// Photos that are decoded and computed at a time: enough for all threads, few enough that
-/// measuring takes no more memory than training.
+/// Photos that are decoded and computed at a time, at most.
 const BATCH: usize = 16;
+/// Pixels of them, at most, for more than [`LEAST_BATCH`] photos: measuring takes less memory than
+/// training.
+const PIXELS: usize = 4 * 224 * 224;
+/// Photos at a time, at least.
+const LEAST_BATCH: usize = 2;
+
+/// Photos of `side` x `side` pixels that are computed at a time.
+pub fn batch(side: usize) -> usize {
+    (PIXELS / (side * side).max(1)).clamp(LEAST_BATCH, BATCH)
+}
 
 /// How a photo is shown to the network.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +78,9 @@ impl Extractor<'_> {
         let (mut photos, mut skipped) = (Vec::new(), Vec::new());
         let mut seen = 0;
         let size = (self.image_size, self.image_size);
-        for chunk in indices.chunks(BATCH) {
+        // What training left, and then what this leaves, would only lie beside the other.
+        self.encoder.release();
+        for chunk in indices.chunks(batch(self.image_size)) {
             let (images, found) = self.images(chunk, look, &mut skipped);
             if !images.is_empty() {
                 values.extend(self.encoder.features_of(&images, size)?);
@@ -78,6 +89,7 @@ impl Extractor<'_> {
             seen += chunk.len();
             done(seen)?;
         }
+        self.encoder.release();
         if let (true, Some(first)) = (photos.is_empty(), skipped.first()) {
             return Err(Error::NoPhotos(format!(
                 "none of {} photos could be read; the first, {}: {}",

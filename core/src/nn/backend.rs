@@ -44,6 +44,9 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// What normalising rows leaves for its backward.
     type Unit: Debug + Send;
 
+    /// Gives memory that waits to be used again back to the system: before work of other shapes.
+    fn release(&self);
+
     /// `len` numbers that `fill` writes on the host.
     fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Self::Buf>;
 

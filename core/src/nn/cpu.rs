@@ -134,6 +134,10 @@ impl Backend for Cpu {
     /// The rows and 1 / |x|.
     type Unit = (Buffer, Vec<f32>);
 
+    fn release(&self) {
+        self.workspace.release();
+    }
+
     fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Buffer> {
         let mut buf = self.take(len);
         fill(&mut buf);

@@ -32,6 +32,19 @@ pub struct Start<'a> {
     pub cancel: Cancel,
 }
 
+/// Width and height at which a run from `init` looks at whole photos. A random crop shows things
+/// larger than the whole photo does: weights see best at somewhat more pixels than their views had
+/// (Touvron et al. 2019), and their file says at how many.
+pub(super) fn measure_size(config: &Config, init: Option<&WeightFile>) -> usize {
+    match config.measure_size {
+        0 => {
+            let asked = init.map_or(0, |file| file.about.image_size);
+            config.image_size.max(asked.min(MEASURE_SIZE_LIMIT))
+        }
+        size => size,
+    }
+}
+
 /// Lowers `batch_size` and `queue_size` to what `photos` photos can fill, and says in a line each
 /// what was changed.
 ///
@@ -86,9 +99,6 @@ impl Session {
         fit(&mut config, source.len())?;
         let head: Head = config.head.parse()?;
         let arch: Arch = config.arch.parse()?;
-        // A random crop shows things larger than the whole photo does: weights see best at somewhat
-        // more pixels than their views had (Touvron et al. 2019), and their file says at how many.
-        let mut asked = config.image_size;
         let (architecture, normalise) = match start.init {
             None => (Architecture::new(arch, Some(head)), Normalise::default()),
             Some(file) => {
@@ -103,13 +113,10 @@ impl Session {
                     head: Some(head),
                     ..about.architecture
                 };
-                asked = asked.max(about.image_size.min(MEASURE_SIZE_LIMIT));
                 (architecture, about.normalise)
             }
         };
-        if config.measure_size == 0 {
-            config.measure_size = asked;
-        }
+        config.measure_size = measure_size(&config, start.init);
         let about = About {
             architecture,
             image_size: config.measure_size,
@@ -166,7 +173,7 @@ impl Session {
                 source.len()
             )));
         }
-        let digest = start.teacher.map(WeightFile::digest);
+        let digest = start.teacher.map(WeightFile::digest).transpose()?;
         // A checkpoint of an older version does not say it.
         if state.teacher.is_some() && state.teacher != digest {
             return Err(Error::Config(format!(
@@ -174,7 +181,7 @@ impl Session {
                 config.teacher
             )));
         }
-        let trainer = trainer::open(&config, &state.about, start, Some(&state.numbers))?;
+        let trainer = trainer::open(&config, &state.about, start, Some(state.numbers))?;
         let place = (trainer, state.step);
         let mut session = Session::assemble(config, state.about, source, place, start, pool)?;
         session.before = state.before;
@@ -224,7 +231,7 @@ impl Session {
             loader: Loader::new(source.clone(), loading, position)?,
             album: Album::of(&*source),
             before: None,
-            teacher: start.teacher.map(WeightFile::digest),
+            teacher: start.teacher.map(WeightFile::digest).transpose()?,
             config,
             about,
             source,

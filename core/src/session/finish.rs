@@ -17,7 +17,7 @@ pub struct Mixed(Option<Backbone>);
 /// Photos that statistics are estimated from; more change them no further.
 const STATISTICS_PHOTOS: usize = 2048;
 /// Photos per forward pass of the estimate, at least: the variance within very few says little.
-const STATISTICS_BATCH: usize = 8;
+pub(super) const STATISTICS_BATCH: usize = 8;
 
 impl Session {
     /// Replaces batch norm's running statistics by their plain average over photos as they are
@@ -52,6 +52,7 @@ impl Session {
         order.truncate(STATISTICS_PHOTOS);
         // A group's memory is what the run was planned for.
         let batch = self.config.bn_group.max(STATISTICS_BATCH);
+        network.release();
         let mut batches = 0;
         for photos in order.chunks(batch) {
             self.cancel.check()?;
@@ -68,6 +69,7 @@ impl Session {
                 network.observe(&images, (side, side), 1.0 / batches as f32)?;
             }
         }
+        network.release();
         match batches {
             0 => Err(Error::NoPhotos("no photo can be read any more".into())),
             _ => Ok(()),

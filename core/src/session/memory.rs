@@ -1,93 +1,450 @@
-//! How much memory a training run takes, and which group fits a budget.
+//! How much memory a run takes, and which settings keep it within a budget.
+//!
+//! Most of it can be counted: networks, queue, batches, decoded photos. What a pass through the
+//! network takes depends on every layer; it is rehearsed at two small sizes, and grows with the
+//! pixels.
 
-use crate::backbones::Arch;
+use super::build::measure_size;
+use super::finish::STATISTICS_BATCH;
+use super::thread::on_own_threads;
 use crate::config::Config;
-use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder};
+use crate::data::{Outline, PhotoSource};
+use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder, Mode, Size};
+use crate::eval::extract;
 use crate::nn::workspace::Workspace;
+use crate::weights::WeightFile;
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 
-/// Megabytes of program, libraries and what threads need on the side.
-const PROGRAM: f64 = 24.0;
+const MB: f64 = 1024.0 * 1024.0;
+
+/// Megabytes of program, libraries, and weights that are built in or lie open.
+const PROGRAM: f64 = 14.0;
+
+/// Megabytes that a thread holds for itself: its stack, and a view or a photo in the making.
+const THREAD: f64 = 2.5;
+
+/// Share by which what was rehearsed may fall short: buffers that fit less well, and several threads'
+/// that meet.
+const SLACK: f64 = 1.06;
 
 /// Megabytes for decoding below which a phone's usual photo (12 megapixels) would be skipped.
 const LEAST_DECODE_MB: usize = 36;
 
-/// The megabytes for decoded photos, kept and in the making, within a budget for everything:
-/// (`cache_mb`, `decode_mb`). A tight one keeps few, for speed only, and skips very large ones.
-pub fn photos_within(budget_mb: usize) -> (usize, usize) {
-    (budget_mb / 8, (budget_mb / 6).max(LEAST_DECODE_MB))
+/// Sides of views that a budget may pick, where nobody asks for one.
+const SIDES: [usize; 4] = [160, 128, 96, 64];
+
+/// Photos in a group that a budget goes below only where freezing some stages does not help.
+const GOOD_GROUP: usize = 4;
+
+/// Photos in a group, at least.
+const LEAST_GROUP: usize = 2;
+
+/// Stages of a backbone that a budget freezes before it makes groups smaller than [`GOOD_GROUP`]:
+/// their share of all. Neither costs much (README, "Speed and memory").
+const SOME_FROZEN: f64 = 0.34;
+
+/// Stages that it freezes at most.
+const MOST_FROZEN: f64 = 0.5;
+
+/// Megabytes that a run takes at most, by what takes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Forecast {
+    /// Program, libraries and threads.
+    pub program: f64,
+    /// All copies of the networks' numbers, and the queue.
+    pub networks: f64,
+    /// Decoded photos, kept and in the making.
+    pub photos: f64,
+    /// Views of batches, made ahead.
+    pub batches: f64,
+    /// A group's tensors while it is trained on; or photos' while they are looked at, with what was
+    /// seen in all of them. The larger of the two.
+    pub work: f64,
 }
 
-/// Sets what keeps a run within `budget_mb`: photos, decoded and being decoded, in their part of it,
-/// and the largest group that fits. What someone `asks_for` by the key's name stays.
+impl Forecast {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.program + self.networks + self.photos + self.batches + self.work
+    }
+}
+
+/// Photos whose headers are looked at; of more it is not known how large they are.
+const MOST_OUTLINES: usize = 2000;
+
+/// What decoding and keeping an album's photos takes.
+#[derive(Debug)]
+struct Album {
+    count: usize,
+    /// Of all photos, where all say it.
+    outlines: Option<Vec<Outline>>,
+}
+
+impl Album {
+    fn of(source: &dyn PhotoSource) -> Album {
+        let count = source.len();
+        // A photo that says nothing is mostly none, and skipped.
+        let outlines: Vec<Outline> = (0..count.min(MOST_OUTLINES))
+            .filter_map(|index| source.outline(index))
+            .collect();
+        let known = count <= MOST_OUTLINES && 2 * outlines.len() > count;
+        Album {
+            count,
+            outlines: known.then_some(outlines),
+        }
+    }
+
+    /// Megabytes to decode within, out of a budget for everything: as much as lets every thread decode
+    /// an upright photo, or one turn the largest.
+    fn decoding(&self, budget_mb: usize, threads: usize) -> usize {
+        let most = (budget_mb / 6).max(LEAST_DECODE_MB);
+        let Some(outlines) = &self.outlines else {
+            return most;
+        };
+        let largest = outlines.iter().map(|photo| photo.pixels()).max();
+        let a_pixel = TURNED_BYTES.max(PIXEL_BYTES * threads as f64);
+        let wanted = a_pixel * largest.unwrap_or(0) as f64 / MB;
+        most.min(wanted.ceil() as usize + 1)
+    }
+
+    /// Megabytes of photos kept, being decoded, and encoded, with workers of a loader and others.
+    fn megabytes(&self, config: &Config, threads: usize) -> f64 {
+        let (kept, decoding) = (config.cache_mb as f64, config.decode_mb as f64);
+        let (kept, decoding, encoded) = match &self.outlines {
+            None => (kept, decoding, USUAL_ENCODED),
+            Some(outlines) => {
+                // A view is drawn from twice its size.
+                let all: usize = outlines
+                    .iter()
+                    .map(|photo| photo.shrunk_bytes(2 * config.image_size))
+                    .sum();
+                let most = |of: fn(&Outline) -> usize| {
+                    outlines.iter().map(of).max().unwrap_or(0) as f64 / MB
+                };
+                let largest = most(|photo| photo.pixels());
+                let at_once = 2.0 * threads as f64 * TURNED_BYTES * largest;
+                // Photos of one size use up the part of the budget that holds a whole number of them.
+                let one = PIXEL_BYTES * largest;
+                let whole = (decoding / one).floor() * one;
+                let smallest = outlines.iter().map(|photo| photo.pixels()).min();
+                let small = PIXEL_BYTES * smallest.unwrap_or(0) as f64 / MB;
+                let used = if small > decoding - whole {
+                    whole
+                } else {
+                    decoding
+                };
+                let encoded = most(|photo| photo.encoded);
+                (kept.min(all as f64 / MB), used.min(at_once), encoded)
+            }
+        };
+        kept + decoding + 2.0 * threads as f64 * encoded
+    }
+}
+
+/// Megabytes of an encoded photo, where its file has not been looked at.
+const USUAL_ENCODED: f64 = 4.0;
+
+/// Bytes that a pixel takes while it is decoded.
+const PIXEL_BYTES: f64 = 3.0;
+
+/// The same where the photo is turned upright then.
+const TURNED_BYTES: f64 = 6.0;
+
+/// Forecasts of runs of one network on one album: what was rehearsed is kept.
+#[derive(Debug)]
+pub struct Forecaster<'a> {
+    init: Option<&'a WeightFile>,
+    album: Album,
+    size: Size,
+    backbone: Size,
+    looking: Line,
+    /// By the number of frozen stages.
+    training: BTreeMap<usize, Line>,
+    architecture: Architecture,
+    threads: usize,
+}
+
+/// Bytes of a pass over some pixels.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    fixed: f64,
+    per_pixel: f64,
+}
+
+impl Line {
+    fn megabytes(self, photos: usize, side: usize) -> f64 {
+        SLACK * (self.fixed + self.per_pixel * (photos * side * side) as f64) / MB
+    }
+}
+
+impl<'a> Forecaster<'a> {
+    /// For runs with these settings' network and threads, from these weights, on these photos. Looks at
+    /// their headers.
+    ///
+    /// # Errors
+    /// The settings name no network, or the system grants no threads.
+    pub fn new(
+        config: &Config,
+        init: Option<&'a WeightFile>,
+        source: &dyn PhotoSource,
+    ) -> Result<Forecaster<'a>> {
+        let arch = config.arch.parse()?;
+        let backbone = Architecture::new(arch, None);
+        let threads = match config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let mut forecaster = Forecaster {
+            init,
+            album: Album::of(source),
+            size: Architecture::new(arch, Some(config.head.parse()?)).size(),
+            backbone: backbone.size(),
+            looking: Line {
+                fixed: 0.0,
+                per_pixel: 0.0,
+            },
+            training: BTreeMap::new(),
+            architecture: backbone,
+            threads,
+        };
+        forecaster.looking = forecaster.rehearse(None)?;
+        Ok(forecaster)
+    }
+
+    /// What a run with these settings takes.
+    ///
+    /// # Errors
+    /// `freeze` is more than there are stages.
+    pub fn forecast(&mut self, config: &Config) -> Result<Forecast> {
+        let training = match self.training.get(&config.freeze) {
+            Some(known) => *known,
+            None => {
+                let found = self.rehearse(Some(config.freeze))?;
+                self.training.insert(config.freeze, found);
+                found
+            }
+        };
+        let Size {
+            parameters,
+            features,
+            ..
+        } = self.size;
+        // Query, key, gradient, velocity, and what an anchor pulls to.
+        let copies = if config.anchor > 0.0 { 5 } else { 4 };
+        // The backbone that the result is mixed with, and what it was before it was mixed.
+        let initial = match config.keeps_initial() {
+            false => 0,
+            true => self.backbone.parameters,
+        };
+        // As they will be fitted to the photos.
+        let groups = (self.album.count / config.bn_group.max(1)).max(1);
+        let batch = config.batch_size.min(groups * config.bn_group);
+        let queue = config.queue_size.min(self.album.count.max(1)) * EMBEDDING_DIM;
+        let album = match config.neighbours > 0.0 {
+            true => self.album.count * EMBEDDING_DIM,
+            false => 0,
+        };
+        let numbers = parameters * copies + initial + queue + album;
+        let view = config.image_size * config.image_size * 3;
+        let measure_size = measure_size(config, self.init);
+        let looked = extract::batch(measure_size);
+        let sample = match config.measure_photos {
+            0 => self.album.count,
+            most => most.min(self.album.count),
+        };
+        // Plain photos, two views, and copies that are normalised.
+        let seen = 5 * sample * features * 4;
+        let images = 2 * looked * measure_size * measure_size * 3 * 4;
+        let looking = self.looking.megabytes(looked, measure_size)
+            + (initial * 4 + seen + images) as f64 / MB;
+        let statistics = self
+            .looking
+            .megabytes(config.bn_group.max(STATISTICS_BATCH), measure_size);
+        let hidden = config.bn_group * (parameters - self.backbone.parameters).isqrt() * 4 * 4;
+        let step = training.megabytes(config.bn_group, config.image_size)
+            + (hidden + config.bn_group * view * 4) as f64 / MB;
+        Ok(Forecast {
+            program: PROGRAM + self.threads as f64 * THREAD,
+            networks: (numbers * 4) as f64 / MB,
+            photos: self.album.megabytes(config, self.threads),
+            batches: (2 * batch * view * (1 + config.prefetch)) as f64 / MB,
+            work: looking.max(statistics).max(step),
+        })
+    }
+
+    /// A pass at two small sizes: with its backward where stages are `frozen`, without one where
+    /// photos are only looked at.
+    fn rehearse(&self, frozen: Option<usize>) -> Result<Line> {
+        const PHOTOS: usize = 2;
+        const SIDES: [usize; 2] = [64, 128];
+        let bytes = on_own_threads(self.threads, || {
+            SIDES.map(|side| -> Result<f64> {
+                let workspace = Workspace::default();
+                let stages = frozen.unwrap_or(0);
+                let encoder =
+                    Encoder::new(self.architecture, frozen.is_some(), stages, &workspace)?;
+                let images = encoder.images(PHOTOS, (side, side), |pixels| pixels.fill(0.0))?;
+                match frozen {
+                    None => drop(encoder.features(&images)?),
+                    Some(_) => {
+                        let mode = Mode::Train { norm_momentum: 0.1 };
+                        let (features, saved) = encoder.forward(&images, mode)?;
+                        encoder.backward(&images, saved, features)?;
+                    }
+                }
+                Ok(workspace.most_bytes() as f64)
+            })
+        })?;
+        let [small, large] = bytes;
+        let pixels = SIDES.map(|side| (PHOTOS * side * side) as f64);
+        let (small, large) = (small?, large?);
+        let per_pixel = (large - small) / (pixels[1] - pixels[0]);
+        Ok(Line {
+            fixed: (small - per_pixel * pixels[0]).max(0.0),
+            per_pixel,
+        })
+    }
+}
+
+/// Sets what keeps a run, from `init` and on these photos, within `budget_mb`, giving up as little as it can: decoded
+/// photos get their part; then the largest group that fits, up to `bn_group`; then stages are
+/// frozen; then views are made smaller. What someone `asks_for` by the key's name stays, but for
+/// `bn_group`, which is then the most that may be picked. Returns what the run will take.
 ///
 /// # Errors
-/// No group is small enough.
+/// Nothing is small enough; the message says what would be.
 pub fn fit_budget(
     config: &mut Config,
+    (init, source): (Option<&WeightFile>, &dyn PhotoSource),
     budget_mb: usize,
     asks_for: impl Fn(&str) -> bool,
-) -> Result<()> {
-    let (cache, decode) = photos_within(budget_mb);
-    if !asks_for("cache_mb") {
-        config.cache_mb = config.cache_mb.min(cache);
-    }
-    if !asks_for("decode_mb") {
-        config.decode_mb = config.decode_mb.min(decode);
-    }
-    config.bn_group = group_for(config, budget_mb as f64)?;
-    Ok(())
-}
-
-/// About how many megabytes a run with these settings and this group takes.
-///
-/// # Errors
-/// The settings name no network.
-pub fn estimate_mb(config: &Config, group: usize) -> Result<f64> {
-    const MB: f64 = 1024.0 * 1024.0;
-    let arch: Arch = config.arch.parse()?;
-    let architecture = Architecture::new(arch, Some(config.head.parse()?));
-    let network = Encoder::new(architecture, false, 0, &Workspace::default())?;
-    let numbers = network.params.layout.parameter_count() as f64;
-    // Query, key, gradient, velocity, and what an anchor pulls to.
-    let copies = if config.anchor > 0.0 { 5.0 } else { 4.0 };
-    // The backbone that the result is mixed with.
-    let initial = match config.keeps_initial() {
-        false => 0.0,
-        true => {
-            let backbone = Architecture::new(arch, None);
-            let backbone = Encoder::new(backbone, false, 0, &Workspace::default())?;
-            backbone.params.layout.parameter_count() as f64
-        }
-    };
-    let queue = (config.queue_size * EMBEDDING_DIM) as f64 * 4.0;
-    let view = (config.image_size * config.image_size * 3) as f64;
-    // Two views, as bytes, of this batch and of those made ahead.
-    let batch = config.batch_size as f64 * view * 2.0 * (1 + config.prefetch) as f64;
-    let scale = (config.image_size as f64 / 224.0).powi(2);
-    Ok(PROGRAM
-        + (config.cache_mb + config.decode_mb) as f64
-        + ((numbers * copies + initial) * 4.0 + queue + batch) / MB
-        + group as f64 * arch.facts().image_mb * scale)
-}
-
-/// The largest group within `budget_mb` that divides `batch_size` and is not above `bn_group`.
-///
-/// # Errors
-/// Not even the smallest fits; the message says what would be needed.
-pub fn group_for(config: &Config, budget_mb: f64) -> Result<usize> {
-    let mut groups: Vec<usize> = (2..=config.bn_group)
-        .filter(|group| config.batch_size.is_multiple_of(*group))
-        .collect();
-    groups.sort_unstable_by(|a, b| b.cmp(a));
-    for group in &groups {
-        if estimate_mb(config, *group)? <= budget_mb {
-            return Ok(*group);
+) -> Result<Forecast> {
+    let mut forecaster = Forecaster::new(config, init, source)?;
+    let choices = choices(config, &asks_for, forecaster.backbone.depth);
+    let decode = forecaster.album.decoding(budget_mb, forecaster.threads);
+    // Keeping photos between epochs is for speed only.
+    let photos = [(budget_mb / 8, decode), (0, decode.min(LEAST_DECODE_MB))];
+    for of_a_side in choices.chunk_by(|one, next| one.0 == next.0) {
+        for photos in photos {
+            for &choice in of_a_side {
+                let wanted = with(config, choice, photos, &asks_for);
+                let forecast = forecaster.forecast(&wanted)?;
+                if forecast.total() <= budget_mb as f64 {
+                    *config = wanted;
+                    return Ok(forecast);
+                }
+            }
         }
     }
-    let least = estimate_mb(config, groups.last().copied().unwrap_or(2))?;
+    let smallest = choices.last().copied();
+    let smallest = smallest.unwrap_or((config.image_size, config.freeze, config.bn_group));
+    let wanted = with(config, smallest, photos[1], &asks_for);
+    let least = forecaster.forecast(&wanted)?.total().ceil();
     Err(Error::Config(format!(
-        "{budget_mb:.0} MB are not enough: these settings take about {least:.0} MB at least \
-         (a smaller image_size, batch_size or cache_mb takes less)"
+        "{budget_mb} MB are not enough: {} on these photos takes at least {least} MB",
+        config.arch
     )))
+}
+
+/// (`image_size`, `freeze`, `bn_group`), the best first.
+fn choices(
+    config: &Config,
+    asks_for: impl Fn(&str) -> bool,
+    depth: usize,
+) -> Vec<(usize, usize, usize)> {
+    let mut sides = vec![config.image_size];
+    if !asks_for("image_size") {
+        sides.extend(SIDES.into_iter().filter(|side| *side < config.image_size));
+    }
+    let most = |share: f64| match asks_for("freeze") {
+        true => config.freeze,
+        false => config.freeze.max((depth as f64 * share) as usize),
+    };
+    let groups = |least: usize| {
+        let fits = move |group: &usize| config.batch_size.is_multiple_of(*group);
+        (least..=config.bn_group).rev().filter(fits)
+    };
+    let mut choices = Vec::new();
+    for &side in &sides {
+        for (share, least) in [(SOME_FROZEN, GOOD_GROUP), (MOST_FROZEN, LEAST_GROUP)] {
+            for freeze in config.freeze..=most(share) {
+                choices.extend(groups(least).map(|group| (side, freeze, group)));
+            }
+        }
+    }
+    choices
+}
+
+fn with(
+    config: &Config,
+    (image_size, freeze, bn_group): (usize, usize, usize),
+    (cache, decode): (usize, usize),
+    asks_for: impl Fn(&str) -> bool,
+) -> Config {
+    let or = |key: &str, asked: usize, picked: usize| match asks_for(key) {
+        true => asked,
+        false => asked.min(picked),
+    };
+    Config {
+        image_size,
+        freeze,
+        bn_group,
+        cache_mb: or("cache_mb", config.cache_mb, cache),
+        decode_mb: or("decode_mb", config.decode_mb, decode),
+        prefetch: or("prefetch", config.prefetch, 1),
+        ..config.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::demo::Demo;
+
+    /// What a budget leaves of a run's settings.
+    fn within(budget_mb: usize, asked: &[&str]) -> Result<(Config, Forecast)> {
+        let mut config = Config {
+            threads: 2,
+            ..Config::adapt()
+        };
+        let source = Demo::new(8, 0)?;
+        let asks = |key: &str| asked.contains(&key);
+        let found = fit_budget(&mut config, (None, &source), budget_mb, asks)?;
+        Ok((config, found))
+    }
+
+    #[test]
+    fn a_smaller_budget_leaves_less() {
+        let mut last = within(2000, &[]).unwrap().0;
+        assert_eq!((last.image_size, last.freeze, last.bn_group), (128, 0, 32));
+        assert_eq!((last.cache_mb, last.prefetch), (250, 1));
+        let mut frozen = 0;
+        let refused = (60..400).rev().step_by(10).find_map(|budget| {
+            let (config, found) = match within(budget, &[]) {
+                Ok(found) => found,
+                Err(refused) => return Some((budget, refused.to_string())),
+            };
+            assert!(found.total() <= budget as f64);
+            assert!(config.image_size <= last.image_size, "{budget}");
+            config.validate().unwrap();
+            frozen = frozen.max(config.freeze);
+            last = config;
+            None
+        });
+        let (budget, refused) = refused.unwrap();
+        assert!(frozen > 0 && last.image_size < 128, "{frozen} {last:?}");
+        let least = refused.split("at least ").nth(1).unwrap();
+        let least: usize = least.split(' ').next().unwrap().parse().unwrap();
+        assert!(budget < least && least <= budget + 12, "{refused}");
+        within(least, &[]).unwrap();
+        assert!(within(least - 1, &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_asked_for_stays() {
+        let (config, _) = within(500, &["image_size", "freeze", "cache_mb"]).unwrap();
+        assert_eq!((config.image_size, config.freeze), (128, 0));
+        assert_eq!(config.cache_mb, Config::adapt().cache_mb);
+    }
 }

@@ -18,6 +18,7 @@ use crate::weights::{self, About, HEAD_PREFIX, Precision};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::iter::once;
+use std::mem::take;
 use std::path::Path;
 
 /// How far running statistics move with every batch in training. Files say 0.01 (torchvision) or
@@ -52,24 +53,27 @@ impl<B: Backend> Run<B> {
         config: &Config,
         about: &About,
         start: &Start<'_>,
-        saved: Option<&Numbers<'_>>,
+        mut saved: Option<Numbers<'_>>,
     ) -> Result<Run<B>> {
         let encoder = Encoder::on(backend.clone(), about.architecture, true, config.freeze)?;
-        match saved {
+        match &mut saved {
             None => begin(&encoder, config, start)?,
-            Some(saved) => restore(&encoder.params, &saved.trained)?,
+            Some(saved) => restore(&encoder.params, take(&mut saved.trained))?,
         }
-        let initial = match (config.keeps_initial(), saved) {
+        let initial = match (config.keeps_initial(), &mut saved) {
             (false, _) => None,
             (true, None) => Some(backbone(&encoder.params)?),
             (true, Some(saved)) => {
-                let mut initial = backbone(&encoder.params)?;
-                copy(&mut initial.values, &saved.initial.values)?;
-                copy(&mut initial.buffers, &saved.initial.buffers)?;
-                Some(initial)
+                let size = backbone_size(&encoder.params);
+                let statistics = encoder.params.layout.buffer_count();
+                let saved = take(&mut saved.initial);
+                Some(Backbone {
+                    values: fitting(size, saved.values)?,
+                    buffers: fitting(statistics, saved.buffers)?,
+                })
             }
         };
-        let queue = queue(config, saved)?.with_keys(|keys| backend.flat(keys))?;
+        let queue = queue(config, saved.as_mut())?.with_keys(|keys| backend.flat(keys))?;
         let mut method = Method::new(encoder, queue, config, about, start)?;
         let params = &method.encoder().params;
         let how = SgdConfig {
@@ -81,17 +85,17 @@ impl<B: Backend> Run<B> {
         };
         let mut sgd = Sgd::new(params, how)?;
         if let Some(saved) = saved {
-            refill(&backend, &mut sgd.velocity, &saved.velocity)?;
-            refill(&backend, &mut sgd.base, &saved.base)?;
+            refill(&backend, &mut sgd.velocity, saved.velocity)?;
+            refill(&backend, &mut sgd.base, saved.base)?;
             match &mut method {
                 Method::Moco(moco) => {
-                    restore(&moco.key.params, &saved.key_encoder)?;
+                    restore(&moco.key.params, saved.key_encoder)?;
                     if !saved.album.is_empty() {
-                        moco.album = Some(backend.flat(saved.album.to_vec())?);
+                        moco.album = Some(backend.flat(saved.album.into_owned())?);
                     }
                 }
                 Method::Distill { teacher, .. } => {
-                    copy(&mut teacher.centre, &saved.teacher_centre)?;
+                    teacher.centre = fitting(teacher.centre.len(), saved.teacher_centre)?;
                 }
             }
         }
@@ -356,13 +360,13 @@ fn begin<B: Backend>(encoder: &Encoder<B>, config: &Config, start: &Start<'_>) -
     }
 }
 
-fn queue(config: &Config, saved: Option<&Numbers<'_>>) -> Result<Queue> {
+fn queue(config: &Config, saved: Option<&mut Numbers<'_>>) -> Result<Queue> {
     let Some(saved) = saved else {
         return Ok(Queue::random(config.queue_size, EMBEDDING_DIM, config.seed));
     };
     let mut queue = Queue::random(saved.queue_photos.len(), EMBEDDING_DIM, config.seed);
-    copy(&mut queue.keys, &saved.queue_keys)?;
-    copy(&mut queue.photos, &saved.queue_photos)?;
+    queue.keys = fitting(queue.keys.len(), take(&mut saved.queue_keys))?;
+    queue.photos = fitting(queue.photos.len(), take(&mut saved.queue_photos))?;
     queue.next = saved.queue_next as usize;
     match saved.queue_next < queue.size() as u64 {
         true => Ok(queue),
@@ -376,15 +380,19 @@ fn queue(config: &Config, saved: Option<&Numbers<'_>>) -> Result<Queue> {
 
 /// The backbone of `params` as it is now; the head's numbers lie behind it.
 fn backbone<B: Backend>(params: &Params<B>) -> Result<Backbone> {
-    let head = |entry: &&Entry| entry.name.starts_with(HEAD_PREFIX);
-    let head = params.layout.entries().iter().find(head);
-    let end = head.map_or(params.layout.parameter_count(), |head| head.range.start);
     let locked = params.lock();
     let (values, buffers) = locked.host()?;
     Ok(Backbone {
-        values: values[..end].to_vec(),
+        values: values[..backbone_size(params)].to_vec(),
         buffers: buffers.to_vec(),
     })
+}
+
+/// Numbers of the backbone of `params`.
+fn backbone_size<B: Backend>(params: &Params<B>) -> usize {
+    let head = |entry: &&Entry| entry.name.starts_with(HEAD_PREFIX);
+    let head = params.layout.entries().iter().find(head);
+    head.map_or(params.layout.parameter_count(), |head| head.range.start)
 }
 
 fn network<'a, B: Backend>(locked: &'a Locked<'_, B>) -> Result<Network<'a>> {
@@ -392,30 +400,28 @@ fn network<'a, B: Backend>(locked: &'a Locked<'_, B>) -> Result<Network<'a>> {
     Ok(Network { values, buffers })
 }
 
-fn restore<B: Backend>(params: &Params<B>, saved: &Network<'_>) -> Result<()> {
-    let mut fits = Ok(());
-    params.edit(|values, buffers| {
-        fits = copy(values, &saved.values).and_then(|()| copy(buffers, &saved.buffers));
-    })?;
-    fits
+// What a checkpoint holds is moved, not copied: for a moment both would be there.
+
+fn restore<B: Backend>(params: &Params<B>, saved: Network<'_>) -> Result<()> {
+    refill(params.backend(), &mut write(&params.values), saved.values)?;
+    refill(params.backend(), &mut write(&params.buffers), saved.buffers)
 }
 
-fn refill<B: Backend>(backend: &B, to: &mut B::Flat, from: &[f32]) -> Result<()> {
-    let mut fits = Ok(());
-    backend.edit(to, |to| fits = copy(to, from))?;
-    fits
-}
-
-fn copy<T: Copy>(to: &mut [T], from: &[T]) -> Result<()> {
-    if to.len() != from.len() {
-        return Err(Error::Shape {
-            tensor: "part of the checkpoint".into(),
-            expected: vec![to.len()],
-            got: vec![from.len()],
-        });
-    }
-    to.copy_from_slice(from);
+fn refill<B: Backend>(backend: &B, to: &mut B::Flat, from: Cow<'_, [f32]>) -> Result<()> {
+    let size = backend.host(to)?.len();
+    *to = backend.flat(fitting(size, from)?)?;
     Ok(())
+}
+
+fn fitting<T: Clone>(size: usize, saved: Cow<'_, [T]>) -> Result<Vec<T>> {
+    match saved.len() == size {
+        true => Ok(saved.into_owned()),
+        false => Err(Error::Shape {
+            tensor: "part of the checkpoint".into(),
+            expected: vec![size],
+            got: vec![saved.len()],
+        }),
+    }
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub(super) fn open(
     config: &Config,
     about: &About,
     start: &Start<'_>,
-    saved: Option<&Numbers<'_>>,
+    saved: Option<Numbers<'_>>,
 ) -> Result<Box<dyn Trainer>> {
     match config.device.as_str() {
         "cpu" => {

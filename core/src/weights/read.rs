@@ -72,7 +72,10 @@ impl WeightFile {
     }
 
     /// SHA-256 of the whole file.
-    pub fn digest(&self) -> String {
+    ///
+    /// # Errors
+    /// It can't be read any more.
+    pub fn digest(&self) -> Result<String> {
         self.file.digest()
     }
 

@@ -9,6 +9,7 @@ use walkdir::WalkDir;
 use super::labels::Labels;
 use super::{MAX_ENCODED_BYTES, PhotoSource, is_photo_name};
 use crate::data::budget::{DecodeBudget, Share};
+use crate::data::outline::Outline;
 use crate::data::photo::Photo;
 use crate::{Error, Result};
 
@@ -105,6 +106,10 @@ impl PhotoSource for Folder {
         let (photo, _share) = self.decode(index)?;
         show(photo);
         Ok(())
+    }
+
+    fn outline(&self, index: usize) -> Option<Outline> {
+        Outline::of_file(&self.root.join(&self.ids[index]))
     }
 
     fn label(&self, index: usize) -> Option<usize> {
