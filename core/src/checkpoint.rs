@@ -21,6 +21,8 @@ pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
 const NEXT: &str = "checkpoint.next.safetensors";
 /// One that was found to be damaged.
 const DAMAGED: &str = "checkpoint.damaged.safetensors";
+/// All that a run folder may hold of them.
+pub const FILES: [&str; 4] = [FILE, PREVIOUS, NEXT, DAMAGED];
 
 /// Which photos a run is about: how many, and a digest of their names in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,6 +202,7 @@ impl State<'_> {
             neighbours: 0.0,
             mix: 1.0,
             keep: "always".into(),
+            holdout: 0.0,
             ..Config::adapt()
         };
         Ok(State {

@@ -17,14 +17,14 @@ mod watch;
 
 pub use beginning::Sources;
 pub use event::{Event, Observer};
-pub use folder::{CONFIG_FILE, RunFolder};
+pub use folder::{CONFIG_FILE, RunFolder, forget};
 
 use crate::atomic;
 use crate::cancel::Cancel;
 use crate::checkpoint::{Album, Before};
 use crate::data::PhotoSource;
-use crate::eval::extract::{Extractor, Look};
-use crate::eval::{Features, Metric, collapse_warning, measure_photos, measured};
+use crate::eval::extract::{Extracted, Extractor, Look};
+use crate::eval::{Metric, collapse_warning, measure_photos, measured};
 use crate::records::{
     self, MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, VerdictRecord, When,
 };
@@ -41,6 +41,8 @@ pub struct Course {
     session: Session,
     /// The photos to measure on: the session's, or held-out ones.
     measured_on: Arc<dyn PhotoSource>,
+    /// The photos to judge by, and which of them were held out.
+    judged_on: (Arc<dyn PhotoSource>, Vec<usize>),
     /// `adapt`, `pretrain` or `distill`.
     method: String,
     next: Next,
@@ -103,6 +105,7 @@ impl Course {
         Ok(Course {
             folder,
             session,
+            judged_on: (measured_on.clone(), Vec::new()),
             measured_on,
             method: method.into(),
             next: Next::Before,
@@ -217,6 +220,18 @@ impl Course {
         Ok(())
     }
 
+    /// Saves what was trained, where the run can be resumed at all.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_now(&mut self) -> Result<()> {
+        if self.is_saved() && self.next != Next::Nothing {
+            self.log.sync()?;
+            self.session.checkpoint(&self.folder.path)?;
+        }
+        Ok(())
+    }
+
     fn step(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let start = observer.seconds();
         let progress = self.session.step()?;
@@ -290,11 +305,15 @@ impl Course {
     /// The share of what training has changed that serves best: `mix`, half of it, or nothing.
     fn judge(&mut self, observer: &mut dyn Observer) -> Result<f64> {
         let (mix, seed) = (self.session.config().mix, self.session.config().seed);
-        let mut jury = Jury::new(&self.features_of(0.0, (0, 3), observer)?, seed)?;
+        let initial = self.features_of(0.0, (0, 3), observer)?;
+        let out = &self.judged_on.1;
+        let rows = initial.photos.iter().enumerate();
+        let held = rows.filter_map(|(row, photo)| out.binary_search(photo).ok().map(|_| row));
+        let mut jury = Jury::new(&initial.features, held.collect(), seed)?;
         if jury.can_judge() {
             for (look, share) in [mix / 2.0, mix].into_iter().enumerate() {
                 let features = self.features_of(share, (1 + look, 3), observer)?;
-                jury.hear(share, &features)?;
+                jury.hear(share, &features.features)?;
             }
         }
         let verdict = jury.decide();
@@ -309,20 +328,20 @@ impl Course {
         Ok(share)
     }
 
-    /// Features of the photos to measure on with a share of what training has changed; the network
+    /// Features of the photos to judge by with a share of what training has changed; the network
     /// is then what it was. `look` out of how many it is.
     fn features_of(
         &mut self,
         share: f64,
         (look, looks): (usize, usize),
         observer: &mut dyn Observer,
-    ) -> Result<Features> {
+    ) -> Result<Extracted> {
         let mixed = self.session.mix(share)?;
         let found = {
             let (session, config) = (&self.session, self.session.config());
-            let extractor = self.extractor();
-            let sample =
-                measured::sample(self.measured_on.len(), config.measure_photos, config.seed);
+            let album = &*self.judged_on.0;
+            let extractor = self.extractor(album);
+            let sample = measured::sample(album.len(), config.measure_photos, config.seed);
             let total = looks * sample.len();
             session.on_threads(|| {
                 extractor.features(&sample, &Look::Plain, |done| {
@@ -333,13 +352,13 @@ impl Course {
             })
         };
         self.session.unmix(&mixed)?;
-        Ok(found?.features)
+        found
     }
 
-    fn extractor(&self) -> Extractor<'_> {
+    fn extractor<'a>(&'a self, source: &'a dyn PhotoSource) -> Extractor<'a> {
         Extractor {
             encoder: self.session.network(),
-            source: &*self.measured_on,
+            source,
             image_size: self.session.about().image_size,
             normalise: &self.session.about().normalise,
         }
@@ -381,7 +400,7 @@ impl Course {
     /// the observer.
     fn measure(&mut self, when: When, observer: &mut dyn Observer) -> Result<Box<MeasureRecord>> {
         let (session, config) = (&self.session, self.session.config());
-        let extractor = self.extractor();
+        let extractor = self.extractor(&*self.measured_on);
         let photos = self.measured_on.len();
         let sample = measured::sample(photos, config.measure_photos, config.seed);
         let how = (config.seed, Metric::Euclidean);

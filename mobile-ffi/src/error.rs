@@ -28,6 +28,9 @@ pub enum SeedlingError {
     /// The session is at work: pause it first.
     #[error("{reason}")]
     Busy { reason: String },
+    /// Someone has asked it to stop.
+    #[error("{reason}")]
+    Stopped { reason: String },
     /// The session was closed.
     #[error("{reason}")]
     Closed { reason: String },
@@ -47,6 +50,7 @@ impl From<Error> for SeedlingError {
             Error::Untrusted { .. } => SeedlingError::Untrusted { reason },
             Error::Config(_) => SeedlingError::Settings { reason },
             Error::Io { .. } => SeedlingError::Storage { reason },
+            Error::Cancelled => SeedlingError::Stopped { reason },
             _ => SeedlingError::Training { reason },
         }
     }

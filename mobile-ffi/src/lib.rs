@@ -2,12 +2,14 @@
 //! work; nothing is decided here.
 //!
 //! The way of an app: [`Weights`] that someone trusted has signed, [`Photos`] that it hands over, a
-//! [`Session`] that trains on them in slices, its [`Verdict`], and [`Search`] with the result.
+//! [`Session`] that trains on them in slices, its [`Verdict`], and [`Search`] or [`evaluate`] with the
+//! result.
 //!
 //! Every call says how long it takes. Those that compute are to be made from a background thread;
 //! all of them may be made from any thread.
 
 mod error;
+mod evaluation;
 mod listener;
 mod photos;
 mod search;
@@ -15,7 +17,8 @@ mod session;
 mod weights;
 
 pub use error::SeedlingError;
-pub use listener::{Listener, ListenerError, Progress, Sensors, Stage};
+pub use evaluation::{Evaluation, evaluate};
+pub use listener::{Listener, ListenerError, Progress, Sensors, Stage, Stop};
 pub use photos::Photos;
 pub use search::{Embedding, Match, Search};
 pub use session::{Outcome, Resources, Session, Settings, Verdict, usual_rules};

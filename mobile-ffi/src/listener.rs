@@ -1,6 +1,9 @@
 //! What the app hears, and is asked, while a session works. All of it on the thread that trains.
 
+use seedling_core::cancel::Cancel;
 use seedling_core::governor::Readings;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What a session is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
@@ -11,6 +14,8 @@ pub enum Stage {
     Training,
     /// Asking which weights serve better.
     Judging,
+    /// Looking at the photos for a search.
+    Searching,
 }
 
 /// How far it is.
@@ -19,9 +24,9 @@ pub struct Progress {
     /// What is being done.
     pub stage: Stage,
     /// Steps taken, or photos looked at.
-    pub done: u64,
+    pub done: i64,
     /// Out of how many.
-    pub total: u64,
+    pub total: i64,
     /// Mean loss of the last step; `None` outside training.
     pub loss: Option<f64>,
     /// Photos a second in the last step; `None` outside training.
@@ -41,6 +46,27 @@ impl From<uniffi::UnexpectedUniFFICallbackError> for ListenerError {
         ListenerError::Failed {
             reason: error.to_string(),
         }
+    }
+}
+
+/// Ends work that is going on elsewhere, within a few photos.
+#[derive(Default, uniffi::Object)]
+pub struct Stop {
+    pub(crate) cancel: Cancel,
+}
+
+#[uniffi::export]
+impl Stop {
+    /// Nobody has asked yet.
+    #[uniffi::constructor]
+    pub fn new() -> Arc<Stop> {
+        Arc::default()
+    }
+
+    /// Asks whatever was given this to end; it fails with [`crate::SeedlingError::Stopped`]. From any
+    /// thread. Returns at once.
+    pub fn ask(&self) {
+        self.cancel.ask();
     }
 }
 
@@ -70,4 +96,50 @@ pub struct Readings {
     pub charging: Option<bool>,
     pub low_power: Option<bool>,
     pub memory_mb: Option<f64>,
+}
+
+/// Passes progress on, not too often.
+pub(crate) struct Throttle {
+    listener: Option<Arc<dyn Listener>>,
+    told: Option<Instant>,
+}
+
+impl Throttle {
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new(listener: Option<Arc<dyn Listener>>) -> Throttle {
+        Throttle {
+            listener,
+            told: None,
+        }
+    }
+
+    pub(crate) fn progress(&mut self, progress: Progress) {
+        let now = Instant::now();
+        let soon = self.told.is_some_and(|told| now - told < Throttle::PAUSE);
+        if soon && progress.done < progress.total {
+            return;
+        }
+        self.told = Some(now);
+        if let Some(listener) = &self.listener {
+            // An app's exception is not ours to end the work by.
+            let _ = listener.progress(progress);
+        }
+    }
+
+    pub(crate) fn looked(&mut self, stage: Stage, done: usize, total: usize) {
+        self.progress(Progress {
+            stage,
+            done: done as i64,
+            total: total as i64,
+            loss: None,
+            photos_per_second: None,
+        });
+    }
+
+    pub(crate) fn warning(&self, text: &str) {
+        if let Some(listener) = &self.listener {
+            let _ = listener.warning(text.into());
+        }
+    }
 }

@@ -33,15 +33,23 @@ impl Photos {
     /// `height` rows of `width` pixels R, G, B, A: what the platform's decoder makes of a HEIC photo,
     /// upright. They are kept reduced to 320 pixels of the shorter side. Takes as long as reducing
     /// a photo: some 50 ms for 12 megapixels.
-    pub fn add_pixels(&self, name: String, width: u32, height: u32, rgba: &[u8]) -> Result<()> {
+    /// The pixels are read where they lie.
+    pub fn add_pixels(&self, name: String, width: i32, height: i32, rgba: &[u8]) -> Result<()> {
+        let [width, height] = [width, height].map(|side| u32::try_from(side).unwrap_or(0));
         // Reduced outside the lock: others may add theirs meanwhile.
         let bytes = data::Photos::reduced(&name, (width, height), rgba)?;
         Ok(self.list().add_encoded(&name, bytes)?)
     }
 
+    /// Says what kind the photo of that name is of, for [`crate::evaluate`]. Training never looks at it.
+    /// Returns at once.
+    pub fn label(&self, name: String, kind: String) -> Result<()> {
+        Ok(self.list().set_label(&name, &kind)?)
+    }
+
     /// How many there are. Returns at once.
-    pub fn count(&self) -> u32 {
-        self.list().len() as u32
+    pub fn count(&self) -> i32 {
+        self.list().len() as i32
     }
 }
 

@@ -1,14 +1,14 @@
 //! Photos by example.
 
 use crate::error::Result;
+use crate::listener::{Listener, Stage, Stop, Throttle};
 use crate::photos::Photos;
 use crate::weights::Weights;
 use seedling_core::data::{self, PhotoSource};
-use seedling_core::encoder::{Architecture, Encoder};
-use seedling_core::eval::extract::{Extractor, Look};
+use seedling_core::encoder::Encoder;
+use seedling_core::eval::extract::Look;
 use seedling_core::eval::neighbours::{Exclude, search};
 use seedling_core::eval::{Features, Metric, nearest};
-use seedling_core::nn::workspace::Workspace;
 use seedling_core::session::on_own_threads;
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ pub struct Search {
     threads: usize,
     names: Vec<String>,
     features: Features,
-    unreadable: u32,
+    unreadable: i32,
 }
 
 /// Megabytes for decoding.
@@ -46,25 +46,30 @@ const DECODE_MB: usize = 64;
 
 #[uniffi::export]
 impl Search {
-    /// Looks at every photo once: some ten milliseconds each. Call it from a background thread.
+    /// Looks at every photo once: some ten milliseconds each. Call it from a background thread. `stop`
+    /// ends it early.
     #[uniffi::constructor]
-    pub fn new(weights: Arc<Weights>, photos: Arc<Photos>, threads: u32) -> Result<Arc<Search>> {
-        let architecture = Architecture {
-            head: None,
-            ..weights.file.about.architecture
-        };
-        let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
-        weights.file.load_backbone(&encoder.params)?;
+    pub fn new(
+        weights: Arc<Weights>,
+        photos: Arc<Photos>,
+        threads: i32,
+        listener: Option<Arc<dyn Listener>>,
+        stop: Option<Arc<Stop>>,
+    ) -> Result<Arc<Search>> {
         let source = photos.source(DECODE_MB);
         let mut found = Search {
-            encoder,
+            encoder: weights.backbone()?,
             weights,
-            threads: threads as usize,
+            threads: threads.max(0) as usize,
             names: Vec::new(),
             features: Features::default(),
             unreadable: 0,
         };
-        let (seen, features, skipped) = found.look(&*source)?;
+        let mut throttle = Throttle::new(listener);
+        let (seen, features, skipped) = found.look(&*source, |done| {
+            throttle.looked(Stage::Searching, done, source.len());
+            stop.as_ref().map_or(Ok(()), |stop| stop.cancel.check())
+        })?;
         found.names = seen.into_iter().map(|i| source.id(i).into()).collect();
         found.features = features;
         found.unreadable = skipped;
@@ -72,17 +77,22 @@ impl Search {
     }
 
     /// Photos that could not be read, and are not among the matches. Returns at once.
-    pub fn unreadable(&self) -> u32 {
+    pub fn unreadable(&self) -> i32 {
         self.unreadable
     }
 
     /// The `count` photos most like the one of that name, nearest first; none where there is no such
     /// photo. Takes a moment (a millisecond for a thousand photos).
-    pub fn like(&self, name: String, count: u32) -> Vec<Match> {
+    pub fn like(&self, name: String, count: i32) -> Vec<Match> {
         let Some(query) = self.names.iter().position(|known| *known == name) else {
             return Vec::new();
         };
-        let near = nearest(&self.features, query, count as usize, Metric::Euclidean);
+        let near = nearest(
+            &self.features,
+            query,
+            count.max(0) as usize,
+            Metric::Euclidean,
+        );
         near.into_iter()
             .map(|near| self.matched(near.index, near.squared))
             .collect()
@@ -90,14 +100,14 @@ impl Search {
 
     /// The same for a picture that need not be among the photos, encoded. Takes as long as looking
     /// at a photo.
-    pub fn like_encoded(&self, bytes: Vec<u8>, count: u32) -> Result<Vec<Match>> {
+    pub fn like_encoded(&self, bytes: Vec<u8>, count: i32) -> Result<Vec<Match>> {
         let mut example = data::Photos::default();
         example.add_encoded("example", bytes)?;
-        let (_, asked, _) = self.look(&example)?;
+        let (_, asked, _) = self.look(&example, |_| Ok(()))?;
         let found = search(
             &asked,
             &self.features,
-            (count as usize).min(self.features.rows),
+            (count.max(0) as usize).min(self.features.rows),
             Metric::Euclidean,
             Exclude::Nothing,
             |_, near| near.to_vec(),
@@ -118,19 +128,17 @@ impl Search {
 }
 
 impl Search {
-    fn look(&self, source: &dyn PhotoSource) -> Result<(Vec<usize>, Features, u32)> {
-        let about = &self.weights.file.about;
-        let extractor = Extractor {
-            encoder: &self.encoder,
-            source,
-            image_size: about.image_size,
-            normalise: &about.normalise,
-        };
+    fn look(
+        &self,
+        source: &dyn PhotoSource,
+        done: impl FnMut(usize) -> seedling_core::Result<()> + Send,
+    ) -> Result<(Vec<usize>, Features, i32)> {
+        let extractor = self.weights.extractor(&self.encoder, source);
         let all: Vec<usize> = (0..source.len()).collect();
         let found = on_own_threads(self.threads, || {
-            extractor.features(&all, &Look::Plain, |_| Ok(()))
+            extractor.features(&all, &Look::Plain, done)
         })??;
-        Ok((found.photos, found.features, found.skipped.len() as u32))
+        Ok((found.photos, found.features, found.skipped.len() as i32))
     }
 
     fn matched(&self, index: usize, squared: f64) -> Match {

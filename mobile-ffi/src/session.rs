@@ -1,12 +1,12 @@
 //! Training on the photos, in slices, through the death of the app.
 
 use crate::error::{Result, SeedlingError};
-use crate::listener::{Listener, Progress, Sensors, Stage};
+use crate::listener::{Listener, Progress, Sensors, Stage, Throttle};
 use crate::photos::Photos;
 use crate::weights::Weights;
 use seedling_core::cancel::Cancel;
 use seedling_core::config::Config;
-use seedling_core::course::{Course, Event, Observer, Phase, RunFolder, Sources};
+use seedling_core::course::{self, Course, Event, Observer, Phase, RunFolder, Sources};
 use seedling_core::data::PhotoSource;
 use seedling_core::governor::{Decision, Governor, Readings, Reason, Rules};
 use seedling_core::records::{self, Record};
@@ -25,21 +25,25 @@ const METHOD: &str = "adapt";
 /// How to train. What is not named here is `seedling adapt`'s.
 #[derive(Clone, Debug, uniffi::Record)]
 pub struct Settings {
-    /// Megabytes that training may take: it is refused where they are not enough.
+    /// Megabytes that training may take. It is refused where they are not enough.
     #[uniffi(default = 300)]
-    pub memory_mb: u32,
+    pub memory_mb: i32,
     /// Passes over the photos.
     #[uniffi(default = 12)]
-    pub epochs: u32,
-    /// Width and height of the views it trains on.
-    #[uniffi(default = 128)]
-    pub image_size: u32,
+    pub epochs: i32,
+    /// Width and height of the views it trains on; 0 is 128, or less where memory asks for it.
+    #[uniffi(default = 0)]
+    pub image_size: i32,
     /// Threads; 0 is one per processor.
     #[uniffi(default = 0)]
-    pub threads: u32,
+    pub threads: i32,
     /// Where all randomness starts: the same seed and photos give the same weights.
     #[uniffi(default = 0)]
-    pub seed: u64,
+    pub seed: i64,
+    /// Ends with the adapted weights whatever they are. Otherwise the initial ones stay unless others are
+    /// clearly better, asked without labels.
+    #[uniffi(default = false)]
+    pub keep_always: bool,
 }
 
 /// Why [`Session::run`] has returned.
@@ -71,12 +75,20 @@ pub struct Verdict {
 /// What a session takes.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Resources {
-    /// Megabytes that training will take at most, as predicted.
+    /// Megabytes that training will take at most, as predicted; the app's own come on top.
     pub predicted_memory_mb: f64,
+    /// The most that the whole process has held so far, where the system tells (Linux, Android).
+    pub peak_memory_mb: Option<f64>,
     /// Photos that are computed at a time.
-    pub group: u32,
+    pub group: i32,
+    /// Width and height of the views.
+    pub image_size: i32,
+    /// Stages of the network that are not trained, to save memory.
+    pub frozen_stages: i32,
+    /// Seconds of work so far, in this process.
+    pub seconds: f64,
     /// Bytes that it keeps in its folder.
-    pub stored_bytes: u64,
+    pub stored_bytes: i64,
 }
 
 /// See [`seedling_core::governor::Rules`].
@@ -119,6 +131,8 @@ pub struct Session {
     predicted_mb: f64,
     cancel: Cancel,
     course: Mutex<Place>,
+    /// Of work, by all runs of this object.
+    seconds: Mutex<f64>,
 }
 
 enum Place {
@@ -132,7 +146,8 @@ enum Place {
 impl Session {
     /// A session in `folder`, which is made where it is missing. One that was begun there before, by
     /// this process or an earlier one, will be gone on with, with the settings it was begun with.
-    /// Returns at once.
+    /// What it takes is predicted first, by the photos' headers and two small passes: some tenths of a
+    /// second.
     #[uniffi::constructor]
     pub fn open(
         folder: String,
@@ -140,23 +155,41 @@ impl Session {
         photos: Arc<Photos>,
         settings: Settings,
     ) -> Result<Arc<Session>> {
+        let usual = Config::adapt();
+        let size = settings.image_size;
+        if !(size == 0 || (32..=1024).contains(&size))
+            || settings.epochs < 1
+            || settings.threads < 0
+            || settings.memory_mb < 0
+        {
+            return Err(SeedlingError::Settings {
+                reason:
+                    "expected an image_size from 32 to 1024 (or 0), at least one epoch, and no \
+                         negative numbers"
+                        .into(),
+            });
+        }
         let mut config = Config {
             arch: weights.arch(),
             init: weights.path.clone(),
-            image_size: settings.image_size as usize,
+            image_size: match size {
+                0 => usual.image_size,
+                asked => asked as usize,
+            },
             epochs: settings.epochs as usize,
             threads: settings.threads as usize,
-            seed: settings.seed,
-            ..Config::adapt()
+            seed: settings.seed as u64,
+            keep: match settings.keep_always {
+                true => "always".into(),
+                false => usual.keep.clone(),
+            },
+            ..usual
         };
-        if !(32..=1024).contains(&config.image_size) || config.epochs == 0 {
-            return Err(SeedlingError::Settings {
-                reason: "expected an image_size from 32 to 1024 and at least one epoch".into(),
-            });
-        }
         let source = photos.source(config.decode_mb);
         let run = (Some(&weights.file), &*source as &dyn PhotoSource);
-        let found = memory::fit_budget(&mut config, run, settings.memory_mb as usize, |_| false)?;
+        let found = memory::fit_budget(&mut config, run, settings.memory_mb as usize, |key| {
+            key == "image_size" && size != 0
+        })?;
         Ok(Arc::new(Session {
             folder: folder.into(),
             weights,
@@ -165,6 +198,7 @@ impl Session {
             predicted_mb: found.total(),
             cancel: Cancel::default(),
             course: Mutex::new(Place::Asleep),
+            seconds: Mutex::new(0.0),
         }))
     }
 
@@ -181,11 +215,28 @@ impl Session {
         let mut relay = Relay::new(listener);
         let outcome = self.advance(&mut place, &mut relay, sensors, Governor::new(rules));
         self.cancel.forget();
+        *self.worked() += relay.start.elapsed().as_secs_f64();
         if !matches!(outcome, Ok(Outcome::Paused | Outcome::Stopped { .. })) {
             // Done or failed: the folder is free for others, and memory too.
             *place = Place::Asleep;
         }
         outcome
+    }
+
+    /// Does the next part only: a measurement, one step of training, or the end. Returns whether there
+    /// is more to do. For an app that has its own loop; what is not saved yet is, by
+    /// [`Session::shut`]. Takes as long as that part: a step some seconds, a measurement some thirty
+    /// milliseconds a photo. Call it from a background thread.
+    pub fn step(&self, listener: Option<Arc<dyn Listener>>) -> Result<bool> {
+        let mut place = self.idle()?;
+        let mut relay = Relay::new(listener);
+        let more = self.next(&mut place, &mut relay);
+        self.cancel.forget();
+        *self.worked() += relay.start.elapsed().as_secs_f64();
+        if !matches!(more, Ok(true)) {
+            *place = Place::Asleep;
+        }
+        more
     }
 
     /// Ends the run that is going on, within one micro-batch (a fraction of a second), with what was
@@ -236,11 +287,11 @@ impl Session {
 
     /// Steps taken in all, and steps of the whole run; (0, 0) before it has begun in this process.
     /// [`SeedlingError::Busy`] while it is at work: the listener hears it then. Returns at once.
-    pub fn steps(&self) -> Result<Vec<u64>> {
+    pub fn steps(&self) -> Result<Vec<i64>> {
         Ok(match &*self.idle()? {
             Place::Awake(course) => {
                 let session = course.session();
-                vec![session.steps_done(), session.steps()]
+                vec![session.steps_done() as i64, session.steps() as i64]
             }
             _ => vec![0, 0],
         })
@@ -251,30 +302,37 @@ impl Session {
         let config = &self.config;
         Ok(Resources {
             predicted_memory_mb: self.predicted_mb,
-            group: config.bn_group as u32,
+            peak_memory_mb: memory::peak_mb(),
+            group: config.bn_group as i32,
+            image_size: config.image_size as i32,
+            frozen_stages: config.freeze as i32,
+            seconds: *self.worked(),
             stored_bytes: files(&self.folder)
                 .filter_map(|path| fs::metadata(path).ok())
-                .map(|meta| meta.len())
+                .map(|meta| meta.len() as i64)
                 .sum(),
         })
     }
 
-    /// Removes everything the session has written, weights included, and begins anew with the next
-    /// run. [`SeedlingError::Busy`] while it is at work. Takes as long as removing a few files.
+    /// Removes everything the session has written, weights included, and nothing else; the next run
+    /// begins anew. [`SeedlingError::Busy`] while it is at work. Takes as long as removing a few files.
     pub fn discard(&self) -> Result<()> {
         let mut place = self.idle()?;
         *place = Place::Asleep;
-        for path in files(&self.folder) {
-            fs::remove_file(&path).map_err(seedling_core::Error::io(&path))?;
-        }
-        Ok(())
+        Ok(course::forget(&self.folder)?)
     }
 
-    /// Lets go of memory and folder; what was saved stays. Every later call that works says
-    /// [`SeedlingError::Closed`]. [`SeedlingError::Busy`] while it is at work. Returns at once.
+    /// Lets go of memory and folder; what was trained is saved. Every later call that works says
+    /// [`SeedlingError::Closed`]. [`SeedlingError::Busy`] while it is at work. Takes as long as
+    /// writing a checkpoint.
     pub fn shut(&self) -> Result<()> {
-        *self.idle()? = Place::Closed;
-        Ok(())
+        let mut place = self.idle()?;
+        let saved = match &mut *place {
+            Place::Awake(course) => course.save_now(),
+            _ => Ok(()),
+        };
+        *place = Place::Closed;
+        Ok(saved?)
     }
 }
 
@@ -297,6 +355,28 @@ impl Session {
         }
     }
 
+    fn worked(&self) -> MutexGuard<'_, f64> {
+        self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Session::step`].
+    fn next(&self, place: &mut Place, relay: &mut Relay) -> Result<bool> {
+        if finished(&records::read(&self.folder.join(records::FILE_NAME))?) {
+            return Ok(false);
+        }
+        if let Place::Asleep = place {
+            match self.wake() {
+                Ok(course) => *place = Place::Awake(Box::new(course)),
+                Err(seedling_core::Error::Cancelled) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match place {
+            Place::Awake(course) => Ok(course.advance(relay)? != Phase::Done),
+            _ => Ok(false),
+        }
+    }
+
     fn advance(
         &self,
         place: &mut Place,
@@ -311,7 +391,7 @@ impl Session {
             None => Decision::Run,
             Some(sensors) => {
                 let readings = sensors.read().unwrap_or_else(|error| {
-                    relay.warning(&error.to_string());
+                    relay.throttle.warning(&error.to_string());
                     Readings::default()
                 });
                 governor.decide(&readings)
@@ -402,67 +482,36 @@ fn files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
         .filter(|path| path.is_file())
 }
 
-/// Passes on what a course tells, not too often.
+/// Passes on what a course tells.
 struct Relay {
-    listener: Option<Arc<dyn Listener>>,
+    throttle: Throttle,
     start: Instant,
-    told: Option<Instant>,
 }
 
 impl Relay {
-    const PAUSE: Duration = Duration::from_millis(100);
-
     fn new(listener: Option<Arc<dyn Listener>>) -> Relay {
         Relay {
-            listener,
+            throttle: Throttle::new(listener),
             start: Instant::now(),
-            told: None,
         }
-    }
-
-    fn progress(&mut self, progress: Progress) {
-        let now = Instant::now();
-        let soon = self.told.is_some_and(|told| now - told < Relay::PAUSE);
-        if soon && progress.done < progress.total {
-            return;
-        }
-        self.told = Some(now);
-        if let Some(listener) = &self.listener {
-            // An app's exception is not ours to end the run by.
-            let _ = listener.progress(progress);
-        }
-    }
-
-    fn warning(&self, text: &str) {
-        if let Some(listener) = &self.listener {
-            let _ = listener.warning(text.into());
-        }
-    }
-
-    fn looked(&mut self, stage: Stage, done: usize, total: usize) {
-        self.progress(Progress {
-            stage,
-            done: done as u64,
-            total: total as u64,
-            loss: None,
-            photos_per_second: None,
-        });
     }
 }
 
 impl Observer for Relay {
     fn event(&mut self, event: Event<'_>) -> seedling_core::Result<()> {
         match event {
-            Event::Warning(text) | Event::Note(text) => self.warning(text),
-            Event::Measuring { done, total, .. } => self.looked(Stage::Measuring, done, total),
-            Event::Judging { done, total } => self.looked(Stage::Judging, done, total),
+            Event::Warning(text) | Event::Note(text) => self.throttle.warning(text),
+            Event::Measuring { done, total, .. } => {
+                self.throttle.looked(Stage::Measuring, done, total)
+            }
+            Event::Judging { done, total } => self.throttle.looked(Stage::Judging, done, total),
             Event::Step {
                 progress,
                 photos_per_second,
-            } => self.progress(Progress {
+            } => self.throttle.progress(Progress {
                 stage: Stage::Training,
-                done: progress.step,
-                total: progress.steps,
+                done: progress.step as i64,
+                total: progress.steps as i64,
                 loss: Some(f64::from(progress.stats.loss)),
                 photos_per_second: Some(photos_per_second),
             }),
@@ -473,5 +522,9 @@ impl Observer for Relay {
 
     fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
+    }
+
+    fn peak_memory_mb(&self) -> Option<f64> {
+        memory::peak_mb()
     }
 }

@@ -1,6 +1,10 @@
 //! Initial weights, vouched for.
 
 use crate::error::Result;
+use seedling_core::data::PhotoSource;
+use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::eval::extract::Extractor;
+use seedling_core::nn::workspace::Workspace;
 use seedling_core::weights::WeightFile;
 use seedling_core::weights::manifest::{self, PublicKey, Seen, Trust};
 use std::path::Path;
@@ -11,7 +15,7 @@ use std::sync::Arc;
 pub struct Weights {
     pub(crate) file: WeightFile,
     pub(crate) path: String,
-    version: u64,
+    version: i64,
 }
 
 #[uniffi::export]
@@ -32,7 +36,7 @@ impl Weights {
         Seen::open(Path::new(&storage))?.take(weights, &manifest)?;
         Ok(Arc::new(Weights {
             file,
-            version: manifest.version,
+            version: manifest.version.try_into().unwrap_or(i64::MAX),
             path,
         }))
     }
@@ -54,7 +58,35 @@ impl Weights {
     }
 
     /// Which release they are; 0 for weights of the app's own. Returns at once.
-    pub fn version(&self) -> u64 {
+    pub fn version(&self) -> i64 {
         self.version
+    }
+}
+
+impl Weights {
+    /// Their network, without a head.
+    pub(crate) fn backbone(&self) -> Result<Encoder> {
+        let architecture = Architecture {
+            head: None,
+            ..self.file.about.architecture
+        };
+        let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
+        self.file.load_backbone(&encoder.params)?;
+        Ok(encoder)
+    }
+
+    /// How `encoder`, made of them, looks at photos.
+    pub(crate) fn extractor<'a>(
+        &'a self,
+        encoder: &'a Encoder,
+        source: &'a dyn PhotoSource,
+    ) -> Extractor<'a> {
+        let about = &self.file.about;
+        Extractor {
+            encoder,
+            source,
+            image_size: about.image_size,
+            normalise: &about.normalise,
+        }
     }
 }

@@ -4,7 +4,7 @@ use seedling_core::governor::{Readings, Reason, Rules};
 use seedling_core::weights::manifest::{Manifest, SecretKey};
 use seedling_mobile::{
     Listener, ListenerError, Outcome, Photos, Progress, Search, SeedlingError, Sensors, Session,
-    Settings, Stage, Weights, usual_rules,
+    Settings, Stage, Stop, Weights, evaluate, usual_rules,
 };
 use std::fs;
 use std::path::Path;
@@ -45,6 +45,7 @@ fn settings() -> Settings {
         image_size: 32,
         threads: 2,
         seed: 1,
+        keep_always: false,
     }
 }
 
@@ -136,7 +137,7 @@ fn a_session_trains_judges_and_exports() {
     );
 
     let weights = Weights::open_own(out.to_string_lossy().into_owned()).unwrap();
-    let search = Search::new(weights, photos(), 2).unwrap();
+    let search = Search::new(weights, photos(), 2, None, None).unwrap();
     let like = search.like("photo 3".into(), 5);
     assert_eq!(like.len(), 5);
     assert!(
@@ -298,7 +299,9 @@ fn what_cannot_be_is_refused_and_says_why() {
         Outcome::Done
     );
     assert_eq!(
-        Search::new(weights.clone(), some, 2).unwrap().unreadable(),
+        Search::new(weights.clone(), some, 2, None, None)
+            .unwrap()
+            .unreadable(),
         2
     );
     // Whoever goes on with other photos is told so.
@@ -308,6 +311,70 @@ fn what_cannot_be_is_refused_and_says_why() {
         session.run(None, None, usual_rules()).unwrap(),
         Outcome::Paused
     );
+}
+
+#[test]
+fn photos_are_evaluated_with_and_without_kinds() {
+    let weights = Weights::open_own(shipped()).unwrap();
+    let photos = photos();
+    let ear = Arc::new(Ear::default());
+    let without = evaluate(weights.clone(), photos.clone(), 2, Some(ear.clone()), None).unwrap();
+    assert_eq!((without.photos, without.unreadable), (40, 0));
+    assert!(without.best_nn.is_none() && without.collapse.is_none());
+    let heard = ear.heard.lock().unwrap();
+    assert!(heard.iter().all(|p| p.stage == Stage::Measuring));
+    assert_eq!(heard.last().map(|p| (p.done, p.total)), Some((120, 120)));
+
+    for i in 0..40 {
+        photos
+            .label(format!("photo {i}"), format!("kind {}", i % 5))
+            .unwrap();
+    }
+    assert!(photos.label("none".into(), "kind".into()).is_err());
+    let with = evaluate(weights.clone(), photos.clone(), 2, None, None).unwrap();
+    // Their base colour tells these kinds apart.
+    assert!(with.best_nn.unwrap() > 50.0, "{with:?}");
+    assert_eq!(with.uniformity, without.uniformity);
+
+    let stop = Stop::new();
+    stop.ask();
+    let ended = evaluate(weights.clone(), photos.clone(), 2, None, Some(stop.clone()));
+    assert!(matches!(ended, Err(SeedlingError::Stopped { .. })));
+    let ended = Search::new(weights, photos, 2, None, Some(stop)).map(drop);
+    assert!(matches!(ended, Err(SeedlingError::Stopped { .. })));
+}
+
+#[test]
+fn an_app_can_have_its_own_loop() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let first = session(&path);
+    // The measurement before training, and two steps of which none has been saved by itself.
+    for _ in 0..3 {
+        assert!(first.step(None).unwrap());
+    }
+    let steps = first.steps().unwrap();
+    assert_eq!(steps[0], 2);
+    first.shut().unwrap();
+    let second = session(&path);
+    second.pause();
+    assert!(second.step(None).unwrap(), "a pause is not the end");
+    assert!(second.step(None).unwrap());
+    assert!(second.steps().unwrap()[0] >= 2);
+    while second.step(None).unwrap() {}
+    assert!(!second.step(None).unwrap());
+    assert!(fs::read(path.join("weights.safetensors")).unwrap() == undisturbed());
+    let resources = second.resources().unwrap();
+    assert!(resources.seconds > 0.0 && resources.stored_bytes > 1_000_000);
+    // What is not the session's stays.
+    let other = path.join("of-the-app.txt");
+    fs::write(&other, "stays").unwrap();
+    second.discard().unwrap();
+    let left: Vec<_> = fs::read_dir(&path)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    assert_eq!(left, [other]);
 }
 
 #[test]

@@ -36,6 +36,7 @@ impl Config {
             steps: 0,
             mix: 0.5,
             keep: "better".into(),
+            holdout: 0.2,
             reestimate_bn: true,
             half_weights: false,
             teacher: String::new(),
@@ -73,6 +74,7 @@ impl Config {
             neighbours: 0.0,
             mix: 1.0,
             keep: "always".into(),
+            holdout: 0.0,
             ..Config::adapt()
         }
     }
@@ -90,6 +92,7 @@ impl Config {
             neighbours: 0.0,
             mix: 1.0,
             keep: "always".into(),
+            holdout: 0.0,
             ..Config::adapt()
         }
     }

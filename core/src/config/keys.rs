@@ -231,6 +231,9 @@ settings! {
     /// better keeps the initial weights unless the result is better, and half of `mix` where that
     /// is better still, asked without labels; always keeps the result.
     keep: String, OneOf(&["better", "always"]), FIXED;
+    /// Share of the photos that are not trained on, where better weights are to be kept: which are
+    /// better is asked about these. Albums of fewer than 100 photos are trained on whole.
+    holdout: f64, Number(0.0, 0.5), FIXED;
     /// Re-estimate the batch-norm statistics over the photos when training is done.
     reestimate_bn: bool, Switch, FIXED;
     /// Write the kernels in weights.safetensors as 16-bit numbers: a file of half the size, and

@@ -4,7 +4,7 @@ use super::{Course, RunFolder};
 use crate::Result;
 use crate::checkpoint::State;
 use crate::config::Config;
-use crate::data::PhotoSource;
+use crate::data::{PhotoSource, hold_out};
 use crate::session::{self, Session, Start};
 use std::sync::Arc;
 
@@ -24,9 +24,19 @@ impl Course {
         start: &Start<'_>,
         method: &str,
     ) -> Result<(Course, Vec<String>)> {
-        let notes = session::fit(&mut config, source.len())?;
-        let session = Session::new(config, source, start)?;
-        Ok((Course::new(folder, session, measured_on, method)?, notes))
+        let (trained_on, held) = part(&config, &source);
+        let mut notes = session::fit(&mut config, trained_on.len())?;
+        if !held.is_empty() {
+            notes.push(format!(
+                "{} of {} photos are not trained on: they say at the end which weights are better",
+                held.len(),
+                source.len()
+            ));
+        }
+        let session = Session::new(config, trained_on, start)?;
+        let mut course = Course::new(folder, session, measured_on, method)?;
+        course.judged_on = (source, held);
+        Ok((course, notes))
     }
 
     /// Goes on with the run in `folder`, which was opened to resume it, from its checkpoint `state`.
@@ -41,8 +51,19 @@ impl Course {
         start: &Start<'_>,
         (state, method): (State<'_>, &str),
     ) -> Result<Course> {
-        session::fit(&mut config, source.len())?;
-        let session = Session::resume(config, source, start, state)?;
-        Course::new(folder, session, measured_on, method)
+        let (trained_on, held) = part(&config, &source);
+        session::fit(&mut config, trained_on.len())?;
+        let session = Session::resume(config, trained_on, start, state)?;
+        let mut course = Course::new(folder, session, measured_on, method)?;
+        course.judged_on = (source, held);
+        Ok(course)
+    }
+}
+
+/// The photos to train on, and which are held out.
+fn part(config: &Config, source: &Arc<dyn PhotoSource>) -> (Arc<dyn PhotoSource>, Vec<usize>) {
+    match config.judges() {
+        true => hold_out(source, config.holdout),
+        false => (source.clone(), Vec::new()),
     }
 }

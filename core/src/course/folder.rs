@@ -3,10 +3,12 @@
 use crate::checkpoint;
 use crate::records;
 use crate::session::finish::WEIGHTS_FILE;
+use crate::weights::HEAD_FILE;
 use crate::{Error, Result};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +36,39 @@ pub struct RunFolder {
     keep: AtomicBool,
     /// Released when the process ends, however it ends.
     _lock: File,
+}
+
+/// Removes what a run has written into the folder at `path`, results included, and the folder where
+/// nothing else is in it.
+///
+/// # Errors
+/// Another process works in it, or a file cannot be removed.
+pub fn forget(path: &Path) -> Result<()> {
+    if !path.is_dir() {
+        return Ok(());
+    }
+    let lock_path = path.join(".lock");
+    let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        return Err(Error::file(
+            path,
+            "another seedling is working in this folder",
+        ));
+    }
+    let ours = [CONFIG_FILE, records::FILE_NAME, WEIGHTS_FILE, HEAD_FILE];
+    for name in ours.into_iter().chain(checkpoint::FILES).chain([".lock"]) {
+        for path in [path.join(name), path.join(format!(".{name}.partial"))] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io(&path)(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    // Something of the app's may be in it.
+    let _ = fs::remove_dir(path);
+    Ok(())
 }
 
 impl RunFolder {

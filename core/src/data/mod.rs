@@ -32,5 +32,5 @@ pub use normalise::Normalise;
 pub use outline::Outline;
 pub use photo::Photo;
 pub use photos::Photos;
-pub use source::{PhotoSource, open, open_within, split};
+pub use source::{PhotoSource, hold_out, open, open_within, split};
 pub use views::{Recipe, Scratch, ViewParams};

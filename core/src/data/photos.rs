@@ -6,12 +6,10 @@ use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
-use image::metadata::Orientation;
-use image::{DynamicImage, ExtendedColorType, RgbaImage};
 
 use super::budget::DecodeBudget;
-use super::image::from_dynamic;
 use super::outline::Outline;
 use super::photo::Photo;
 use super::source::{MAX_ENCODED_BYTES, PhotoSource};
@@ -29,6 +27,9 @@ pub struct Photos {
     ids: Vec<String>,
     contents: Vec<Content>,
     places: HashMap<String, usize>,
+    /// Names of kinds, sorted, and the kind of each photo that has one.
+    kinds: Vec<String>,
+    labels: HashMap<usize, String>,
     budget: Arc<DecodeBudget>,
 }
 
@@ -90,12 +91,10 @@ impl Photos {
                 "{width} x {height} pixels are {expected} bytes, not {got}"
             )));
         }
-        let picture = RgbaImage::from_raw(width, height, rgba.to_vec())
-            .ok_or_else(|| wrong("its pixels don't fit its size".into()))?;
-        let picture = DynamicImage::ImageRgba8(picture);
-        let kept = from_dynamic(picture, Orientation::NoTransforms)
-            .map_err(wrong)?
-            .shrunk(KEPT_SIDE);
+        // Whole blocks of pixels first: as they lie in the app's memory, without a copy of them all.
+        let block = (width.min(height) as usize / (2 * KEPT_SIDE)).max(1);
+        let kept = blocks_over_white((width as usize, height as usize), block, rgba)?;
+        let kept = kept.shrunk(KEPT_SIDE);
         let mut bytes = Cursor::new(Vec::new());
         let size = (kept.width as u32, kept.height as u32);
         JpegEncoder::new_with_quality(&mut bytes, KEPT_QUALITY)
@@ -110,6 +109,25 @@ impl Photos {
             budget: Arc::new(DecodeBudget::megabytes(megabytes)),
             ..self.clone()
         }
+    }
+
+    /// Says what kind the photo of that name is of: for measurements, never for training.
+    ///
+    /// # Errors
+    /// There is no photo of that name.
+    pub fn set_label(&mut self, id: &str, kind: &str) -> Result<()> {
+        let place = self.place(id).ok_or_else(|| Error::Photo {
+            photo: id.into(),
+            reason: "there is no photo of that name".into(),
+        })?;
+        if let Err(place) = self
+            .kinds
+            .binary_search_by(|known| known.as_str().cmp(kind))
+        {
+            self.kinds.insert(place, kind.into());
+        }
+        self.labels.insert(place, kind.into());
+        Ok(())
     }
 
     /// Where the photo of that name stands.
@@ -129,6 +147,32 @@ impl Photos {
         self.contents.push(content);
         Ok(())
     }
+}
+
+/// Means of `block` x `block` pixels R, G, B, A over white; what is over at the right and below is
+/// left out.
+fn blocks_over_white((width, height): (usize, usize), block: usize, rgba: &[u8]) -> Result<Photo> {
+    let (across, down) = (width / block, height / block);
+    let mut rgb = Vec::with_capacity(across * down * 3);
+    let mut sums = vec![[0u32; 3]; across];
+    // A channel's share of white, and of itself, in 255ths.
+    let most = 255 * (block * block) as u32;
+    for rows in rgba.chunks_exact(width * 4 * block).take(down) {
+        sums.fill([0; 3]);
+        for row in rows.chunks_exact(width * 4) {
+            for (sum, pixels) in sums.iter_mut().zip(row.chunks_exact(4 * block)) {
+                for pixel in pixels.chunks_exact(4) {
+                    let alpha = u32::from(pixel[3]);
+                    for (sum, &channel) in sum.iter_mut().zip(pixel) {
+                        *sum += u32::from(channel) * alpha + 255 * (255 - alpha);
+                    }
+                }
+            }
+        }
+        let means = sums.iter().flatten();
+        rgb.extend(means.map(|sum| ((sum + most / 2) / most) as u8));
+    }
+    Photo::new(across, down, rgb)
 }
 
 impl PhotoSource for Photos {
@@ -178,12 +222,12 @@ impl PhotoSource for Photos {
         }
     }
 
-    fn label(&self, _index: usize) -> Option<usize> {
-        None
+    fn label(&self, index: usize) -> Option<usize> {
+        self.kinds.binary_search(self.labels.get(&index)?).ok()
     }
 
     fn classes(&self) -> &[String] {
-        &[]
+        &self.kinds
     }
 }
 
@@ -206,7 +250,14 @@ mod tests {
         // Half transparent red over white.
         let rgba = [200, 0, 0, 128].repeat(700 * 500);
         photos.add_rgba("c", (700, 500), &rgba).unwrap();
-        assert_eq!(photos.len(), 3);
+        // As large as a phone's, opaque: means of blocks of four.
+        let large = [10, 200, 30, 255].repeat(4032 * 3024);
+        photos.add_rgba("d", (4032, 3024), &large).unwrap();
+        let photo = photos.load(3).unwrap();
+        for (got, wanted) in photo.rgb[..3].iter().zip([10i32, 200, 30]) {
+            assert!((i32::from(*got) - wanted).abs() <= 3, "{:?}", photo.rgb[0]);
+        }
+        assert_eq!(photos.len(), 4);
         assert_eq!((photos.id(2), photos.place("c")), ("c", Some(2)));
         for index in 0..2 {
             let photo = photos.load(index).unwrap();
@@ -225,6 +276,23 @@ mod tests {
         std::fs::remove_file(path).unwrap();
         assert!(photos.load(0).is_err());
         assert!(photos.load(1).is_ok());
+    }
+
+    #[test]
+    fn kinds_are_sorted_and_known_by_name() {
+        let mut photos = Photos::default();
+        for name in ["a", "b", "c"] {
+            photos.add_encoded(name, vec![1]).unwrap();
+        }
+        photos.set_label("a", "rose").unwrap();
+        photos.set_label("b", "daisy").unwrap();
+        assert!(photos.set_label("x", "rose").is_err());
+        let labels = [0, 1, 2].map(|index| PhotoSource::label(&photos, index));
+        assert_eq!(labels, [Some(1), Some(0), None]);
+        assert_eq!(photos.classes(), ["daisy", "rose"]);
+        // A photo may be seen to be of another kind.
+        photos.set_label("a", "daisy").unwrap();
+        assert_eq!(PhotoSource::label(&photos, 0), Some(0));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod folder;
 mod labels;
 mod shards;
 mod split;
+mod subset;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::photo::Photo;
 use crate::{Error, Result};
 
 pub use split::split;
+pub use subset::hold_out;
 
 /// A fixed list of photos. Indices are stable: the same album gives the same order every time.
 pub trait PhotoSource: Send + Sync {

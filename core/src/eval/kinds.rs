@@ -7,7 +7,7 @@
 
 use super::features::{Features, squared_distance};
 use super::neighbours::Metric;
-use super::retrieval::knn_leave_one_out_each;
+use super::retrieval::right_leave_one_out_each;
 use crate::Result;
 use crate::rng::{Purpose, Rng};
 use rayon::prelude::*;
@@ -53,18 +53,22 @@ impl Kinds {
         Ok(Some(Kinds { count, labels }))
     }
 
-    /// How often the nearest other photos name a photo's group, in percent: best-NN of the groups,
-    /// by the angle between features, averaged over the ways to sort them. `None` where there are
-    /// no two rows.
+    /// How often the nearest other photos name each photo's group, from 0 to 1: at the k that is best
+    /// for all (best-NN), by the angle between features, averaged over the ways to sort them. Empty
+    /// where there are no two rows.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] unless there is a row for each photo,
     /// [`crate::Error::Training`] where a feature is not finite.
-    pub fn kept_by(&self, features: &Features) -> Result<Option<f64>> {
+    pub fn kept_by(&self, features: &Features) -> Result<Vec<f64>> {
         let ways: Vec<&[u32]> = self.labels.iter().map(Vec::as_slice).collect();
-        let found = knn_leave_one_out_each(features, &ways, Metric::Cosine)?;
-        let sum: Option<f64> = found.iter().map(|knn| Some(knn.as_ref()?.best_nn)).sum();
-        Ok(sum.map(|sum| sum / ways.len() as f64))
+        let found = right_leave_one_out_each(features, &ways, Metric::Cosine)?;
+        let photos = found.first().map_or(0, Vec::len);
+        let share = |photo: usize| {
+            let right = found.iter().filter(|way| way[photo]).count();
+            right as f64 / ways.len() as f64
+        };
+        Ok((0..photos).map(share).collect())
     }
 }
 
@@ -171,11 +175,15 @@ mod tests {
         };
         assert!(kinds.labels.iter().filter(exact).count() >= 6, "{kinds:?}");
         assert_eq!(kinds, Kinds::of(&photos, 0).unwrap().unwrap());
-        assert!(kinds.kept_by(&photos).unwrap().unwrap() > 90.0);
+        let mean = |features: &Features| {
+            let found = kinds.kept_by(features).unwrap();
+            found.iter().sum::<f64>() / found.len() as f64
+        };
+        assert!(mean(&photos) > 0.9);
         // Features that know the groups less well keep fewer.
-        let blurred = kinds.kept_by(&album(6, 12, 1.0)).unwrap().unwrap();
-        let lost = kinds.kept_by(&album(6, 12, 20.0)).unwrap().unwrap();
-        assert!(blurred > 40.0 && blurred < 100.0, "{blurred}");
+        let blurred = mean(&album(6, 12, 1.0));
+        let lost = mean(&album(6, 12, 20.0));
+        assert!(blurred > 0.4 && blurred < 1.0, "{blurred}");
         assert!(lost < blurred, "{lost} {blurred}");
         assert!(kinds.kept_by(&album(6, 11, 0.1)).is_err());
     }

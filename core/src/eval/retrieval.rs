@@ -75,17 +75,36 @@ pub fn knn_leave_one_out(
     labels: &[u32],
     metric: Metric,
 ) -> Result<Option<Knn>> {
-    let found = knn_leave_one_out_each(features, &[labels], metric)?;
-    Ok(found.into_iter().next().flatten())
+    let depth = MAX_K.min(features.rows.saturating_sub(1));
+    let correct = votes_leave_one_out(features, &[labels], metric)?;
+    let correct: Vec<_> = correct.into_iter().flatten().collect();
+    Ok(summarise(&correct, depth, Protocol::LeaveOneOut, metric))
 }
 
-/// The same for several labellings of the rows, whose neighbours are looked for once. Errors as
-/// [`knn`].
-pub fn knn_leave_one_out_each(
+/// For several labellings of the rows, whose neighbours are looked for once: whether the vote of a
+/// row's neighbours is right, at the k that is best for all. Errors as [`knn`].
+pub fn right_leave_one_out_each(
     features: &Features,
     labellings: &[&[u32]],
     metric: Metric,
-) -> Result<Vec<Option<Knn>>> {
+) -> Result<Vec<Vec<bool>>> {
+    let rows = votes_leave_one_out(features, labellings, metric)?;
+    let ks = rows.first().and_then(|row| row.first()).map_or(0, Vec::len);
+    let each = (0..labellings.len()).map(|labelling| {
+        let right = |k: usize| rows.iter().map(move |row| row[labelling][k]);
+        let count = |k: usize| right(k).filter(|right| *right).count();
+        let best = (0..ks).reduce(|best, k| if count(k) > count(best) { k } else { best });
+        best.map_or_else(Vec::new, |k| right(k).collect())
+    });
+    Ok(each.collect())
+}
+
+/// For every row, labelling and k: whether the vote of the nearest others is right.
+fn votes_leave_one_out(
+    features: &Features,
+    labellings: &[&[u32]],
+    metric: Metric,
+) -> Result<Vec<Vec<Vec<bool>>>> {
     for labels in labellings {
         check_labels(features, labels)?;
     }
@@ -95,15 +114,7 @@ pub fn knn_leave_one_out_each(
         all.map(|labels| votes(near, labels, labels[query]))
             .collect()
     };
-    let mut correct = search(features, features, depth, metric, Exclude::Itself, judge)?;
-    let each = (0..labellings.len()).map(|labelling| {
-        let rows = correct.iter_mut();
-        let rows: Vec<_> = rows
-            .map(|row| std::mem::take(&mut row[labelling]))
-            .collect();
-        summarise(&rows, depth, Protocol::LeaveOneOut, metric)
-    });
-    Ok(each.collect())
+    search(features, features, depth, metric, Exclude::Itself, judge)
 }
 
 /// Whether the vote is right at k = 1, 3, 5, ...

@@ -35,7 +35,7 @@ const LEAST_DECODE_MB: usize = 36;
 const SIDES: [usize; 4] = [160, 128, 96, 64];
 
 /// Photos in a group that a budget goes below only where freezing some stages does not help.
-const GOOD_GROUP: usize = 4;
+const GOOD_GROUP: usize = 8;
 
 /// Photos in a group, at least.
 const LEAST_GROUP: usize = 2;
@@ -305,6 +305,14 @@ impl<'a> Forecaster<'a> {
             per_pixel,
         })
     }
+}
+
+/// Largest memory that this process has held, in MB, where the system tells (Linux, Android).
+pub fn peak_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0)
 }
 
 /// Sets what keeps a run, from `init` and on these photos, within `budget_mb`, giving up as little as it can: decoded

@@ -3,41 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::subset::Subset;
 use super::{PhotoSource, shards};
-use crate::Result;
-use crate::data::photo::Photo;
-
-/// Some photos of another source, under the same ids and labels.
-struct Subset {
-    whole: Arc<dyn PhotoSource>,
-    indices: Vec<usize>,
-}
-
-impl PhotoSource for Subset {
-    fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    fn id(&self, index: usize) -> &str {
-        self.whole.id(self.indices[index])
-    }
-
-    fn load(&self, index: usize) -> Result<Photo> {
-        self.whole.load(self.indices[index])
-    }
-
-    fn visit(&self, index: usize, show: &mut dyn FnMut(Photo)) -> Result<()> {
-        self.whole.visit(self.indices[index], show)
-    }
-
-    fn label(&self, index: usize) -> Option<usize> {
-        self.whole.label(*self.indices.get(index)?)
-    }
-
-    fn classes(&self) -> &[String] {
-        self.whole.classes()
-    }
-}
 
 /// The training and the test half of `whole`, the data set at `path`, with one list of classes:
 /// `train/` and `test/` folders, CIFAR binaries, or a pair of archives called `...-train` and

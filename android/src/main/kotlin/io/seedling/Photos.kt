@@ -13,7 +13,7 @@ class Photos : Closeable {
 
     /** How many there are. */
     val count: Int
-        get() = inner.count().toInt()
+        get() = inner.count()
 
     /** A file that is read whenever it is needed; one that is no photo, or vanishes, is skipped. */
     @JvmOverloads
@@ -27,11 +27,14 @@ class Photos : Closeable {
      * they lie, and kept reduced to 320 pixels.
      */
     fun add(name: String, width: Int, height: Int, rgba: ByteBuffer): Photos =
-        apply { inner.addPixels(name, width.toUInt(), height.toUInt(), rgba) }
+        apply { inner.addPixels(name, width, height, rgba) }
 
     /** The same from an array, which is copied once. */
     fun add(name: String, width: Int, height: Int, rgba: ByteArray): Photos =
         add(name, width, height, ByteBuffer.allocateDirect(rgba.size).put(rgba).apply { flip() })
+
+    /** Says what kind a photo is of, for [evaluate]. Training never looks at it. */
+    fun label(name: String, kind: String): Photos = apply { inner.label(name, kind) }
 
     /** Lets go of the list. A session that has it goes on. */
     override fun close() = inner.destroy()

@@ -12,12 +12,8 @@ import io.seedling.bridge.usualRules
 import java.io.Closeable
 import java.io.File
 import java.util.concurrent.atomic.AtomicBoolean
-import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.Dispatchers
-import kotlinx.coroutines.NonCancellable
-import kotlinx.coroutines.async
 import kotlinx.coroutines.channels.Channel
-import kotlinx.coroutines.coroutineScope
 import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.buffer
 import kotlinx.coroutines.flow.channelFlow
@@ -41,22 +37,9 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
         rules: Rules = usualRules(),
         onWarning: (String) -> Unit = {},
         onProgress: (Progress) -> Unit = {},
-    ): Outcome = coroutineScope {
+    ): Outcome {
         asked.set(false)
-        val listener = object : Listener {
-            override fun progress(progress: Progress) = onProgress(progress)
-
-            override fun warning(text: String) = onWarning(text)
-        }
-        val running = async(Dispatchers.IO) { runOnce(listener, sensors, rules) }
-        try {
-            running.await()
-        } catch (cancelled: CancellationException) {
-            // The core knows nothing of coroutines: it is asked, and answers soon.
-            pause()
-            withContext(NonCancellable) { running.join() }
-            throw cancelled
-        }
+        return untilCancelled(::pause) { runOnce(heard(onProgress, onWarning), sensors, rules) }
     }
 
     /** The same as a flow of progress, which trains while it is collected; slow collectors miss some. */
@@ -78,6 +61,13 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
         }
     }
 
+    /**
+     * Does the next part only: a measurement, one step, or the end; says whether there is more. For an app
+     * with a loop of its own.
+     */
+    suspend fun step(onProgress: (Progress) -> Unit = {}): Boolean =
+        untilCancelled(::pause) { inner.step(heard(onProgress)) }
+
     /** Ends the run that is going on within a micro-batch, with what was trained saved. */
     fun pause() {
         asked.set(true)
@@ -90,7 +80,7 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
     /** Copies the weights that the verdict has kept to [file]. */
     fun export(file: File) = inner.export(file.path)
 
-    /** What training takes. */
+    /** What training takes, and has taken. */
     fun resources(): Resources = inner.resources()
 
     /** Removes everything the session has written; the next run begins anew. */
@@ -111,7 +101,10 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
     }
 
     companion object {
-        /** A session in [folder]; one that was begun there before will be gone on with. */
+        /**
+         * A session in [folder]; one that was begun there before will be gone on with. What it takes is
+         * predicted first: some tenths of a second.
+         */
         @JvmStatic
         @JvmOverloads
         fun open(folder: File, weights: Weights, photos: Photos, settings: Settings = Settings()): Session =

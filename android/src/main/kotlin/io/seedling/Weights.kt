@@ -11,7 +11,7 @@ class Weights private constructor(internal val inner: io.seedling.bridge.Weights
 
     /** Which release they are; 0 for weights of the app's own. */
     val version: Long
-        get() = inner.version().toLong()
+        get() = inner.version()
 
     override fun close() = inner.destroy()
 

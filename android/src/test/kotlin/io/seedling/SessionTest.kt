@@ -11,8 +11,10 @@ import io.seedling.bridge.Settings
 import io.seedling.bridge.Stage
 import io.seedling.bridge.usualRules
 import java.io.File
+import java.nio.ByteBuffer
 import java.nio.file.Path
 import java.util.concurrent.TimeUnit
+import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.async
 import kotlinx.coroutines.cancelAndJoin
@@ -35,7 +37,7 @@ class SessionTest {
     @TempDir
     lateinit var folder: Path
 
-    private val settings = Settings(memoryMb = 300u, epochs = 4u, imageSize = 32u, threads = 2u, seed = 5uL)
+    private val settings = Settings(memoryMb = 300, epochs = 4, imageSize = 32, threads = 2, seed = 5)
 
     private fun at(name: String): File = folder.resolve(name).toFile()
 
@@ -77,9 +79,78 @@ class SessionTest {
         assertTrue(like.none { it.name == example.name })
         assertEquals(example.name, search.like(example.readBytes(), 1).single().name)
 
+        // Only what is the session's own goes.
+        val other = File(at("run"), "of-the-app.txt").apply { writeText("stays") }
         session.discard()
         assertNull(session.verdict())
+        assertEquals(listOf(other), at("run").listFiles()!!.toList())
         session.close()
+    }
+
+    @Test
+    fun evaluatesWithAndWithoutKinds() = runBlocking {
+        val photos = photos()
+        val weights = Weights.openOwn(shipped)
+        val heard = mutableListOf<Progress>()
+        val without = evaluate(photos, weights) { heard += it }
+        assertEquals(40, without.photos)
+        assertEquals(listOf(120L, 120L), heard.last().let { listOf(it.done, it.total) })
+        assertNull(without.bestNn)
+        assertTrue(without.instanceDiscrimination!! > 0 && without.uniformity!! < 0)
+        Album.files.forEachIndexed { index, file -> photos.label(file.name, "kind ${index % 2}") }
+        val with = evaluateBlocking(photos, weights)
+        assertTrue(with.bestNn!! in 0.0..100.0)
+        assertEquals(without.uniformity, with.uniformity)
+        assertThrows(SeedlingException.Photos::class.java) { photos.label("none", "kind") }
+        Unit
+    }
+
+    @Test
+    fun searchesAndEvaluationsAreCancelled() = runBlocking {
+        val weights = Weights.openOwn(shipped)
+        val photos = photos()
+        val works = listOf<suspend (() -> Unit) -> Unit>(
+            { looked -> Search.over(photos, weights) { looked() } },
+            { looked -> evaluate(photos, weights) { looked() } },
+        )
+        for (work in works) {
+            val began = CompletableDeferred<Unit>()
+            val job = launch(Dispatchers.Default) { work { began.complete(Unit) } }
+            began.await()
+            job.cancelAndJoin()
+            assertTrue(job.isCancelled)
+        }
+    }
+
+    @Test
+    fun anAppCanHaveItsOwnLoop() = runBlocking {
+        val session = session("run")
+        var parts = 0
+        while (session.step()) {
+            // Left in the middle, as by a process that ends.
+            if (++parts == 2) break
+        }
+        val resources = session.resources()
+        assertTrue(resources.storedBytes > 0 && resources.seconds > 0)
+        assertTrue(resources.predictedMemoryMb in 50.0..300.0, "$resources")
+        session.close()
+        session("run").use { while (it.step()) parts++ }
+        assertTrue(parts > 4, "$parts")
+        assertArrayEquals(undisturbed(), weights("run"))
+    }
+
+    @Test
+    fun pixelsAsLargeAsAPhonesAreTaken() {
+        val photos = Photos()
+        val pixels = ByteBuffer.allocateDirect(4032 * 3024 * 4)
+        val start = System.nanoTime()
+        photos.add("camera", 4032, 3024, pixels)
+        println("12 megapixels are kept after ${(System.nanoTime() - start) / 1_000_000} ms")
+        assertEquals(1, photos.count)
+        assertThrows(SeedlingException.Photos::class.java) { photos.add("cut", 4032, 3025, pixels) }
+        assertThrows(SeedlingException.Photos::class.java) { photos.add("none", -1, 3025, pixels) }
+        // A buffer that is not in native memory can't be read where it lies.
+        assertThrows(IllegalArgumentException::class.java) { photos.add("heap", 1, 1, ByteBuffer.allocate(4)) }
     }
 
     @Test
@@ -142,7 +213,7 @@ class SessionTest {
         assertThrows(SeedlingException::class.java) { few.trainBlocking() }
         few.close()
         assertThrows(SeedlingException.Settings::class.java) {
-            Session.open(at("tiny"), Weights.openOwn(shipped), photos(), settings.copy(memoryMb = 10u))
+            Session.open(at("tiny"), Weights.openOwn(shipped), photos(), settings.copy(memoryMb = 10))
         }
         assertFalse(at("tiny").exists())
         Unit
@@ -192,6 +263,6 @@ class SessionTest {
     companion object {
         val shipped = File("../models/mobilenet_v3_small.safetensors").canonicalFile
 
-        val longer = Settings(memoryMb = 300u, epochs = 20u, imageSize = 64u, threads = 2u, seed = 5uL)
+        val longer = Settings(memoryMb = 300, epochs = 20, imageSize = 64, threads = 2, seed = 5)
     }
 }

@@ -1,0 +1,24 @@
+@file:JvmName("Evaluate")
+
+package io.seedling
+
+import io.seedling.bridge.Evaluation
+import io.seedling.bridge.Progress
+
+/**
+ * Measures [weights] on [photos]: how surely neighbours name a photo's kind where [Photos.label] has told
+ * all kinds, and figures that need none. Cancelling the coroutine ends it within a few photos.
+ */
+suspend fun evaluate(
+    photos: Photos,
+    weights: Weights,
+    threads: Int = 0,
+    onProgress: (Progress) -> Unit = {},
+): Evaluation = stoppable { stop ->
+    io.seedling.bridge.evaluate(weights.inner, photos.inner, threads, heard(onProgress), stop)
+}
+
+/** The same for Java, on the calling thread. */
+@JvmOverloads
+fun evaluateBlocking(photos: Photos, weights: Weights, threads: Int = 0): Evaluation =
+    io.seedling.bridge.evaluate(weights.inner, photos.inner, threads, null, null)
