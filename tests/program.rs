@@ -14,7 +14,10 @@ pub fn seedling() -> Command {
         let release = folder.ends_with("release");
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         build
-            .args(["build", "--quiet", "-p", "seedling-server", "--target-dir"])
+            // Of the whole workspace, as the tests are: by itself it would have other features, and
+            // all its dependencies would be compiled once more.
+            .args(["build", "--quiet", "--workspace", "--bin", "seedling"])
+            .arg("--target-dir")
             .arg(folder.parent().expect("target folder"))
             .args(release.then_some("--release"))
             .current_dir(env!("CARGO_MANIFEST_DIR"));

@@ -246,7 +246,8 @@ impl Session {
         self.cancel.ask();
     }
 
-    /// The verdict, once the session is done. Reads a small file.
+    /// The verdict, once the session is done; none where the adapted weights are kept always. Reads a
+    /// small file.
     pub fn verdict(&self) -> Result<Option<Verdict>> {
         let log = records::read(&self.folder.join(records::FILE_NAME))?;
         if !finished(&log) {
@@ -270,10 +271,10 @@ impl Session {
         }))
     }
 
-    /// Copies the weights that the verdict has kept to `path`: torchvision's names, a safetensors
+    /// Copies the weights that the session has ended with to `path`: torchvision's names, a safetensors
     /// file. The file appears whole or not at all. Takes as long as copying some megabytes.
     pub fn export(&self, path: String) -> Result<()> {
-        if self.verdict()?.is_none() {
+        if !finished(&records::read(&self.folder.join(records::FILE_NAME))?) {
             return Err(SeedlingError::Weights {
                 reason: "the session is not done: there are no weights yet".into(),
             });

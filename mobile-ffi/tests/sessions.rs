@@ -378,6 +378,24 @@ fn an_app_can_have_its_own_loop() {
 }
 
 #[test]
+fn weights_that_are_kept_always_are_exported_without_a_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = Weights::open_own(shipped()).unwrap();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let settings = Settings {
+        epochs: 1,
+        keep_always: true,
+        ..settings()
+    };
+    let session = Session::open(at("run"), weights, photos(), settings).unwrap();
+    let outcome = session.run(None, None, usual_rules()).unwrap();
+    assert_eq!(outcome, Outcome::Done);
+    assert!(session.verdict().unwrap().is_none());
+    session.export(at("out.safetensors")).unwrap();
+    Weights::open_own(at("out.safetensors")).unwrap();
+}
+
+#[test]
 fn only_signed_weights_are_opened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");

@@ -105,7 +105,7 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
     let folder = tempfile::tempdir().unwrap();
     let (photos, whole) = (folder.path().join("photos"), folder.path().join("whole"));
     album(&photos, 16);
-    // The least budget in which a group of 4 fits and one of 16 does not.
+    // The least budget in which a group of 8 fits and one of 16 does not.
     let source = seedling_core::data::open(&photos).unwrap();
     let picked = |budget: usize| {
         let mut config = Config {
@@ -115,6 +115,7 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
             queue_size: 16,
             head: "simple".into(),
             threads: 2,
+            init: "random".into(),
             ..Config::adapt()
         };
         let asked = |key: &str| key == "image_size";
@@ -122,7 +123,7 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
         Some(config.bn_group)
     };
     let budget = (30..400)
-        .find(|&b| picked(b) == Some(4))
+        .find(|&b| picked(b) == Some(8))
         .unwrap()
         .to_string();
     let more = [
@@ -136,7 +137,7 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
     let more = [FOUR, &more, &["--memory-mb", &budget]].concat();
     let ran = adapt(&photos, &whole, &more);
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stderr.contains("in groups of 4"), "{ran:?}");
+    assert!(ran.stderr.contains("in groups of 8"), "{ran:?}");
     let again = folder.path().join("again");
     stopped(&whole, &again, true);
     let ran = adapt(&photos, &again, &[&more[..], &["--resume"]].concat());
@@ -151,7 +152,7 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
         &folder.path().join("third"),
         &[&more[..], &less].concat(),
     );
-    ran.refused(2, &["bn_group = 4", "bn_group = 2"]);
+    ran.refused(2, &["bn_group = 8", "bn_group = 2"]);
 }
 
 #[test]

@@ -68,7 +68,8 @@ fn peak_of_steps(batch: usize, bn_group: usize) -> usize {
     for step in 0..2 {
         moco.step(&views, &key_orders(0, step, batch)).unwrap();
     }
-    PEAK.load(Ordering::Relaxed) - before
+    // Large buffers are pages of their own, which no allocator sees.
+    PEAK.load(Ordering::Relaxed) - before + workspace.most_bytes()
 }
 
 #[test]
