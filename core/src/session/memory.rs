@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 const MB: f64 = 1024.0 * 1024.0;
 
 /// Megabytes of program, libraries, and weights that are built in or lie open.
-const PROGRAM: f64 = 14.0;
+const PROGRAM: f64 = 18.0;
 
 /// Megabytes that a thread holds for itself: its stack, and a view or a photo in the making.
 const THREAD: f64 = 2.5;
@@ -278,7 +278,9 @@ impl<'a> Forecaster<'a> {
     fn rehearse(&self, frozen: Option<usize>) -> Result<Line> {
         const PHOTOS: usize = 2;
         const SIDES: [usize; 2] = [64, 128];
-        let bytes = on_own_threads(self.threads, || {
+        // On one thread: how several meet differs from time to time, and the same command must pick
+        // the same group.
+        let bytes = on_own_threads(1, || {
             SIDES.map(|side| -> Result<f64> {
                 let workspace = Workspace::default();
                 let stages = frozen.unwrap_or(0);
@@ -412,8 +414,13 @@ mod tests {
 
     /// What a budget leaves of a run's settings.
     fn within(budget_mb: usize, asked: &[&str]) -> Result<(Config, Forecast)> {
+        within_at(128, budget_mb, asked)
+    }
+
+    fn within_at(side: usize, budget_mb: usize, asked: &[&str]) -> Result<(Config, Forecast)> {
         let mut config = Config {
             threads: 2,
+            image_size: side,
             ..Config::adapt()
         };
         let source = Demo::new(8, 0)?;
@@ -427,8 +434,7 @@ mod tests {
         let mut last = within(2000, &[]).unwrap().0;
         assert_eq!((last.image_size, last.freeze, last.bn_group), (128, 0, 32));
         assert_eq!((last.cache_mb, last.prefetch), (250, 1));
-        let mut frozen = 0;
-        let refused = (60..400).rev().step_by(10).find_map(|budget| {
+        let refused = (60..300).rev().step_by(5).find_map(|budget| {
             let (config, found) = match within(budget, &[]) {
                 Ok(found) => found,
                 Err(refused) => return Some((budget, refused.to_string())),
@@ -436,17 +442,37 @@ mod tests {
             assert!(found.total() <= budget as f64);
             assert!(config.image_size <= last.image_size, "{budget}");
             config.validate().unwrap();
-            frozen = frozen.max(config.freeze);
             last = config;
             None
         });
         let (budget, refused) = refused.unwrap();
-        assert!(frozen > 0 && last.image_size < 128, "{frozen} {last:?}");
+        assert!(last.image_size < 128, "{last:?}");
         let least = refused.split("at least ").nth(1).unwrap();
         let least: usize = least.split(' ').next().unwrap().parse().unwrap();
-        assert!(budget < least && least <= budget + 12, "{refused}");
+        assert!(budget < least && least <= budget + 7, "{refused}");
         within(least, &[]).unwrap();
         assert!(within(least - 1, &[]).is_err());
+    }
+
+    #[test]
+    fn stages_are_frozen_before_groups_become_very_small() {
+        let asked = &["image_size"];
+        let found = (100..420)
+            .step_by(8)
+            .filter_map(|mb| within_at(224, mb, asked).ok());
+        let found: Vec<(usize, usize)> = found.map(|(c, _)| (c.freeze, c.bn_group)).collect();
+        assert!(
+            found
+                .iter()
+                .any(|found| found.0 > 0 && found.1 == GOOD_GROUP),
+            "{found:?}"
+        );
+        assert!(found.contains(&(0, 16)), "{found:?}");
+        // The same budget leaves the same.
+        let again = (100..420)
+            .step_by(8)
+            .filter_map(|mb| within_at(224, mb, asked).ok());
+        assert!(again.map(|(c, _)| (c.freeze, c.bn_group)).eq(found));
     }
 
     #[test]
