@@ -225,11 +225,10 @@ impl Course {
     /// # Errors
     /// The disk refuses.
     pub fn save_now(&mut self) -> Result<()> {
-        if self.is_saved() && self.next != Next::Nothing {
-            self.log.sync()?;
-            self.session.checkpoint(&self.folder.path)?;
+        match self.is_saved() && self.next != Next::Nothing {
+            true => self.write_checkpoint(),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn step(&mut self, observer: &mut dyn Observer) -> Result<()> {
@@ -428,9 +427,13 @@ impl Course {
     }
 
     /// The log first: what it holds beyond a checkpoint is dropped on resuming, never missing.
-    fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    fn write_checkpoint(&mut self) -> Result<()> {
         self.log.sync()?;
-        self.session.checkpoint(&self.folder.path)?;
+        self.session.checkpoint(&self.folder.path)
+    }
+
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.write_checkpoint()?;
         let step = self.session.steps_done();
         observer.event(Event::Saved { step })
     }

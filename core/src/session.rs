@@ -6,6 +6,7 @@
 
 mod build;
 pub mod finish;
+pub mod forecast;
 pub mod memory;
 mod neighbours;
 mod run;

@@ -335,10 +335,7 @@ impl TensorFile {
         metadata.remove(SEAL);
         let mut digest = Sha256::new();
         digest.update(header(&tensors, &metadata));
-        let end = self.tensors.values().map(|stored| stored.range.end).max();
-        self.each(self.data..end.unwrap_or(self.data), |bytes| {
-            digest.update(bytes);
-        })?;
+        self.each(self.data..self.end(), |bytes| digest.update(bytes))?;
         if !same || hex(&digest.finalize()) != *expected {
             return refuse("is damaged: its checksum does not match its content");
         }
@@ -351,8 +348,7 @@ impl TensorFile {
     /// It was left on disk, and cannot be read any more.
     pub fn digest(&self) -> Result<String> {
         let mut digest = Sha256::new();
-        let end = self.tensors.values().map(|stored| stored.range.end).max();
-        self.each(0..end.unwrap_or(self.data), |bytes| digest.update(bytes))?;
+        self.each(0..self.end(), |bytes| digest.update(bytes))?;
         Ok(hex(&digest.finalize()))
     }
 
@@ -400,6 +396,12 @@ impl TensorFile {
             Dtype::U32 => self.decode(stored, u32::from_le_bytes),
             other => Err(self.wrong_type(name, "U32", other)),
         }
+    }
+
+    /// Where the last tensor ends, and with it the file.
+    fn end(&self) -> usize {
+        let ends = self.tensors.values().map(|stored| stored.range.end);
+        ends.max().unwrap_or(self.data)
     }
 
     fn find(&self, name: &str) -> Result<&Stored> {

@@ -1,16 +1,13 @@
 //! What weights see in photos, in figures.
 
 use crate::error::Result;
-use crate::listener::{Listener, Stage, Stop, Throttle};
-use crate::photos::Photos;
+use crate::listener::{Listener, Looking, Stage, Stop};
+use crate::photos::{DECODE_MB, Photos};
 use crate::weights::Weights;
 use seedling_core::data::PhotoSource;
 use seedling_core::eval::{Metric, collapse_warning, measure_photos};
 use seedling_core::session::on_own_threads;
 use std::sync::Arc;
-
-/// Megabytes for decoding.
-const DECODE_MB: usize = 64;
 
 /// Figures of some weights on some photos. What there are too few photos for is `None`.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
@@ -50,13 +47,12 @@ pub fn evaluate(
     let source = photos.source(DECODE_MB);
     let extractor = weights.extractor(&encoder, &*source);
     let all: Vec<usize> = (0..source.len()).collect();
-    let mut throttle = Throttle::new(listener);
+    let mut looking = Looking::new(Stage::Measuring, listener, stop);
     // The seed of `seedling eval`: the same figures.
     let how = (0, Metric::Euclidean);
     let measured = on_own_threads(threads.max(0) as usize, || {
         measure_photos(&extractor, &all, how, (true, true), |done, total| {
-            throttle.looked(Stage::Measuring, done, total);
-            stop.as_ref().map_or(Ok(()), |stop| stop.cancel.check())
+            looking.looked(done, total)
         })
     })??;
     let figures = &measured.figures;

@@ -12,8 +12,10 @@ mod error;
 mod evaluation;
 mod listener;
 mod photos;
+mod relay;
 mod search;
 mod session;
+mod settings;
 mod weights;
 
 pub use error::SeedlingError;
@@ -21,7 +23,8 @@ pub use evaluation::{Evaluation, evaluate};
 pub use listener::{Listener, ListenerError, Progress, Sensors, Stage, Stop};
 pub use photos::Photos;
 pub use search::{Embedding, Match, Search};
-pub use session::{Outcome, Resources, Session, Settings, Verdict, usual_rules};
+pub use session::{Outcome, Resources, Session, Verdict, usual_rules};
+pub use settings::Settings;
 pub use weights::Weights;
 
 uniffi::setup_scaffolding!();

@@ -143,3 +143,31 @@ impl Throttle {
         }
     }
 }
+
+/// Tells of photos that are looked at, and ends that where someone asks for it.
+pub(crate) struct Looking {
+    throttle: Throttle,
+    stop: Option<Arc<Stop>>,
+    stage: Stage,
+}
+
+impl Looking {
+    pub(crate) fn new(
+        stage: Stage,
+        listener: Option<Arc<dyn Listener>>,
+        stop: Option<Arc<Stop>>,
+    ) -> Looking {
+        Looking {
+            throttle: Throttle::new(listener),
+            stop,
+            stage,
+        }
+    }
+
+    pub(crate) fn looked(&mut self, done: usize, total: usize) -> seedling_core::Result<()> {
+        self.throttle.looked(self.stage, done, total);
+        self.stop
+            .as_ref()
+            .map_or(Ok(()), |stop| stop.cancel.check())
+    }
+}

@@ -1,8 +1,8 @@
 //! Photos by example.
 
 use crate::error::Result;
-use crate::listener::{Listener, Stage, Stop, Throttle};
-use crate::photos::Photos;
+use crate::listener::{Listener, Looking, Stage, Stop};
+use crate::photos::{DECODE_MB, Photos};
 use crate::weights::Weights;
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::Encoder;
@@ -41,9 +41,6 @@ pub struct Search {
     unreadable: i32,
 }
 
-/// Megabytes for decoding.
-const DECODE_MB: usize = 64;
-
 #[uniffi::export]
 impl Search {
     /// Looks at every photo once: some ten milliseconds each. Call it from a background thread. `stop`
@@ -65,11 +62,9 @@ impl Search {
             features: Features::default(),
             unreadable: 0,
         };
-        let mut throttle = Throttle::new(listener);
-        let (seen, features, skipped) = found.look(&*source, |done| {
-            throttle.looked(Stage::Searching, done, source.len());
-            stop.as_ref().map_or(Ok(()), |stop| stop.cancel.check())
-        })?;
+        let mut looking = Looking::new(Stage::Searching, listener, stop);
+        let (seen, features, skipped) =
+            found.look(&*source, |done| looking.looked(done, source.len()))?;
         found.names = seen.into_iter().map(|i| source.id(i).into()).collect();
         found.features = features;
         found.unreadable = skipped;

@@ -1,12 +1,14 @@
 //! Training on the photos, in slices, through the death of the app.
 
 use crate::error::{Result, SeedlingError};
-use crate::listener::{Listener, Progress, Sensors, Stage, Throttle};
+use crate::listener::{Listener, Sensors};
 use crate::photos::Photos;
+use crate::relay::Relay;
+use crate::settings::Settings;
 use crate::weights::Weights;
 use seedling_core::cancel::Cancel;
 use seedling_core::config::Config;
-use seedling_core::course::{self, Course, Event, Observer, Phase, RunFolder, Sources};
+use seedling_core::course::{self, Course, Phase, RunFolder, Sources};
 use seedling_core::data::PhotoSource;
 use seedling_core::governor::{Decision, Governor, Readings, Reason, Rules};
 use seedling_core::records::{self, Record};
@@ -21,30 +23,6 @@ use std::time::{Duration, Instant};
 
 /// What a run of an app is called in its log.
 const METHOD: &str = "adapt";
-
-/// How to train. What is not named here is `seedling adapt`'s.
-#[derive(Clone, Debug, uniffi::Record)]
-pub struct Settings {
-    /// Megabytes that training may take. It is refused where they are not enough.
-    #[uniffi(default = 300)]
-    pub memory_mb: i32,
-    /// Passes over the photos.
-    #[uniffi(default = 12)]
-    pub epochs: i32,
-    /// Width and height of the views it trains on; 0 is 128, or less where memory asks for it.
-    #[uniffi(default = 0)]
-    pub image_size: i32,
-    /// Threads; 0 is one per processor.
-    #[uniffi(default = 0)]
-    pub threads: i32,
-    /// Where all randomness starts: the same seed and photos give the same weights.
-    #[uniffi(default = 0)]
-    pub seed: i64,
-    /// Ends with the adapted weights whatever they are. Otherwise the initial ones stay unless others are
-    /// clearly better, asked without labels.
-    #[uniffi(default = false)]
-    pub keep_always: bool,
-}
 
 /// Why [`Session::run`] has returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
@@ -155,40 +133,11 @@ impl Session {
         photos: Arc<Photos>,
         settings: Settings,
     ) -> Result<Arc<Session>> {
-        let usual = Config::adapt();
-        let size = settings.image_size;
-        if !(size == 0 || (32..=1024).contains(&size))
-            || settings.epochs < 1
-            || settings.threads < 0
-            || settings.memory_mb < 0
-        {
-            return Err(SeedlingError::Settings {
-                reason:
-                    "expected an image_size from 32 to 1024 (or 0), at least one epoch, and no \
-                         negative numbers"
-                        .into(),
-            });
-        }
-        let mut config = Config {
-            arch: weights.arch(),
-            init: weights.path.clone(),
-            image_size: match size {
-                0 => usual.image_size,
-                asked => asked as usize,
-            },
-            epochs: settings.epochs as usize,
-            threads: settings.threads as usize,
-            seed: settings.seed as u64,
-            keep: match settings.keep_always {
-                true => "always".into(),
-                false => usual.keep.clone(),
-            },
-            ..usual
-        };
+        let mut config = settings.config(&weights)?;
         let source = photos.source(config.decode_mb);
         let run = (Some(&weights.file), &*source as &dyn PhotoSource);
         let found = memory::fit_budget(&mut config, run, settings.memory_mb as usize, |key| {
-            key == "image_size" && size != 0
+            key == "image_size" && settings.image_size != 0
         })?;
         Ok(Arc::new(Session {
             folder: folder.into(),
@@ -249,7 +198,7 @@ impl Session {
     /// The verdict, once the session is done; none where the adapted weights are kept always. Reads a
     /// small file.
     pub fn verdict(&self) -> Result<Option<Verdict>> {
-        let log = records::read(&self.folder.join(records::FILE_NAME))?;
+        let log = self.log()?;
         if !finished(&log) {
             return Ok(None);
         }
@@ -274,7 +223,7 @@ impl Session {
     /// Copies the weights that the session has ended with to `path`: torchvision's names, a safetensors
     /// file. The file appears whole or not at all. Takes as long as copying some megabytes.
     pub fn export(&self, path: String) -> Result<()> {
-        if !finished(&records::read(&self.folder.join(records::FILE_NAME))?) {
+        if !finished(&self.log()?) {
             return Err(SeedlingError::Weights {
                 reason: "the session is not done: there are no weights yet".into(),
             });
@@ -356,25 +305,23 @@ impl Session {
         }
     }
 
+    fn log(&self) -> seedling_core::Result<Vec<Record>> {
+        records::read(&self.folder.join(records::FILE_NAME))
+    }
+
     fn worked(&self) -> MutexGuard<'_, f64> {
         self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// See [`Session::step`].
     fn next(&self, place: &mut Place, relay: &mut Relay) -> Result<bool> {
-        if finished(&records::read(&self.folder.join(records::FILE_NAME))?) {
+        if finished(&self.log()?) {
             return Ok(false);
         }
-        if let Place::Asleep = place {
-            match self.wake() {
-                Ok(course) => *place = Place::Awake(Box::new(course)),
-                Err(seedling_core::Error::Cancelled) => return Ok(true),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        match place {
-            Place::Awake(course) => Ok(course.advance(relay)? != Phase::Done),
-            _ => Ok(false),
+        match self.awake(place)? {
+            Some(course) => Ok(course.advance(relay)? != Phase::Done),
+            // Paused: there is more.
+            None => Ok(true),
         }
     }
 
@@ -385,7 +332,7 @@ impl Session {
         sensors: Option<Arc<dyn Sensors>>,
         mut governor: Governor,
     ) -> Result<Outcome> {
-        if finished(&records::read(&self.folder.join(records::FILE_NAME))?) {
+        if finished(&self.log()?) {
             return Ok(Outcome::Done);
         }
         let mut decide = |relay: &mut Relay| match &sensors {
@@ -402,14 +349,7 @@ impl Session {
         if let Decision::Stop(reason) = decide(relay) {
             return Ok(Outcome::Stopped { reason });
         }
-        if let Place::Asleep = place {
-            match self.wake() {
-                Ok(course) => *place = Place::Awake(Box::new(course)),
-                Err(seedling_core::Error::Cancelled) => return Ok(Outcome::Paused),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let Place::Awake(course) = place else {
+        let Some(course) = self.awake(place)? else {
             return Ok(Outcome::Paused);
         };
         loop {
@@ -430,6 +370,21 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// The course, woken where it is not awake; `None` where it was paused meanwhile.
+    fn awake<'a>(&self, place: &'a mut Place) -> Result<Option<&'a mut Course>> {
+        if let Place::Asleep = place {
+            match self.wake() {
+                Ok(course) => *place = Place::Awake(Box::new(course)),
+                Err(seedling_core::Error::Cancelled) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(match place {
+            Place::Awake(course) => Some(course),
+            _ => None,
+        })
     }
 
     /// Begins the run, or goes on with the one in the folder.
@@ -481,51 +436,4 @@ fn files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     entries
         .map(|entry| entry.path())
         .filter(|path| path.is_file())
-}
-
-/// Passes on what a course tells.
-struct Relay {
-    throttle: Throttle,
-    start: Instant,
-}
-
-impl Relay {
-    fn new(listener: Option<Arc<dyn Listener>>) -> Relay {
-        Relay {
-            throttle: Throttle::new(listener),
-            start: Instant::now(),
-        }
-    }
-}
-
-impl Observer for Relay {
-    fn event(&mut self, event: Event<'_>) -> seedling_core::Result<()> {
-        match event {
-            Event::Warning(text) | Event::Note(text) => self.throttle.warning(text),
-            Event::Measuring { done, total, .. } => {
-                self.throttle.looked(Stage::Measuring, done, total)
-            }
-            Event::Judging { done, total } => self.throttle.looked(Stage::Judging, done, total),
-            Event::Step {
-                progress,
-                photos_per_second,
-            } => self.throttle.progress(Progress {
-                stage: Stage::Training,
-                done: progress.step as i64,
-                total: progress.steps as i64,
-                loss: Some(f64::from(progress.stats.loss)),
-                photos_per_second: Some(photos_per_second),
-            }),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn seconds(&self) -> f64 {
-        self.start.elapsed().as_secs_f64()
-    }
-
-    fn peak_memory_mb(&self) -> Option<f64> {
-        memory::peak_mb()
-    }
 }

@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Files that a run has written before its first step is done.
-const FIRST_FILES: [&str; 4] = [CONFIG_FILE, records::FILE_NAME, checkpoint::FILE, ".lock"];
+const FIRST_FILES: [&str; 4] = [CONFIG_FILE, records::FILE_NAME, checkpoint::FILE, LOCK_FILE];
+
+/// Open in whoever works in a folder.
+const LOCK_FILE: &str = ".lock";
 
 /// Name of the run's settings in its folder.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -38,6 +41,20 @@ pub struct RunFolder {
     _lock: File,
 }
 
+/// Keeps other processes out of the folder at `path` for as long as it is open.
+fn lock(path: &Path) -> Result<File> {
+    let lock_path = path.join(LOCK_FILE);
+    let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::file(
+            path,
+            "another seedling is working in this folder",
+        )),
+        // Some network file systems know no locks; then nobody is kept out.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
+    }
+}
+
 /// Removes what a run has written into the folder at `path`, results included, and the folder where
 /// nothing else is in it.
 ///
@@ -47,16 +64,9 @@ pub fn forget(path: &Path) -> Result<()> {
     if !path.is_dir() {
         return Ok(());
     }
-    let lock_path = path.join(".lock");
-    let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
-    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-        return Err(Error::file(
-            path,
-            "another seedling is working in this folder",
-        ));
-    }
+    let _lock = lock(path)?;
     let ours = [CONFIG_FILE, records::FILE_NAME, WEIGHTS_FILE, HEAD_FILE];
-    for name in ours.into_iter().chain(checkpoint::FILES).chain([".lock"]) {
+    for name in ours.into_iter().chain(checkpoint::FILES).chain([LOCK_FILE]) {
         for path in [path.join(name), path.join(format!(".{name}.partial"))] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -99,19 +109,7 @@ impl RunFolder {
         let made = !path.exists();
         fs::create_dir_all(path).map_err(Error::io(path))?;
         let before = names(path).collect();
-        let lock_path = path.join(".lock");
-        let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::file(
-                    path,
-                    "another seedling is working in this folder",
-                ));
-            }
-            // Some network file systems know no locks; then nobody is kept out.
-            Err(TryLockError::Error(_)) => {}
-        }
+        let lock = lock(path)?;
         Ok(RunFolder {
             path: path.to_path_buf(),
             resumed: resume,

@@ -1,0 +1,54 @@
+//! From what a course tells to what an app hears.
+
+use crate::listener::{Listener, Progress, Stage, Throttle};
+use seedling_core::course::{Event, Observer};
+use seedling_core::session::memory;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Passes on what a course tells.
+pub(crate) struct Relay {
+    pub(crate) throttle: Throttle,
+    pub(crate) start: Instant,
+}
+
+impl Relay {
+    pub(crate) fn new(listener: Option<Arc<dyn Listener>>) -> Relay {
+        Relay {
+            throttle: Throttle::new(listener),
+            start: Instant::now(),
+        }
+    }
+}
+
+impl Observer for Relay {
+    fn event(&mut self, event: Event<'_>) -> seedling_core::Result<()> {
+        match event {
+            Event::Warning(text) | Event::Note(text) => self.throttle.warning(text),
+            Event::Measuring { done, total, .. } => {
+                self.throttle.looked(Stage::Measuring, done, total)
+            }
+            Event::Judging { done, total } => self.throttle.looked(Stage::Judging, done, total),
+            Event::Step {
+                progress,
+                photos_per_second,
+            } => self.throttle.progress(Progress {
+                stage: Stage::Training,
+                done: progress.step as i64,
+                total: progress.steps as i64,
+                loss: Some(f64::from(progress.stats.loss)),
+                photos_per_second: Some(photos_per_second),
+            }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    fn peak_memory_mb(&self) -> Option<f64> {
+        memory::peak_mb()
+    }
+}
