@@ -31,7 +31,7 @@ pub fn peak_mb() -> Option<f64> {
 }
 
 /// Sets what keeps a run, from `init` and on these photos, within `budget_mb`. It gives up as little as
-/// it can, in the order of [`choices`]; photos kept between epochs go before views are made smaller.
+/// it can, in the order of `choices`; photos kept between epochs go before views are made smaller.
 /// What someone `asks_for` by the key's name stays, but for `bn_group`, which is then the most that may
 /// be picked. Returns what the run will take.
 ///
