@@ -2,10 +2,11 @@
 //!
 //! [`Encoder::forward`] keeps one tensor per convolution in reused buffers; the hand-written
 //! [`Encoder::backward`] adds parameter gradients to the encoder's own flat array. Who brings a
-//! loss of their own finds both as one candle operation ([`Encoder::embed_tracked`]).
+//! loss of their own finds both as one candle operation (`Encoder::embed_tracked`, feature `candle`).
 
 mod feature_net;
 mod images;
+#[cfg(feature = "candle")]
 mod op;
 
 pub use feature_net::FeatureNet;
@@ -13,6 +14,7 @@ pub use images::Images;
 
 use std::sync::Arc;
 
+#[cfg(feature = "candle")]
 use candle_core::Tensor;
 
 use crate::backbones::{Arch, Backbone, BackboneSaved};
@@ -303,6 +305,7 @@ impl<B: Backend> Encoder<B> {
     ///
     /// # Errors
     /// Only candle's.
+    #[cfg(feature = "candle")]
     pub fn embed_tracked(&self, images: Images<B>, mode: Mode) -> Result<Tensor> {
         op::apply(self, images, mode)
     }

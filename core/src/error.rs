@@ -53,6 +53,7 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
     /// Failures inside candle.
+    #[cfg(feature = "candle")]
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }

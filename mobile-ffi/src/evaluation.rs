@@ -1,8 +1,9 @@
 //! What weights see in photos, in figures.
 
 use crate::error::Result;
-use crate::listener::{Listener, Looking, Stage, Stop};
+use crate::listener::{Listener, Looking, Stop};
 use crate::photos::{DECODE_MB, Photos};
+use crate::progress::Stage;
 use crate::weights::Weights;
 use seedling_core::data::PhotoSource;
 use seedling_core::eval::{Metric, collapse_warning, measure_photos};

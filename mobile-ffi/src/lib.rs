@@ -8,23 +8,31 @@
 //! Every call says how long it takes. Those that compute are to be made from a background thread;
 //! all of them may be made from any thread.
 
+#[cfg(target_os = "android")]
+mod bitmap;
 mod error;
 mod evaluation;
+mod governor;
 mod listener;
 mod photos;
+mod progress;
 mod relay;
 mod search;
 mod session;
 mod settings;
+mod verdict;
 mod weights;
 
 pub use error::SeedlingError;
 pub use evaluation::{Evaluation, evaluate};
-pub use listener::{Listener, ListenerError, Progress, Sensors, Stage, Stop};
+pub use governor::{Decision, Governor, Sensors, usual_rules};
+pub use listener::{Listener, ListenerError, Stop};
 pub use photos::Photos;
+pub use progress::{Progress, Stage};
 pub use search::{Embedding, Match, Search};
-pub use session::{Outcome, Resources, Session, Verdict, usual_rules};
+pub use session::{Outcome, Resources, Session};
 pub use settings::Settings;
+pub use verdict::Verdict;
 pub use weights::Weights;
 
 uniffi::setup_scaffolding!();

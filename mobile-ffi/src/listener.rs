@@ -1,37 +1,9 @@
-//! What the app hears, and is asked, while a session works. All of it on the thread that trains.
+//! What the app hears while a session works, on the thread that trains; and how it ends other work.
 
+use crate::progress::{Progress, Stage};
 use seedling_core::cancel::Cancel;
-use seedling_core::governor::Readings;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What a session is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
-pub enum Stage {
-    /// Looking at the photos, before or after training.
-    Measuring,
-    /// Taking steps.
-    Training,
-    /// Asking which weights serve better.
-    Judging,
-    /// Looking at the photos for a search.
-    Searching,
-}
-
-/// How far it is.
-#[derive(Clone, Debug, PartialEq, uniffi::Record)]
-pub struct Progress {
-    /// What is being done.
-    pub stage: Stage,
-    /// Steps taken, or photos looked at.
-    pub done: i64,
-    /// Out of how many.
-    pub total: i64,
-    /// Mean loss of the last step; `None` outside training.
-    pub loss: Option<f64>,
-    /// Photos a second in the last step; `None` outside training.
-    pub photos_per_second: Option<f64>,
-}
 
 /// An exception that a listener has thrown. It is dropped: training goes on.
 #[derive(Debug, thiserror::Error, uniffi::Error)]
@@ -78,24 +50,6 @@ pub trait Listener: Send + Sync {
 
     /// A line that a developer should see in the log.
     fn warning(&self, text: String) -> Result<(), ListenerError>;
-}
-
-/// Reads the device's sensors.
-#[uniffi::export(with_foreign)]
-pub trait Sensors: Send + Sync {
-    /// What they say now; asked before every step. What it throws counts as knowing nothing.
-    fn read(&self) -> Result<Readings, ListenerError>;
-}
-
-/// See [`seedling_core::governor::Readings`]. Whatever is not known stays empty.
-#[uniffi::remote(Record)]
-pub struct Readings {
-    pub seconds: Option<f64>,
-    pub heat: Option<f64>,
-    pub battery: Option<f64>,
-    pub charging: Option<bool>,
-    pub low_power: Option<bool>,
-    pub memory_mb: Option<f64>,
 }
 
 /// Passes progress on, not too often.

@@ -1,6 +1,7 @@
 //! The photos of an app.
 
 use crate::error::Result;
+use seedling_core::data::pixels::Pixels;
 use seedling_core::data::{self, PhotoSource};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,7 +41,7 @@ impl Photos {
     pub fn add_pixels(&self, name: String, width: i32, height: i32, rgba: &[u8]) -> Result<()> {
         let [width, height] = [width, height].map(|side| u32::try_from(side).unwrap_or(0));
         // Reduced outside the lock: others may add theirs meanwhile.
-        let bytes = data::Photos::reduced(&name, (width, height), rgba)?;
+        let bytes = Pixels::packed((width, height), rgba).reduced(&name)?;
         Ok(self.list().add_encoded(&name, bytes)?)
     }
 

@@ -1,6 +1,7 @@
 //! From what a course tells to what an app hears.
 
-use crate::listener::{Listener, Progress, Stage, Throttle};
+use crate::listener::{Listener, Throttle};
+use crate::progress::{Progress, Stage};
 use seedling_core::course::{Event, Observer};
 use seedling_core::session::memory;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! Photos by example.
 
 use crate::error::Result;
-use crate::listener::{Listener, Looking, Stage, Stop};
+use crate::listener::{Listener, Looking, Stop};
 use crate::photos::{DECODE_MB, Photos};
+use crate::progress::Stage;
 use crate::weights::Weights;
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::Encoder;

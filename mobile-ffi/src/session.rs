@@ -1,10 +1,12 @@
 //! Training on the photos, in slices, through the death of the app.
 
 use crate::error::{Result, SeedlingError};
-use crate::listener::{Listener, Sensors};
+use crate::governor::Sensors;
+use crate::listener::Listener;
 use crate::photos::Photos;
 use crate::relay::Relay;
 use crate::settings::Settings;
+use crate::verdict::Verdict;
 use crate::weights::Weights;
 use seedling_core::cancel::Cancel;
 use seedling_core::config::Config;
@@ -35,21 +37,6 @@ pub enum Outcome {
     Stopped { reason: Reason },
 }
 
-/// Which weights serve better, asked without labels.
-#[derive(Clone, Debug, PartialEq, uniffi::Record)]
-pub struct Verdict {
-    /// Whether the adapted weights are kept. Otherwise the session's weights are the initial ones.
-    pub accepted: bool,
-    /// Share of what training has changed that they keep.
-    pub share: f64,
-    /// Percent of photos whose neighbours name their kind, with the initial weights.
-    pub initial: Option<f64>,
-    /// The same with the best of the adapted ones.
-    pub adapted: Option<f64>,
-    /// For the person whose photos they are.
-    pub sentence: String,
-}
-
 /// What a session takes.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Resources {
@@ -67,35 +54,6 @@ pub struct Resources {
     pub seconds: f64,
     /// Bytes that it keeps in its folder.
     pub stored_bytes: i64,
-}
-
-/// See [`seedling_core::governor::Rules`].
-#[uniffi::remote(Record)]
-pub struct Rules {
-    pub memory_mb: f64,
-    pub slice_seconds: f64,
-    pub charging_only: bool,
-    pub least_battery: f64,
-    pub slow_from: f64,
-    pub stop_from: f64,
-    pub patience_seconds: f64,
-}
-
-/// See [`seedling_core::governor::Reason`].
-#[uniffi::remote(Enum)]
-pub enum Reason {
-    Memory,
-    Heat,
-    LowPower,
-    NotCharging,
-    Battery,
-    Slice,
-}
-
-/// The rules that suit most apps: 300 MB, nine minutes at a time, only while charging.
-#[uniffi::export]
-pub fn usual_rules() -> Rules {
-    Rules::default()
 }
 
 /// One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause
@@ -206,18 +164,7 @@ impl Session {
             Record::Verdict(found) => Some(found),
             _ => None,
         });
-        Ok(verdict.map(|found| Verdict {
-            accepted: found.accepted,
-            share: found.verdict.share,
-            initial: found.verdict.initial,
-            adapted: found
-                .verdict
-                .tried
-                .iter()
-                .filter_map(|(_, found)| *found)
-                .reduce(f64::max),
-            sentence: found.sentence,
-        }))
+        Ok(verdict.map(Verdict::from))
     }
 
     /// Copies the weights that the session has ended with to `path`: torchvision's names, a safetensors

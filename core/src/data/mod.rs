@@ -21,6 +21,7 @@ mod normalise;
 mod outline;
 mod photo;
 mod photos;
+pub mod pixels;
 pub mod resize;
 pub mod source;
 pub mod views;

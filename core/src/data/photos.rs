@@ -2,23 +2,15 @@
 //! platform has decoded (HEIC).
 
 use std::collections::HashMap;
-use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use image::ExtendedColorType;
-use image::codecs::jpeg::JpegEncoder;
 
 use super::budget::DecodeBudget;
 use super::outline::Outline;
 use super::photo::Photo;
+use super::pixels::Pixels;
 use super::source::{MAX_ENCODED_BYTES, PhotoSource};
 use crate::{Error, Result};
-
-/// Pixels are kept at this size of their shorter side, or their own: more than any view needs.
-const KEPT_SIDE: usize = 320;
-/// Quality of what they are kept as.
-const KEPT_QUALITY: u8 = 95;
 
 /// An app's list of photos. A photo's name is how the app knows it again; a run that goes on asks for
 /// the same names in the same order.
@@ -71,36 +63,8 @@ impl Photos {
     /// # Errors
     /// `rgba` is not of that size; there is a photo of that name.
     pub fn add_rgba(&mut self, id: &str, size: (u32, u32), rgba: &[u8]) -> Result<()> {
-        let bytes = Photos::reduced(id, size, rgba)?;
+        let bytes = Pixels::packed(size, rgba).reduced(id)?;
         self.add_encoded(id, bytes)
-    }
-
-    /// What [`Photos::add_rgba`] keeps of pixels: (width, height) of them.
-    ///
-    /// # Errors
-    /// `rgba` is not of that size.
-    pub fn reduced(id: &str, (width, height): (u32, u32), rgba: &[u8]) -> Result<Vec<u8>> {
-        let wrong = |reason: String| Error::Photo {
-            photo: id.into(),
-            reason,
-        };
-        let expected = u64::from(width) * u64::from(height) * 4;
-        if rgba.len() as u64 != expected || expected == 0 {
-            let got = rgba.len();
-            return Err(wrong(format!(
-                "{width} x {height} pixels are {expected} bytes, not {got}"
-            )));
-        }
-        // Whole blocks of pixels first: as they lie in the app's memory, without a copy of them all.
-        let block = (width.min(height) as usize / (2 * KEPT_SIDE)).max(1);
-        let kept = blocks_over_white((width as usize, height as usize), block, rgba)?;
-        let kept = kept.shrunk(KEPT_SIDE);
-        let mut bytes = Cursor::new(Vec::new());
-        let size = (kept.width as u32, kept.height as u32);
-        JpegEncoder::new_with_quality(&mut bytes, KEPT_QUALITY)
-            .encode(&kept.rgb, size.0, size.1, ExtendedColorType::Rgb8)
-            .map_err(|e| wrong(format!("it cannot be kept ({e})")))?;
-        Ok(bytes.into_inner())
     }
 
     /// The same photos, decoded within so many megabytes.
@@ -147,32 +111,6 @@ impl Photos {
         self.contents.push(content);
         Ok(())
     }
-}
-
-/// Means of `block` x `block` pixels R, G, B, A over white; what is over at the right and below is
-/// left out.
-fn blocks_over_white((width, height): (usize, usize), block: usize, rgba: &[u8]) -> Result<Photo> {
-    let (across, down) = (width / block, height / block);
-    let mut rgb = Vec::with_capacity(across * down * 3);
-    let mut sums = vec![[0u32; 3]; across];
-    // A channel's share of white, and of itself, in 255ths.
-    let most = 255 * (block * block) as u32;
-    for rows in rgba.chunks_exact(width * 4 * block).take(down) {
-        sums.fill([0; 3]);
-        for row in rows.chunks_exact(width * 4) {
-            for (sum, pixels) in sums.iter_mut().zip(row.chunks_exact(4 * block)) {
-                for pixel in pixels.chunks_exact(4) {
-                    let alpha = u32::from(pixel[3]);
-                    for (sum, &channel) in sum.iter_mut().zip(pixel) {
-                        *sum += u32::from(channel) * alpha + 255 * (255 - alpha);
-                    }
-                }
-            }
-        }
-        let means = sums.iter().flatten();
-        rgb.extend(means.map(|sum| ((sum + most / 2) / most) as u8));
-    }
-    Photo::new(across, down, rgb)
 }
 
 impl PhotoSource for Photos {
@@ -233,6 +171,7 @@ impl PhotoSource for Photos {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pixels::KEPT_SIDE;
     use super::*;
 
     #[test]

@@ -187,6 +187,10 @@ pub fn open(weights: &Path, manifest: &Path, trust: &Trust) -> Result<(WeightFil
         path: weights.to_path_buf(),
         reason,
     };
+    if !manifest.exists() {
+        let missing = format!("{} is missing", manifest.display());
+        return Err(untrusted(Distrust::Malformed(missing)));
+    }
     let found = Manifest::verify(&text(manifest)?, trust).map_err(untrusted)?;
     let length = fs::metadata(weights).map_err(Error::io(weights))?.len();
     if length > found.size_bytes {

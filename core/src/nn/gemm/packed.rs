@@ -16,6 +16,7 @@ pub struct Packed<'a> {
     depth: usize,
     width: usize,
     /// On AVX-512: column panels, each (depth, panel width); see [`panels`].
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     panels: Option<Buffer>,
 }
 

@@ -1,7 +1,5 @@
 package io.seedling
 
-import io.seedling.bridge.Listener
-import io.seedling.bridge.Progress
 import io.seedling.bridge.Stop
 import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.Dispatchers

@@ -2,8 +2,8 @@
 
 package io.seedling
 
-import io.seedling.bridge.Evaluation
-import io.seedling.bridge.Progress
+/** Figures of some weights on some photos. What there are too few photos for is null. */
+typealias Evaluation = io.seedling.bridge.Evaluation
 
 /**
  * Measures [weights] on [photos]: how surely neighbours name a photo's kind where [Photos.label] has told

@@ -1,10 +1,11 @@
 package io.seedling
 
-import io.seedling.bridge.Match
-import io.seedling.bridge.Progress
 import java.io.Closeable
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.withContext
+
+/** A photo that is like another, and how far it is. */
+typealias Match = io.seedling.bridge.Match
 
 /** Photos by example, as some weights see them. */
 class Search private constructor(private val inner: io.seedling.bridge.Search) : Closeable {

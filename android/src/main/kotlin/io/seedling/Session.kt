@@ -1,14 +1,7 @@
 package io.seedling
 
-import io.seedling.bridge.Listener
 import io.seedling.bridge.Outcome
-import io.seedling.bridge.Progress
-import io.seedling.bridge.Resources
-import io.seedling.bridge.Rules
-import io.seedling.bridge.Sensors
-import io.seedling.bridge.Settings
-import io.seedling.bridge.Verdict
-import io.seedling.bridge.usualRules
+import io.seedling.bridge.SeedlingException
 import java.io.Closeable
 import java.io.File
 import java.util.concurrent.atomic.AtomicBoolean
@@ -18,6 +11,15 @@ import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.buffer
 import kotlinx.coroutines.flow.channelFlow
 import kotlinx.coroutines.withContext
+
+/** How to train. What is not named here is `seedling adapt`'s. */
+typealias Settings = io.seedling.bridge.Settings
+
+/** What a session takes. */
+typealias Resources = io.seedling.bridge.Resources
+
+/** Hears how a session is getting on, where closures can't: in Java. */
+typealias Listener = io.seedling.bridge.Listener
 
 /**
  * One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause,
@@ -92,9 +94,9 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
         while (true) {
             try {
                 return inner.shut()
-            } catch (_: io.seedling.bridge.SeedlingException.Busy) {
+            } catch (_: SeedlingException.Busy) {
                 Thread.sleep(20)
-            } catch (_: io.seedling.bridge.SeedlingException.Closed) {
+            } catch (_: SeedlingException.Closed) {
                 return
             }
         }

@@ -22,7 +22,7 @@ class JavaTest {
     @Timeout(value = 300, unit = TimeUnit.SECONDS)
     void javaTrainsSearchesAndEvaluates(@TempDir Path folder) throws Exception {
         Photos photos = new Photos();
-        for (File file : Album.INSTANCE.getFiles()) {
+        for (File file : TestPhotos.INSTANCE.getFiles()) {
             photos.add(file, file.getName());
         }
         Settings settings = new Settings(300, 2, 32, 2, 1L, true);
@@ -34,7 +34,7 @@ class JavaTest {
             session.export(out);
         }
         try (Weights weights = Weights.openOwn(out); Search search = Search.overBlocking(photos, weights)) {
-            String name = Album.INSTANCE.getFiles().get(0).getName();
+            String name = TestPhotos.INSTANCE.getFiles().get(0).getName();
             assertEquals(3, search.like(name, 3).size());
             assertEquals(40, Evaluate.evaluateBlocking(photos, weights).getPhotos());
         }

@@ -22,7 +22,7 @@ class ReadmeTest {
         call(seedling, "keygen", key.path)
         call(seedling, "sign", base.path, "--key", key.path, "--version", "3")
         val keys = listOf(File("${key.path}.pub").readText().trim())
-        val weights = checkNotNull(adapt(Album.files, base, keys, home.toFile()))
+        val weights = checkNotNull(adapt(TestPhotos.files, base, keys, home.toFile()))
         assertEquals("mobilenet_v3_small", Weights.openOwn(weights).use { it.arch })
     }
 

@@ -1,15 +1,8 @@
 package io.seedling
 
-import io.seedling.bridge.Listener
+import io.seedling.bridge.Decision
 import io.seedling.bridge.Outcome
-import io.seedling.bridge.Progress
-import io.seedling.bridge.Readings
-import io.seedling.bridge.Reason
 import io.seedling.bridge.SeedlingException
-import io.seedling.bridge.Sensors
-import io.seedling.bridge.Settings
-import io.seedling.bridge.Stage
-import io.seedling.bridge.usualRules
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.file.Path
@@ -43,7 +36,7 @@ class SessionTest {
 
     private fun photos(): Photos {
         val photos = Photos()
-        Album.files.forEach { photos.add(it, it.name) }
+        TestPhotos.files.forEach { photos.add(it, it.name) }
         return photos
     }
 
@@ -73,7 +66,7 @@ class SessionTest {
 
         val photos = photos()
         val search = Search.over(photos, Weights.openOwn(at("out.safetensors")))
-        val example = Album.files[7]
+        val example = TestPhotos.files[7]
         val like = search.like(example.name, 3)
         assertEquals(3, like.size)
         assertTrue(like.none { it.name == example.name })
@@ -97,7 +90,7 @@ class SessionTest {
         assertEquals(listOf(120L, 120L), heard.last().let { listOf(it.done, it.total) })
         assertNull(without.bestNn)
         assertTrue(without.instanceDiscrimination!! > 0 && without.uniformity!! < 0)
-        Album.files.forEachIndexed { index, file -> photos.label(file.name, "kind ${index % 2}") }
+        TestPhotos.files.forEachIndexed { index, file -> photos.label(file.name, "kind ${index % 2}") }
         val with = evaluateBlocking(photos, weights)
         assertTrue(with.bestNn!! in 0.0..100.0)
         assertEquals(without.uniformity, with.uniformity)
@@ -196,6 +189,12 @@ class SessionTest {
         val stopped = session.trainBlocking(sensors = unplugged)
         assertEquals(Outcome.Stopped(Reason.NOT_CHARGING), stopped)
         session.close()
+        val seen = Readings(null, 0.3, 0.8, true, false, null)
+        Governor().use { governor ->
+            assertEquals(Decision.Run, governor.decide(seen))
+            assertEquals(Decision.Stop(Reason.HEAT), governor.decide(seen.copy(heat = 0.99)))
+            assertEquals(Decision.Stop(Reason.HEAT), governor.decide(seen))
+        }
     }
 
     @Test

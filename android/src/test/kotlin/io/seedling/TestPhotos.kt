@@ -8,7 +8,7 @@ import java.util.Random
 import javax.imageio.ImageIO
 
 /** Forty photos to train on, in a fixed order. */
-object Album {
+object TestPhotos {
     private val real = File(System.getenv("SEEDLING_DATA") ?: "../../shared/data", "albums/flowers")
 
     val files: List<File> by lazy {

@@ -1,0 +1,18 @@
+import SeedlingBridge
+
+/// Figures of some weights on some photos. What there are too few photos for is `nil`.
+public typealias Evaluation = SeedlingBridge.Evaluation
+
+/// Measures `weights` on `photos`: how surely neighbours name a photo's kind where
+/// ``Photos/label(_:kind:)`` has told all kinds, and figures that need none. Cancelling the task ends it
+/// within a few photos.
+public func evaluate(
+    _ photos: Photos, with weights: Weights, threads: Int = 0,
+    onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
+) async throws -> Evaluation {
+    try await stoppable { stop in
+        try SeedlingBridge.evaluate(
+            weights: weights.inner, photos: photos.inner, threads: Int32(clamping: threads),
+            listener: Heard(onProgress), stop: stop)
+    }
+}
