@@ -22,11 +22,10 @@ esac
 cargo build --locked --workspace
 mobile-ffi/bindings kotlin android/target/bindings "$library"
 
-# What the README shows has to compile, and run.
-mkdir -p android/target/readme
-awk 'BEGIN { print "package io.seedling.readme" }
-    /^```kotlin$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md \
-    >android/target/readme/Readme.kt
+# What README and guide show has to compile, and the README's to run.
+rm -rf android/target/readme
+.ci/code-of README.md kotlin android/target/readme/Readme "package io.seedling.readme"
+.ci/code-of docs/android.md kotlin android/target/readme/Guide "package io.seedling.guide"
 
 rm -rf android/target/surefire-reports
 mvn --batch-mode --no-transfer-progress --quiet -f android/pom.xml test -Dnative="$(dirname "$library")"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the library, writes its Swift side, and builds and runs the Swift package's tests on this
 # machine. Needs Rust and Swift 6; on Debian, where Swift is missing, it is taken from the packages of
-# Debian 13 and kept in a folder of its own ($SEEDLING_SWIFT, target/swift), once. As root.
+# Debian 13 and kept in a folder of its own ($SEEDLING_SWIFT, target/swift), once; as root. With --set-up
+# that is all it does.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 here="$PWD"
@@ -46,18 +47,10 @@ skip() {
     exit 0
 }
 
-# The whole workspace: a part of it alone would compile its dependencies again, with other features.
-cargo build --locked --workspace
-ios/bindings.sh "$target/debug/libseedling_mobile.so"
-
-# What the README shows has to compile, and run.
-mkdir -p ios/Tests/SeedlingTests/Generated
-awk '/^```swift$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md \
-    >ios/Tests/SeedlingTests/Generated/Readme.swift
-
 if ! command -v swift >/dev/null && [ ! -d "$debian" ]; then
     [ "$(uname)" = Linux ] && command -v apt-get >/dev/null || skip "install Swift 6 first"
     [ "$(id -u)" = 0 ] || skip "Swift can only be set up by root"
+    unshare --mount mount --make-rprivate / || skip "nothing can be mounted here, and Swift is not installed"
     echo "setting up Swift in $debian"
     if ! set_up; then
         tail -n 3 "$debian.log" 2>/dev/null || true
@@ -69,11 +62,21 @@ if ! command -v swift >/dev/null && [ ! -d "$debian" ]; then
         skip "Debian cannot be reached, and there is no Swift here"
     fi
 fi
+[ "${1:-}" = --set-up ] && exit 0
+
+# The whole workspace: a part of it alone would compile its dependencies again, with other features.
+cargo build --locked --workspace
+ios/bindings.sh "$target/debug/libseedling_mobile.so"
+
+# What README and guide show has to compile, and the README's to run; what only an iPhone has, to be parsed.
+.ci/code-of README.md swift ios/Tests/SeedlingTests/Generated/Readme
+.ci/code-of docs/ios.md swift ios/Tests/SeedlingTests/Generated/Guide
+.ci/code-of docs/ios.md "swift ios" ios/build/guide/Guide
 
 # Parts for Apple's systems cannot be compiled elsewhere; that they can be parsed is checked.
 test='
     cd "$project/ios"
-    find Sources Sample Tests -name "*.swift" -print0 | xargs -0 swiftc -frontend -parse -swift-version 6
+    find Sources Sample Tests build/guide -name "*.swift" -print0 | xargs -0 swiftc -frontend -parse -swift-version 6
     swift build --quiet --build-tests --disable-sandbox --scratch-path "$scratch" -Xlinker "-L$library" \
         2>&1 | tee "$scratch.log"
     if grep -E "/(Seedling|SeedlingChild|SeedlingTests)/.*(warning|error):" "$scratch.log"; then

@@ -8,6 +8,7 @@
 //! Every call says how long it takes. Those that compute are to be made from a background thread;
 //! all of them may be made from any thread.
 
+mod benchmark;
 #[cfg(target_os = "android")]
 mod bitmap;
 mod error;
@@ -23,6 +24,7 @@ mod settings;
 mod verdict;
 mod weights;
 
+pub use benchmark::benchmark;
 pub use error::SeedlingError;
 pub use evaluation::{Evaluation, evaluate};
 pub use governor::{Decision, Governor, Sensors, usual_rules};

@@ -4,20 +4,16 @@ use crate::console::Console;
 use crate::flags::Common;
 use crate::photos::budget;
 use crate::settings::Settings;
-use crate::{Outcome, memory};
+use crate::{Outcome, memory, table};
 use clap::Args;
+use seedling_core::bench::{self, StepBench, noise};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
 use seedling_core::data::{self, PhotoSource};
-use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Mode};
+use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::init::initialise;
-use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::optim::{Sgd, SgdConfig};
-use seedling_core::queue::Queue;
-use seedling_core::rng::{Purpose, Rng};
-use seedling_core::step::Views;
-use seedling_core::{Error, Result, session};
+use seedling_core::{Result, session};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +27,10 @@ const RENDERED: usize = 16;
 #[command(after_help = "Examples:
   seedling bench                                            MobileNetV3-Large at 224 px
   seedling bench --batch-size 16 --bn-group 8 --threads 2 --json
-  seedling bench ~/Pictures                                 views of real photos")]
+  seedling bench ~/Pictures                                 views of real photos
+  seedling bench --arch mobilenet_v3_small --image-size 224 --memory-mb 256
+  seedling bench --table                                    all networks, sizes and budgets
+  seedling bench --table phone.json                         the same, of what an app has shared")]
 pub struct BenchArgs {
     /// Photos to make views of (rendered ones where none are named)
     pub photos: Option<PathBuf>,
@@ -47,6 +46,13 @@ pub struct BenchArgs {
     /// Photos per micro-batch
     #[arg(long, value_name = "N")]
     pub bn_group: Option<u32>,
+    /// A training step with adapt's settings within a budget of so many MB, which picks the group
+    #[arg(long, value_name = "M", conflicts_with_all = ["batch_size", "bn_group", "photos"])]
+    pub memory_mb: Option<usize>,
+    /// Milliseconds and memory of a step for each network, size and budget; of FILE, where an app has
+    /// shared what it measured on a phone
+    #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with_all = ["memory_mb", "photos"])]
+    pub table: Option<Option<PathBuf>>,
     /// Seconds for each figure
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
@@ -59,6 +65,17 @@ pub struct BenchArgs {
 /// # Errors
 /// The settings or the photos cannot be used.
 pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
+    let threads = args.common.threads.unwrap_or(0) as usize;
+    match (&args.table, args.memory_mb) {
+        (Some(Some(file)), _) => return table::shared(file, console),
+        (Some(None), _) => return table::fill(args.seconds, threads, console),
+        (None, Some(budget)) => {
+            let arch = args.arch.as_deref().unwrap_or(bench::ARCHS[0]);
+            let size = args.image_size.unwrap_or(128) as usize;
+            return table::line((arch, size, budget), args.seconds, threads, console);
+        }
+        (None, None) => {}
+    }
     let base = Config {
         batch_size: 32,
         bn_group: 16,
@@ -145,49 +162,8 @@ struct StepFigures {
 /// allow after one that warms up.
 fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
     memory::reset_peak();
-    let architecture = Architecture::new(config.arch.parse()?, Some(config.head.parse()?));
-    let workspace = Workspace::default();
-    let query = Encoder::new(architecture, true, config.freeze, &workspace)?;
-    initialise(&query.params, config.seed)?;
-    let key = Encoder::new(architecture, false, config.freeze, &workspace)?;
-    let how = SgdConfig {
-        momentum: config.sgd_momentum as f32,
-        weight_decay: config.weight_decay as f32,
-        decay_norm_and_bias: config.weight_decay_norm,
-        anchor: 0.0,
-        train_from: query.frozen_parameters(),
-    };
-    let mut sgd = Sgd::new(&query.params, how)?;
-    let how = MocoConfig {
-        temperature: config.temperature as f32,
-        key_momentum: config.key_momentum as f32,
-        symmetric: config.symmetric,
-        bn_group: config.bn_group,
-        mode: Mode::Train { norm_momentum: 0.1 },
-        mask_own_photo: config.mask_own_photo,
-        neighbours: 0.0,
-        neighbour_temperature: 0.1,
-    };
-    let queue = Queue::random(config.queue_size, EMBEDDING_DIM, config.seed);
-    let mut moco = Moco::new(query, key, queue, how)?;
-    let [first, second] = [noise(config, 0), noise(config, 1)];
-    let photos: Vec<u32> = (0..config.batch_size as u32).collect();
-    let views = Views {
-        pixels: &[&first[..], &second[..]],
-        size: (config.image_size, config.image_size),
-        photos: &photos,
-    };
-    let rate = rate(config.batch_size, seconds, |n| {
-        let stats = moco.step(&views, &key_orders(config.seed, n, config.batch_size))?;
-        let params = &moco.query.params;
-        // A session's step looks before it follows the gradient.
-        if !stats.loss.is_finite() || !params.grads_are_finite()? {
-            return Err(Error::Training("the step diverged".into()));
-        }
-        // A rate of almost nothing: noise must not drive the numbers apart.
-        sgd.step(params, 1e-6)?;
-        moco.follow()
-    })?;
+    let mut bench = StepBench::new(config)?;
+    let rate = rate(config.batch_size, seconds, |_| bench.step())?;
     Ok(StepFigures {
         rate,
         peak_memory_mb: memory::peak_mb(),
@@ -222,10 +198,4 @@ fn rate(images: usize, seconds: f64, mut work: impl FnMut(u64) -> Result<()>) ->
         mean: n as f64 * images as f64 / start.elapsed().as_secs_f64(),
         fastest: images as f64 / fastest,
     })
-}
-
-fn noise(config: &Config, index: u64) -> Vec<f32> {
-    let mut rng = Rng::new(config.seed, Purpose::Measure, 9, index);
-    let numbers = config.batch_size * config.image_size * config.image_size * 3;
-    (0..numbers).map(|_| rng.range(-2.0, 2.0)).collect()
 }

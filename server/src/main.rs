@@ -20,6 +20,7 @@ mod report;
 mod settings;
 mod shipped;
 mod sign;
+mod table;
 mod train;
 mod usage;
 mod verify;

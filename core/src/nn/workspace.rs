@@ -98,12 +98,11 @@ impl Pool {
             return block;
         }
         self.most = self.most.max(self.lent + len);
-        let mut given_up = 0;
-        while given_up < self.free.len() && self.lent + len + self.waiting > self.most {
-            self.waiting -= self.free[given_up].capacity();
-            given_up += 1;
+        while self.lent + len + self.waiting > self.most {
+            // A pass comes back to what it has given back first: the last one is missed latest.
+            let Some(block) = self.free.pop() else { break };
+            self.waiting -= block.capacity();
         }
-        drop(self.free.drain(..given_up));
         let block = Block::new(len);
         self.lent += block.capacity();
         block

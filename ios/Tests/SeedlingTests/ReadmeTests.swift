@@ -16,7 +16,7 @@ final class ReadmeTests: XCTestCase {
         try call(seedling, "keygen", key.path)
         try call(seedling, "sign", base.path, "--key", key.path, "--version", "3")
         let keys = [try String(contentsOfFile: key.path + ".pub", encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)]
-        let adapted = try await adapt(Album.files, base: base, keys: keys, home: home)
+        let adapted = try await adapt(TestPhotos.files, base: base, keys: keys, home: home)
         let weights = try Weights.openOwn(XCTUnwrap(adapted))
         XCTAssertEqual(weights.arch, "mobilenet_v3_small")
         let signed = try Weights.open(base, keys: keys, storage: home)

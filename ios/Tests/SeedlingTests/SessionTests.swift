@@ -25,7 +25,7 @@ final class SessionTests: XCTestCase {
 
     private func photos() throws -> Photos {
         let photos = Photos()
-        for file in Album.files { try photos.add(file, name: file.lastPathComponent) }
+        for file in TestPhotos.files { try photos.add(file, name: file.lastPathComponent) }
         return photos
     }
 
@@ -71,7 +71,7 @@ final class SessionTests: XCTestCase {
         XCTAssertLessThanOrEqual(try session.resources().predictedMemoryMb, 300)
 
         let search = try await Search.over(photos(), with: .openOwn(at("out.safetensors")))
-        let example = Album.files[7]
+        let example = TestPhotos.files[7]
         let like = search.like(example.lastPathComponent, count: 3)
         XCTAssertEqual(like.count, 3)
         XCTAssertFalse(like.contains { $0.name == example.lastPathComponent })
@@ -96,7 +96,7 @@ final class SessionTests: XCTestCase {
         XCTAssertEqual(without.photos, 40)
         XCTAssertNil(without.bestNn)
         XCTAssertGreaterThan(try XCTUnwrap(without.instanceDiscrimination), 0)
-        for (index, file) in Album.files.enumerated() {
+        for (index, file) in TestPhotos.files.enumerated() {
             try photos.label(file.lastPathComponent, kind: "kind \(index % 2)")
         }
         let with = try await evaluate(photos, with: weights)
@@ -265,7 +265,7 @@ final class SessionTests: XCTestCase {
         while true {
             let child = Process()
             child.executableURL = products.appendingPathComponent("SeedlingChild")
-            child.arguments = [at("run").path, Self.shipped.path] + Album.files.map(\.path)
+            child.arguments = [at("run").path, Self.shipped.path] + TestPhotos.files.map(\.path)
             try child.run()
             let milliseconds = kills < 6 ? Int.random(in: 800...2600, using: &random) : 120_000
             let until = Date().addingTimeInterval(Double(milliseconds) / 1000)

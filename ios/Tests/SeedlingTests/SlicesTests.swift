@@ -44,7 +44,7 @@ final class SlicesTests: XCTestCase {
     private func album() throws -> [URL] {
         let photos = folder.appendingPathComponent("photos")
         try FileManager.default.createDirectory(at: photos, withIntermediateDirectories: true)
-        return try Album.files.map { file in
+        return try TestPhotos.files.map { file in
             let copy = photos.appendingPathComponent(file.lastPathComponent)
             try FileManager.default.copyItem(at: file, to: copy)
             return copy
@@ -56,7 +56,7 @@ final class SlicesTests: XCTestCase {
     ) -> SliceRunner {
         let storage = folder
         return SliceRunner(storage: storage, sensors: sensors, rules: rules ?? anyPower, leastFree: leastFree) {
-            let photos = try await Seedling.Album(storage: storage).photos(current: { files.map(\.path) }) {
+            let photos = try await Album(storage: storage).photos(current: { files.map(\.path) }) {
                 guard FileManager.default.fileExists(atPath: $1) else { return false }
                 try $0.add(URL(fileURLWithPath: $1))
                 return true
@@ -90,8 +90,8 @@ final class SlicesTests: XCTestCase {
         }
         XCTAssertGreaterThan(slices, 2)
         XCTAssertEqual(ends(), Array(repeating: "paused", count: slices - 1) + ["done"])
-        try Seedling.Album(storage: folder).forget()
-        try Seedling.Album(storage: folder).forget()
+        try Album(storage: folder).forget()
+        try Album(storage: folder).forget()
     }
 
     func testWhyASliceEndedIsLogged() async throws {
@@ -106,7 +106,7 @@ final class SlicesTests: XCTestCase {
         let full = Granted()
         let afterFull = await runner(files, leastFree: .max).run(full)
         let empty = Granted()
-        try Seedling.Album(storage: folder).forget()
+        try Album(storage: folder).forget()
         let afterEmpty = await runner([]).run(empty)
         XCTAssertEqual([afterHeat, afterFull, afterEmpty], [true, true, false])
         XCTAssertEqual(ends(), ["heat", "failed", "failed"])

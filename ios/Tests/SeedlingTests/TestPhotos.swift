@@ -1,7 +1,7 @@
 import Foundation
 
 /// Forty photos to train on, in a fixed order.
-enum Album {
+enum TestPhotos {
     static let files: [URL] = {
         let data = ProcessInfo.processInfo.environment["SEEDLING_DATA"] ?? "../../shared/data"
         let real = URL(fileURLWithPath: data).appendingPathComponent("albums/flowers")

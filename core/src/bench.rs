@@ -1,0 +1,311 @@
+//! How fast a device takes a step, in how much memory: the work to be timed, and the table that phones and
+//! desks fill alike. The clock is the caller's.
+
+use crate::config::Config;
+use crate::data::bench::RenderedPhotos;
+use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder, Mode};
+use crate::init::initialise;
+use crate::moco::{Moco, MocoConfig, key_orders};
+use crate::nn::workspace::Workspace;
+use crate::optim::{Sgd, SgdConfig};
+use crate::queue::Queue;
+use crate::rng::{Purpose, Rng};
+use crate::session::memory::fit_budget;
+use crate::step::Views;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Networks, sizes of views and budgets of the table.
+pub const ARCHS: [&str; 2] = ["mobilenet_v3_small", "mobilenet_v3_large"];
+/// See [`ARCHS`]; in pixels.
+pub const IMAGE_SIZES: [usize; 4] = [96, 128, 160, 224];
+/// See [`ARCHS`]; in MB.
+pub const BUDGETS_MB: [usize; 3] = [200, 300, 600];
+
+/// Photos whose headers the forecast looks at.
+const PHOTOS: usize = 8;
+
+/// A MoCo v2 step (both encoders, loss, backward, SGD, the key encoder's average) on noise.
+pub struct StepBench {
+    moco: Moco,
+    sgd: Sgd,
+    pixels: [Vec<f32>; 2],
+    photos: Vec<u32>,
+    config: Config,
+    taken: u64,
+}
+
+impl StepBench {
+    /// A step as `config` has it, from random weights.
+    ///
+    /// # Errors
+    /// The settings cannot be meant.
+    pub fn new(config: &Config) -> Result<StepBench> {
+        config.validate()?;
+        let architecture = Architecture::new(config.arch.parse()?, Some(config.head.parse()?));
+        let workspace = Workspace::default();
+        let query = Encoder::new(architecture, true, config.freeze, &workspace)?;
+        initialise(&query.params, config.seed)?;
+        let key = Encoder::new(architecture, false, config.freeze, &workspace)?;
+        let how = SgdConfig {
+            momentum: config.sgd_momentum as f32,
+            weight_decay: config.weight_decay as f32,
+            decay_norm_and_bias: config.weight_decay_norm,
+            anchor: 0.0,
+            train_from: query.frozen_parameters(),
+        };
+        let sgd = Sgd::new(&query.params, how)?;
+        let how = MocoConfig {
+            temperature: config.temperature as f32,
+            key_momentum: config.key_momentum as f32,
+            symmetric: config.symmetric,
+            bn_group: config.bn_group,
+            mode: Mode::Train { norm_momentum: 0.1 },
+            mask_own_photo: config.mask_own_photo,
+            neighbours: 0.0,
+            neighbour_temperature: 0.1,
+        };
+        let queue = Queue::random(config.queue_size, EMBEDDING_DIM, config.seed);
+        Ok(StepBench {
+            moco: Moco::new(query, key, queue, how)?,
+            sgd,
+            pixels: [noise(config, 0), noise(config, 1)],
+            photos: (0..config.batch_size as u32).collect(),
+            config: config.clone(),
+            taken: 0,
+        })
+    }
+
+    /// Takes it. The first one allocates what the others use again.
+    ///
+    /// # Errors
+    /// The numbers are no longer finite.
+    pub fn step(&mut self) -> Result<()> {
+        let side = self.config.image_size;
+        let [first, second] = &self.pixels;
+        let views = Views {
+            pixels: &[&first[..], &second[..]],
+            size: (side, side),
+            photos: &self.photos,
+        };
+        let orders = key_orders(self.config.seed, self.taken, self.config.batch_size);
+        self.taken += 1;
+        let stats = self.moco.step(&views, &orders)?;
+        let params = &self.moco.query.params;
+        // A session's step looks before it follows the gradient.
+        if !stats.loss.is_finite() || !params.grads_are_finite()? {
+            return Err(Error::Training("the step diverged".into()));
+        }
+        // A rate of almost nothing: noise must not drive the numbers apart.
+        self.sgd.step(params, 1e-6)?;
+        self.moco.follow()
+    }
+}
+
+/// Seconds that steps as `config` has them take by the clock `now`: at least two, and more for `seconds`. The
+/// first, which does not count, allocates. `asked` may end it.
+///
+/// # Errors
+/// The settings cannot be meant; what `asked` says.
+pub fn times(
+    config: &Config,
+    seconds: f64,
+    now: impl Fn() -> f64,
+    asked: impl Fn() -> Result<()>,
+) -> Result<Vec<f64>> {
+    let mut work = StepBench::new(config)?;
+    work.step()?;
+    let (start, mut taken) = (now(), Vec::new());
+    while taken.len() < 2 || now() - start < seconds {
+        asked()?;
+        let begun = now();
+        work.step()?;
+        taken.push(now() - begun);
+    }
+    Ok(taken)
+}
+
+/// A batch of one view each: normalised noise.
+pub fn noise(config: &Config, index: u64) -> Vec<f32> {
+    let mut rng = Rng::new(config.seed, Purpose::Measure, 9, index);
+    let numbers = config.batch_size * config.image_size * config.image_size * 3;
+    (0..numbers).map(|_| rng.range(-2.0, 2.0)).collect()
+}
+
+/// `seedling adapt`'s settings for a network and a size of views within a budget, and the megabytes
+/// that a run with them is predicted to take.
+///
+/// # Errors
+/// The budget is too small; the message says what would do.
+pub fn settings(
+    arch: &str,
+    image_size: usize,
+    budget_mb: usize,
+    threads: usize,
+) -> Result<(Config, f64)> {
+    let mut config = Config {
+        arch: arch.into(),
+        image_size,
+        threads,
+        ..Config::adapt()
+    };
+    let photos = RenderedPhotos::new(PHOTOS, 0)?;
+    let forecast = fit_budget(&mut config, (None, &photos), budget_mb, |key| {
+        key == "image_size"
+    })?;
+    Ok((config, forecast.total()))
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The network.
+    pub arch: String,
+    /// Width and height of its views.
+    pub image_size: usize,
+    /// The budget, in MB.
+    pub budget_mb: usize,
+    /// Photos computed at a time, of `batch_size` in a step.
+    pub group: usize,
+    /// Photos of a step.
+    pub batch_size: usize,
+    /// Stages that were not trained, for want of memory.
+    pub frozen_stages: usize,
+    /// Threads.
+    pub threads: usize,
+    /// What the forecast says that a whole run takes, in MB.
+    pub predicted_mb: f64,
+    /// Milliseconds of the fastest step: what the device does when nothing else runs on it.
+    pub fastest_ms: f64,
+    /// Milliseconds of a step in the mean.
+    pub mean_ms: f64,
+    /// The most that the process has held by then, in MB, where the system tells.
+    pub peak_mb: Option<f64>,
+}
+
+impl Row {
+    /// What steps of these seconds each have shown.
+    pub fn new(
+        (config, predicted_mb): &(Config, f64),
+        budget_mb: usize,
+        threads: usize,
+        seconds: &[f64],
+        peak_mb: Option<f64>,
+    ) -> Row {
+        let fastest = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+        let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
+        Row {
+            arch: config.arch.clone(),
+            image_size: config.image_size,
+            budget_mb,
+            group: config.bn_group,
+            batch_size: config.batch_size,
+            frozen_stages: config.freeze,
+            threads,
+            predicted_mb: *predicted_mb,
+            fastest_ms: fastest * 1e3,
+            mean_ms: mean * 1e3,
+            peak_mb,
+        }
+    }
+
+    /// Images per second of the fastest step.
+    pub fn images_per_second(&self) -> f64 {
+        self.batch_size as f64 / self.fastest_ms * 1e3
+    }
+}
+
+/// What a device does; [`fmt::Display`] is Markdown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its name, and that of its system.
+    pub device: String,
+    /// The lines, in the order they were measured.
+    pub rows: Vec<Row>,
+}
+
+impl Table {
+    /// As what apps share.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).map_err(|e| Error::Config(e.to_string()))
+    }
+
+    /// Of what an app has shared.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn from_json(text: &str) -> Result<Table> {
+        serde_json::from_str(text).map_err(|e| Error::Config(format!("no table of steps: {e}")))
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}:\n", self.device)?;
+        writeln!(
+            f,
+            "| network | px | budget, MB | group of {} | frozen stages | ms per step | images/s | peak, MB | predicted for a run |",
+            self.rows.first().map_or(64, |row| row.batch_size)
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
+        for row in &self.rows {
+            let peak = row.peak_mb.map_or(String::new(), |mb| format!("{mb:.0}"));
+            writeln!(
+                f,
+                "| {} | {} | {} | {} | {} | {:.0} | {:.1} | {peak} | {:.0} |",
+                row.arch.trim_start_matches("mobilenet_v3_"),
+                row.image_size,
+                row.budget_mb,
+                row.group,
+                row.frozen_stages,
+                row.fastest_ms,
+                row.images_per_second(),
+                row.predicted_mb,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_of_what_was_measured_and_survives_the_way_to_a_desk() {
+        let settings = settings("mobilenet_v3_small", 64, 300, 1).unwrap();
+        assert!(settings.1 <= 300.0 && settings.0.image_size == 64);
+        let row = Row::new(&settings, 300, 1, &[0.5, 0.25], Some(180.4));
+        assert_eq!((row.fastest_ms, row.mean_ms), (250.0, 375.0));
+        assert_eq!(row.images_per_second(), 4.0 * row.batch_size as f64);
+        let table = Table {
+            device: "a phone".into(),
+            rows: vec![row],
+        };
+        let again = Table::from_json(&table.to_json().unwrap()).unwrap();
+        assert_eq!(again, table);
+        assert!(table.to_string().contains("| small | 64 | 300 |"));
+        assert!(Table::from_json("{}").is_err());
+        let few = super::settings("mobilenet_v3_large", 224, 60, 1).unwrap_err();
+        assert!(few.to_string().contains("at least"), "{few}");
+    }
+
+    #[test]
+    fn steps_can_be_taken_again_and_again() {
+        let config = Config {
+            image_size: 32,
+            batch_size: 4,
+            bn_group: 2,
+            queue_size: 8,
+            ..Config::adapt()
+        };
+        let mut bench = StepBench::new(&config).unwrap();
+        for _ in 0..3 {
+            bench.step().unwrap();
+        }
+    }
+}

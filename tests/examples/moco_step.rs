@@ -1,0 +1,26 @@
+//! `moco_step ARCH SIZE GROUP STEPS`: MoCo steps of one group on noise, to have their instructions counted
+//! (`tests/arm64/instructions`).
+
+use seedling_core::bench::StepBench;
+use seedling_core::config::Config;
+
+fn main() -> seedling_core::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [arch, size, group, steps] = &words[..] else {
+        panic!("moco_step ARCH SIZE GROUP STEPS");
+    };
+    let number = |word: &String| word.parse::<usize>().expect("a number");
+    let config = Config {
+        arch: arch.clone(),
+        image_size: number(size),
+        batch_size: number(group),
+        bn_group: number(group),
+        queue_size: 512,
+        threads: 1,
+        ..Config::adapt()
+    };
+    seedling_core::session::on_own_threads(1, || {
+        let mut bench = StepBench::new(&config)?;
+        (0..number(steps)).try_for_each(|_| bench.step())
+    })?
+}
