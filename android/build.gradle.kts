@@ -1,6 +1,4 @@
 // The library: an AAR for arm64-v8a and x86_64. `build-rust.sh` makes what is native and the Kotlin side of it.
-import com.android.build.gradle.tasks.MergeSourceSetFolders
-
 plugins {
     id("com.android.library") version "8.13.0"
     id("org.jetbrains.kotlin.android") version "2.3.21"
@@ -58,7 +56,6 @@ val rust by tasks.registering(Exec::class) {
 }
 
 tasks.named("preBuild") { dependsOn(rust) }
-tasks.withType<MergeSourceSetFolders>().configureEach { dependsOn(rust) }
 
 publishing {
     publications {

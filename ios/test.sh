@@ -66,7 +66,10 @@ fi
 
 # The whole workspace: a part of it alone would compile its dependencies again, with other features.
 cargo build --locked --workspace
-ios/bindings.sh "$target/debug/libseedling_mobile.so"
+case "$(uname)" in
+Darwin) ios/build-xcframework.sh ;;
+*) ios/bindings.sh "$target/debug/libseedling_mobile.so" ;;
+esac
 
 # What README and guide show has to compile, and the README's to run; what only an iPhone has, to be parsed.
 .ci/code-of README.md swift ios/Tests/SeedlingTests/Generated/Readme

@@ -3,8 +3,8 @@
 use seedling_core::governor::{Readings, Reason, Rules};
 use seedling_core::weights::manifest::{Manifest, SecretKey};
 use seedling_mobile::{
-    Listener, ListenerError, Outcome, Photos, Progress, Search, SeedlingError, Sensors, Session,
-    Settings, Stage, Stop, Weights, evaluate, usual_rules,
+    Decision, Governor, Listener, ListenerError, Outcome, Photos, Progress, Search, SeedlingError,
+    Sensors, Session, Settings, Stage, Stop, Weights, benchmark, evaluate, usual_rules,
 };
 use std::fs;
 use std::path::Path;
@@ -428,4 +428,40 @@ fn only_signed_weights_are_opened() {
     // Taken back by what was seen before.
     sign(1, 0);
     assert!(refused(open(&secret)).contains("older than 2"));
+}
+
+#[test]
+fn an_apps_own_loop_has_a_governor() {
+    let charging = Readings {
+        charging: Some(true),
+        ..Readings::default()
+    };
+    let governor = Governor::new(usual_rules());
+    assert_eq!(governor.decide(charging), Decision::Run);
+    let warm = Readings {
+        heat: Some(0.9),
+        ..charging
+    };
+    assert!(matches!(governor.decide(warm), Decision::Slow { rest } if rest > 0.0));
+    let hot = Readings {
+        heat: Some(0.96),
+        ..charging
+    };
+    let stop = Decision::Stop {
+        reason: Reason::Heat,
+    };
+    assert_eq!(governor.decide(hot), stop);
+    // It stands, however cool it gets.
+    assert_eq!(governor.decide(charging), stop);
+}
+
+#[test]
+fn a_benchmark_is_ended_by_whoever_asks() {
+    let stop = Stop::new();
+    stop.ask();
+    let ended = benchmark("a phone".into(), 1.0, 1, Some(stop));
+    assert!(
+        matches!(ended, Err(SeedlingError::Stopped { .. })),
+        "{ended:?}"
+    );
 }

@@ -267,3 +267,36 @@ fn a_student_learns_from_a_teacher() {
     let again = distill(&["--resume"]);
     assert_eq!(again.code, Some(0), "{again:?}");
 }
+
+#[test]
+fn a_step_is_measured_within_a_budget_and_a_phones_figures_become_a_table() {
+    let words = "bench --image-size 64 --memory-mb 300 --seconds 0.1 --json --quiet";
+    let ran = run(&words.split(' ').collect::<Vec<_>>());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let row = ran.json();
+    assert_eq!(
+        (&row["arch"], &row["image_size"]),
+        (&"mobilenet_v3_small".into(), &64.into())
+    );
+    assert!(row["predicted_mb"].as_f64().unwrap() <= 300.0);
+    assert!(row["fastest_ms"].as_f64().unwrap() <= row["mean_ms"].as_f64().unwrap());
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("phone.json");
+    let shared = serde_json::json!({ "device": "A phone, Android 16", "rows": [row] });
+    fs::write(&file, shared.to_string()).unwrap();
+    let file_text = file.to_string_lossy();
+    let table = run(&["bench", "--table", &file_text]);
+    assert_eq!(table.code, Some(0), "{table:?}");
+    assert!(
+        table.stdout.starts_with("A phone, Android 16:"),
+        "{table:?}"
+    );
+    assert!(table.stdout.contains("| small | 64 | 300 |"), "{table:?}");
+
+    fs::write(&file, "{\"device\": 1}").unwrap();
+    run(&["bench", "--table", &file_text]).refused(2, &["no table of steps"]);
+    let few = "bench --arch mobilenet_v3_large --image-size 224 --memory-mb 60";
+    run(&few.split(' ').collect::<Vec<_>>()).refused(2, &["60 MB are not enough", "at least"]);
+    run(&["bench", "--arch", "resnet7", "--memory-mb", "300"]).refused(2, &["resnet7"]);
+}

@@ -30,15 +30,19 @@ public struct SliceRunner: Sendable {
         self.leastFree = leastFree
     }
 
-    /// Trains until the run is done, the slice expires, or the governor stops it, and says to the slice
-    /// that it is over. What was trained is saved by then, and ``SliceLog`` says how it ended. Returns
+    /// Trains until the run is done, the slice expires or the task is cancelled, or the governor stops it,
+    /// and says to the slice that it is over. What was trained is saved by then, and ``SliceLog`` says how it ended. Returns
     /// whether more slices are needed.
     public func run(_ slice: some Slice) async -> Bool {
         let training = Task { try await train() }
         slice.whenExpired { training.cancel() }
         let log = SliceLog(storage: storage)
         do {
-            let outcome = try await training.value
+            let outcome = try await withTaskCancellationHandler {
+                try await training.value
+            } onCancel: {
+                training.cancel()
+            }
             log.add(name(outcome), "")
             slice.complete(success: true)
             return outcome != .done

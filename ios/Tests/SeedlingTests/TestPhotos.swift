@@ -16,16 +16,27 @@ enum TestPhotos {
         return try! drawn(in: FileManager.default.temporaryDirectory.appendingPathComponent("seedling-album"))
     }()
 
-    /// Four kinds of pictures: stripes and tiles, coarse and fine, in colours of their own.
+    /// Four kinds of pictures: coloured tiles and discs, small and large, each picture with its own.
     private static func drawn(in folder: URL) throws -> [URL] {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        var state: UInt64 = 1
+        func random(_ below: Int) -> Int {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Int(state >> 33) % below
+        }
         return try (0..<40).map { index in
-            let size = index % 2 == 0 ? 8 : 24
+            let size = index % 2 == 0 ? 10 : 28
+            let shapes = (0..<14).map { _ in
+                (x: random(96), y: random(80), colour: (UInt8(random(256)), UInt8(random(256)), UInt8(random(256))))
+            }
             let file = folder.appendingPathComponent("\(index).bmp")
             try bitmap(width: 96, height: 80) { x, y in
-                let on = index % 4 < 2 ? (x / size) % 2 == 0 : (x / size + y / size) % 2 == 0
-                let colour = UInt8(truncatingIfNeeded: 40 + index * 53)
-                return on ? (colour, 255 - colour, UInt8(x)) : (UInt8(y), colour / 2, 200)
+                let hit = shapes.last { shape in
+                    let (across, down) = (x - shape.x, y - shape.y)
+                    return index % 4 < 2
+                        ? abs(across) < size && abs(down) < size : across * across + down * down < size * size
+                }
+                return hit?.colour ?? (0, 0, 0)
             }.write(to: file)
             return file
         }
