@@ -5,12 +5,13 @@ import Foundation
 public struct SliceLog: Sendable {
     private static let kept = 500
     private let file: URL
+    private let begun: URL
 
     /// One slice.
     public struct Entry: Codable, Equatable, Sendable {
         /// When it ended, in seconds since 1970.
         public let at: Double
-        /// `done`, `paused`, `failed`, or the governor's reason to stop.
+        /// `done`, `paused`, `failed`, `killed`, or the governor's reason to stop.
         public let ended: String
         /// What there is to say about it.
         public let detail: String
@@ -19,6 +20,7 @@ public struct SliceLog: Sendable {
     /// The log in `storage`.
     public init(storage: URL) {
         file = storage.appendingPathComponent("slices.jsonl")
+        begun = storage.appendingPathComponent("slice.begun")
     }
 
     /// All entries, the oldest first. Lines that a crash has cut short are left out.
@@ -29,7 +31,16 @@ public struct SliceLog: Sendable {
         }
     }
 
+    /// A slice begins. One before it that has not ended was killed with its process.
+    func begin() {
+        if FileManager.default.fileExists(atPath: begun.path) {
+            add("killed", "the process ended without a word")
+        }
+        try? Data().write(to: begun)
+    }
+
     func add(_ ended: String, _ detail: String) {
+        try? FileManager.default.removeItem(at: begun)
         let entry = Entry(at: Date().timeIntervalSince1970, ended: ended, detail: detail)
         let lines = (entries() + [entry]).suffix(Self.kept).compactMap { try? JSONEncoder().encode($0) }
         // A log that can't be written is no reason to lose a night.

@@ -34,9 +34,11 @@ public struct SliceRunner: Sendable {
     /// and says to the slice that it is over. What was trained is saved by then, and ``SliceLog`` says how it ended. Returns
     /// whether more slices are needed.
     public func run(_ slice: some Slice) async -> Bool {
+        try? FileManager.default.createDirectory(at: storage, withIntermediateDirectories: true)
+        let log = SliceLog(storage: storage)
+        log.begin()
         let training = Task { try await train() }
         slice.whenExpired { training.cancel() }
-        let log = SliceLog(storage: storage)
         do {
             let outcome = try await withTaskCancellationHandler {
                 try await training.value

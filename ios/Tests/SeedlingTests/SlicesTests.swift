@@ -94,6 +94,15 @@ final class SlicesTests: XCTestCase {
         try Album(storage: folder).forget()
     }
 
+    func testASliceThatWasKilledIsLoggedByTheNext() async throws {
+        // What a process leaves that was killed in a slice.
+        try Data().write(to: folder.appendingPathComponent("slice.begun"))
+        _ = await runner([]).run(Granted())
+        XCTAssertEqual(ends(), ["killed", "failed"])
+        _ = await runner([]).run(Granted())
+        XCTAssertEqual(ends(), ["killed", "failed", "failed"])
+    }
+
     func testWhyASliceEndedIsLogged() async throws {
         final class Hot: Sensors {
             func read() -> Readings {

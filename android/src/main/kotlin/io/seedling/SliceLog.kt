@@ -9,12 +9,13 @@ import java.io.IOException
  */
 class SliceLog(storage: File) {
     private val file = File(storage, "slices.log")
+    private val begun = File(storage, "slice.begun")
 
     /** One slice. */
     data class Entry(
         /** When it ended, in seconds since 1970. */
         val at: Long,
-        /** `done`, `paused`, `failed`, or the governor's reason to stop. */
+        /** `done`, `paused`, `failed`, `killed`, or the governor's reason to stop. */
         val ended: String,
         /** What there is to say about it. */
         val detail: String,
@@ -33,7 +34,18 @@ class SliceLog(storage: File) {
         }
     }
 
+    /** A slice begins. One before it that has not ended was killed with its process. */
+    internal fun begin() {
+        if (begun.exists()) add("killed", "the process ended without a word")
+        try {
+            begun.createNewFile()
+        } catch (_: IOException) {
+            // As below.
+        }
+    }
+
     internal fun add(ended: String, detail: String) {
+        begun.delete()
         val entry = Entry(System.currentTimeMillis() / 1000, ended, detail.replace(Regex("[\t\r\n]+"), " "))
         try {
             val part = File(file.path + ".part")

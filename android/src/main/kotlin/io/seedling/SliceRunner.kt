@@ -24,7 +24,9 @@ class SliceRunner @JvmOverloads constructor(
      * slices are needed.
      */
     suspend fun run(): Boolean {
+        storage.mkdirs()
         val log = SliceLog(storage)
+        log.begin()
         return try {
             val outcome = train()
             log.add(name(outcome), "")
@@ -40,7 +42,6 @@ class SliceRunner @JvmOverloads constructor(
     }
 
     private suspend fun train(): Outcome {
-        storage.mkdirs()
         val free = storage.usableSpace
         if (free < leastFree) {
             throw SeedlingException.Storage("${free / 1_000_000} MB are free, ${leastFree / 1_000_000} are needed")

@@ -52,21 +52,26 @@ class TrainingServiceTest {
         assertFalse(service.again.isCompleted)
 
         // Processes that are gone before anybody could tell them.
-        repeat(3) { killedAfter(900L + 500 * it) }
+        repeat(3) { killedAfter(200L + 400 * it, told = 1 + it) }
 
         val last = NightService(Phone(at("run")))
         assertFalse(last.slice())
-        assertEquals("done", last.entries().last().ended)
+        assertEquals(listOf("paused", "killed", "killed", "killed", "done"), last.entries().map { it.ended })
         assertArrayEquals(undisturbed(), last.weights())
     }
 
-    private fun killedAfter(milliseconds: Long) {
+    /** Kills a process so long after it has begun a slice, having [told] in the log of those before. */
+    private fun killedAfter(milliseconds: Long, told: Int) {
         val java = File(System.getProperty("java.home"), "bin/java").path
         val child = ProcessBuilder(
             java, "-Djna.library.path=${System.getProperty("jna.library.path")}",
             "-cp", System.getProperty("java.class.path"), "io.seedling.PhoneKt", at("run").path,
         ).inheritIO().start()
-        child.waitFor(milliseconds, TimeUnit.MILLISECONDS)
+        val storage = File(at("run"), "seedling")
+        while (child.isAlive && (SliceLog(storage).entries().size < told || !File(storage, "slice.begun").exists())) {
+            Thread.sleep(10)
+        }
+        assertFalse(child.waitFor(milliseconds, TimeUnit.MILLISECONDS))
         child.destroyForcibly().waitFor()
     }
 
