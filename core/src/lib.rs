@@ -16,7 +16,7 @@
 //! 7. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
 //! 8. [`governor`] says whether a device may go on training now.
 //! 9. [`course`] is a run from the measurement before to the weights and the one after; [`records`]
-//!    are what it writes down. [`bench`] is one step to be timed.
+//!    are what it writes down. [`mod@bench`] is one step to be timed.
 
 pub mod arch;
 pub mod atomic;

@@ -1,6 +1,6 @@
 //! The command line: its commands.
 
-use crate::{adapt, bench, distill, embed, eval, keygen, pretrain, report, sign, verify};
+use crate::{adapt, bench, distill, embed, eval, keygen, presets, pretrain, report, sign, verify};
 use clap::{Parser, Subcommand};
 
 /// Adapts small vision models to private photos, on the machine that holds them.
@@ -19,6 +19,7 @@ pub struct Cli {
 pub enum Command {
     Adapt(adapt::AdaptArgs),
     Pretrain(pretrain::PretrainArgs),
+    Presets(presets::PresetsArgs),
     Distill(distill::DistillArgs),
     Eval(eval::EvalArgs),
     Embed(embed::EmbedArgs),

@@ -15,6 +15,7 @@ mod interrupt;
 mod keygen;
 mod memory;
 mod photos;
+mod presets;
 mod pretrain;
 mod report;
 mod settings;
@@ -61,6 +62,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
     match &cli.command {
         Command::Adapt(args) => adapt::run(args, &Console::new(&args.common)),
         Command::Pretrain(args) => pretrain::run(args, &Console::new(&args.common)),
+        Command::Presets(args) => presets::run(args, &Console::new(&args.common)),
         Command::Distill(args) => distill::run(args, &Console::new(&args.common)),
         Command::Eval(args) => eval::run(args, &Console::new(&args.common)),
         Command::Embed(args) => embed::run(args, &Console::new(&args.common)),

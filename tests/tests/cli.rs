@@ -300,3 +300,55 @@ fn a_step_is_measured_within_a_budget_and_a_phones_figures_become_a_table() {
     run(&few.split(' ').collect::<Vec<_>>()).refused(2, &["60 MB are not enough", "at least"]);
     run(&["bench", "--arch", "resnet7", "--memory-mb", "300"]).refused(2, &["resnet7"]);
 }
+
+#[test]
+fn a_preset_is_printed_copied_and_changed() {
+    let all = run(&["presets"]);
+    assert_eq!(all.code, Some(0), "{all:?}");
+    assert_eq!(all.stdout.lines().count(), 4, "{all:?}");
+    let printed = run(&["presets", "improved"]);
+    let folder = tempfile::tempdir().unwrap();
+    let (photos, file) = (
+        folder.path().join("photos"),
+        folder.path().join("mine.toml"),
+    );
+    fs::write(&file, &printed.stdout).unwrap();
+    album(&photos, 8);
+    // The copy says what the preset says, and --set wins over both.
+    let resolved = |flag: &str, value: &str, out: &str| {
+        let out = folder.path().join(out);
+        let small = [
+            "batch_size=4",
+            "bn_group=4",
+            "queue_size=16",
+            "image_size=32",
+            "temperature=0.3",
+        ];
+        let mut words = vec![
+            "pretrain",
+            photos.to_str().unwrap(),
+            "--arch",
+            "mobilenet_v3_small",
+            "--steps",
+            "1",
+        ];
+        words.extend([flag, value, "--out", out.to_str().unwrap(), "--quiet"]);
+        for setting in &small {
+            words.extend(["--set", setting]);
+        }
+        let ran = run(&words);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        fs::read_to_string(out.join("config.toml")).unwrap()
+    };
+    let by_name = resolved("--preset", "improved", "a");
+    assert_eq!(by_name, resolved("--config", file.to_str().unwrap(), "b"));
+    for line in [
+        "temperature = 0.3",
+        "head = \"wide\"",
+        "views = \"aug+\"",
+        "lr = 0.06",
+    ] {
+        assert!(by_name.contains(line), "{line} in {by_name}");
+    }
+    run(&["presets", "improve"]).refused(2, &["unknown preset", "improved"]);
+}

@@ -1,8 +1,7 @@
-//! What each command starts from, and the published recipes.
+//! What each command starts from.
 
-use super::{Config, Layer};
+use super::Config;
 use crate::data::DecodeBudget;
-use crate::{Error, Result};
 
 impl Config {
     /// Defaults of `adapt`: few photos, shipped weights, a processor.
@@ -96,35 +95,4 @@ impl Config {
             ..Config::adapt()
         }
     }
-}
-
-/// The names [`preset`] knows.
-pub const PRESETS: &[&str] = &["moco-v2", "baseline", "study", "improved"];
-
-/// A published recipe as a layer over the defaults of `pretrain`.
-///
-/// # Errors
-/// No recipe has that name.
-pub fn preset(name: &str) -> Result<Layer> {
-    let mut layer = Layer::new(format!("--preset {name}"));
-    let (batch_size, lr, temperature, head, views, epochs) = match name {
-        "moco-v2" => (256, 0.03, 0.2, "simple", "standard", 200),
-        "baseline" => (1024, 0.06, 0.2, "simple", "standard", 200),
-        "study" => (1024, 0.06, 0.05, "simple", "standard", 200),
-        "improved" => (512, 0.06, 0.1, "wide", "aug+", 800),
-        _ => {
-            return Err(Error::Config(format!(
-                "unknown preset `{name}`; expected one of {}",
-                PRESETS.join(", ")
-            )));
-        }
-    };
-    layer
-        .put("batch_size", Some(batch_size))
-        .put("lr", Some(lr))
-        .put("temperature", Some(temperature))
-        .put("head", Some(head))
-        .put("views", Some(views))
-        .put("epochs", Some(epochs));
-    Ok(layer)
 }

@@ -6,9 +6,10 @@
 
 mod defaults;
 mod keys;
+mod presets;
 
-pub use defaults::{PRESETS, preset};
 pub use keys::{Allowed, Config, KEYS, Key};
+pub use presets::{PRESETS, preset, preset_text};
 
 use crate::{Error, Result};
 use std::path::Path;
@@ -45,11 +46,19 @@ impl Layer {
     /// The file cannot be read or is not TOML (the message names the line).
     pub fn read(path: &Path) -> Result<Layer> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let values = text
-            .parse::<toml::Table>()
-            .map_err(|error| Error::file(path, format!("not valid TOML: {}", one_line(&error))))?;
+        Layer::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads TOML that was written in `origin`.
+    ///
+    /// # Errors
+    /// It is not TOML (the message names the line).
+    pub fn parse(text: &str, origin: &str) -> Result<Layer> {
+        let values = text.parse::<toml::Table>().map_err(|error| {
+            Error::file(origin, format!("not valid TOML: {}", one_line(&error)))
+        })?;
         Ok(Layer {
-            origin: path.display().to_string(),
+            origin: origin.into(),
             values,
         })
     }

@@ -29,11 +29,15 @@ fn defaults_are_allowed_and_survive_their_file() {
 
 #[test]
 fn presets_are_allowed() {
-    for name in PRESETS {
+    for (name, text) in PRESETS {
+        assert!(text.starts_with("# "), "{name} says what it is");
         let mut config = Config::pretrain();
         config.apply(&preset(name).unwrap()).unwrap();
         config.validate().unwrap();
     }
+    let mut official = Config::pretrain();
+    official.apply(&preset("moco-v2").unwrap()).unwrap();
+    assert_eq!(official, Config::pretrain());
     assert!(preset("moco").unwrap_err().to_string().contains("moco-v2"));
 }
 
