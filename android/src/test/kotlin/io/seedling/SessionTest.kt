@@ -45,10 +45,10 @@ class SessionTest {
 
     private fun weights(name: String): ByteArray = File(at(name), "weights.safetensors").readBytes()
 
-    /** What a run leaves that nothing disturbs. */
-    private fun undisturbed(): ByteArray {
+    /** What a run leaves that nothing disturbs; computed once for all tests. */
+    private fun undisturbed(): ByteArray = once ?: run {
         assertEquals(Outcome.Done, session("undisturbed").use { it.trainBlocking() })
-        return weights("undisturbed")
+        weights("undisturbed").also { once = it }
     }
 
     @Test
@@ -260,6 +260,8 @@ class SessionTest {
     }
 
     companion object {
+        private var once: ByteArray? = null
+
         val shipped = File("../models/mobilenet_v3_small.safetensors").canonicalFile
 
         val longer = Settings(memoryMb = 300, epochs = 20, imageSize = 64, threads = 2, seed = 5)
