@@ -37,14 +37,24 @@ final class SessionTests: XCTestCase {
         try Data(contentsOf: at(name).appendingPathComponent("weights.safetensors"))
     }
 
-    /// What a run leaves that nothing disturbs.
+    /// What a run leaves that nothing disturbs; computed once for all tests.
     private func undisturbed() async throws -> Data {
+        if let known = Self.once.value { return known }
         let session = try session("undisturbed")
         let outcome = try await session.train()
         XCTAssertEqual(outcome, .done)
         try await session.close()
-        return try weights("undisturbed")
+        let found = try weights("undisturbed")
+        Self.once.value = found
+        return found
     }
+
+    /// Tests of a class run one after another.
+    private final class Once: @unchecked Sendable {
+        var value: Data?
+    }
+
+    private static let once = Once()
 
     private func refused(
         _ expected: String, file: StaticString = #filePath, line: UInt = #line, _ work: () async throws -> Void
