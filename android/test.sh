@@ -5,12 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if ! command -v javac >/dev/null || ! command -v mvn >/dev/null; then
-    command -v apt-get >/dev/null || { echo "install a JDK of 17 or later and Maven first"; exit 1; }
-    as_root=()
-    [ "$(id -u)" = 0 ] || as_root=(sudo)
-    "${as_root[@]}" apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends \
-        default-jdk-headless maven >/dev/null
+    .ci/install default-jdk-headless maven
 fi
 
 target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"

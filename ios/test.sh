@@ -12,9 +12,7 @@ data="$(realpath -m "${SEEDLING_DATA:-../shared/data}")"
 
 # Installs Swift into $debian. Nothing is left of it that is half done.
 set_up() {
-    if ! command -v debootstrap >/dev/null; then
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq debootstrap >/dev/null || return
-    fi
+    command -v debootstrap >/dev/null || .ci/install debootstrap debian-archive-keyring gpgv || return
     rm -rf "$debian.part" && mkdir -p "$(dirname "$debian")"
     debootstrap --variant=minbase --include=ca-certificates trixie "$debian.part" >"$debian.log" || return
     inside "$debian.part" "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \

@@ -41,7 +41,7 @@ dependencies {
 
 val weights by tasks.registering(Exec::class) {
     description = "Signs the weights that the sample is shipped with."
-    commandLine("./weights.sh")
+    commandLine("../../models/for-samples", "build/weights")
     inputs.file("../../models/mobilenet_v3_small.safetensors")
     outputs.dir("build/weights")
 }
