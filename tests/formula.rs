@@ -29,7 +29,9 @@ pub fn fill(params: &Params) {
         let fan_in: usize = entry.shape[1..].iter().product();
         let f = |u: f64| match entry.role {
             Role::ConvWeight => u * 2.0 * 3f64.sqrt() * (2.0 / fan_in as f64).sqrt(),
-            Role::LinearWeight => u * 2.0 * 3f64.sqrt() * (1.0 / fan_in as f64).sqrt(),
+            Role::LinearWeight | Role::ProjectionWeight | Role::Token => {
+                u * 2.0 * 3f64.sqrt() * (1.0 / fan_in as f64).sqrt()
+            }
             Role::NormWeight => 1.0 + 0.4 * u,
             Role::NormBias => 0.4 * u,
             Role::RunningMean => 0.2 * u,

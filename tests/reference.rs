@@ -10,6 +10,8 @@ pub fn value(act: Act, u: f64) -> f64 {
         Act::Relu => u.max(0.0),
         Act::Relu6 => u.clamp(0.0, 6.0),
         Act::HardSwish => u * (u + 3.0).clamp(0.0, 6.0) / 6.0,
+        Act::Silu => u * sigmoid(u),
+        Act::Gelu => u * normal_below(u),
     }
 }
 
@@ -23,7 +25,32 @@ pub fn slope(act: Act, u: f64) -> f64 {
         Act::HardSwish if u <= -3.0 => 0.0,
         Act::HardSwish if u >= 3.0 => 1.0,
         Act::HardSwish => (2.0 * u + 3.0) / 6.0,
+        Act::Silu => sigmoid(u) * (1.0 + u * (1.0 - sigmoid(u))),
+        Act::Gelu => normal_below(u) + u * density(u),
     }
+}
+
+fn sigmoid(u: f64) -> f64 {
+    1.0 / (1.0 + (-u).exp())
+}
+
+fn density(u: f64) -> f64 {
+    (-0.5 * u * u).exp() / std::f64::consts::TAU.sqrt()
+}
+
+/// P(N(0, 1) < u), by summing the density from the middle (Simpson's rule).
+fn normal_below(u: f64) -> f64 {
+    const STEPS: usize = 400;
+    let step = u / STEPS as f64;
+    let weight = |i: usize| match i {
+        0 | STEPS => 1.0,
+        i if i % 2 == 1 => 4.0,
+        _ => 2.0,
+    };
+    let sum: f64 = (0..=STEPS)
+        .map(|i| weight(i) * density(i as f64 * step))
+        .sum();
+    0.5 + sum * step / 3.0
 }
 
 /// act(scale * z + shift), one factor and offset per channel, and its derivative behind `scale`.

@@ -3,14 +3,15 @@
 
 use crate::config::Config;
 use crate::data::bench::RenderedPhotos;
-use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder, Mode};
+use crate::encoder::{Architecture, Encoder};
 use crate::init::initialise;
-use crate::moco::{Moco, MocoConfig, key_orders};
+use crate::moco::{Moco, key_orders};
 use crate::nn::workspace::Workspace;
-use crate::optim::{Sgd, SgdConfig};
+use crate::optim::Optimizer;
 use crate::queue::Queue;
 use crate::rng::{Purpose, Rng};
 use crate::session::memory::fit_budget;
+use crate::session::{moco_config, optimizer, training_mode};
 use crate::step::Views;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ const PHOTOS: usize = 8;
 /// A MoCo v2 step (both encoders, loss, backward, SGD, the key encoder's average) on noise.
 pub struct StepBench {
     moco: Moco,
-    sgd: Sgd,
+    optimizer: Optimizer,
     pixels: [Vec<f32>; 2],
     photos: Vec<u32>,
     config: Config,
@@ -48,28 +49,13 @@ impl StepBench {
         let query = Encoder::new(architecture, true, config.freeze, &workspace)?;
         initialise(&query.params, config.seed)?;
         let key = Encoder::new(architecture, false, config.freeze, &workspace)?;
-        let how = SgdConfig {
-            momentum: config.sgd_momentum as f32,
-            weight_decay: config.weight_decay as f32,
-            decay_norm_and_bias: config.weight_decay_norm,
-            anchor: 0.0,
-            train_from: query.frozen_parameters(),
-        };
-        let sgd = Sgd::new(&query.params, how)?;
-        let how = MocoConfig {
-            temperature: config.temperature as f32,
-            key_momentum: config.key_momentum as f32,
-            symmetric: config.symmetric,
-            bn_group: config.bn_group,
-            mode: Mode::Train { norm_momentum: 0.1 },
-            mask_own_photo: config.mask_own_photo,
-            neighbours: 0.0,
-            neighbour_temperature: 0.1,
-        };
-        let queue = Queue::random(config.queue_size, EMBEDDING_DIM, config.seed);
+        let optimizer = optimizer(config, &query)?;
+        let mode = training_mode(config, architecture.arch);
+        let how = moco_config(config, mode);
+        let queue = Queue::random(config.queue_size, query.output_dim(), config.seed);
         Ok(StepBench {
             moco: Moco::new(query, key, queue, how)?,
-            sgd,
+            optimizer,
             pixels: [noise(config, 0), noise(config, 1)],
             photos: (0..config.batch_size as u32).collect(),
             config: config.clone(),
@@ -98,7 +84,7 @@ impl StepBench {
             return Err(Error::Training("the step diverged".into()));
         }
         // A rate of almost nothing: noise must not drive the numbers apart.
-        self.sgd.step(params, 1e-6)?;
+        self.optimizer.step(params, 1e-6)?;
         self.moco.follow()
     }
 }

@@ -79,8 +79,12 @@ pub struct Numbers<'a> {
     pub queue_photos: Cow<'a, [u32]>,
     /// The row that is overwritten next.
     pub queue_next: u64,
-    /// The optimizer's momentum buffer.
+    /// The optimizer's momentum buffer, or average of the gradients.
     pub velocity: Cow<'a, [f32]>,
+    /// Its average of their squares; empty where it has none.
+    pub squares: Cow<'a, [f32]>,
+    /// Its steps, where it counts them.
+    pub updates: u64,
     /// What the optimizer anchors to; empty without an anchor.
     pub base: Cow<'a, [f32]>,
     /// The mean that is subtracted from a teacher's features; empty without one.
@@ -124,6 +128,7 @@ impl State<'_> {
             ("queue.keys", Data::F32(&numbers.queue_keys)),
             ("queue.photos", Data::U32(&numbers.queue_photos)),
             ("velocity", Data::F32(&numbers.velocity)),
+            ("squares", Data::F32(&numbers.squares)),
             ("base", Data::F32(&numbers.base)),
             ("teacher_centre", Data::F32(&numbers.teacher_centre)),
             ("initial_album", Data::F32(&numbers.album)),
@@ -148,6 +153,7 @@ impl State<'_> {
                 ("album.digest", self.album.digest.clone()),
                 ("step", self.step.to_string()),
                 ("queue.next", self.numbers.queue_next.to_string()),
+                ("updates", self.numbers.updates.to_string()),
             ]
             .map(|(key, value)| (key.to_string(), value)),
         );
@@ -229,6 +235,11 @@ impl State<'_> {
                 queue_photos: Cow::Owned(file.u32("queue.photos")?),
                 queue_next: number("queue.next")?,
                 velocity: numbers("velocity")?,
+                squares: newer("squares")?,
+                updates: match file.metadata().get("updates") {
+                    None => 0,
+                    Some(_) => number("updates")?,
+                },
                 base: numbers("base")?,
                 teacher_centre: numbers("teacher_centre")?,
                 album: newer("initial_album")?,
@@ -318,7 +329,7 @@ mod tests {
             }),
             teacher: Some("f".into()),
             about: About {
-                architecture: Architecture::new(Arch::MobilenetV3Small, Some(Head::Wide)),
+                architecture: Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Wide)),
                 image_size: 96,
                 normalise: Normalise::default(),
                 made: "by a test".into(),
@@ -334,6 +345,8 @@ mod tests {
                 queue_photos: vec![u32::MAX, 1].into(),
                 queue_next: 1,
                 velocity: vec![0.25; 3].into(),
+                squares: vec![0.5; 3].into(),
+                updates: 7,
                 base: vec![].into(),
                 teacher_centre: vec![].into(),
                 album: vec![0.5; 4].into(),

@@ -5,7 +5,7 @@
 //! t, s the unit embeddings and Q a queue of earlier t; then t is enqueued.
 
 use crate::cancel::Cancel;
-use crate::encoder::{EMBEDDING_DIM, Encoder, Images, Mode};
+use crate::encoder::{Encoder, Images, Mode};
 use crate::error::{Error, Result};
 use crate::loss::{Contrast, Target};
 use crate::microbatch;
@@ -38,39 +38,44 @@ pub struct Teacher<B: Backend = Cpu> {
     /// Mean of the features over the data: a supervised network's features share a large
     /// common part that would drown their differences.
     pub centre: Vec<f32>,
-    /// (EMBEDDING_DIM, feature_dim), and a bias of zeros: keeps the queue small and the angles
+    /// (out, feature_dim), and a bias of zeros: keeps the queue small and the angles
     /// (Johnson-Lindenstrauss).
     pub projection: B::Flat,
     layer: Linear,
 }
 
-/// (EMBEDDING_DIM, dim) numbers of N(0, 1 / EMBEDDING_DIM).
-pub fn projection(dim: usize, seed: u64) -> Vec<f32> {
+/// (to, from) numbers of N(0, 1 / to).
+pub fn projection(from: usize, to: usize, seed: u64) -> Vec<f32> {
     let mut rng = Rng::new(seed, Purpose::Projection, 0, 0);
-    let std = 1.0 / (EMBEDDING_DIM as f32).sqrt();
-    let numbers = (0..EMBEDDING_DIM * dim).map(|_| rng.normal() * std);
+    let std = 1.0 / (to as f32).sqrt();
+    let numbers = (0..to * from).map(|_| rng.normal() * std);
     numbers.collect()
 }
 
 impl<B: Backend> Teacher<B> {
-    /// A fixed random projection N(0, 1 / EMBEDDING_DIM) and no centre yet.
+    /// A fixed random projection N(0, 1 / `out`) to embeddings of length `out`, and no centre yet.
     ///
     /// # Errors
     /// The backend's.
-    pub fn new(encoder: Encoder<B>, rescale: [(f32, f32); 3], seed: u64) -> Result<Teacher<B>> {
+    pub fn new(
+        encoder: Encoder<B>,
+        rescale: [(f32, f32); 3],
+        out: usize,
+        seed: u64,
+    ) -> Result<Teacher<B>> {
         let dim = encoder.output_dim();
-        let weights = EMBEDDING_DIM * dim;
-        let mut projection = projection(dim, seed);
-        projection.resize(weights + EMBEDDING_DIM, 0.0);
+        let weights = out * dim;
+        let mut projection = projection(dim, out, seed);
+        projection.resize(weights + out, 0.0);
         Ok(Teacher {
             rescale,
             centre: vec![0.0; dim],
             projection: encoder.backend().flat(projection)?,
             layer: Linear {
                 weight: 0..weights,
-                bias: weights..weights + EMBEDDING_DIM,
+                bias: weights..weights + out,
                 inputs: dim,
-                outputs: EMBEDDING_DIM,
+                outputs: out,
                 act: Act::Identity,
             },
             encoder,
@@ -86,7 +91,7 @@ impl<B: Backend> Teacher<B> {
         self.encoder.embed(&images, Mode::Eval)
     }
 
-    /// Unit embeddings (n, EMBEDDING_DIM) of images normalised for the student, which are used up.
+    /// Unit embeddings (n, out) of images normalised for the student, which are used up.
     ///
     /// # Errors
     /// The backend's.
@@ -96,7 +101,7 @@ impl<B: Backend> Teacher<B> {
         let centre: Vec<(f32, f32)> = self.centre.iter().map(|c| (1.0, -c)).collect();
         backend.rescale(&mut features, &centre)?;
         let (mut out, _) = backend.linear(&self.layer, &self.projection, &features)?;
-        backend.normalize(&mut out, EMBEDDING_DIM)?;
+        backend.normalize(&mut out, self.layer.outputs)?;
         Ok(out)
     }
 
@@ -112,7 +117,7 @@ impl<B: Backend> Teacher<B> {
             groups.push(self.embed(views.images(&self.encoder, 0, rows)?)?);
         }
         let backend = self.encoder.backend();
-        backend.gather(&groups, &order, EMBEDDING_DIM)
+        backend.gather(&groups, &order, self.layer.outputs)
     }
 }
 
@@ -135,14 +140,15 @@ impl<B: Backend> Distill<B> {
         queue: Queue<B::Flat>,
         config: DistillConfig,
     ) -> Result<Distill<B>> {
+        let dim = student.output_dim();
         if student.architecture.head.is_none()
             || queue.size() == 0
-            || queue.dim != EMBEDDING_DIM
+            || queue.dim != dim
             || config.bn_group == 0
         {
             return Err(Error::Config(format!(
-                "distillation needs a student with a projection head, a queue of rows of \
-                 {EMBEDDING_DIM} numbers, and bn_group of at least 1"
+                "distillation needs a student with a projection head, a queue of rows of {dim} \
+                 numbers, and bn_group of at least 1"
             )));
         }
         Ok(Distill {
@@ -154,7 +160,7 @@ impl<B: Backend> Distill<B> {
     }
 
     /// One step up to, but without, the optimizer's, on the first of `views` and the teacher's
-    /// embeddings (n, EMBEDDING_DIM) of the same.
+    /// embeddings (n, dim) of the same.
     ///
     /// # Errors
     /// The views have no pixels, or someone has cancelled: parameters and queue are then as they

@@ -5,11 +5,13 @@
 //! loss of their own finds both as one candle operation (`Encoder::embed_tracked`, feature `candle`).
 
 mod feature_net;
+mod head;
 mod images;
 #[cfg(feature = "candle")]
 mod op;
 
 pub use feature_net::FeatureNet;
+pub use head::{EMBEDDING_DIM, Head};
 pub use images::Images;
 
 use std::sync::Arc;
@@ -17,63 +19,15 @@ use std::sync::Arc;
 #[cfg(feature = "candle")]
 use candle_core::Tensor;
 
-use crate::backbones::{Arch, Backbone, BackboneSaved};
+use crate::backbones::{Arch, Backbone, BackboneSaved, Shape};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::nn::activation::Act;
 use crate::nn::backend::Backend;
-use crate::nn::block::{Backward, Forward};
+use crate::nn::block::{Backward, Dropping, Forward};
 use crate::nn::cpu::Cpu;
-use crate::nn::layer::Linear;
 use crate::nn::window::Padding;
 use crate::nn::workspace::Workspace;
 use crate::params::{Params, read, write};
-
-/// The projection head on top of the features (method.md, "Heads"): no batch norm, ReLU between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
-    /// d - d - 128, as MoCo v2.
-    Simple,
-    /// d - 2d - 128, as the paper's improved recipe.
-    Wide,
-}
-
-/// Length of an embedding.
-pub const EMBEDDING_DIM: usize = 128;
-
-impl Head {
-    /// Every head.
-    pub const ALL: [Head; 2] = [Head::Simple, Head::Wide];
-
-    /// The name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Head::Simple => "simple",
-            Head::Wide => "wide",
-        }
-    }
-
-    fn hidden(self, features: usize) -> usize {
-        match self {
-            Head::Simple => features,
-            Head::Wide => 2 * features,
-        }
-    }
-}
-
-impl std::str::FromStr for Head {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Head> {
-        Head::ALL
-            .into_iter()
-            .find(|h| h.name() == name)
-            .ok_or_else(|| {
-                let known = Head::ALL.map(Head::name).join(", ");
-                Error::Config(format!("unknown head '{name}' (known: {known})"))
-            })
-    }
-}
 
 /// What distinguishes one network from another of the same architecture.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,12 +39,12 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// torchvision's definition of `arch`.
+    /// `arch` as its twin defines it.
     pub fn new(arch: Arch, head: Option<Head>) -> Architecture {
         Architecture {
             arch,
             head,
-            norm_eps: arch.facts().norm_eps,
+            norm_eps: arch.spec().norm_eps,
             padding: Padding::Symmetric,
         }
     }
@@ -102,7 +56,51 @@ pub enum Mode {
     /// Running statistics.
     Eval,
     /// Statistics of the images given; running ones move towards them by `norm_momentum`.
-    Train { norm_momentum: f32 },
+    Train {
+        norm_momentum: f32,
+        /// What is left out at random, if anything.
+        dropping: Option<Dropping>,
+    },
+}
+
+impl Mode {
+    /// Training with nothing left out.
+    pub const fn train(norm_momentum: f32) -> Mode {
+        Mode::Train {
+            norm_momentum,
+            dropping: None,
+        }
+    }
+
+    /// The same in step `step`.
+    pub(crate) fn at_step(self, step: u64) -> Mode {
+        self.with(|dropping| Dropping { step, ..dropping })
+    }
+
+    /// The same for the pass that `pass` tells apart from others of its step.
+    pub(crate) fn at_pass(self, pass: u64) -> Mode {
+        self.with(|dropping| Dropping { pass, ..dropping })
+    }
+
+    fn with(self, change: impl FnOnce(Dropping) -> Dropping) -> Mode {
+        match self {
+            Mode::Train {
+                norm_momentum,
+                dropping,
+            } => Mode::Train {
+                norm_momentum,
+                dropping: dropping.map(change),
+            },
+            Mode::Eval => Mode::Eval,
+        }
+    }
+
+    fn dropping(self) -> Option<Dropping> {
+        match self {
+            Mode::Train { dropping, .. } => dropping,
+            Mode::Eval => None,
+        }
+    }
 }
 
 /// A network and its numbers. Cloning shares both.
@@ -117,7 +115,7 @@ pub struct Encoder<B: Backend = Cpu> {
 #[derive(Debug)]
 struct Network {
     backbone: Backbone,
-    head: Vec<Linear>,
+    head: Vec<head::Layer>,
     frozen: usize,
 }
 
@@ -129,23 +127,19 @@ impl Network {
             padding,
             head,
         } = architecture;
-        let backbone = Backbone::new(layout, arch, norm_eps, padding);
+        let backbone = (arch.spec().build)(layout, Shape { norm_eps, padding });
         let features = backbone.feature_dim();
-        let head = head.map_or_else(Vec::new, |head| {
-            let hidden = head.hidden(features);
-            let mut linear = |name, sizes, act| Linear::new(layout, name, sizes, act);
-            vec![
-                linear("projection_head.0", (features, hidden), Act::Relu),
-                linear("projection_head.2", (hidden, EMBEDDING_DIM), Act::Identity),
-            ]
-        });
+        let head = head.map_or_else(Vec::new, |head| head.layers(layout, features));
         Network {
-            backbone,
             head,
-            frozen,
+            frozen: backbone.frozen(frozen),
+            backbone,
         }
     }
 }
+
+/// Tells the layers of the head apart from the backbone's stages, where draws are made for them.
+const LAYERS: usize = 200;
 
 /// How large a network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +155,13 @@ pub struct Size {
 }
 
 impl Architecture {
+    /// Its tensors, without making it.
+    pub fn layout(self) -> Layout {
+        let mut layout = Layout::default();
+        Network::new(&mut layout, self, 0);
+        layout
+    }
+
     /// Its size, without making it.
     pub fn size(self) -> Size {
         let mut layout = Layout::default();
@@ -178,8 +179,10 @@ impl Architecture {
 #[derive(Debug)]
 pub struct Saved<B: Backend> {
     backbone: BackboneSaved<B>,
-    /// Each head layer's input and value before its activation.
-    head: Vec<(B::Buf, B::Buf)>,
+    /// What the features were multiplied by, where some were left out.
+    kept: Option<B::Buf>,
+    /// What each layer of the head has kept.
+    head: Vec<head::Saved<B>>,
     /// Of the unit embeddings, where there is a head.
     unit: Option<B::Unit>,
 }
@@ -244,7 +247,7 @@ impl<B: Backend> Encoder<B> {
         self.network
             .head
             .last()
-            .map_or(self.feature_dim(), |l| l.outputs)
+            .map_or(self.feature_dim(), |layer| layer.linear.outputs)
     }
 
     /// Parameters of frozen stages: the first so many of the flat values.
@@ -277,7 +280,7 @@ impl<B: Backend> Encoder<B> {
     pub fn features(&self, images: &Images<B>) -> Result<Vec<f32>> {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
-        let mut pass = self.pass(&values, &mut buffers, Mode::Eval, false);
+        let mut pass = self.pass(&values, &mut buffers, Mode::Eval, (images.n, false));
         let backbone = &self.network.backbone;
         let (features, _) = backbone.forward(&mut pass, &images.pixels, images.size, 0)?;
         self.backend.download(&features)
@@ -315,15 +318,18 @@ impl<B: Backend> Encoder<B> {
         values: &'a B::Flat,
         buffers: &'a mut B::Flat,
         mode: Mode,
-        keep: bool,
+        (images, keep): (usize, bool),
     ) -> Forward<'a, B> {
         Forward {
             keep,
+            images,
+            dropping: mode.dropping(),
+            stage: 0,
             values,
             buffers,
             train: mode != Mode::Eval,
             norm_momentum: match mode {
-                Mode::Train { norm_momentum } => norm_momentum,
+                Mode::Train { norm_momentum, .. } => norm_momentum,
                 Mode::Eval => 0.0,
             },
             backend: &self.backend,
@@ -333,16 +339,41 @@ impl<B: Backend> Encoder<B> {
     fn run(&self, images: &Images<B>, mode: Mode, keep: bool) -> Result<(B::Buf, Saved<B>)> {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
-        let mut pass = self.pass(&values, &mut buffers, mode, keep);
+        let mut pass = self.pass(&values, &mut buffers, mode, (images.n, keep));
         let network = &self.network;
         let (mut x, backbone) =
             network
                 .backbone
                 .forward(&mut pass, &images.pixels, images.size, network.frozen)?;
+        let dropping = mode.dropping().unwrap_or_default();
+        let drop = |layer, share, x: &mut B::Buf, n| -> Result<Option<B::Buf>> {
+            if share <= 0.0 || network.head.is_empty() {
+                return Ok(None);
+            }
+            let factors = dropping.factors(layer, share, n);
+            let factors = self
+                .backend
+                .upload(n, |out| out.copy_from_slice(&factors))?;
+            self.backend.multiply(x, &factors)?;
+            Ok(Some(factors))
+        };
+        let kept = drop(
+            LAYERS,
+            dropping.features,
+            &mut x,
+            images.n * self.feature_dim(),
+        )?;
         let mut head = Vec::new();
-        for layer in &network.head {
-            let (y, u) = self.backend.linear(layer, &values, &x)?;
-            head.push((std::mem::replace(&mut x, y), u));
+        for (i, layer) in network.head.iter().enumerate() {
+            let (mut y, u) = self.backend.linear(&layer.linear, &values, &x)?;
+            let share = match mode {
+                Mode::Train { .. } => layer.dropped,
+                Mode::Eval => 0.0,
+            };
+            let n = images.n * layer.linear.outputs;
+            let kept = drop(LAYERS + 1 + i, share, &mut y, n)?;
+            let x = std::mem::replace(&mut x, y);
+            head.push(head::Saved { x, u, kept });
         }
         let unit = match head.is_empty() {
             true => None,
@@ -350,6 +381,7 @@ impl<B: Backend> Encoder<B> {
         };
         let saved = Saved {
             backbone,
+            kept,
             head,
             unit,
         };
@@ -373,10 +405,17 @@ impl<B: Backend> Encoder<B> {
             self.backend
                 .normalize_back(&mut dy, unit, self.output_dim())?;
         }
-        for (layer, (x, u)) in self.network.head.iter().zip(&saved.head).rev() {
+        for (layer, saved) in self.network.head.iter().zip(&saved.head).rev() {
+            if let Some(kept) = &saved.kept {
+                self.backend.multiply(&mut dy, kept)?;
+            }
+            let x_and_u = (&saved.x, &saved.u);
             dy = self
                 .backend
-                .linear_back(layer, &values, pass.grads, (x, u), dy)?;
+                .linear_back(&layer.linear, &values, pass.grads, x_and_u, dy)?;
+        }
+        if let Some(kept) = &saved.kept {
+            self.backend.multiply(&mut dy, kept)?;
         }
         self.network
             .backbone

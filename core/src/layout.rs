@@ -14,11 +14,15 @@ pub enum Role {
     ConvWeight,
     /// Fully connected weight (out, in).
     LinearWeight,
+    /// Fully connected weight (out, in) of a transformer.
+    ProjectionWeight,
+    /// A transformer's class token and positions.
+    Token,
     /// Bias of a convolution or a linear layer.
     Bias,
-    /// Batch norm's scale.
+    /// A norm's scale.
     NormWeight,
-    /// Batch norm's shift.
+    /// A norm's shift.
     NormBias,
     /// Batch norm's running mean: a buffer, not trained.
     RunningMean,

@@ -1,8 +1,8 @@
 //! Contrastive training of small vision models on the device that holds the photos.
 //!
 //! The way of the data, top to bottom; imports only ever point up, to what stands earlier in this
-//! list (or to [`error`], [`rng`], [`arch`], [`layout`], [`config`], [`cancel`], [`atomic`],
-//! [`tensor_file`] and [`simd`], which know none of it):
+//! list (or to [`error`], [`rng`], [`layout`], [`cancel`], [`atomic`], [`tensor_file`] and [`simd`], which
+//! know none of it, or to [`config`], which knows the networks' names only):
 //!
 //! 1. [`data`] finds photos, decodes them and makes two random views of each.
 //! 2. [`nn`] and [`backbones`] turn views into features, channels last: shapes for any backend, and
@@ -18,7 +18,6 @@
 //! 9. [`course`] is a run from the measurement before to the weights and the one after; [`records`]
 //!    are what it writes down. [`mod@bench`] is one step to be timed.
 
-pub mod arch;
 pub mod atomic;
 pub mod backbones;
 pub mod bench;

@@ -19,6 +19,9 @@ pub enum Target<'a, K = Vec<f32>> {
     Positive,
     /// Its positive, and by a share the keys of photos that were near its own to begin with.
     Neighbours(Neighbours<'a, K>),
+    /// Its positive, and by a share, evenly, the so many keys of the queue nearest to it
+    /// (light-moco's smoothed target).
+    Nearest { share: f32, count: usize },
     /// The teacher's own distribution over [t.t, t.Q] at this temperature (SEED, equation 4).
     Teacher { temperature: f32 },
 }
@@ -137,6 +140,16 @@ pub fn evaluate(queries: &[f32], dim: usize, contrast: &Contrast) -> Evaluated {
             )
             .collect()
         }
+        Target::Nearest { share, count } => similarities
+            .rows_mut()
+            .map(|query| {
+                let near = nearest(query.negatives, count);
+                match near.iter().any(|p| *p > 0.0) {
+                    true => smoothed(query, t, &near, share as f64),
+                    false => info_nce(query, t),
+                }
+            })
+            .collect(),
         Target::Teacher { temperature } => {
             let mut teacher = Rows::similarities(contrast.positives, contrast, dim);
             let rows = similarities.rows_mut().zip(teacher.rows_mut());
@@ -176,6 +189,25 @@ fn smoothed(mut query: Row, t: f64, near: &[f32], share: f64) -> f64 {
         *slope -= share as f32 * p;
     }
     log_sum - expected / t
+}
+
+/// Even weights, which sum to one, for the `count` largest of `similarities`, or as many as count
+/// at all.
+fn nearest(similarities: &[f32], count: usize) -> Vec<f32> {
+    let counts = |i: &usize| similarities[*i] > f32::NEG_INFINITY;
+    let mut order: Vec<usize> = (0..similarities.len()).filter(counts).collect();
+    let count = count.min(order.len());
+    if count < order.len() && count > 0 {
+        // Equal ones by their place, so that the choice does not depend on how it is sorted.
+        order.select_nth_unstable_by(count - 1, |&a, &b| {
+            similarities[b].total_cmp(&similarities[a]).then(a.cmp(&b))
+        });
+    }
+    let mut weights = vec![0.0; similarities.len()];
+    for &i in &order[..count] {
+        weights[i] = 1.0 / count as f32;
+    }
+    weights
 }
 
 /// SEED (equation 4): -sum_j p_j log s_j, with s = softmax([s.t, s.Q] / t) of the student and

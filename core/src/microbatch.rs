@@ -4,11 +4,23 @@
 //! Only one group's tensors exist at a time, and gradients of groups add up.
 
 use crate::cancel::Cancel;
-use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
+use crate::encoder::{Encoder, Mode};
 use crate::error::Result;
 use crate::loss::Contrast;
 use crate::nn::backend::Backend;
 use crate::step::{StepStats, Views, spread};
+
+/// Which of a step's encoders.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    Query = 0,
+    Key = 1,
+}
+
+/// A number for each pass of a step: that of a group's `view` through an encoder.
+pub(crate) fn pass(side: Side, view: usize, group: usize) -> u64 {
+    (side as u64) << 33 | (view as u64) << 32 | group as u64
+}
 
 /// Loss and gradient of `encoder` as it sees `view`, by `contrast`. The gradient is added to
 /// `encoder.params.grads`, the rest to `stats`.
@@ -25,9 +37,10 @@ pub(crate) fn learn<B: Backend>(
     let backend = encoder.backend();
     let order: Vec<usize> = (0..views.photos.len()).collect();
     let mut groups = Vec::new();
-    for rows in order.chunks(bn_group) {
+    for (i, rows) in order.chunks(bn_group).enumerate() {
         cancel.check()?;
         let images = views.images(encoder, view, rows)?;
+        let mode = mode.at_pass(pass(Side::Query, view, i));
         let (queries, saved) = encoder.forward(&images, mode)?;
         let found = backend.contrast(&queries, rows[0]..rows[0] + rows.len(), contrast)?;
         encoder.backward(&images, saved, found.grad)?;
@@ -36,7 +49,8 @@ pub(crate) fn learn<B: Backend>(
         stats.agreement.accuracy += found.agreement.accuracy;
         groups.push(queries);
     }
-    let queries = backend.gather(&groups, &order, EMBEDDING_DIM)?;
-    stats.spread = spread(&backend.download(&queries)?, EMBEDDING_DIM);
+    let dim = encoder.output_dim();
+    let queries = backend.gather(&groups, &order, dim)?;
+    stats.spread = spread(&backend.download(&queries)?, dim);
     Ok(())
 }

@@ -6,10 +6,10 @@
 //! up (`microbatch.rs`). That is MoCo on so many devices exactly, in the memory of one group.
 
 use crate::cancel::Cancel;
-use crate::encoder::{EMBEDDING_DIM, Encoder, Mode};
+use crate::encoder::{Encoder, Mode};
 use crate::error::{Error, Result};
 use crate::loss::{Contrast, Neighbours, Target};
-use crate::microbatch;
+use crate::microbatch::{self, Side};
 use crate::nn::backend::Backend;
 use crate::nn::cpu::Cpu;
 use crate::queue::Queue;
@@ -34,6 +34,9 @@ pub struct MocoConfig {
     /// Part of the target that goes to initial neighbours, and its temperature ([`Neighbours`]).
     pub neighbours: f32,
     pub neighbour_temperature: f32,
+    /// Part of the target that goes to the nearest keys of the queue, and to how many.
+    pub smoothing: f32,
+    pub smoothing_keys: usize,
 }
 
 /// Query encoder, key encoder and queue.
@@ -66,9 +69,10 @@ impl<B: Backend> Moco<B> {
                 "MoCo needs two encoders of one architecture, with a projection head".into(),
             ));
         }
-        if queue.size() == 0 || queue.dim != EMBEDDING_DIM {
+        let dim = query.output_dim();
+        if queue.size() == 0 || queue.dim != dim {
             return Err(Error::Config(format!(
-                "MoCo needs a queue of rows of {EMBEDDING_DIM} numbers"
+                "MoCo needs a queue of rows of {dim} numbers"
             )));
         }
         if config.bn_group == 0 {
@@ -128,12 +132,14 @@ impl<B: Backend> Moco<B> {
     /// answer away.
     fn keys(&self, views: &Views, view: usize, order: &[usize]) -> Result<B::Buf> {
         let mut groups = Vec::new();
-        for rows in order.chunks(self.config.bn_group) {
+        for (i, rows) in order.chunks(self.config.bn_group).enumerate() {
             self.cancel.check()?;
             let images = views.images(&self.key, view, rows)?;
-            groups.push(self.key.embed(&images, self.config.mode)?);
+            let pass = microbatch::pass(Side::Key, view, i);
+            groups.push(self.key.embed(&images, self.config.mode.at_pass(pass))?);
         }
-        self.key.backend().gather(&groups, order, EMBEDDING_DIM)
+        let backend = self.key.backend();
+        backend.gather(&groups, order, self.key.output_dim())
     }
 
     /// Loss and gradient of queries from `view`. `total` is the number of queries that the loss is
@@ -152,6 +158,10 @@ impl<B: Backend> Moco<B> {
             photos: self.config.mask_own_photo.then_some(views.photos),
             temperature: self.config.temperature,
             target: match &self.album {
+                None if self.config.smoothing > 0.0 => Target::Nearest {
+                    share: self.config.smoothing,
+                    count: self.config.smoothing_keys,
+                },
                 None => Target::Positive,
                 Some(album) => Target::Neighbours(Neighbours {
                     album,

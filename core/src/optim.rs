@@ -1,4 +1,8 @@
-//! Momentum SGD on a network's flat numbers, as PyTorch defines it.
+//! Optimizers on a network's flat numbers, as PyTorch defines them.
+
+mod adamw;
+
+pub use adamw::{AdamW, AdamWConfig};
 
 use crate::Result;
 use crate::layout::{Layout, Role};
@@ -7,19 +11,49 @@ use crate::nn::cpu::Cpu;
 use crate::params::{Params, read, write};
 use std::ops::Range;
 
+/// Whichever optimizer a run has.
+#[derive(Debug)]
+pub enum Optimizer<B: Backend = Cpu> {
+    /// Momentum SGD.
+    Sgd(Sgd<B>),
+    /// AdamW.
+    AdamW(AdamW<B>),
+}
+
+impl<B: Backend> Optimizer<B> {
+    /// One update of the values of `params`, for which it was made, along their gradients with
+    /// rate `lr`.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn step(&mut self, params: &Params<B>, lr: f32) -> Result<()> {
+        match self {
+            Optimizer::Sgd(sgd) => sgd.step(params, lr),
+            Optimizer::AdamW(adamw) => adamw.step(params, lr),
+        }
+    }
+}
+
+/// Which numbers are trained, and how they shrink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightDecay {
+    /// Pull of every number towards zero.
+    pub weight_decay: f32,
+    /// Whether weight decay applies to norms and biases too.
+    pub norm_and_bias: bool,
+    /// Numbers before this place are never changed.
+    pub train_from: usize,
+}
+
 /// What [`Sgd`] does besides following the gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SgdConfig {
     /// Share of the last update that is kept.
     pub momentum: f32,
-    /// Added to the gradient: this times the value.
-    pub weight_decay: f32,
-    /// Whether weight decay applies to batch norm and biases too.
-    pub decay_norm_and_bias: bool,
+    /// Added to the gradient: the weight decay times the value.
+    pub decay: WeightDecay,
     /// Added to the gradient: this times the value's distance from where it started.
     pub anchor: f32,
-    /// Numbers before this place are never changed.
-    pub train_from: usize,
 }
 
 /// Momentum SGD: `velocity = momentum * velocity + gradient; value -= lr * velocity`.
@@ -50,7 +84,7 @@ impl<B: Backend> Sgd<B> {
             false => Vec::new(),
         };
         Ok(Sgd {
-            spans: spans(&params.layout, &config),
+            spans: spans(&params.layout, &config.decay),
             velocity: backend.flat(vec![0.0; params.layout.parameter_count()])?,
             base: backend.flat(base)?,
             config,
@@ -76,16 +110,16 @@ impl<B: Backend> Sgd<B> {
     }
 }
 
-fn spans(layout: &Layout, config: &SgdConfig) -> Vec<(Range<usize>, f32)> {
+fn spans(layout: &Layout, how: &WeightDecay) -> Vec<(Range<usize>, f32)> {
     let mut spans: Vec<(Range<usize>, f32)> = Vec::new();
     for entry in layout.entries() {
-        if entry.role.is_buffer() || entry.range.end <= config.train_from {
+        if entry.role.is_buffer() || entry.range.end <= how.train_from {
             continue;
         }
         let exempt = matches!(entry.role, Role::NormWeight | Role::NormBias | Role::Bias)
-            && !config.decay_norm_and_bias;
-        let weight_decay = if exempt { 0.0 } else { config.weight_decay };
-        let start = entry.range.start.max(config.train_from);
+            && !how.norm_and_bias;
+        let weight_decay = if exempt { 0.0 } else { how.weight_decay };
+        let start = entry.range.start.max(how.train_from);
         match spans.last_mut() {
             Some((range, decay)) if range.end == start && *decay == weight_decay => {
                 range.end = entry.range.end;
@@ -117,10 +151,12 @@ mod tests {
     fn config() -> SgdConfig {
         SgdConfig {
             momentum: 0.9,
-            weight_decay: 0.5,
-            decay_norm_and_bias: true,
+            decay: WeightDecay {
+                weight_decay: 0.5,
+                norm_and_bias: true,
+                train_from: 0,
+            },
             anchor: 0.0,
-            train_from: 0,
         }
     }
 
@@ -139,8 +175,11 @@ mod tests {
     #[test]
     fn norms_can_be_exempt_and_the_bottom_frozen() {
         let exempt = SgdConfig {
-            decay_norm_and_bias: false,
-            train_from: 4,
+            decay: WeightDecay {
+                norm_and_bias: false,
+                train_from: 4,
+                ..config().decay
+            },
             ..config()
         };
         let params = params(1.0, 0.0);
@@ -155,7 +194,10 @@ mod tests {
     #[test]
     fn an_anchor_pulls_back() {
         let anchored = SgdConfig {
-            weight_decay: 0.0,
+            decay: WeightDecay {
+                weight_decay: 0.0,
+                ..config().decay
+            },
             anchor: 0.5,
             ..config()
         };

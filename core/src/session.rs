@@ -14,6 +14,7 @@ mod thread;
 mod trainer;
 
 pub use build::{Start, fit};
+pub(crate) use build::{moco_config, optimizer, training_mode};
 pub use thread::{on_own_threads, threads};
 
 use crate::cancel::Cancel;

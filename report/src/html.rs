@@ -139,7 +139,7 @@ fn section(id: &str, heading: &str, body: &str) -> String {
 fn heading(run: &Run, arch: Option<&str>) -> String {
     let arch = match arch {
         Some(name) => match name.parse::<Arch>() {
-            Ok(arch) => format!("{}, ", arch.facts().title),
+            Ok(arch) => format!("{}, ", arch.spec().title),
             Err(_) => format!("{name}, "),
         },
         None => String::new(),

@@ -6,6 +6,8 @@ use crate::photos::budget;
 use crate::settings::Settings;
 use crate::{Outcome, memory, table};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use seedling_core::backbones::Arch;
 use seedling_core::bench::{self, StepBench, noise};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
@@ -35,7 +37,7 @@ pub struct BenchArgs {
     /// Photos to make views of (rendered ones where none are named)
     pub photos: Option<PathBuf>,
     /// The network
-    #[arg(long)]
+    #[arg(long, value_parser = PossibleValuesParser::new(Arch::TRAINED))]
     pub arch: Option<String>,
     /// Height and width of its images
     #[arg(long, value_name = "PX")]

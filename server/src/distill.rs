@@ -7,6 +7,8 @@ use crate::photos::Photos;
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use seedling_core::backbones::Arch;
 use seedling_core::config::Config;
 use seedling_core::{Error, Result};
 use std::path::PathBuf;
@@ -19,14 +21,14 @@ use std::path::PathBuf;
 pub struct DistillArgs {
     /// Folder of images (searched recursively), CIFAR binaries or .tar shards
     pub data: PathBuf,
-    /// The student: mobilenet_v3_small or mobilenet_v3_large
-    #[arg(long)]
+    /// The student
+    #[arg(long, value_parser = PossibleValuesParser::new(Arch::TRAINED))]
     pub arch: Option<String>,
     /// The teacher's weight file
     #[arg(long, value_name = "WEIGHTS")]
     pub teacher: Option<String>,
     /// The teacher's network
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_parser = PossibleValuesParser::new(Arch::NAMES))]
     pub teacher_arch: Option<String>,
     /// Weights the student starts from: random, shipped or a file
     #[arg(long, value_name = "WEIGHTS")]

@@ -6,6 +6,8 @@ use crate::eval::load;
 use crate::flags::Common;
 use crate::photos::budget;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use seedling_core::backbones::Arch;
 use seedling_core::data;
 use seedling_core::eval::Features;
 use seedling_core::eval::extract::{Extracted, Extractor, Look};
@@ -33,7 +35,7 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     /// The network, for files that do not say it
-    #[arg(long)]
+    #[arg(long, value_parser = PossibleValuesParser::new(Arch::NAMES))]
     pub arch: Option<String>,
     #[command(flatten)]
     pub common: Common,

@@ -5,6 +5,7 @@ use crate::flags::Common;
 use crate::photos::budget;
 use crate::settings::Settings;
 use crate::{Outcome, shipped};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use seedling_core::backbones::Arch;
 use seedling_core::config::{Config, Layer};
@@ -37,7 +38,7 @@ pub struct EvalArgs {
     #[arg(long, default_value = "euclidean")]
     pub metric: MetricName,
     /// The network, for files that do not say it
-    #[arg(long)]
+    #[arg(long, value_parser = PossibleValuesParser::new(Arch::NAMES))]
     pub arch: Option<String>,
     #[command(flatten)]
     pub common: Common,

@@ -7,7 +7,9 @@ use crate::photos::{Photos, budget};
 use crate::settings::{Settings, training_flags};
 use crate::train::{self, Plan};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use seedling_core::Result;
+use seedling_core::backbones::Arch;
 use seedling_core::config::{Config, preset};
 use std::path::PathBuf;
 
@@ -16,17 +18,18 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   seedling pretrain DATA --arch mobilenet_v3_large --out run
   seedling pretrain DATA --arch mobilenet_v3_small --preset improved --set image_size=128 --out run
-Presets are the published recipes: moco-v2 (official), baseline, study and improved (the paper's).")]
+Presets are the published recipes: moco-v2 (official), baseline, study and improved (the paper's),
+cifar (the authors' for 32-pixel pictures) and smoothed (light-moco's). See seedling presets.")]
 pub struct PretrainArgs {
     /// Folder of images (searched recursively), CIFAR binaries or .tar shards
     pub data: PathBuf,
-    /// The network: mobilenet_v3_large or mobilenet_v3_small
-    #[arg(long)]
+    /// The network
+    #[arg(long, value_parser = PossibleValuesParser::new(Arch::TRAINED))]
     pub arch: Option<String>,
     /// Weights to start from: random or a file
     #[arg(long, value_name = "WEIGHTS")]
     pub init: Option<String>,
-    /// A published recipe: moco-v2, baseline, study or improved
+    /// A published recipe: moco-v2, baseline, study, improved, cifar or smoothed
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Write a picture of photos and their two views, and stop

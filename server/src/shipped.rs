@@ -16,7 +16,7 @@ include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
 pub fn open(init: &str, arch: Option<Arch>, flag: &str) -> Result<Option<WeightFile>> {
     match init {
         "random" => Ok(None),
-        "shipped" => shipped(arch.unwrap_or(Arch::MobilenetV3Small)).map(Some),
+        "shipped" => shipped(arch.unwrap_or(Arch::MOBILENET_V3_SMALL)).map(Some),
         path => file(Path::new(path), arch, flag).map(Some),
     }
 }
@@ -41,7 +41,7 @@ pub fn file(path: &Path, arch: Option<Arch>, flag: &str) -> Result<WeightFile> {
             path,
             format!(
                 "does not say which architecture it holds; name it, such as {flag}{}",
-                Arch::MobilenetV3Small
+                Arch::MOBILENET_V3_SMALL
             ),
         ),
         _ => error,

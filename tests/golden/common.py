@@ -13,7 +13,8 @@ reference then starts from those f32 values.
 
 The entries. A network's entries are its state dict in torchvision's order, without
 `num_batches_tracked`, restricted to what leads to the features (MobileNetV3: `features.*`,
-`classifier.0.*`; MobileNetV2: `features.*`), followed by the projection head's
+`classifier.0.*`; MobileNetV2 and EfficientNet: `features.*`; ResNet: all but `fc`; DeiT, under timm's
+names: all but `head`, the patch embedding's first), followed by the projection head's
 (`projection_head.0.weight`, `.0.bias`, `.2.weight`, `.2.bias`) where there is one. So running
 statistics count: a batch norm is the four entries weight, bias, running_mean, running_var. Entry
 `t` (from 0) has the values, element `i` in PyTorch's (row-major) layout of the tensor:
@@ -22,7 +23,8 @@ statistics count: a batch norm is the four entries weight, bias, running_mean, r
     linear weight (2-d)  u * 2*sqrt(3) * sqrt(1 / fan_in)   fan_in = in
     norm weight          1 + 0.4 u          norm bias     0.4 u
     running_mean         0.2 u              running_var   1 + 0.5 u
-    any other bias       0.1 u              (squeeze-excite fc1/fc2, classifier.0, head)
+    any other bias       0.1 u              (squeeze-excite fc1/fc2, classifier.0, head, DeiT's layers)
+    class token, positions (3-d)   as a linear weight of fan_in = numbers of the whole tensor
 
 Squeeze-excite fc1/fc2 are 4-d 1x1 convs in torchvision, so they follow the conv line.
 
@@ -81,14 +83,17 @@ def unit_rows(t: int, rows: int, dim: int) -> torch.Tensor:
 
 def entry_names(model: torch.nn.Module) -> list[str]:
     """The model's entries in order (see the top of this file)."""
-    return [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    return sorted(names, key=lambda name: not name.startswith("patch_embed."))
 
 
 def fill(model: torch.nn.Module) -> list[str]:
     """Gives every entry its values by the formula; returns the entries' names."""
     names = entry_names(model)
     state = model.state_dict()
-    norms = {name.removesuffix("running_mean") for name in names if name.endswith("running_mean")}
+    norms = {
+        name.removesuffix("weight") for name in names if name.endswith(".weight") and state[name].dim() == 1
+    }
     for t, name in enumerate(names):
         tensor = state[name]
         values = u(t, tensor.numel())
@@ -135,6 +140,48 @@ class MobileNetV3(torch.nn.Module):
         if hasattr(self, "projection_head"):
             return torch.nn.functional.normalize(self.projection_head(features), dim=1)
         return features
+
+
+class EfficientNet(torch.nn.Module):
+    """torchvision's EfficientNet-B0 up to its 1280 pooled features; no image skips a branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = torchvision.models.efficientnet_b0(weights=None).features
+        for module in self.modules():
+            if isinstance(module, torchvision.ops.StochasticDepth):
+                module.p = 0.0
+        set_batch_norm(self, 1e-5)
+
+    def forward(self, x):
+        return self.features(x).mean(dim=(2, 3))
+
+
+def resnet(depth: int) -> torch.nn.Module:
+    """torchvision's ResNet up to its pooled features."""
+    net = getattr(torchvision.models, f"resnet{depth}")(weights=None)
+    net.fc = torch.nn.Identity()
+    set_batch_norm(net, 1e-5)
+    return net
+
+
+class DeiT(torch.nn.Module):
+    """timm's DeiT-Tiny with six heads up to the class token's features. Whole patches only: what is
+    left over at the right and at the bottom is cut off. The patch embedding is frozen."""
+
+    def __new__(cls):
+        import timm
+
+        net = timm.create_model("deit_tiny_patch16_224", num_heads=6, num_classes=0, dynamic_img_size=True)
+        for parameter in net.patch_embed.parameters():
+            parameter.requires_grad = False
+        net.register_forward_pre_hook(_whole_patches)
+        return net
+
+
+def _whole_patches(_, args):
+    (x,) = args
+    return (x[:, :, : x.shape[2] // 16 * 16, : x.shape[3] // 16 * 16],)
 
 
 class MobileNetV2(torch.nn.Module):

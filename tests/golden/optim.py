@@ -31,6 +31,23 @@ def trajectory(momentum, weight_decay, exempt):
     return torch.stack(rows)
 
 
+def adamw(exempt):
+    parameters = [torch.nn.Parameter(chunk.clone()) for chunk in START.split(SIZES)]
+    groups = [
+        {"params": [p], "weight_decay": 0.0 if exempt and i == 1 else 0.1} for i, p in enumerate(parameters)
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1.0)
+    rows = []
+    for gradient, lr in zip(GRADIENTS, RATES):
+        for p, chunk in zip(parameters, gradient.split(SIZES)):
+            p.grad = chunk.clone()
+        for group in optimizer.param_groups:
+            group["lr"] = float(lr)
+        optimizer.step()
+        rows.append(torch.cat([p.detach().clone() for p in parameters]))
+    return torch.stack(rows)
+
+
 def rates(scheduler, steps):
     """Learning rates that a scheduler over SGD(lr=0.06) gives."""
     parameter = torch.nn.Parameter(torch.zeros(1))
@@ -67,6 +84,8 @@ save_file(
         "plain": trajectory(0.0, 0.0, False),
         "momentum": trajectory(0.9, 1e-2, False),
         "exempt": trajectory(0.9, 1e-2, True),
+        "adamw": adamw(False),
+        "adamw_exempt": adamw(True),
         "cosine": rates(cosine(20), 20),
         "warm_cosine": rates(warm_cosine, 20),
         "epoch_cosine": rates(cosine(4), 4).repeat_interleave(5),

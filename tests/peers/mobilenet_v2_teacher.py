@@ -6,7 +6,7 @@ Features: torchvision's mobilenet_v2 up to global pooling, TensorFlow's SAME pad
 eps 1e-3. Best-NN train -> test is the best of k = 1, 3, ..., 101, Euclidean distance on the
 unnormalised features, plain majority vote, ties to the smallest label. The 95.5 belongs to the
 shorter side resized to 256 (bilinear, antialiased), the centre 224 x 224, x * 2 - 1, with k = 1; the whole
-photo squashed to 224 x 224 gives 98.0 (Pillow's bilinear). Golden features of the same weights on hashed images come from tests/golden/mobilenet.py.
+photo squashed to 224 x 224 gives 98.0 (Pillow's bilinear). Golden features of the same weights on hashed images come from tests/golden/networks.py.
 """
 
 import argparse

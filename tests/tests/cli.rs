@@ -305,7 +305,7 @@ fn a_step_is_measured_within_a_budget_and_a_phones_figures_become_a_table() {
 fn a_preset_is_printed_copied_and_changed() {
     let all = run(&["presets"]);
     assert_eq!(all.code, Some(0), "{all:?}");
-    assert_eq!(all.stdout.lines().count(), 4, "{all:?}");
+    assert_eq!(all.stdout.lines().count(), 6, "{all:?}");
     let printed = run(&["presets", "improved"]);
     let folder = tempfile::tempdir().unwrap();
     let (photos, file) = (

@@ -18,7 +18,7 @@ const QUEUE: usize = 40;
 const STEPS: usize = 20;
 
 fn encoder(head: Option<Head>) -> Encoder {
-    let architecture = Architecture::new(Arch::MobilenetV3Small, head);
+    let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, head);
     let encoder = Encoder::new(architecture, true, 0, &Workspace::default()).unwrap();
     fill(&encoder.params);
     encoder
@@ -56,7 +56,7 @@ fn twenty_steps_follow_pytorch() {
         student_temperature: 0.2,
         teacher_temperature: 0.01,
         bn_group: BATCH / 2,
-        mode: Mode::Train { norm_momentum: 0.1 },
+        mode: Mode::train(0.1),
     };
     let student = encoder(Some(Head::Simple));
     let names = golden.json("entries");
@@ -111,7 +111,7 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
     let encoder = encoder(None);
     let dim = encoder.feature_dim();
     let rescale = [(1.5, -0.25), (0.75, 0.5), (1.0, 0.125)];
-    let mut teacher = Teacher::new(encoder.clone(), rescale, 7).unwrap();
+    let mut teacher = Teacher::new(encoder.clone(), rescale, EMBEDDING_DIM, 7).unwrap();
     let pixels = numbers(1, 3 * SIZE * SIZE * 3, 4.0);
 
     // Entries of N(0, 1 / 128): their mean square says so to four standard errors.

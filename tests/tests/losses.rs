@@ -107,7 +107,7 @@ fn each_query_of_a_batch_has_its_own_mask() {
 }
 
 #[test]
-fn neighbours_are_kept_as_by_autograd() {
+fn smoothed_targets_are_as_by_autograd() {
     let golden = Golden::open("neighbours");
     let facts = golden.json("facts");
     let number = |value: &serde_json::Value| value.as_f64().unwrap() as f32;
@@ -131,12 +131,18 @@ fn neighbours_are_kept_as_by_autograd() {
                     queue: &queue,
                     photos: case["masked"].as_bool().unwrap().then_some(&photos[..]),
                     temperature: number(&facts["temperature"]),
-                    target: Target::Neighbours(Neighbours {
-                        album: &album,
-                        photos: &photos,
-                        share: number(&case["share"]),
-                        temperature: number(&facts["neighbour_temperature"]),
-                    }),
+                    target: match case["count"].as_u64() {
+                        Some(count) => Target::Nearest {
+                            share: number(&case["share"]),
+                            count: count as usize,
+                        },
+                        None => Target::Neighbours(Neighbours {
+                            album: &album,
+                            photos: &photos,
+                            share: number(&case["share"]),
+                            temperature: number(&facts["neighbour_temperature"]),
+                        }),
+                    },
                     batch,
                 };
                 let queries = &query[rows.start * shape[1]..rows.end * shape[1]];

@@ -40,7 +40,7 @@ const SIZE: usize = 64;
 /// Most bytes that two steps hold beyond what network, gradients, queue and views take.
 fn peak_of_steps(batch: usize, bn_group: usize) -> usize {
     let workspace = Workspace::default();
-    let architecture = Architecture::new(Arch::MobilenetV3Small, Some(Head::Simple));
+    let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple));
     let encoder = |trained| Encoder::new(architecture, trained, 0, &workspace).unwrap();
     let (query, key) = (encoder(true), encoder(false));
     fill(&query.params);
@@ -49,10 +49,12 @@ fn peak_of_steps(batch: usize, bn_group: usize) -> usize {
         key_momentum: 0.99,
         symmetric: true,
         bn_group,
-        mode: Mode::Train { norm_momentum: 0.1 },
+        mode: Mode::train(0.1),
         mask_own_photo: true,
         neighbours: 0.0,
         neighbour_temperature: 0.1,
+        smoothing: 0.0,
+        smoothing_keys: 1,
     };
     let queue = Queue::random(256, EMBEDDING_DIM, 0);
     let mut moco = Moco::new(query, key, queue, config).unwrap();

@@ -13,10 +13,10 @@ use seedling_tests::fused::{assert_close, buffer};
 
 const SIZE: usize = 32;
 const IMAGE: usize = SIZE * SIZE * 3;
-const TRAIN: Mode = Mode::Train { norm_momentum: 0.1 };
+const TRAIN: Mode = Mode::train(0.1);
 
 fn encoder(trained: bool, frozen: usize) -> Encoder {
-    let architecture = Architecture::new(Arch::MobilenetV3Small, Some(Head::Simple));
+    let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple));
     let encoder = Encoder::new(architecture, trained, frozen, &Workspace::default()).unwrap();
     fill(&encoder.params);
     encoder
@@ -38,6 +38,8 @@ fn moco(bn_group: usize, frozen: usize) -> Moco {
         mask_own_photo: true,
         neighbours: 0.0,
         neighbour_temperature: 0.1,
+        smoothing: 0.0,
+        smoothing_keys: 1,
     };
     let (query, key) = (encoder(true, frozen), encoder(false, frozen));
     Moco::new(query, key, queue(96), config).unwrap()

@@ -24,7 +24,7 @@ const BATCH: usize = 16;
 fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
     let golden = Golden::open("moco");
     let deviations = golden.json("f32_deviation");
-    let (query, key) = encoders(Arch::MobilenetV3Small, Head::Wide);
+    let (query, key) = encoders(Arch::MOBILENET_V3_SMALL, Head::Wide);
     fill(&query.params);
     let mut queue = Queue::random(size, EMBEDDING_DIM, 0);
     queue.keys = numbers(200_000, size * EMBEDDING_DIM, 1.0);
@@ -34,10 +34,12 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
         key_momentum: 0.9,
         symmetric,
         bn_group: BATCH / 2,
-        mode: Mode::Train { norm_momentum: 0.1 },
+        mode: Mode::train(0.1),
         mask_own_photo: true,
         neighbours: 0.0,
         neighbour_temperature: 0.1,
+        smoothing: 0.0,
+        smoothing_keys: 1,
     };
     let initial = Snapshot::of(&query.params);
     let mut moco = Moco::new(query, key, queue, config).unwrap();

@@ -14,7 +14,7 @@ use seedling_core::nn::cpu::pointwise;
 use seedling_core::nn::cpu::sink::{Activated, Gated, Plain};
 use seedling_core::nn::cpu::source::{GradSource, PerImage, Source};
 use seedling_core::nn::cpu::{conv, linear, normalize, pool};
-use seedling_core::nn::layer::SqueezeExcite;
+use seedling_core::nn::layer::{Gate, SqueezeExcite};
 use seedling_core::nn::window::{Padding, Window};
 use seedling_core::nn::workspace::Workspace;
 use seedling_tests::fused::{
@@ -128,11 +128,12 @@ fn stem_matches_and_its_image_gets_no_gradient() {
         let [_, h, width, _] = case.dims();
         let window = Window::new((h, width), 3, 3, 2, padding(case));
         let mut y = vec![0.0; dy.len()];
-        conv::forward(x, &window, w, &mut y, false, workspace);
+        let images = Source::plain(x, window.channels);
+        conv::forward(&images, &window, w, &mut y, false, workspace);
         case.check("y", &y);
         let mut dw = vec![0.0; w.len()];
         let same = unchanged(w.len() / 27);
-        conv::backward(&plain(dy, &same), x, &window, &mut dw, workspace);
+        conv::backward_images(&plain(dy, &same), &images, &window, &mut dw, workspace);
         case.check("dweight", &dw);
     });
 }
@@ -211,7 +212,13 @@ fn squeeze_excite_matches() {
         let names = ["fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias"];
         let values = names.map(|name| case.get(name)).concat();
         let hidden = case.get("fc1_bias").len();
-        let layer = SqueezeExcite::new(&mut Layout::default(), "se", c, hidden);
+        let layer = SqueezeExcite::new(
+            &mut Layout::default(),
+            "se",
+            c,
+            (hidden, Act::Relu),
+            Gate::HardSigmoid,
+        );
         let (rows, per_image) = (n * h * width, h * width);
         let ones = vec![1.0; c];
         let zeros = vec![0.0; c];
@@ -298,8 +305,8 @@ fn linear_matches() {
         let (x, w, bias) = (case.get("x"), case.get("weight"), case.get("bias"));
         let mut u = vec![0.0; case.get("y").len()];
         linear::forward(x, w, bias, &mut u);
-        let mut y = u.clone();
-        linear::activate(&mut y, act);
+        let mut y = vec![f32::NAN; u.len()];
+        linear::activate(&u, act, &mut y);
         case.check("y", &y);
         let mut du = case.get("dy").to_vec();
         linear::activate_backward(&mut du, &u, act);

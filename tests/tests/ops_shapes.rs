@@ -10,7 +10,7 @@ use seedling_core::nn::cpu::norm::{GradSums, Moments};
 use seedling_core::nn::cpu::pointwise;
 use seedling_core::nn::cpu::sink::{Activated, Gated, Plain};
 use seedling_core::nn::cpu::source::{GradSource, PerImage, Source};
-use seedling_core::nn::cpu::{conv, pool};
+use seedling_core::nn::cpu::{conv, materialise, max_pool, pool};
 use seedling_core::nn::window::{Padding, Window};
 use seedling_core::nn::workspace::Workspace;
 use seedling_tests::formula::numbers;
@@ -178,7 +178,7 @@ fn depthwise_of_any_shape_matches_plain_loops() {
             }
         }
         let window = Window::new((6, 5), 7, 3, 1, Padding::Symmetric);
-        for act in [Act::Identity, Act::Relu, Act::Relu6] {
+        for act in [Act::Identity, Act::Relu, Act::Relu6, Act::Silu, Act::Gelu] {
             depthwise_case(&window, 2, act, workspace);
         }
     });
@@ -360,6 +360,228 @@ fn gated_and_pooled_inputs_match_plain_loops() {
     });
 }
 
+fn dense_case(window: &Window, images: usize, cout: usize, act: Act, workspace: &Workspace) {
+    let (c, k2) = (window.channels, window.kernel * window.kernel);
+    let what = format!("{images} images of {window:?} to {cout} {act:?}");
+    let rows = images * window.height * window.width;
+    let stored = numbers(41, rows * c, 5.0);
+    let w = numbers(42, cout * c * k2, 2.0);
+    let k = Coefficients::new(43, c);
+    let state = affine(&k.scale, &k.shift, &k.mean);
+    let Normed { x, slope } = reference::normed(&stored, &k.scale, &k.shift, act);
+    let input = Source::normed(&stored, &state, act);
+    let out_rows = images * window.out_height * window.out_width;
+    let mut z = vec![f32::NAN; out_rows * cout];
+    let moments = conv::forward(&input, window, &w, &mut z, true, workspace).unwrap();
+    let mut expected = vec![0.0; z.len()];
+    let each = |mut see: Box<dyn FnMut(usize, usize, usize) + '_>| {
+        windows(window, images, |to, from, tap| {
+            for o in 0..cout {
+                for i in 0..c {
+                    see(to * cout + o, from * c + i, (o * c + i) * k2 + tap);
+                }
+            }
+        });
+    };
+    each(Box::new(|to, from, tap| {
+        expected[to] += x[from] * w[tap] as f64
+    }));
+    close(&z, &expected, &what);
+    check_moments(&moments, &z, &what);
+
+    let dy = numbers(44, z.len(), 2.0);
+    let b = Coefficients::new(45, cout);
+    let grad = norm_grad(&b.scale, &b.shift, &b.mean);
+    let dz = b.dz(&dy, &z);
+    let source = GradSource::Normed {
+        dy: &dy,
+        z: &z,
+        grad: &grad,
+    };
+    let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+    each(Box::new(|to, from, tap| {
+        dx[from] += dz[to] * w[tap] as f64;
+        dw[tap] += dz[to] * x[from];
+    }));
+    let (mut got, mut got_w) = (vec![f32::NAN; x.len()], vec![0.0; w.len()]);
+    let sink = (&mut got[..], Activated);
+    let norm = conv::backward(&source, &input, window, &w, &mut got_w, sink, workspace);
+    let through: Vec<f64> = dx.iter().zip(&slope).map(|(g, s)| g * s).collect();
+    close(&got, &through, &what);
+    close(&got_w, &dw, &what);
+    check_sums(&norm, &through, &stored, &k.mean, &what);
+    let mut alone = vec![0.0; w.len()];
+    conv::backward_images(&source, &input, window, &mut alone, workspace);
+    close(&alone, &dw, &what);
+
+    // Stored as read, with a shortcut.
+    let shortcut = numbers(46, x.len(), 2.0);
+    let expected: Vec<f64> = dx
+        .iter()
+        .zip(&shortcut)
+        .map(|(a, &b)| a + b as f64)
+        .collect();
+    let sink = (
+        &mut got[..],
+        Plain {
+            shortcut: Some(&shortcut),
+        },
+    );
+    let input = Source::plain(&stored, c);
+    conv::backward(&source, &input, window, &w, &mut got_w, sink, workspace);
+    close(&got, &expected, &what);
+}
+
+#[test]
+fn dense_convolution_of_any_shape_matches_plain_loops() {
+    on_one_and_three_threads(|workspace| {
+        for (c, cout) in [(1, 1), (7, 17), (17, 3)] {
+            for size in [(1, 1), (1, 5), (4, 2), (5, 7), (9, 9)] {
+                for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)] {
+                    for padding in [Padding::Symmetric, Padding::Same] {
+                        let window = Window::new(size, c, kernel, stride, padding);
+                        dense_case(&window, 3, cout, Act::Silu, workspace);
+                    }
+                }
+            }
+        }
+        // Across tiles within an image, and with images that share a tile.
+        let large = Window::new((40, 31), 3, 3, 1, Padding::Symmetric);
+        dense_case(&large, 2, 5, Act::Relu, workspace);
+        let many = Window::new((3, 3), 4, 3, 1, Padding::Symmetric);
+        dense_case(&many, 70, 6, Act::Gelu, workspace);
+        let patches = Window::tiles((11, 9), 3, 4);
+        let (x, w) = (numbers(47, 2 * 99 * 3, 4.0), numbers(48, 5 * 48, 2.0));
+        let mut z = vec![f32::NAN; 2 * 4 * 5];
+        conv::forward(
+            &Source::plain(&x, 3),
+            &patches,
+            &w,
+            &mut z,
+            false,
+            workspace,
+        );
+        let mut expected = vec![0.0; z.len()];
+        windows(&patches, 2, |to, from, tap| {
+            for o in 0..5 {
+                for i in 0..3 {
+                    let w = w[(o * 3 + i) * 16 + tap] as f64;
+                    expected[to * 5 + o] += x[from * 3 + i] as f64 * w;
+                }
+            }
+        });
+        close(&z, &expected, "patches");
+    });
+}
+
+#[test]
+fn max_pooling_of_any_shape_matches_plain_loops() {
+    on_one_and_three_threads(|workspace| {
+        for c in [1, 7, 17] {
+            for size in [(1, 1), (1, 5), (4, 2), (7, 9), (16, 16)] {
+                let window = Window::new(size, c, 3, 2, Padding::Symmetric);
+                let (images, what) = (3, format!("{window:?}"));
+                let stored = numbers(51, images * size.0 * size.1 * c, 5.0);
+                let k = Coefficients::new(52, c);
+                let state = affine(&k.scale, &k.shift, &k.mean);
+                let Normed { x, slope } = reference::normed(&stored, &k.scale, &k.shift, Act::Relu);
+                let input = Source::normed(&stored, &state, Act::Relu);
+                let len = images * window.out_height * window.out_width * c;
+                let (mut y, mut taps) = (vec![f32::NAN; len], vec![9; len]);
+                max_pool::forward(&input, &window, &mut y, &mut taps, workspace);
+                let mut largest = vec![(f64::NEG_INFINITY, 0); len];
+                windows(&window, images, |to, from, _| {
+                    for i in 0..c {
+                        let here = x[from * c + i];
+                        if here > largest[to * c + i].0 {
+                            largest[to * c + i] = (here, from * c + i);
+                        }
+                    }
+                });
+                let expected: Vec<f64> = largest.iter().map(|(x, _)| *x).collect();
+                close(&y, &expected, &what);
+
+                let dy = numbers(53, len, 2.0);
+                let mut dx = vec![0.0; x.len()];
+                for (g, (_, from)) in dy.iter().zip(&largest) {
+                    dx[*from] += *g as f64 * slope[*from];
+                }
+                let mut got = vec![f32::NAN; x.len()];
+                let sums = max_pool::backward(&input, &window, &taps, &dy, &mut got);
+                close(&got, &dx, &what);
+                check_sums(&sums, &dx, &stored, &k.mean, &what);
+            }
+        }
+    });
+}
+
+#[test]
+fn sums_of_two_tensors_match_plain_loops() {
+    on_one_and_three_threads(|workspace| {
+        for [rows, per_image, c, _] in POINTWISE {
+            let what = format!("{rows} rows of {c}");
+            let (a, b) = (numbers(61, rows * c, 4.0), numbers(62, rows * c, 4.0));
+            let (ka, kb) = (Coefficients::new(63, c), Coefficients::new(64, c));
+            let states = [&ka, &kb].map(|k| affine(&k.scale, &k.shift, &k.mean));
+            let read = |z: &[f32], k: &Coefficients| {
+                reference::normed(z, &k.scale, &k.shift, Act::Identity).x
+            };
+            let (ra, rb) = (read(&a, &ka), read(&b, &kb));
+            let images = rows / per_image;
+            let factors: Vec<f32> = numbers(65, images, 2.0);
+            let each: Vec<f32> = factors.iter().flat_map(|f| vec![*f; c]).collect();
+            let gate = PerImage::new(&each, c, per_image);
+            let normed = Source::normed(&a, &states[0], Act::Identity);
+            let gated = Source {
+                gate: Some(&gate),
+                ..normed
+            };
+            let factor = |i: usize| factors[i / (per_image * c)] as f64;
+            let other = Source::normed(&b, &states[1], Act::Identity);
+            let plain = Source::plain(&b, c);
+            for act in [Act::Identity, Act::Relu] {
+                for (x, other, sum) in [
+                    (
+                        &normed,
+                        &plain,
+                        (0..a.len()).map(|i| ra[i] + b[i] as f64).collect(),
+                    ),
+                    (
+                        &normed,
+                        &other,
+                        (0..a.len()).map(|i| ra[i] + rb[i]).collect(),
+                    ),
+                    (
+                        &gated,
+                        &plain,
+                        (0..a.len())
+                            .map(|i| ra[i] * factor(i) + b[i] as f64)
+                            .collect(),
+                    ),
+                ] {
+                    let sum: Vec<f64> = sum;
+                    let mut y = vec![f32::NAN; a.len()];
+                    materialise::add(x, other, act, &mut y, workspace);
+                    let expected: Vec<f64> =
+                        sum.iter().map(|u| reference::value(act, *u)).collect();
+                    close(&y, &expected, &what);
+                    let mut dy = numbers(66, a.len(), 2.0);
+                    let through = dy.iter().zip(&sum);
+                    let through: Vec<f64> = through
+                        .map(|(g, u)| *g as f64 * reference::slope(act, *u))
+                        .collect();
+                    materialise::add_back(x, other, act, &mut dy, workspace);
+                    close(&dy, &through, &what);
+                }
+            }
+            let mut scaled = vec![f32::NAN; a.len()];
+            materialise::scale_images(&a, &gate, c, &mut scaled);
+            let expected: Vec<f64> = (0..a.len()).map(|i| a[i] as f64 * factor(i)).collect();
+            close(&scaled, &expected, &what);
+        }
+    });
+}
+
 #[test]
 fn stem_of_any_shape_matches_plain_loops() {
     on_one_and_three_threads(|workspace| {
@@ -372,7 +594,9 @@ fn stem_of_any_shape_matches_plain_loops() {
                     let w = numbers(32, cout * 27, 2.0);
                     let rows = images * window.out_height * window.out_width;
                     let mut z = vec![f32::NAN; rows * cout];
-                    let moments = conv::forward(&x, &window, &w, &mut z, true, workspace).unwrap();
+                    let images_in = Source::plain(&x, 3);
+                    let moments = conv::forward(&images_in, &window, &w, &mut z, true, workspace);
+                    let moments = moments.unwrap();
                     let dy = numbers(33, z.len(), 2.0);
                     let b = Coefficients::new(34, cout);
                     let dz = b.dz(&dy, &z);
@@ -395,7 +619,7 @@ fn stem_of_any_shape_matches_plain_loops() {
                         grad: &grad,
                     };
                     let mut got = vec![0.0; w.len()];
-                    conv::backward(&source, &x, &window, &mut got, workspace);
+                    conv::backward_images(&source, &images_in, &window, &mut got, workspace);
                     close(&got, &dw, &what);
                 }
             }

@@ -2,7 +2,7 @@
 
 use seedling_core::layout::{Layout, Role};
 use seedling_core::nn::cpu::Cpu;
-use seedling_core::optim::{Sgd, SgdConfig};
+use seedling_core::optim::{AdamW, AdamWConfig, Optimizer, Sgd, SgdConfig, WeightDecay};
 use seedling_core::params::Params;
 use seedling_core::schedule::{Decay, Schedule};
 use seedling_core::tensor_file::TensorFile;
@@ -13,33 +13,34 @@ fn golden() -> TensorFile {
     TensorFile::read(path.as_ref()).expect("golden file")
 }
 
-fn follow(name: &str, momentum: f32, weight_decay: f32, decay_norm_and_bias: bool) {
+fn decay(weight_decay: f32, norm_and_bias: bool) -> WeightDecay {
+    WeightDecay {
+        weight_decay,
+        norm_and_bias,
+        train_from: 0,
+    }
+}
+
+fn follow(name: &str, make: impl FnOnce(&Params) -> Optimizer) {
     let golden = golden();
     let read = |name| golden.f32(name).expect(name);
     let mut layout = Layout::default();
     layout.add("conv", &[40], Role::ConvWeight);
     layout.add("norm", &[6], Role::NormWeight);
     layout.add("linear", &[21], Role::LinearWeight);
-    let config = SgdConfig {
-        momentum,
-        weight_decay,
-        decay_norm_and_bias,
-        anchor: 0.0,
-        train_from: 0,
-    };
     let params = Params::zeros(Arc::new(layout), true, Cpu::default()).unwrap();
     let start = read("start");
     params
         .edit(|values, _| values.copy_from_slice(&start))
         .unwrap();
-    let mut sgd = Sgd::new(&params, config).unwrap();
+    let mut optimizer = make(&params);
     let (gradients, rates, expected) = (read("gradients"), read("rates"), read(name));
     let width = start.len();
     for (step, lr) in rates.iter().enumerate() {
         let row = step * width..(step + 1) * width;
         let grads = &gradients[row.clone()];
         params.grads.lock().unwrap().copy_from_slice(grads);
-        sgd.step(&params, *lr).unwrap();
+        optimizer.step(&params, *lr).unwrap();
         let values = params.values.read().unwrap();
         for (value, expected) in values.iter().zip(&expected[row]) {
             assert!((value - expected).abs() < 1e-6, "{name}, step {step}");
@@ -49,9 +50,27 @@ fn follow(name: &str, momentum: f32, weight_decay: f32, decay_norm_and_bias: boo
 
 #[test]
 fn sgd_follows_pytorch() {
-    follow("plain", 0.0, 0.0, true);
-    follow("momentum", 0.9, 1e-2, true);
-    follow("exempt", 0.9, 1e-2, false);
+    let sgd = |momentum, weight_decay, norm_and_bias| {
+        let config = SgdConfig {
+            momentum,
+            decay: decay(weight_decay, norm_and_bias),
+            anchor: 0.0,
+        };
+        |params: &Params| Optimizer::Sgd(Sgd::new(params, config).unwrap())
+    };
+    follow("plain", sgd(0.0, 0.0, true));
+    follow("momentum", sgd(0.9, 1e-2, true));
+    follow("exempt", sgd(0.9, 1e-2, false));
+}
+
+#[test]
+fn adamw_follows_pytorch() {
+    let adamw = |norm_and_bias| {
+        let config = AdamWConfig::new(decay(0.1, norm_and_bias));
+        |params: &Params| Optimizer::AdamW(AdamW::new(params, config).unwrap())
+    };
+    follow("adamw", adamw(true));
+    follow("adamw_exempt", adamw(false));
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl Signed {
             folder: tempfile::tempdir().unwrap(),
             secret: SecretKey::from_random([7; 32]),
         };
-        let architecture = Architecture::new(Arch::MobilenetV3Small, None);
+        let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, None);
         let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
         formula::fill(&encoder.params);
         let about = About {

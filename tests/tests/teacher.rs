@@ -30,7 +30,7 @@ fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
         );
         return;
     }
-    let file = WeightFile::open(&weights, Some(Arch::MobilenetV2)).unwrap();
+    let file = WeightFile::open(&weights, Some(Arch::MOBILENET_V2)).unwrap();
     let architecture = Architecture {
         head: None,
         ..file.about.architecture

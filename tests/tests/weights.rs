@@ -10,7 +10,7 @@ use seedling_tests::formula;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const ARCH: Arch = Arch::MobilenetV3Small;
+const ARCH: Arch = Arch::MOBILENET_V3_SMALL;
 
 fn encoder(arch: Arch) -> Encoder {
     let architecture = Architecture::new(arch, Some(Head::Simple));
@@ -197,7 +197,7 @@ fn another_architecture_is_refused_and_torchvisions_classifier_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
     save(&path, &filled(), Precision::Full);
-    let text = WeightFile::open(&path, Some(Arch::MobilenetV3Large))
+    let text = WeightFile::open(&path, Some(Arch::MOBILENET_V3_LARGE))
         .unwrap_err()
         .to_string();
     assert!(

@@ -1,6 +1,7 @@
 //! The one list of settings: type, meaning and range of each.
 
-use crate::arch::Arch;
+use crate::backbones::Arch;
+use crate::encoder::Head;
 use std::fmt;
 use toml::Value;
 
@@ -168,7 +169,7 @@ const FREE: bool = true;
 
 settings! {
     /// The network that is trained.
-    arch: String, OneOf(&Arch::TRAINED), FIXED;
+    arch: String, OneOf(Arch::TRAINED), FIXED;
     /// Weights to start from: `shipped`, `random`, or a file.
     init: String, Text, FIXED;
     /// Width and height of a view in pixels.
@@ -177,7 +178,7 @@ settings! {
     /// later. 0 takes what the initial weights ask for, image_size at least.
     measure_size: usize, Whole(0, 1024), FIXED;
     /// How a photo becomes a random view.
-    views: String, OneOf(&["standard", "hue", "aug+", "aug+ blur"]), FIXED;
+    views: String, OneOf(&["standard", "hue", "aug+", "aug+ blur", "plain", "cifar"]), FIXED;
     /// Photos per optimizer step.
     batch_size: usize, Whole(2, 65_536), FIXED;
     /// Photos that share batch-norm statistics (one of the method's devices). Memory grows
@@ -193,24 +194,38 @@ settings! {
     neighbours: f64, Number(0.0, 1.0), FIXED;
     /// Divides the similarities that say how near they were.
     neighbour_temperature: f64, Above(0.0, 10.0), FIXED;
+    /// Share of each photo's target that goes, evenly, to the smoothing_keys keys of the queue nearest
+    /// to it; 0 has one target.
+    smoothing: f64, Number(0.0, 1.0), FIXED;
+    /// See smoothing.
+    smoothing_keys: usize, Whole(1, 65_536), FIXED;
     /// Divides the similarities before the softmax.
     temperature: f64, Above(0.0, 10.0), FIXED;
     /// Share of the key encoder that stays at each step.
     key_momentum: f64, Number(0.0, 1.0), FIXED;
-    /// Projection head: simple is d-d-128, wide d-2d-128.
-    head: String, OneOf(&["simple", "wide"]), FIXED;
+    /// Projection head on features of length d: simple is d-d-128, wide d-2d-128, deep d-d-d-128,
+    /// dim256 d-d-256, dropout as simple but with half of the hidden numbers left out at random,
+    /// hidden2048 d-2048-128.
+    head: String, OneOf(&Head::NAMES), FIXED;
+    /// Leave out at random, in training, what the network's own recipe leaves out: a fifth of the
+    /// features before the head (MobileNetV3, EfficientNet) and some images' branches
+    /// (EfficientNet's drop-connect).
+    dropout: bool, Switch, FIXED;
     /// Average the loss over both directions of each pair of views.
     symmetric: bool, Switch, FIXED;
 
     /// Peak learning rate.
     lr: f64, Number(0.0, 100.0), FIXED;
+    /// sgd, or adamw for transformers (with a learning rate of about 1.5e-4 per 256 photos and a
+    /// weight_decay of 0.1, as MoCo v3).
+    optimizer: String, OneOf(&["sgd", "adamw"]), FIXED;
     /// Momentum of SGD.
     sgd_momentum: f64, Number(0.0, 0.9999), FIXED;
     /// Pull of every trained number towards zero.
     weight_decay: f64, Number(0.0, 1.0), FIXED;
     /// Whether weight decay applies to norms and biases too.
     weight_decay_norm: bool, Switch, FIXED;
-    /// Pull of every trained number towards the initial weights.
+    /// Pull of every trained number towards the initial weights (sgd only).
     anchor: f64, Number(0.0, 10.0), FIXED;
     /// Stages of the backbone, counted from the image, that are not trained (the stem is one,
     /// each block another).
@@ -243,7 +258,7 @@ settings! {
     /// Weights of the teacher of a distillation.
     teacher: String, Text, FIXED;
     /// The teacher's network.
-    teacher_arch: String, OneOf(&Arch::NAMES), FIXED;
+    teacher_arch: String, OneOf(Arch::NAMES), FIXED;
     /// Temperature of the teacher's similarities.
     teacher_temperature: f64, Above(0.0, 10.0), FIXED;
     /// Temperature of the student's similarities.

@@ -130,6 +130,14 @@ impl Config {
                 self.measure_size
             ));
         }
+        if self.neighbours > 0.0 && self.smoothing > 0.0 {
+            return fail(
+                "neighbours and smoothing both share out the target: one must be 0".into(),
+            );
+        }
+        if self.optimizer == "adamw" && self.anchor > 0.0 {
+            return fail("anchor needs optimizer = sgd".into());
+        }
         if self.epochs == 0 && self.steps == 0 {
             return fail("epochs and steps are both 0: nothing would be trained".into());
         }

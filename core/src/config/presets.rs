@@ -9,6 +9,8 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("baseline", include_str!("presets/baseline.toml")),
     ("study", include_str!("presets/study.toml")),
     ("improved", include_str!("presets/improved.toml")),
+    ("cifar", include_str!("presets/cifar.toml")),
+    ("smoothed", include_str!("presets/smoothed.toml")),
 ];
 
 /// The text of the recipe of that name.

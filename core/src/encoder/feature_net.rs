@@ -37,7 +37,7 @@ impl<B: Backend> FeatureNet for Encoder<B> {
 
     fn observe(&self, images: &[Vec<f32>], size: (usize, usize), norm_momentum: f32) -> Result<()> {
         let images = self.images(images.len(), size, |out| lay(images, out))?;
-        self.embed(&images, Mode::Train { norm_momentum }).map(drop)
+        self.embed(&images, Mode::train(norm_momentum)).map(drop)
     }
 
     fn release(&self) {

@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use super::activation::Act;
-use super::layer::{BatchNorm, Linear, SqueezeExcite};
+use super::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use super::window::Window;
 use crate::Result;
 use crate::loss::{Contrast, Evaluated};
@@ -41,6 +41,10 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     type ImageSums;
     /// What a gate's forward leaves for its backward.
     type Squeezed: Debug + Send;
+    /// Which number of each window was the largest.
+    type Largest: Debug + Send;
+    /// Mean and spread of each row.
+    type RowStats: Debug + Send;
     /// What normalising rows leaves for its backward.
     type Unit: Debug + Send;
 
@@ -90,6 +94,16 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         base: &Self::Flat,
     ) -> Result<()>;
 
+    /// AdamW (Loshchilov and Hutter 2019) in every span: values shrink by lr * weight_decay, then
+    /// follow the bias-corrected `first` moment over the root of the `second`.
+    fn adamw(
+        &self,
+        update: &AdamUpdate,
+        values: &mut Self::Flat,
+        grads: &Self::Flat,
+        moments: (&mut Self::Flat, &mut Self::Flat),
+    ) -> Result<()>;
+
     /// own <- momentum * own + (1 - momentum) * other, from place `from` on.
     fn follow(
         &self,
@@ -99,24 +113,48 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         from: usize,
     ) -> Result<()>;
 
-    /// Dense convolution of images (n, height, width, in) by w (out, in, k, k); z, and its moments
-    /// if asked for.
+    /// own <- own * by, number by number.
+    fn multiply(&self, own: &mut Self::Buf, by: &Self::Buf) -> Result<()>;
+
+    /// Dense convolution of x (n, height, width, in) by w (out, in, k, k); z, and its moments if
+    /// asked for.
     fn conv(
         &self,
-        images: &Self::Buf,
+        x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
         moments: bool,
     ) -> Result<Output<Self>>;
 
     /// Adds the weight's gradient to `dw`; images get none.
-    fn conv_back(
+    fn conv_back_images(
         &self,
         dz: &Grad<Self>,
-        images: &Self::Buf,
+        images: &Src<Self>,
         window: &Window,
         dw: ParamMut<Self>,
     ) -> Result<()>;
+
+    /// As [`Backend::pointwise_back`].
+    fn conv_back(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+        shortcut: Option<&Self::Buf>,
+    ) -> Result<Self::Buf>;
+
+    /// As [`Backend::pointwise_back_activated`].
+    fn conv_back_activated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+    ) -> Result<(Self::Buf, Self::GradSums)>;
 
     /// 1x1 convolution: z (rows, out) from x (rows, in) and w (out, in), and its moments if asked
     /// for.
@@ -208,8 +246,48 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Takes `g` through the activation of `x` in place, and sums it.
     fn activation_back(&self, g: &mut Self::Buf, x: &Src<Self>) -> Result<Self::GradSums>;
 
-    /// `x` stored as it is read, plus a shortcut.
-    fn materialise(&self, x: &Src<Self>, shortcut: Option<&Self::Buf>) -> Result<Self::Buf>;
+    /// `x` stored as it is read.
+    fn materialise(&self, x: &Src<Self>) -> Result<Self::Buf>;
+
+    /// act(x + other), each as it is read.
+    fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Self::Buf>;
+
+    /// Takes `dy` through the activation of [`Backend::add`], in place: what flows to both.
+    fn add_back(
+        &self,
+        dy: &mut Self::Buf,
+        x: &Src<Self>,
+        other: &Src<Self>,
+        act: Act,
+    ) -> Result<()>;
+
+    /// A number for each image, read by each of its rows and channels.
+    fn per_image(
+        &self,
+        values: &[f32],
+        channels: usize,
+        rows_per_image: usize,
+    ) -> Result<Self::PerImage>;
+
+    /// `x` times its images' numbers.
+    fn scale_images(
+        &self,
+        x: &Self::Buf,
+        factors: &Self::PerImage,
+        channels: usize,
+    ) -> Result<Self::Buf>;
+
+    /// The largest number of each window and channel, and which it was.
+    fn max_pool(&self, x: &Src<Self>, window: &Window) -> Result<(Self::Buf, Self::Largest)>;
+
+    /// dy behind x's activation, and its norm's sums.
+    fn max_pool_back(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        largest: &Self::Largest,
+        dy: &Self::Buf,
+    ) -> Result<(Self::Buf, Self::GradSums)>;
 
     /// Means over the rows of each image: (images, channels).
     fn pool(&self, x: &Src<Self>, rows_per_image: usize) -> Result<Self::Buf>;
@@ -221,6 +299,14 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         dy: &Self::Buf,
         rows_per_image: usize,
     ) -> Result<(Self::PerImage, Self::GradSums)>;
+
+    /// The gradient of means over a stored tensor: (images, channels) to every row of each image.
+    fn spread_means(
+        &self,
+        dy: &Self::Buf,
+        channels: usize,
+        rows_per_image: usize,
+    ) -> Result<Self::Buf>;
 
     /// Squeeze-excite's gates for `x`.
     fn squeeze(
@@ -261,6 +347,80 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         dy: Self::Buf,
     ) -> Result<Self::Buf>;
 
+    /// Patches (n, grid, dim) and their bias become tokens: the class token before them, positions
+    /// added. Positions for another grid than this one are resampled (bicubic).
+    fn tokens(
+        &self,
+        layer: &Positions,
+        values: &Self::Flat,
+        patches: &Self::Buf,
+        grid: (usize, usize),
+    ) -> Result<Self::Buf>;
+
+    /// Adds the gradients of class token and positions to `grads`.
+    fn tokens_back(
+        &self,
+        layer: &Positions,
+        dy: &Self::Buf,
+        grid: (usize, usize),
+        grads: &mut Self::Flat,
+    ) -> Result<()>;
+
+    /// Mean and spread of each row, for layer norm.
+    fn row_stats(&self, x: &Self::Buf, layer: &LayerNorm) -> Result<Self::RowStats>;
+
+    /// Layer norm of x's rows.
+    fn layer_norm(
+        &self,
+        layer: &LayerNorm,
+        values: &Self::Flat,
+        x: &Self::Buf,
+        stats: &Self::RowStats,
+    ) -> Result<Self::Buf>;
+
+    /// dx in place of dy; adds the layer's gradients to `grads`.
+    fn layer_norm_back(
+        &self,
+        layer: &LayerNorm,
+        values: &Self::Flat,
+        grads: &mut Self::Flat,
+        x: (&Self::Buf, &Self::RowStats),
+        dy: &mut Self::Buf,
+    ) -> Result<()>;
+
+    /// y = x w' + b + shortcut, for many rows; the layer's own activation is left to who reads y.
+    fn rows_linear(
+        &self,
+        layer: &Linear,
+        values: &Self::Flat,
+        x: &Rows<Self>,
+        shortcut: Option<&Self::Buf>,
+    ) -> Result<Self::Buf>;
+
+    /// Adds the layer's gradients (and a norm's that x is read through) to `grads`; the stored x's
+    /// gradient, plus the one that a shortcut brings.
+    fn rows_linear_back(
+        &self,
+        layer: &Linear,
+        values: &Self::Flat,
+        grads: &mut Self::Flat,
+        x: &Rows<Self>,
+        dy: &Self::Buf,
+        shortcut: Option<&Self::Buf>,
+    ) -> Result<Self::Buf>;
+
+    /// softmax(q k' / sqrt(head)) v of each image and head: (n, tokens, dim) from (n, tokens, 3 dim).
+    fn attention(&self, qkv: &Self::Buf, heads: &Heads) -> Result<Self::Buf>;
+
+    /// The gradient of q, k and v.
+    fn attention_back(&self, qkv: &Self::Buf, heads: &Heads, dy: &Self::Buf) -> Result<Self::Buf>;
+
+    /// The first row of each image.
+    fn first_rows(&self, x: &Self::Buf, rows_per_image: usize, dim: usize) -> Result<Self::Buf>;
+
+    /// Rows that were the first of each image, and zeros for its others.
+    fn spread_first(&self, dy: &Self::Buf, rows_per_image: usize, dim: usize) -> Result<Self::Buf>;
+
     /// Rows of `dim` numbers to length 1, in place.
     fn normalize(&self, x: &mut Self::Buf, dim: usize) -> Result<Self::Unit>;
 
@@ -291,6 +451,18 @@ pub struct Update<'a> {
     pub spans: &'a [(Range<usize>, f32)],
     pub momentum: f32,
     pub anchor: f32,
+    pub lr: f32,
+}
+
+/// What one step of AdamW does to a network's flat numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamUpdate<'a> {
+    /// As [`Update::spans`].
+    pub spans: &'a [(Range<usize>, f32)],
+    pub betas: (f32, f32),
+    pub eps: f32,
+    /// Which step it is, from 1.
+    pub step: u64,
     pub lr: f32,
 }
 
@@ -360,6 +532,30 @@ impl<B: Backend> Clone for Src<'_, B> {
 }
 
 impl<B: Backend> Copy for Src<'_, B> {}
+
+/// Rows that are read through something.
+pub struct Rows<'a, B: Backend> {
+    /// The stored tensor.
+    pub x: &'a B::Buf,
+    pub read: Read<'a, B>,
+}
+
+/// How rows are read.
+pub enum Read<'a, B: Backend> {
+    /// As they are stored.
+    Plain,
+    /// Through an activation.
+    Act(Act),
+    /// Through layer norm.
+    Norm(&'a LayerNorm, &'a B::RowStats),
+}
+
+impl<'a, B: Backend> Rows<'a, B> {
+    /// `x` as `read` says.
+    pub fn new(x: &'a B::Buf, read: Read<'a, B>) -> Self {
+        Rows { x, read }
+    }
+}
 
 /// The gradient with respect to a convolution's raw output z, computed where it is read.
 pub enum Grad<'a, B: Backend> {

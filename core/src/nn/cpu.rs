@@ -7,27 +7,38 @@
 //! ([`source::GradSource`]); the two sums it needs come from the kernel that wrote dy.
 //! So a layer costs one tensor, and each tensor crosses memory a minimal number of times.
 
+pub mod adamw;
+pub mod attention;
 pub mod channelwise;
 pub mod conv;
 pub mod depthwise;
+pub mod layer_norm;
 pub mod linear;
 pub mod materialise;
+pub mod max_pool;
 pub mod norm;
 pub mod normalize;
 pub mod pointwise;
 pub mod pool;
+pub mod rows_linear;
 pub mod sgd;
 pub mod sink;
 pub mod source;
 pub mod squeeze_excite;
 mod sums;
+pub mod tokens;
 
+use self::layer_norm::{Normed, RowStats};
 use self::norm::{GradSums, Moments, NormGrad, NormState, Statistics};
+use self::rows_linear::{Gradients, Input, Reading};
 use self::sink::{Activated, Gated, ImageSums, Plain};
 use self::source::{GradSource, PerImage, Source};
 use self::squeeze_excite::Saved;
-use super::backend::{Backend, Grad, Host, Output, Param, ParamMut, Src, Update};
-use super::layer::{BatchNorm, Linear, SqueezeExcite};
+use super::activation::Act;
+use super::backend::{
+    AdamUpdate, Backend, Grad, Host, Output, Param, ParamMut, Read, Rows, Src, Update,
+};
+use super::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use super::parallel::CHUNK;
 use super::window::Window;
 use super::workspace::{Buffer, Workspace};
@@ -121,6 +132,29 @@ impl<'a> ParamMut<'a, Cpu> {
     }
 }
 
+impl<'a> Rows<'a, Cpu> {
+    fn input(&self, values: &'a [f32], dim: usize) -> Input<'a> {
+        Input {
+            x: self.x,
+            dim,
+            reading: match self.read {
+                Read::Plain => Reading::Plain,
+                Read::Act(act) => Reading::Act(act),
+                Read::Norm(layer, stats) => Reading::Norm(Normed::new(layer, values, stats)),
+            },
+        }
+    }
+}
+
+/// A weight's place in a flat array, and its bias', which lies right behind it.
+fn halves<'a>(
+    flat: &'a mut [f32],
+    weight: &Range<usize>,
+    bias: &Range<usize>,
+) -> (&'a mut [f32], &'a mut [f32]) {
+    flat[weight.start..bias.end].split_at_mut(weight.len())
+}
+
 impl Backend for Cpu {
     type Buf = Buffer;
     type Flat = Vec<f32>;
@@ -131,6 +165,8 @@ impl Backend for Cpu {
     type PerImage = PerImage;
     type ImageSums = Vec<ImageSums>;
     type Squeezed = Saved;
+    type Largest = Vec<u8>;
+    type RowStats = RowStats;
     /// The rows and 1 / |x|.
     type Unit = (Buffer, Vec<f32>);
 
@@ -207,6 +243,17 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn adamw(
+        &self,
+        update: &AdamUpdate,
+        values: &mut Vec<f32>,
+        grads: &Vec<f32>,
+        (first, second): (&mut Vec<f32>, &mut Vec<f32>),
+    ) -> Result<()> {
+        adamw::step(update, values, grads, first, second);
+        Ok(())
+    }
+
     fn follow(
         &self,
         own: &mut Vec<f32>,
@@ -227,29 +274,67 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn multiply(&self, own: &mut Buffer, by: &Buffer) -> Result<()> {
+        own.iter_mut().zip(&by[..]).for_each(|(x, y)| *x *= y);
+        Ok(())
+    }
+
     fn conv(
         &self,
-        images: &Buffer,
+        x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
         moments: bool,
     ) -> Result<Output<Self>> {
         let (w, patch) = (w.slice(), window.kernel * window.kernel * window.channels);
-        let n = images.len() / (window.height * window.width * window.channels);
+        let n = x.rows() / (window.height * window.width);
         let mut z = self.take(n * window.out_height * window.out_width * (w.len() / patch));
-        let moments = conv::forward(images, window, w, &mut z, moments, &self.workspace);
+        let moments = conv::forward(&x.source(), window, w, &mut z, moments, &self.workspace);
         Ok((z, moments))
+    }
+
+    fn conv_back_images(
+        &self,
+        dz: &Grad<Self>,
+        images: &Src<Self>,
+        window: &Window,
+        dw: ParamMut<Self>,
+    ) -> Result<()> {
+        let (dz, images) = (dz.source(), images.source());
+        conv::backward_images(&dz, &images, window, dw.slice(), &self.workspace);
+        Ok(())
     }
 
     fn conv_back(
         &self,
         dz: &Grad<Self>,
-        images: &Buffer,
+        x: &Src<Self>,
         window: &Window,
+        w: Param<Self>,
         dw: ParamMut<Self>,
-    ) -> Result<()> {
-        conv::backward(&dz.source(), images, window, dw.slice(), &self.workspace);
-        Ok(())
+        shortcut: Option<&Buffer>,
+    ) -> Result<Buffer> {
+        let mut dx = self.take(x.z.len());
+        let shortcut = shortcut.map(|buf| &buf[..]);
+        let sink = (&mut dx[..], Plain { shortcut });
+        let (dz, x, dw) = (dz.source(), x.source(), dw.slice());
+        conv::backward(&dz, &x, window, w.slice(), dw, sink, &self.workspace);
+        Ok(dx)
+    }
+
+    fn conv_back_activated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+    ) -> Result<(Buffer, GradSums)> {
+        let mut dy = self.take(x.z.len());
+        let sink = (&mut dy[..], Activated);
+        let (dz, x, dw) = (dz.source(), x.source(), dw.slice());
+        let sums = conv::backward(&dz, &x, window, w.slice(), dw, sink, &self.workspace);
+        Ok((dy, sums))
     }
 
     fn pointwise(&self, x: &Src<Self>, w: Param<Self>, moments: bool) -> Result<Output<Self>> {
@@ -389,10 +474,62 @@ impl Backend for Cpu {
         Ok(materialise::backward(&x.source(), g))
     }
 
-    fn materialise(&self, x: &Src<Self>, shortcut: Option<&Buffer>) -> Result<Buffer> {
+    fn materialise(&self, x: &Src<Self>) -> Result<Buffer> {
         let mut y = self.take(x.z.len());
-        materialise::forward(&x.source(), shortcut.map(|buf| &buf[..]), &mut y);
+        materialise::forward(&x.source(), &mut y);
         Ok(y)
+    }
+
+    fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Buffer> {
+        let mut y = self.take(x.z.len());
+        let (x, other) = (x.source(), other.source());
+        materialise::add(&x, &other, act, &mut y, &self.workspace);
+        Ok(y)
+    }
+
+    fn add_back(&self, dy: &mut Buffer, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<()> {
+        let (x, other) = (x.source(), other.source());
+        materialise::add_back(&x, &other, act, dy, &self.workspace);
+        Ok(())
+    }
+
+    fn per_image(
+        &self,
+        values: &[f32],
+        channels: usize,
+        rows_per_image: usize,
+    ) -> Result<PerImage> {
+        let each = values
+            .iter()
+            .flat_map(|x| std::iter::repeat_n(*x, channels));
+        let each: Vec<f32> = each.collect();
+        Ok(PerImage::new(&each, channels, rows_per_image))
+    }
+
+    fn scale_images(&self, x: &Buffer, factors: &PerImage, channels: usize) -> Result<Buffer> {
+        let mut y = self.take(x.len());
+        materialise::scale_images(x, factors, channels, &mut y);
+        Ok(y)
+    }
+
+    fn max_pool(&self, x: &Src<Self>, window: &Window) -> Result<(Buffer, Vec<u8>)> {
+        let n = x.rows() / (window.height * window.width);
+        let len = n * window.out_height * window.out_width * window.channels;
+        let (mut y, mut taps) = (self.take(len), vec![0; len]);
+        max_pool::forward(&x.source(), window, &mut y, &mut taps, &self.workspace);
+        Ok((y, taps))
+    }
+
+    fn max_pool_back(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        largest: &Vec<u8>,
+        dy: &Buffer,
+    ) -> Result<(Buffer, GradSums)> {
+        let mut g = self.take(x.z.len());
+        let sums = max_pool::backward(&x.source(), window, largest, dy, &mut g);
+        Ok((g, sums))
     }
 
     fn pool(&self, x: &Src<Self>, rows_per_image: usize) -> Result<Buffer> {
@@ -413,6 +550,12 @@ impl Backend for Cpu {
             None => GradSums::zeros(x.channels),
         };
         Ok((PerImage::new(&dpool, x.channels, rows_per_image), sums))
+    }
+
+    fn spread_means(&self, dy: &Buffer, channels: usize, rows_per_image: usize) -> Result<Buffer> {
+        let mut dx = self.take(dy.len() * rows_per_image);
+        pool::spread(dy, channels, rows_per_image, &mut dx);
+        Ok(dx)
     }
 
     fn squeeze(
@@ -447,8 +590,7 @@ impl Backend for Cpu {
         let (w, b) = (&values[layer.weight.clone()], &values[layer.bias.clone()]);
         linear::forward(x, w, b, &mut u);
         let mut y = self.take(u.len());
-        y.copy_from_slice(&u);
-        linear::activate(&mut y, layer.act);
+        linear::activate(&u, layer.act, &mut y);
         Ok((y, u))
     }
 
@@ -463,10 +605,131 @@ impl Backend for Cpu {
         linear::activate_backward(&mut dy, u, layer.act);
         let mut dx = self.take(x.len());
         let w = &values[layer.weight.clone()];
-        // The bias lies right behind its weight in the flat array.
-        let (dw, db) = grads[layer.weight.start..layer.bias.end].split_at_mut(layer.weight.len());
+        let (dw, db) = halves(grads, &layer.weight, &layer.bias);
         linear::backward(&dy, x, w, dw, db, Some(&mut dx));
         Ok(dx)
+    }
+
+    fn tokens(
+        &self,
+        layer: &Positions,
+        values: &Vec<f32>,
+        patches: &Buffer,
+        grid: (usize, usize),
+    ) -> Result<Buffer> {
+        let images = patches.len() / (grid.0 * grid.1 * layer.dim).max(1);
+        let mut out = self.take(patches.len() + images * layer.dim);
+        tokens::forward(layer, values, patches, grid, &mut out);
+        Ok(out)
+    }
+
+    fn tokens_back(
+        &self,
+        layer: &Positions,
+        dy: &Buffer,
+        grid: (usize, usize),
+        grads: &mut Vec<f32>,
+    ) -> Result<()> {
+        tokens::backward(layer, dy, grid, grads);
+        Ok(())
+    }
+
+    fn row_stats(&self, x: &Buffer, layer: &LayerNorm) -> Result<RowStats> {
+        Ok(RowStats::of(x, layer.dim, layer.eps))
+    }
+
+    fn layer_norm(
+        &self,
+        layer: &LayerNorm,
+        values: &Vec<f32>,
+        x: &Buffer,
+        stats: &RowStats,
+    ) -> Result<Buffer> {
+        let mut y = self.take(x.len());
+        Normed::new(layer, values, stats).forward(x, 0, &mut y);
+        Ok(y)
+    }
+
+    fn layer_norm_back(
+        &self,
+        layer: &LayerNorm,
+        values: &Vec<f32>,
+        grads: &mut Vec<f32>,
+        (x, stats): (&Buffer, &RowStats),
+        dy: &mut Buffer,
+    ) -> Result<()> {
+        let (dweight, dbias) = halves(grads, &layer.weight, &layer.bias);
+        Normed::new(layer, values, stats).backward(x, 0, dy, (dweight, dbias));
+        Ok(())
+    }
+
+    fn rows_linear(
+        &self,
+        layer: &Linear,
+        values: &Vec<f32>,
+        x: &Rows<Self>,
+        shortcut: Option<&Buffer>,
+    ) -> Result<Buffer> {
+        let mut y = self.take(x.x.len() / layer.inputs * layer.outputs);
+        let (w, b) = (&values[layer.weight.clone()], &values[layer.bias.clone()]);
+        let (x, shortcut) = (x.input(values, layer.inputs), shortcut.map(|buf| &buf[..]));
+        rows_linear::forward(&x, w, b, shortcut, &mut y, &self.workspace);
+        Ok(y)
+    }
+
+    fn rows_linear_back(
+        &self,
+        layer: &Linear,
+        values: &Vec<f32>,
+        grads: &mut Vec<f32>,
+        x: &Rows<Self>,
+        dy: &Buffer,
+        shortcut: Option<&Buffer>,
+    ) -> Result<Buffer> {
+        let mut dx = self.take(x.x.len());
+        let w = &values[layer.weight.clone()];
+        let (weight, bias) = halves(grads, &layer.weight, &layer.bias);
+        let into = Gradients { weight, bias };
+        let (input, shortcut) = (x.input(values, layer.inputs), shortcut.map(|buf| &buf[..]));
+        let workspace = &self.workspace;
+        let norm = rows_linear::backward(&input, w, into, dy, shortcut, &mut dx, workspace);
+        if let Read::Norm(layer, _) = x.read {
+            let (weight, bias) = halves(grads, &layer.weight, &layer.bias);
+            for (into, from) in [(weight, &norm.0), (bias, &norm.1)] {
+                into.iter_mut().zip(from).for_each(|(a, b)| *a += b);
+            }
+        }
+        Ok(dx)
+    }
+
+    fn attention(&self, qkv: &Buffer, heads: &Heads) -> Result<Buffer> {
+        let mut out = self.take(qkv.len() / 3);
+        attention::forward(qkv, heads, &mut out, &self.workspace);
+        Ok(out)
+    }
+
+    fn attention_back(&self, qkv: &Buffer, heads: &Heads, dy: &Buffer) -> Result<Buffer> {
+        let mut out = self.take(qkv.len());
+        attention::backward(qkv, heads, dy, &mut out, &self.workspace);
+        Ok(out)
+    }
+
+    fn first_rows(&self, x: &Buffer, rows_per_image: usize, dim: usize) -> Result<Buffer> {
+        let mut out = self.take(x.len() / rows_per_image);
+        let images = x.chunks_exact(rows_per_image * dim);
+        for (out, image) in out.chunks_exact_mut(dim).zip(images) {
+            out.copy_from_slice(&image[..dim]);
+        }
+        Ok(out)
+    }
+
+    fn spread_first(&self, dy: &Buffer, rows_per_image: usize, dim: usize) -> Result<Buffer> {
+        let mut out = self.workspace.zeros(dy.len() * rows_per_image);
+        let images = out.chunks_exact_mut(rows_per_image * dim);
+        for (image, dy) in images.zip(dy.chunks_exact(dim)) {
+            image[..dim].copy_from_slice(dy);
+        }
+        Ok(out)
     }
 
     fn normalize(&self, x: &mut Buffer, dim: usize) -> Result<(Buffer, Vec<f32>)> {

@@ -42,20 +42,39 @@ impl BatchNorm {
 pub struct SqueezeExcite {
     pub channels: usize,
     pub hidden: usize,
+    pub act: Act,
+    pub gate: Gate,
     pub w1: Range<usize>,
     pub b1: Range<usize>,
     pub w2: Range<usize>,
     pub b2: Range<usize>,
 }
 
+/// What makes a number between 0 and 1 of squeeze-excite's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// relu6(u + 3) / 6.
+    HardSigmoid,
+    /// 1 / (1 + exp(-u)).
+    Sigmoid,
+}
+
 impl SqueezeExcite {
     /// Declares `{name}.fc1` and `{name}.fc2`.
-    pub fn new(layout: &mut Layout, name: &str, channels: usize, hidden: usize) -> SqueezeExcite {
+    pub fn new(
+        layout: &mut Layout,
+        name: &str,
+        channels: usize,
+        (hidden, act): (usize, Act),
+        gate: Gate,
+    ) -> SqueezeExcite {
         let mut add =
             |part: &str, shape: &[usize], role| layout.add(format!("{name}.{part}"), shape, role);
         SqueezeExcite {
             channels,
             hidden,
+            act,
+            gate,
             w1: add("fc1.weight", &[hidden, channels, 1, 1], Role::ConvWeight),
             b1: add("fc1.bias", &[hidden], Role::Bias),
             w2: add("fc2.weight", &[channels, hidden, 1, 1], Role::ConvWeight),
@@ -76,22 +95,89 @@ pub struct Linear {
 
 impl Linear {
     /// Declares `{name}.weight` (outputs, inputs) and `{name}.bias`.
-    pub fn new(
+    pub fn new(layout: &mut Layout, name: &str, sizes: (usize, usize), act: Act) -> Linear {
+        Linear::of(layout, name, sizes, act, Role::LinearWeight)
+    }
+
+    /// The same in a transformer, where it begins with other numbers.
+    pub fn projecting(layout: &mut Layout, name: &str, sizes: (usize, usize), act: Act) -> Linear {
+        Linear::of(layout, name, sizes, act, Role::ProjectionWeight)
+    }
+
+    fn of(
         layout: &mut Layout,
         name: &str,
         (inputs, outputs): (usize, usize),
         act: Act,
+        role: Role,
     ) -> Linear {
         Linear {
-            weight: layout.add(
-                format!("{name}.weight"),
-                &[outputs, inputs],
-                Role::LinearWeight,
-            ),
+            weight: layout.add(format!("{name}.weight"), &[outputs, inputs], role),
             bias: layout.add(format!("{name}.bias"), &[outputs], Role::Bias),
             inputs,
             outputs,
             act,
         }
     }
+}
+
+/// Layer norm (Ba et al. 2016).
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    pub dim: usize,
+    pub weight: Range<usize>,
+    pub bias: Range<usize>,
+    pub eps: f32,
+}
+
+impl LayerNorm {
+    /// Declares `{name}.weight` and `.bias`.
+    pub fn new(layout: &mut Layout, name: &str, dim: usize, eps: f32) -> LayerNorm {
+        LayerNorm {
+            dim,
+            weight: layout.add(format!("{name}.weight"), &[dim], Role::NormWeight),
+            bias: layout.add(format!("{name}.bias"), &[dim], Role::NormBias),
+            eps,
+        }
+    }
+}
+
+/// A transformer's class token and learned positions, for `side` x `side` patches and the token.
+#[derive(Clone, Debug)]
+pub struct Positions {
+    pub dim: usize,
+    pub side: usize,
+    /// Added to every patch: the bias of what made it.
+    pub patch_bias: Range<usize>,
+    pub class: Range<usize>,
+    /// (1 + side * side, dim), the class token's first.
+    pub grid: Range<usize>,
+}
+
+impl Positions {
+    /// Declares `cls_token` and `pos_embed`.
+    pub fn new(
+        layout: &mut Layout,
+        side: usize,
+        dim: usize,
+        patch_bias: Range<usize>,
+    ) -> Positions {
+        Positions {
+            dim,
+            side,
+            patch_bias,
+            class: layout.add("cls_token", &[1, 1, dim], Role::Token),
+            grid: layout.add("pos_embed", &[1, 1 + side * side, dim], Role::Token),
+        }
+    }
+}
+
+/// How attention reads its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Per image.
+    pub tokens: usize,
+    pub heads: usize,
+    /// Of all heads together.
+    pub dim: usize,
 }

@@ -54,6 +54,21 @@ impl Window {
         }
     }
 
+    /// Windows side by side; what is left over at the end is not looked at.
+    pub fn tiles((height, width): (usize, usize), channels: usize, side: usize) -> Window {
+        Window {
+            height,
+            width,
+            channels,
+            kernel: side,
+            stride: side,
+            pad_top: 0,
+            pad_left: 0,
+            out_height: height / side,
+            out_width: width / side,
+        }
+    }
+
     /// Columns of a padded input row: enough for the last window.
     pub(super) fn padded_width(&self) -> usize {
         (self.pad_left + self.width).max((self.out_width - 1) * self.stride + self.kernel)

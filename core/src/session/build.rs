@@ -7,8 +7,12 @@ use crate::cancel::Cancel;
 use crate::checkpoint::{Album, State};
 use crate::config::Config;
 use crate::data::{Loader, LoaderConfig, Normalise, PhotoSource, Position, Recipe};
-use crate::encoder::{Architecture, Head};
+use crate::encoder::{Architecture, Encoder, Head, Mode};
 use crate::eval::extract::{Extractor, Look};
+use crate::moco::MocoConfig;
+use crate::nn::backend::Backend;
+use crate::nn::block::Dropping;
+use crate::optim::{AdamW, AdamWConfig, Optimizer, Sgd, SgdConfig, WeightDecay};
 use crate::schedule::{Decay, Schedule};
 use crate::weights::{About, WeightFile};
 use crate::{Error, Result};
@@ -43,6 +47,64 @@ pub(super) fn measure_size(config: &Config, init: Option<&WeightFile>) -> usize 
         }
         size => size,
     }
+}
+
+/// How far running statistics move with every batch in training. Files say 0.01 (torchvision) or
+/// 0.1; the slower one would leave them stale after a short run.
+const NORM_MOMENTUM: f32 = 0.1;
+
+/// How a network of `arch` is passed through in training.
+pub(crate) fn training_mode(config: &Config, arch: Arch) -> Mode {
+    let asked = |share: f32| if config.dropout { share } else { 0.0 };
+    Mode::Train {
+        norm_momentum: NORM_MOMENTUM,
+        // A head may leave out some of its own, asked or not.
+        dropping: Some(Dropping {
+            features: asked(arch.spec().dropout),
+            paths: asked(arch.spec().drop_connect),
+            seed: config.seed,
+            ..Dropping::default()
+        }),
+    }
+}
+
+/// The numbers of MoCo that `config` asks for.
+pub(crate) fn moco_config(config: &Config, mode: Mode) -> MocoConfig {
+    MocoConfig {
+        temperature: config.temperature as f32,
+        key_momentum: config.key_momentum as f32,
+        symmetric: config.symmetric,
+        bn_group: config.bn_group,
+        mode,
+        mask_own_photo: config.mask_own_photo,
+        neighbours: config.neighbours as f32,
+        neighbour_temperature: config.neighbour_temperature as f32,
+        smoothing: config.smoothing as f32,
+        smoothing_keys: config.smoothing_keys,
+    }
+}
+
+/// The optimizer that `config` asks for, at rest.
+///
+/// # Errors
+/// The backend's.
+pub(crate) fn optimizer<B: Backend>(config: &Config, network: &Encoder<B>) -> Result<Optimizer<B>> {
+    let decay = WeightDecay {
+        weight_decay: config.weight_decay as f32,
+        norm_and_bias: config.weight_decay_norm,
+        train_from: network.frozen_parameters(),
+    };
+    Ok(match config.optimizer.as_str() {
+        "adamw" => Optimizer::AdamW(AdamW::new(&network.params, AdamWConfig::new(decay))?),
+        _ => {
+            let how = SgdConfig {
+                momentum: config.sgd_momentum as f32,
+                decay,
+                anchor: config.anchor as f32,
+            };
+            Optimizer::Sgd(Sgd::new(&network.params, how)?)
+        }
+    })
 }
 
 /// Lowers `batch_size` and `queue_size` to what `photos` photos can fill, and says in a line each

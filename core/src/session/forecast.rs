@@ -10,7 +10,7 @@ use super::thread::on_own_threads;
 use crate::Result;
 use crate::config::Config;
 use crate::data::{Outline, PhotoSource};
-use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder, Mode, Size};
+use crate::encoder::{Architecture, Encoder, Head, Mode, Size};
 use crate::eval::extract;
 use crate::nn::workspace::Workspace;
 use crate::weights::WeightFile;
@@ -234,9 +234,10 @@ impl<'a> Forecaster<'a> {
         // As they will be fitted to the photos.
         let groups = (self.album.count / config.bn_group.max(1)).max(1);
         let batch = config.batch_size.min(groups * config.bn_group);
-        let queue = config.queue_size.min(self.album.count.max(1)) * EMBEDDING_DIM;
+        let dim = config.head.parse::<Head>()?.embedding_dim();
+        let queue = config.queue_size.min(self.album.count.max(1)) * dim;
         let album = match config.neighbours > 0.0 {
-            true => self.album.count * EMBEDDING_DIM,
+            true => self.album.count * dim,
             false => 0,
         };
         let numbers = parameters * copies + initial + queue + album;
@@ -284,7 +285,7 @@ impl<'a> Forecaster<'a> {
                 match frozen {
                     None => drop(encoder.features(&images)?),
                     Some(_) => {
-                        let mode = Mode::Train { norm_momentum: 0.1 };
+                        let mode = Mode::train(0.1);
                         let (features, saved) = encoder.forward(&images, mode)?;
                         encoder.backward(&images, saved, features)?;
                     }

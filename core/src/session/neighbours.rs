@@ -3,7 +3,7 @@
 use super::Session;
 use crate::Result;
 use crate::distill::projection;
-use crate::encoder::EMBEDDING_DIM;
+use crate::encoder::Head;
 use crate::eval::extract::{Extractor, Look};
 use crate::nn::cpu::normalize;
 use crate::nn::gemm::{Matrix, gemm_columns};
@@ -12,7 +12,7 @@ use crate::nn::gemm::{Matrix, gemm_columns};
 const CHUNK: usize = 256;
 
 impl Session {
-    /// (photos, EMBEDDING_DIM): unit rows that keep the angles between the photos' features, after
+    /// (photos, dim of an embedding): unit rows that keep the angles between the photos' features, after
     /// what all have in common is taken away (as `distill::Teacher` does); zeros for a photo that
     /// can't be read.
     pub(super) fn album_in_mind(&self) -> Result<Vec<f32>> {
@@ -24,18 +24,19 @@ impl Session {
         };
         let all: Vec<usize> = (0..self.source.len()).collect();
         let dim = self.network().feature_dim();
-        let projection = projection(dim, self.config.seed);
+        let to = self.config.head.parse::<Head>()?.embedding_dim();
+        let projection = projection(dim, to, self.config.seed);
         let project = |rows: &[f32], out: &mut [f32]| {
             let n = rows.len() / dim;
             gemm_columns(
-                (n, EMBEDDING_DIM, dim),
+                (n, to, dim),
                 Matrix::rows(rows, dim),
                 Matrix::rows(&projection, dim).transposed(),
                 out,
                 false,
             );
         };
-        let mut album = vec![0.0; all.len() * EMBEDDING_DIM];
+        let mut album = vec![0.0; all.len() * to];
         let (mut sum, mut known) = (vec![0.0f64; dim], Vec::new());
         for chunk in all.chunks(CHUNK) {
             let Ok(found) = extractor.features(chunk, &Look::Plain, |_| self.cancel.check()) else {
@@ -45,10 +46,10 @@ impl Session {
             for row in found.features.iter() {
                 sum.iter_mut().zip(row).for_each(|(s, &x)| *s += x as f64);
             }
-            let mut rows = vec![0.0; found.photos.len() * EMBEDDING_DIM];
+            let mut rows = vec![0.0; found.photos.len() * to];
             project(&found.features.values, &mut rows);
-            for (row, &photo) in rows.chunks_exact(EMBEDDING_DIM).zip(&found.photos) {
-                album[photo * EMBEDDING_DIM..(photo + 1) * EMBEDDING_DIM].copy_from_slice(row);
+            for (row, &photo) in rows.chunks_exact(to).zip(&found.photos) {
+                album[photo * to..(photo + 1) * to].copy_from_slice(row);
             }
             known.extend(found.photos);
         }
@@ -57,12 +58,12 @@ impl Session {
             .iter()
             .map(|s| (s / known.len() as f64) as f32)
             .collect();
-        let mut centre = vec![0.0; EMBEDDING_DIM];
+        let mut centre = vec![0.0; to];
         project(&mean, &mut centre);
         for photo in known {
-            let row = &mut album[photo * EMBEDDING_DIM..(photo + 1) * EMBEDDING_DIM];
+            let row = &mut album[photo * to..(photo + 1) * to];
             row.iter_mut().zip(&centre).for_each(|(x, c)| *x -= c);
-            normalize::forward(row, EMBEDDING_DIM);
+            normalize::forward(row, to);
         }
         Ok(album)
     }

@@ -1,16 +1,17 @@
 //! What a session has on its engine: method, networks, queue and optimizer.
 
 use super::Start;
+use super::build::{moco_config, optimizer, training_mode};
 use super::trainer::{Backbone, Trainer};
 use crate::checkpoint::{Network, Numbers};
 use crate::config::Config;
 use crate::distill::{Distill, DistillConfig, Teacher};
-use crate::encoder::{Architecture, EMBEDDING_DIM, Encoder, FeatureNet, Mode};
+use crate::encoder::{Architecture, Encoder, FeatureNet};
 use crate::init::initialise;
 use crate::layout::Entry;
-use crate::moco::{Moco, MocoConfig, key_orders};
+use crate::moco::{Moco, key_orders};
 use crate::nn::backend::Backend;
-use crate::optim::{Sgd, SgdConfig};
+use crate::optim::Optimizer;
 use crate::params::{Locked, Params, read, write};
 use crate::queue::Queue;
 use crate::step::{StepStats, Views};
@@ -21,14 +22,10 @@ use std::iter::once;
 use std::mem::take;
 use std::path::Path;
 
-/// How far running statistics move with every batch in training. Files say 0.01 (torchvision) or
-/// 0.1; the slower one would leave them stale after a short run.
-const NORM_MOMENTUM: f32 = 0.1;
-
 /// A run on engine `B`.
 pub(super) struct Run<B: Backend> {
     method: Method<B>,
-    sgd: Sgd<B>,
+    optimizer: Optimizer<B>,
     seed: u64,
     /// What the run began with, where its result is to be mixed with it.
     initial: Option<Backbone>,
@@ -73,20 +70,22 @@ impl<B: Backend> Run<B> {
                 })
             }
         };
-        let queue = queue(config, saved.as_mut())?.with_keys(|keys| backend.flat(keys))?;
+        let dim = encoder.output_dim();
+        let queue = queue(config, dim, saved.as_mut())?.with_keys(|keys| backend.flat(keys))?;
         let mut method = Method::new(encoder, queue, config, about, start)?;
-        let params = &method.encoder().params;
-        let how = SgdConfig {
-            momentum: config.sgd_momentum as f32,
-            weight_decay: config.weight_decay as f32,
-            decay_norm_and_bias: config.weight_decay_norm,
-            anchor: config.anchor as f32,
-            train_from: method.encoder().frozen_parameters(),
-        };
-        let mut sgd = Sgd::new(params, how)?;
+        let mut optimizer = optimizer(config, method.encoder())?;
         if let Some(saved) = saved {
-            refill(&backend, &mut sgd.velocity, saved.velocity)?;
-            refill(&backend, &mut sgd.base, saved.base)?;
+            match &mut optimizer {
+                Optimizer::Sgd(sgd) => {
+                    refill(&backend, &mut sgd.velocity, saved.velocity)?;
+                    refill(&backend, &mut sgd.base, saved.base)?;
+                }
+                Optimizer::AdamW(adamw) => {
+                    refill(&backend, &mut adamw.first, saved.velocity)?;
+                    refill(&backend, &mut adamw.second, saved.squares)?;
+                    adamw.steps = saved.updates;
+                }
+            }
             match &mut method {
                 Method::Moco(moco) => {
                     restore(&moco.key.params, saved.key_encoder)?;
@@ -108,7 +107,7 @@ impl<B: Backend> Run<B> {
             .collect::<Result<_>>()?;
         Ok(Run {
             method,
-            sgd,
+            optimizer,
             seed: config.seed,
             initial,
             kept,
@@ -128,11 +127,15 @@ impl<B: Backend> Trainer for Run<B> {
         self.keep_statistics()?;
         let stats = match &mut self.method {
             Method::Moco(moco) => {
+                moco.config.mode = moco.config.mode.at_step(step);
                 moco.step(views, &key_orders(self.seed, step, views.photos.len()))
             }
-            Method::Distill { distill, teacher } => teacher
-                .embed_views(views, distill.config.bn_group, &distill.cancel)
-                .and_then(|targets| distill.step(views, &targets)),
+            Method::Distill { distill, teacher } => {
+                distill.config.mode = distill.config.mode.at_step(step);
+                teacher
+                    .embed_views(views, distill.config.bn_group, &distill.cancel)
+                    .and_then(|targets| distill.step(views, &targets))
+            }
         };
         if stats.is_err() {
             self.recall_statistics()?;
@@ -145,7 +148,7 @@ impl<B: Backend> Trainer for Run<B> {
         if !params.grads_are_finite()? {
             return Ok(false);
         }
-        self.sgd.step(params, lr)?;
+        self.optimizer.step(params, lr)?;
         if let Method::Moco(moco) = &self.method {
             moco.follow()?;
         }
@@ -207,14 +210,26 @@ impl<B: Backend> Trainer for Run<B> {
             }
         };
         let album = album.map(|album| backend.host(album)).transpose()?;
+        let (velocity, base, squares, updates) = match &self.optimizer {
+            Optimizer::Sgd(sgd) => (&sgd.velocity, Some(&sgd.base), None, 0),
+            Optimizer::AdamW(adamw) => (&adamw.first, None, Some(&adamw.second), adamw.steps),
+        };
         see(Numbers {
             trained: network(&trained)?,
             key_encoder: key.as_ref().map(network).transpose()?.unwrap_or_default(),
             queue_keys: backend.host(&queue.keys)?,
             queue_photos: Cow::Borrowed(&queue.photos),
             queue_next: queue.next as u64,
-            velocity: backend.host(&self.sgd.velocity)?,
-            base: backend.host(&self.sgd.base)?,
+            velocity: backend.host(velocity)?,
+            base: base
+                .map(|base| backend.host(base))
+                .transpose()?
+                .unwrap_or_default(),
+            squares: squares
+                .map(|all| backend.host(all))
+                .transpose()?
+                .unwrap_or_default(),
+            updates,
             teacher_centre: Cow::Borrowed(centre),
             album: album.unwrap_or_default(),
             initial: self
@@ -281,21 +296,10 @@ impl<B: Backend> Method<B> {
         start: &Start<'_>,
     ) -> Result<Method<B>> {
         let backend = encoder.backend().clone();
-        let mode = Mode::Train {
-            norm_momentum: NORM_MOMENTUM,
-        };
+        let mode = training_mode(config, about.architecture.arch);
         let Some(file) = start.teacher else {
             let key = Encoder::on(backend, about.architecture, false, config.freeze)?;
-            let how = MocoConfig {
-                temperature: config.temperature as f32,
-                key_momentum: config.key_momentum as f32,
-                symmetric: config.symmetric,
-                bn_group: config.bn_group,
-                mode,
-                mask_own_photo: config.mask_own_photo,
-                neighbours: config.neighbours as f32,
-                neighbour_temperature: config.neighbour_temperature as f32,
-            };
+            let how = moco_config(config, mode);
             let mut moco = Moco::new(encoder, key, queue, how)?;
             moco.cancel = start.cancel.clone();
             return Ok(Method::Moco(moco));
@@ -319,11 +323,12 @@ impl<B: Backend> Method<B> {
             bn_group: config.bn_group,
             mode,
         };
+        let dim = encoder.output_dim();
         let mut distill = Distill::new(encoder, queue, how)?;
         distill.cancel = start.cancel.clone();
         Ok(Method::Distill {
             distill,
-            teacher: Teacher::new(network, rescale, config.seed)?,
+            teacher: Teacher::new(network, rescale, dim, config.seed)?,
         })
     }
 
@@ -360,11 +365,11 @@ fn begin<B: Backend>(encoder: &Encoder<B>, config: &Config, start: &Start<'_>) -
     }
 }
 
-fn queue(config: &Config, saved: Option<&mut Numbers<'_>>) -> Result<Queue> {
+fn queue(config: &Config, dim: usize, saved: Option<&mut Numbers<'_>>) -> Result<Queue> {
     let Some(saved) = saved else {
-        return Ok(Queue::random(config.queue_size, EMBEDDING_DIM, config.seed));
+        return Ok(Queue::random(config.queue_size, dim, config.seed));
     };
-    let mut queue = Queue::random(saved.queue_photos.len(), EMBEDDING_DIM, config.seed);
+    let mut queue = Queue::random(saved.queue_photos.len(), dim, config.seed);
     queue.keys = fitting(queue.keys.len(), take(&mut saved.queue_keys))?;
     queue.photos = fitting(queue.photos.len(), take(&mut saved.queue_photos))?;
     queue.next = saved.queue_next as usize;
@@ -429,7 +434,7 @@ mod tests {
     use super::*;
     use crate::backbones::Arch;
     use crate::data::Normalise;
-    use crate::encoder::Head;
+    use crate::encoder::{Head, Mode};
     use crate::nn::cpu::Cpu;
 
     #[test]
@@ -439,7 +444,7 @@ mod tests {
             ..Config::adapt()
         };
         let about = About {
-            architecture: Architecture::new(Arch::MobilenetV3Small, Some(Head::Simple)),
+            architecture: Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple)),
             image_size: 32,
             normalise: Normalise::default(),
             made: String::new(),
@@ -452,8 +457,7 @@ mod tests {
                 out.iter_mut().for_each(|x| *x = rng.normal());
             };
             let images = encoder.images(4, (32, 32), noise).unwrap();
-            let mode = Mode::Train { norm_momentum: 0.1 };
-            encoder.embed(&images, mode).unwrap().to_vec()
+            encoder.embed(&images, Mode::train(0.1)).unwrap().to_vec()
         };
         let [query, key] = [0, 1].map(|n| run.method.trained().nth(n).unwrap());
         assert!(query.frozen_parameters() > 0);

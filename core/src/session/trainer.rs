@@ -41,7 +41,7 @@ pub(super) trait Trainer: Send + Sync {
     /// Sets what is taken from the teacher's features.
     fn centre_teacher(&mut self, centre: Vec<f32>);
 
-    /// Keeps the album, (photos, EMBEDDING_DIM), as it looks to the initial weights.
+    /// Keeps the album, (photos, dim), as it looks to the initial weights.
     fn keep_in_mind(&mut self, album: Vec<f32>) -> Result<()>;
 
     /// Shows `see` all numbers that training changes.
@@ -103,7 +103,7 @@ mod tests {
             ..Config::adapt()
         };
         let about = About {
-            architecture: Architecture::new(Arch::MobilenetV3Small, Some(Head::Simple)),
+            architecture: Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple)),
             image_size: 32,
             normalise: Normalise::default(),
             made: String::new(),

@@ -3,6 +3,7 @@
 use super::about::other_arch;
 use super::{About, HEAD_FILE, HEAD_PREFIX};
 use crate::backbones::Arch;
+use crate::encoder::Architecture;
 use crate::layout::Entry;
 use crate::nn::backend::Backend;
 use crate::params::Params;
@@ -59,7 +60,7 @@ impl WeightFile {
     /// Tensors are missing or unexpected (the message lists them), have other shapes, or hold
     /// numbers that are not finite. `params` is then unchanged.
     pub fn load_backbone<B: Backend>(&self, params: &Params<B>) -> Result<()> {
-        let extra = self.about.architecture.arch.facts().class_layer;
+        let extra = self.about.architecture.arch.spec().class_layer;
         self.load(params, false, |name| name.starts_with(extra))
     }
 
@@ -172,11 +173,16 @@ impl WeightFile {
     }
 }
 
-/// The network whose mark a file holds: torchvision's files have no header to say it.
+/// The network all of whose tensors a file holds: torchvision's files have no header to say it.
 fn recognise(file: &TensorFile) -> Option<Arch> {
-    Arch::ALL
-        .into_iter()
-        .find(|arch| file.shape(arch.facts().mark).is_some())
+    let holds = |arch: &Arch| {
+        let layout = Architecture::new(*arch, None).layout();
+        let entries = layout.entries();
+        entries
+            .iter()
+            .all(|entry| file.shape(&entry.name) == Some(&entry.shape[..]))
+    };
+    Arch::ALL.iter().copied().find(holds)
 }
 
 /// A count and the first few names.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::Forward;
 use crate::Result;
 use crate::layout::{Layout, Role};
+use crate::nn::activation::Act;
 use crate::nn::backend::{Backend, Src};
 use crate::nn::layer::BatchNorm;
 use crate::nn::window::Window;
@@ -16,13 +17,16 @@ pub(super) struct ConvNorm {
     pub(super) norm: BatchNorm,
 }
 
+/// Names of a convolution and of its batch norm in weight files.
+pub type Names = (String, String);
+
 /// A convolution's raw output, and the norm it is read through.
 pub(super) type Normed<B> = (<B as Backend>::Buf, <B as Backend>::Norm);
 
 impl ConvNorm {
     pub(super) fn new(
         layout: &mut Layout,
-        (conv, norm): (String, String),
+        (conv, norm): Names,
         shape: &[usize],
         eps: f32,
     ) -> ConvNorm {
@@ -35,11 +39,11 @@ impl ConvNorm {
     pub(super) fn dense<B: Backend>(
         &self,
         pass: &mut Forward<B>,
-        images: &B::Buf,
+        x: &Src<B>,
         window: &Window,
     ) -> Result<Normed<B>> {
         let w = pass.param(&self.weight);
-        let (z, moments) = pass.backend.conv(images, window, w, pass.train)?;
+        let (z, moments) = pass.backend.conv(x, window, w, pass.train)?;
         Ok((z, pass.norm(&self.norm, moments)?))
     }
 
@@ -65,11 +69,7 @@ impl ConvNorm {
     }
 
     /// `(z, norm)` as it is read behind `act`.
-    pub(super) fn read<'a, B: Backend>(
-        &self,
-        (z, norm): &'a Normed<B>,
-        act: crate::nn::activation::Act,
-    ) -> Src<'a, B> {
+    pub(super) fn read<'a, B: Backend>(&self, (z, norm): &'a Normed<B>, act: Act) -> Src<'a, B> {
         Src::normed((z, norm), self.norm.channels, act)
     }
 }

@@ -1,12 +1,12 @@
 //! The block that mobile networks are made of.
 
 use super::conv_norm::{ConvNorm, Normed};
-use super::{Backward, Forward, Size};
+use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::layout::Layout;
 use crate::nn::activation::Act;
 use crate::nn::backend::{Backend, Grad, Src};
-use crate::nn::layer::SqueezeExcite;
+use crate::nn::layer::{Gate, SqueezeExcite};
 use crate::nn::window::{Padding, Window};
 
 /// Sizes and switches of an [`InvertedResidual`].
@@ -17,23 +17,34 @@ pub struct BlockShape {
     pub channels: usize,
     pub kernel: usize,
     pub stride: usize,
-    /// Width of squeeze-excite's hidden layer, where there is one.
-    pub squeeze: Option<usize>,
+    /// Squeeze-excite, where there is one.
+    pub squeeze: Option<Squeeze>,
     pub act: Act,
+    /// How much of [`super::Dropping::paths`] falls to this block.
+    pub dropped: f32,
     pub padding: Padding,
     pub eps: f32,
 }
 
-/// Names of a block's layers in weight files: (convolution, batch norm).
+/// What distinguishes one squeeze-excite from another.
+#[derive(Clone, Copy, Debug)]
+pub struct Squeeze {
+    /// Width of its hidden layer, and its activation.
+    pub hidden: (usize, Act),
+    pub gate: Gate,
+}
+
+/// Names of a block's layers in weight files.
 pub struct BlockNames {
-    pub expand: Option<(String, String)>,
-    pub depthwise: (String, String),
+    pub expand: Option<Names>,
+    pub depthwise: Names,
+    /// Beginning of the names of its two layers, and these.
     pub squeeze_excite: String,
-    pub project: (String, String),
+    pub project: Names,
 }
 
 /// Expand 1x1, depthwise, squeeze-excite, project 1x1, shortcut (Sandler et al. 2018, Howard et
-/// al. 2019). Activation before squeeze-excite, as torchvision.
+/// al. 2019, Tan and Le 2019). Activation before squeeze-excite, as torchvision.
 #[derive(Clone, Debug)]
 pub struct InvertedResidual {
     shape: BlockShape,
@@ -51,6 +62,8 @@ pub struct BlockSaved<B: Backend> {
     gate: Option<(B::Squeezed, B::PerImage)>,
     project: Normed<B>,
     window: Window,
+    /// What the branch of each image is multiplied by, where some skip it.
+    factors: Option<B::PerImage>,
 }
 
 impl InvertedResidual {
@@ -72,24 +85,43 @@ impl InvertedResidual {
             shape,
             expand,
             depthwise: ConvNorm::new(layout, names.depthwise, &taps, eps),
-            squeeze_excite: shape
-                .squeeze
-                .map(|hidden| SqueezeExcite::new(layout, &names.squeeze_excite, expanded, hidden)),
+            squeeze_excite: shape.squeeze.map(|squeeze| {
+                let (name, hidden) = (&names.squeeze_excite, squeeze.hidden);
+                SqueezeExcite::new(layout, name, expanded, hidden, squeeze.gate)
+            }),
             project: ConvNorm::new(layout, names.project, &[channels, expanded, 1, 1], eps),
         }
-    }
-
-    /// Where this block's parameters end in the flat values.
-    pub fn parameters_end(&self) -> usize {
-        self.project.norm.parameters_end()
     }
 
     fn has_shortcut(&self) -> bool {
         self.shape.stride == 1 && self.shape.channels_in == self.shape.channels
     }
 
+    /// Factors of the images' branches in a pass that drops some of them.
+    fn factors<B: Backend>(
+        &self,
+        pass: &Forward<B>,
+        images: usize,
+        per_image: usize,
+    ) -> Result<Option<B::PerImage>> {
+        let share = |dropping: super::Dropping| dropping.paths * self.shape.dropped;
+        let dropping = pass.dropping.filter(|dropping| share(*dropping) > 0.0);
+        let Some(dropping) = dropping.filter(|_| self.has_shortcut()) else {
+            return Ok(None);
+        };
+        let factors = dropping.factors(pass.stage, share(dropping), images);
+        let channels = self.shape.channels;
+        pass.backend
+            .per_image(&factors, channels, per_image)
+            .map(Some)
+    }
+}
+
+impl Block for InvertedResidual {
+    type Saved<B: Backend> = BlockSaved<B>;
+
     /// x (n, height, width, in) to y (n, height / stride, width / stride, out).
-    pub fn forward<B: Backend>(
+    fn forward<B: Backend>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
@@ -123,38 +155,48 @@ impl InvertedResidual {
             None => activated,
         };
         let project = self.project.pointwise(pass, &gated)?;
-        let shortcut = self.has_shortcut().then_some(x);
-        let y = pass
-            .backend
-            .materialise(&self.project.read(&project, Act::Identity), shortcut)?;
+        let factors = self.factors(pass, pass.images, per_image)?;
+        let branch = self.project.read(&project, Act::Identity);
+        let branch = match &factors {
+            Some(factors) => branch.gated(factors),
+            None => branch,
+        };
+        let y = match self.has_shortcut() {
+            true => pass.backend.add(&branch, &plain, Act::Identity)?,
+            false => pass.backend.materialise(&branch)?,
+        };
         let saved = BlockSaved {
             expand,
             depthwise,
             gate,
             project,
             window,
+            factors,
         };
         Ok((y, out_size, saved))
     }
 
-    /// dx from dy; parameter gradients are added to `pass.grads`.
-    pub fn backward<B: Backend>(
+    fn backward<B: Backend>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
-        saved: &BlockSaved<B>,
+        saved: BlockSaved<B>,
         dy: B::Buf,
-    ) -> Result<B::Buf> {
+    ) -> Result<Option<B::Buf>> {
         let s = &self.shape;
         let backend = pass.backend;
         let per_image = saved.window.out_height * saved.window.out_width;
 
         // Projection: its batch norm has no activation behind it, so dy is what flows in.
         let (z3, norm3) = &saved.project;
-        let sums3 = backend.norm_sums(&dy, &self.project.read(&saved.project, Act::Identity))?;
+        let branch = match &saved.factors {
+            Some(factors) => &backend.scale_images(&dy, factors, s.channels)?,
+            None => &dy,
+        };
+        let sums3 = backend.norm_sums(branch, &self.project.read(&saved.project, Act::Identity))?;
         let grad3 = pass.norm(&self.project.norm, norm3, &sums3)?;
         let dz3 = Grad::Normed {
-            dy: &dy,
+            dy: branch,
             z: z3,
             grad: &grad3,
         };
@@ -201,7 +243,8 @@ impl InvertedResidual {
         let plain = Src::plain(x, s.channels_in);
         let (w, dw) = pass.weights(&self.depthwise.weight);
         let (Some(layer), Some(expand)) = (&self.expand, &saved.expand) else {
-            return backend.depthwise_back(&dz2, &plain, &saved.window, w, dw, shortcut);
+            let dx = backend.depthwise_back(&dz2, &plain, &saved.window, w, dw, shortcut)?;
+            return Ok(Some(dx));
         };
         let (z1, norm1) = expand;
         let wide = layer.read(expand, s.act);
@@ -214,6 +257,11 @@ impl InvertedResidual {
             grad: &grad1,
         };
         let (w, dw) = pass.weights(&layer.weight);
-        backend.pointwise_back(&dz1, &plain, w, dw, shortcut)
+        let dx = backend.pointwise_back(&dz1, &plain, w, dw, shortcut)?;
+        Ok(Some(dx))
+    }
+
+    fn parameters_end(&self) -> Option<usize> {
+        Some(self.project.norm.parameters_end())
     }
 }

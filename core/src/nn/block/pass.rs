@@ -5,6 +5,34 @@ use std::ops::Range;
 use crate::Result;
 use crate::nn::backend::{Backend, Param, ParamMut};
 use crate::nn::layer::BatchNorm;
+use crate::rng::{Purpose, Rng};
+
+/// What a training pass leaves out at random, and where the draws come from: they depend on seed,
+/// step and place alone, so that a resumed run draws the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Dropping {
+    /// Share of the features that the head does not see (Srivastava et al. 2014).
+    pub features: f32,
+    /// Share of the images that skip the last block's branch; less in earlier ones, in proportion
+    /// (Huang et al. 2016).
+    pub paths: f32,
+    pub seed: u64,
+    pub step: u64,
+    /// Tells the passes of a step apart: which network, view, and group.
+    pub pass: u64,
+}
+
+impl Dropping {
+    /// `n` factors: 0 with probability `share`, 1 / (1 - share) otherwise. `layer` tells the layers
+    /// of a pass apart.
+    pub fn factors(&self, layer: usize, share: f32, n: usize) -> Vec<f32> {
+        let place = self.pass << 8 | layer as u64;
+        let mut rng = Rng::new(self.seed, Purpose::Dropout, self.step, place);
+        let kept = 1.0 / (1.0 - share);
+        let draw = |_| if rng.chance(share) { 0.0 } else { kept };
+        (0..n).map(draw).collect()
+    }
+}
 
 /// What a forward pass reads and updates.
 pub struct Forward<'a, B: Backend> {
@@ -17,12 +45,18 @@ pub struct Forward<'a, B: Backend> {
     pub norm_momentum: f32,
     /// Whether a backward pass will follow.
     pub keep: bool,
+    /// What is left out at random; nothing on running statistics.
+    pub dropping: Option<Dropping>,
+    /// Which stage of the network this is.
+    pub stage: usize,
+    /// How many images there are.
+    pub images: usize,
 }
 
 impl<'a, B: Backend> Forward<'a, B> {
     /// This pass for one stage of a network: a stage that is not `trained` uses running
-    /// statistics, and nothing is kept of it.
-    pub fn stage(&mut self, trained: bool) -> Forward<'_, B> {
+    /// statistics, nothing is kept of it, and nothing left out.
+    pub fn stage(&mut self, trained: bool, stage: usize) -> Forward<'_, B> {
         Forward {
             backend: self.backend,
             values: self.values,
@@ -30,10 +64,13 @@ impl<'a, B: Backend> Forward<'a, B> {
             train: self.train && trained,
             norm_momentum: self.norm_momentum,
             keep: self.keep && trained,
+            dropping: self.dropping.filter(|_| trained),
+            stage,
+            images: self.images,
         }
     }
 
-    pub(super) fn param<'r>(&self, range: &'r Range<usize>) -> Param<'r, B>
+    pub(crate) fn param<'r>(&self, range: &'r Range<usize>) -> Param<'r, B>
     where
         'a: 'r,
     {

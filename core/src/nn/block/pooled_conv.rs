@@ -1,7 +1,7 @@
 //! The last convolution of a network.
 
 use super::conv_norm::{ConvNorm, Normed};
-use super::{Backward, Forward, Size};
+use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::layout::Layout;
 use crate::nn::activation::Act;
@@ -13,7 +13,6 @@ use crate::nn::backend::{Backend, Grad, Src};
 pub struct PooledConv {
     conv: ConvNorm,
     channels_in: usize,
-    pub channels: usize,
     act: Act,
 }
 
@@ -25,30 +24,32 @@ pub struct PooledSaved<B: Backend> {
 }
 
 impl PooledConv {
-    /// Declares `{name}.0` and `{name}.1`.
+    /// Declares convolution and batch norm.
     pub fn new(
         layout: &mut Layout,
-        name: &str,
+        names: Names,
         (channels_in, channels): (usize, usize),
         act: Act,
         eps: f32,
     ) -> PooledConv {
-        let names = (format!("{name}.0"), format!("{name}.1"));
         PooledConv {
             conv: ConvNorm::new(layout, names, &[channels, channels_in, 1, 1], eps),
             channels_in,
-            channels,
             act,
         }
     }
+}
+
+impl Block for PooledConv {
+    type Saved<B: Backend> = PooledSaved<B>;
 
     /// x (n, height, width, in) to features (n, channels).
-    pub fn forward<B: Backend>(
+    fn forward<B: Backend>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
         size: Size,
-    ) -> Result<(B::Buf, PooledSaved<B>)> {
+    ) -> Result<(B::Buf, Size, PooledSaved<B>)> {
         let per_image = size.0 * size.1;
         let conv = self
             .conv
@@ -56,21 +57,21 @@ impl PooledConv {
         let features = pass
             .backend
             .pool(&self.conv.read(&conv, self.act), per_image)?;
-        Ok((features, PooledSaved { conv, per_image }))
+        Ok((features, (1, 1), PooledSaved { conv, per_image }))
     }
 
     /// dx from the features' gradient.
-    pub fn backward<B: Backend>(
+    fn backward<B: Backend>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
-        saved: &PooledSaved<B>,
-        dy: &B::Buf,
-    ) -> Result<B::Buf> {
+        saved: PooledSaved<B>,
+        dy: B::Buf,
+    ) -> Result<Option<B::Buf>> {
         let backend = pass.backend;
         let (z, norm) = &saved.conv;
         let read = self.conv.read(&saved.conv, self.act);
-        let (pool, sums) = backend.pool_back(&read, dy, saved.per_image)?;
+        let (pool, sums) = backend.pool_back(&read, &dy, saved.per_image)?;
         let grad = pass.norm(&self.conv.norm, norm, &sums)?;
         let dz = Grad::Pooled {
             z,
@@ -80,6 +81,11 @@ impl PooledConv {
             grad: &grad,
         };
         let (w, dw) = pass.weights(&self.conv.weight);
-        backend.pointwise_back(&dz, &Src::plain(x, self.channels_in), w, dw, None)
+        let dx = backend.pointwise_back(&dz, &Src::plain(x, self.channels_in), w, dw, None)?;
+        Ok(Some(dx))
+    }
+
+    fn parameters_end(&self) -> Option<usize> {
+        Some(self.conv.norm.parameters_end())
     }
 }

@@ -80,6 +80,24 @@ dispatch! {
 }
 
 dispatch! {
+    /// out = act(u)
+    pub fn apply<A: Activation>(u: &[f32], out: &mut [f32]) {
+        for (out, u) in out.iter_mut().zip(u) {
+            *out = A::value(*u);
+        }
+    }
+}
+
+dispatch! {
+    /// g *= act'(u)
+    pub fn multiply_slope<A: Activation>(u: &[f32], g: &mut [f32]) {
+        for (g, u) in g.iter_mut().zip(u) {
+            *g *= A::slope(*u);
+        }
+    }
+}
+
+dispatch! {
     /// sum += act(z * scale + shift)
     pub fn activated_sum<A: Activation>(
         z: &[f32], scale: &[f32], shift: &[f32], sum: &mut [f32],

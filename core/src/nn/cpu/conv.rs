@@ -1,20 +1,30 @@
-//! Dense convolution of an image with few channels (the stem): patches gathered tile by tile,
-//! then the product of [`super::pointwise`]. The image itself gets no gradient.
+//! Dense convolution: patches gathered tile by tile, then a matrix product.
+//!
+//! An input that is read through its norm is computed once per image, into a few images' worth of
+//! scratch, before patches are taken from it k * k times. Backward goes through the same patches:
+//! their gradient is a product of the tile's dz, and is added back to where they came from.
 
 use std::ops::Range;
 
 use super::norm::Moments;
-use super::source::GradSource;
+use super::sink::Ungated;
+use super::source::{GradSource, Source};
 use super::sums::{MomentSums, merge_moments};
 use crate::nn::gemm::{Matrix, Packed, outer};
-use crate::nn::parallel::{each, over, pieces, split, tile_rows, tiles};
+use crate::nn::parallel::{add_up, each, few_pieces, over, pieces, split, tile_rows, tiles};
 use crate::nn::window::Window;
-use crate::nn::workspace::Workspace;
+use crate::nn::workspace::{Buffer, Workspace};
 
-/// z (n, out_height, out_width, out) from an image (n, height, width, in) and w (out, in, k, k);
+/// Bytes that copies of a weight's gradient may take together, one a piece of the rows.
+const COPIES: usize = 32 << 20;
+
+/// Positions that are worth a product's packing: of smaller images several go through it together.
+const WORTH_POSITIONS: usize = 256;
+
+/// z (n, out_height, out_width, out) from x (n, height, width, in) and w (out, in, k, k);
 /// `window.channels` is the number of input channels. z's moments if asked for.
 pub fn forward(
-    image: &[f32],
+    x: &Source,
     window: &Window,
     w: &[f32],
     z: &mut [f32],
@@ -23,23 +33,29 @@ pub fn forward(
 ) -> Option<Moments> {
     let patch = patch_len(window);
     let cout = w.len() / patch;
-    let w = reorder(w, window, false);
+    let w = reorder(w, window);
     let w = Matrix::rows(&w, patch).transposed();
     let w = Packed::new(w, patch, cout, workspace);
-    let pieces = pieces(z.len() / cout, 1);
+    let per_image = window.out_height * window.out_width;
+    // What is stored as it is read can be cut anywhere.
+    let unit = if is_plain(x) { 1 } else { per_image };
+    let pieces = pieces(z.len() / cout, unit);
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(patch + cout);
     let parts = over(pieces, outs, |piece, out| {
         let mut patches = workspace.take(tile.min(piece.len()) * patch);
         let mut sums = MomentSums::new(cout);
         let first = piece.start;
-        for rows in tiles(piece, tile) {
-            let n = rows.len();
-            let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
-            gather(image, window, rows, &mut patches);
-            w.product(n, Matrix::rows(&patches, patch), out, false);
-            if with_moments {
-                sums.add(out);
+        for chunk in chunks(piece, per_image) {
+            let input = Input::new(x, window, &chunk, workspace);
+            for rows in tiles(chunk, tile) {
+                let n = rows.len();
+                let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
+                input.gather(window, rows, &mut patches);
+                w.product(n, Matrix::rows(&patches, patch), out, false);
+                if with_moments {
+                    sums.add(out);
+                }
             }
         }
         sums.finish()
@@ -47,99 +63,255 @@ pub fn forward(
     with_moments.then(|| merge_moments(&parts, cout))
 }
 
-/// Adds the weight's gradient to `dw`; `grad` gives dz.
-pub fn backward(
+/// Adds the weight's gradient to `dw`; `grad` gives dz. The input gets none.
+pub fn backward_images(
     grad: &GradSource,
-    image: &[f32],
+    x: &Source,
     window: &Window,
     dw: &mut [f32],
     workspace: &Workspace,
 ) {
     let patch = patch_len(window);
     let cout = dw.len() / patch;
-    let images = image.len() / (window.height * window.width * window.channels);
-    let rows = images * window.out_height * window.out_width;
+    let per_image = window.out_height * window.out_width;
+    let images = x.z.len() / (window.height * window.width * window.channels);
     let tile = tile_rows(patch + cout);
-    let parts = each(pieces(rows, 1), |piece| {
+    let unit = if is_plain(x) { 1 } else { per_image };
+    let parts = each(pieces(images * per_image, unit), |piece| {
         let most = tile.min(piece.len());
         let mut patches = workspace.take(most * patch);
         let mut dz = workspace.take(most * cout);
         let mut dw = workspace.zeros(patch * cout);
-        for rows in tiles(piece, tile) {
-            let n = rows.len();
-            let dz = &mut dz[..n * cout];
-            grad.copy(rows.clone(), cout, dz);
-            gather(image, window, rows, &mut patches);
-            outer((cout, patch, n), dz, &patches, &mut dw, true);
+        for chunk in chunks(piece, per_image) {
+            let input = Input::new(x, window, &chunk, workspace);
+            for rows in tiles(chunk, tile) {
+                let n = rows.len();
+                let dz = &mut dz[..n * cout];
+                grad.copy(rows.clone(), cout, dz);
+                input.gather(window, rows, &mut patches);
+                outer((cout, patch, n), dz, &patches, &mut dw, true);
+            }
         }
         dw
     });
-    for part in parts {
-        for (a, b) in dw.iter_mut().zip(reorder(&part, window, true)) {
-            *a += b;
+    add_reordered(dw, &parts, window, workspace);
+}
+
+/// The same, and gives the input's gradient, written to `out`, to `sink`.
+pub fn backward<S: Ungated>(
+    grad: &GradSource,
+    x: &Source,
+    window: &Window,
+    w: &[f32],
+    dw: &mut [f32],
+    (out, sink): (&mut [f32], S),
+    workspace: &Workspace,
+) -> S::Sums {
+    let patch = patch_len(window);
+    let (cin, cout) = (window.channels, w.len() / patch);
+    let (height, width) = (window.height, window.width);
+    let per_image = window.out_height * window.out_width;
+    let in_image = height * width;
+    let images = out.len() / (in_image * cin);
+    let w = reorder(w, window);
+    let packed = Packed::new(Matrix::rows(&w, patch), cout, patch, workspace);
+    let most = COPIES / (4 * w.len());
+    let pieces = few_pieces(images * in_image, in_image, most);
+    let outs = split(out, &pieces, cin);
+    let tile = tile_rows(2 * patch + cout);
+    let parts = over(pieces, outs, |piece, out| {
+        let piece = piece.start / in_image..piece.end / in_image;
+        let most = tile.min(piece.len() * per_image);
+        let mut patches = workspace.take(most * patch);
+        let mut dz = workspace.take(most * cout);
+        let mut dw = workspace.zeros(patch * cout);
+        let mut part = sink.begin(cin);
+        let first = piece.start;
+        for chunk in chunks(piece.start * per_image..piece.end * per_image, per_image) {
+            let input = Input::new(x, window, &chunk, workspace);
+            let images = chunk.start / per_image..chunk.end.div_ceil(per_image);
+            let rows_in = images.start * in_image..images.end * in_image;
+            let dx = &mut out[(images.start - first) * in_image * cin..]
+                [..images.len() * in_image * cin];
+            match sink.shortcut() {
+                Some(shortcut) => {
+                    dx.copy_from_slice(&shortcut[rows_in.start * cin..rows_in.end * cin]);
+                }
+                None => dx.fill(0.0),
+            }
+            for rows in tiles(chunk, tile) {
+                let n = rows.len();
+                let dz = &mut dz[..n * cout];
+                grad.copy(rows.clone(), cout, dz);
+                input.gather(window, rows.clone(), &mut patches);
+                outer((cout, patch, n), dz, &patches, &mut dw, true);
+                packed.product(n, Matrix::rows(dz, cout), &mut patches, false);
+                scatter(&patches, window, rows, images.start, dx);
+            }
+            sink.take(&mut part, x, rows_in, dx);
         }
-    }
+        (dw, part)
+    });
+    let (weights, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    add_reordered(dw, &weights, window, workspace);
+    sink.finish(parts, cin)
+}
+
+fn is_plain(x: &Source) -> bool {
+    x.norm.is_none() && x.gate.is_none()
 }
 
 fn patch_len(window: &Window) -> usize {
     window.kernel * window.kernel * window.channels
 }
 
-/// (out, in, ky, kx) to (out, ky, kx, in), the order in which patches lie in an image; or back.
-fn reorder(w: &[f32], window: &Window, back: bool) -> Vec<f32> {
+/// Cuts output positions at image boundaries, into one image each or as many as are worth a product.
+fn chunks(piece: Range<usize>, per_image: usize) -> impl Iterator<Item = Range<usize>> {
+    let chunk = per_image * (WORTH_POSITIONS / per_image.max(1)).max(1);
+    let (mut start, end) = (piece.start, piece.end);
+    std::iter::from_fn(move || {
+        (start < end).then(|| {
+            let next = ((start / per_image) * per_image + chunk).min(end);
+            let part = start..next;
+            start = next;
+            part
+        })
+    })
+}
+
+/// A convolution's input, as it is read, for some images.
+enum Input<'a> {
+    /// All images.
+    Stored(&'a [f32]),
+    /// Those from the one given.
+    Computed(Buffer, usize),
+}
+
+impl<'a> Input<'a> {
+    /// For the images of output positions `rows`.
+    fn new(x: &Source<'a>, window: &Window, rows: &Range<usize>, workspace: &Workspace) -> Self {
+        if is_plain(x) {
+            return Input::Stored(x.z);
+        }
+        let (per_image, in_image) = (
+            window.out_height * window.out_width,
+            window.height * window.width,
+        );
+        let (first, end) = (rows.start / per_image, rows.end.div_ceil(per_image));
+        let mut computed = workspace.take((end - first) * in_image * window.channels);
+        x.copy(first * in_image..end * in_image, &mut computed);
+        Input::Computed(computed, first)
+    }
+
+    /// The patches under the output positions `rows` of all images.
+    fn gather(&self, window: &Window, rows: Range<usize>, patches: &mut [f32]) {
+        let (image, first) = match self {
+            Input::Stored(all) => (*all, 0),
+            Input::Computed(some, first) => (&some[..], *first),
+        };
+        let run = window.kernel * window.channels;
+        for (row, patch) in rows.zip(patches.chunks_exact_mut(window.kernel * run)) {
+            let place = Place::of(row, window, first);
+            for (ky, line) in patch.chunks_exact_mut(run).enumerate() {
+                let Some(from) = place.line(ky, window) else {
+                    line.fill(0.0);
+                    continue;
+                };
+                let (start, len) = (place.skip, from.len());
+                line[..start].fill(0.0);
+                line[start..start + len].copy_from_slice(&image[from]);
+                line[start + len..].fill(0.0);
+            }
+        }
+    }
+}
+
+/// Adds the gradient of patches to that of the images from `first` on, from which they were taken.
+fn scatter(patches: &[f32], window: &Window, rows: Range<usize>, first: usize, images: &mut [f32]) {
+    let run = window.kernel * window.channels;
+    for (row, patch) in rows.zip(patches.chunks_exact(window.kernel * run)) {
+        let place = Place::of(row, window, first);
+        for (ky, line) in patch.chunks_exact(run).enumerate() {
+            if let Some(to) = place.line(ky, window) {
+                let line = &line[place.skip..];
+                for (a, b) in images[to].iter_mut().zip(line) {
+                    *a += b;
+                }
+            }
+        }
+    }
+}
+
+/// Where a patch lies.
+struct Place {
+    /// Row of the first image's pixels at which its image begins.
+    image: usize,
+    top: isize,
+    /// First column inside the image, and how many are.
+    left: usize,
+    columns: usize,
+    /// Numbers of a line that lie before the image.
+    skip: usize,
+}
+
+impl Place {
+    /// Of output position `row`, in images counted from `first`.
+    fn of(row: usize, window: &Window, first: usize) -> Place {
+        let (y, x) = (
+            row / window.out_width % window.out_height,
+            row % window.out_width,
+        );
+        let left = (x * window.stride) as isize - window.pad_left as isize;
+        let skip = (-left).max(0) as usize;
+        let end = ((left + window.kernel as isize).max(0) as usize).min(window.width);
+        let left = left.max(0) as usize;
+        Place {
+            image: (row / (window.out_height * window.out_width) - first) * window.height,
+            top: (y * window.stride) as isize - window.pad_top as isize,
+            left,
+            columns: end.saturating_sub(left),
+            skip: skip * window.channels,
+        }
+    }
+
+    /// The numbers of the images under line `ky`, if it lies inside.
+    fn line(&self, ky: usize, window: &Window) -> Option<Range<usize>> {
+        let y = self.top + ky as isize;
+        if y < 0 || y as usize >= window.height {
+            return None;
+        }
+        let start = ((self.image + y as usize) * window.width + self.left) * window.channels;
+        Some(start..start + self.columns * window.channels)
+    }
+}
+
+/// (out, in, ky, kx) to (out, ky, kx, in), the order in which patches lie in an image.
+fn reorder(w: &[f32], window: &Window) -> Vec<f32> {
     let (k2, cin) = (window.kernel * window.kernel, window.channels);
     let mut out = vec![0.0; w.len()];
     for (from, to) in w.chunks_exact(k2 * cin).zip(out.chunks_exact_mut(k2 * cin)) {
-        for ci in 0..cin {
-            for t in 0..k2 {
-                let (torch, ours) = (ci * k2 + t, t * cin + ci);
-                if back {
-                    to[torch] = from[ours];
-                } else {
-                    to[ours] = from[torch];
-                }
+        for (t, to) in to.chunks_exact_mut(cin).enumerate() {
+            for (to, from) in to.iter_mut().zip(from[t..].iter().step_by(k2)) {
+                *to = *from;
             }
         }
     }
     out
 }
 
-/// The patches under the output positions `rows` of all images.
-fn gather(image: &[f32], window: &Window, rows: Range<usize>, patches: &mut [f32]) {
-    let Window {
-        height,
-        width,
-        channels: c,
-        kernel,
-        stride,
-        pad_top,
-        pad_left,
-        out_height,
-        out_width,
-    } = *window;
-    let run = kernel * c;
-    for (row, patch) in rows.zip(patches.chunks_exact_mut(kernel * run)) {
-        let (n, y, x) = (
-            row / (out_height * out_width),
-            row / out_width % out_height,
-            row % out_width,
-        );
-        let left = (x * stride) as isize - pad_left as isize;
-        let skip = (-left).max(0) as usize;
-        let first = left.max(0) as usize;
-        let count = ((left + kernel as isize).max(0) as usize)
-            .min(width)
-            .saturating_sub(first);
-        for (ky, line) in patch.chunks_exact_mut(run).enumerate() {
-            let y = (y * stride + ky) as isize - pad_top as isize;
-            if y < 0 || y as usize >= height {
-                line.fill(0.0);
-                continue;
+/// Adds `parts`, in that order of a weight's numbers, to `dw` in PyTorch's.
+fn add_reordered(dw: &mut [f32], parts: &[Buffer], window: &Window, workspace: &Workspace) {
+    let (k2, cin) = (window.kernel * window.kernel, window.channels);
+    let mut sum = workspace.zeros(dw.len());
+    add_up(&mut sum, parts);
+    for (to, from) in dw
+        .chunks_exact_mut(k2 * cin)
+        .zip(sum.chunks_exact(k2 * cin))
+    {
+        for (t, from) in from.chunks_exact(cin).enumerate() {
+            for (to, from) in to[t..].iter_mut().step_by(k2).zip(from) {
+                *to += from;
             }
-            let from = ((n * height + y as usize) * width + first) * c;
-            line[..skip * c].fill(0.0);
-            line[skip * c..(skip + count) * c].copy_from_slice(&image[from..from + count * c]);
-            line[(skip + count) * c..].fill(0.0);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Fully connected layer with activation: y = act(x w' + b).
 
-use crate::nn::activation::Activation;
+use super::channelwise::{apply, multiply_slope};
 use crate::nn::activation::{Act, with_act};
 use crate::nn::gemm::{Matrix, gemm_columns};
 
@@ -21,20 +21,14 @@ pub fn forward(x: &[f32], w: &[f32], bias: &[f32], u: &mut [f32]) {
     );
 }
 
-/// y = act(u), in place.
-pub fn activate(u: &mut [f32], act: Act) {
-    fn run<A: Activation>(u: &mut [f32]) {
-        u.iter_mut().for_each(|u| *u = A::value(*u));
-    }
-    with_act!(act, A => run::<A>(u));
+/// y = act(u).
+pub fn activate(u: &[f32], act: Act, y: &mut [f32]) {
+    with_act!(act, A => apply::<A>(u, y));
 }
 
 /// du = dy * act'(u), in place of dy.
 pub fn activate_backward(dy: &mut [f32], u: &[f32], act: Act) {
-    fn run<A: Activation>(dy: &mut [f32], u: &[f32]) {
-        dy.iter_mut().zip(u).for_each(|(g, u)| *g *= A::slope(*u));
-    }
-    with_act!(act, A => run::<A>(dy, u));
+    with_act!(act, A => multiply_slope::<A>(u, dy));
 }
 
 /// Adds the gradients of w and b, and writes x's to `dx` if it is wanted.

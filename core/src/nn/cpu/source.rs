@@ -31,8 +31,13 @@ impl PerImage {
         }
     }
 
-    fn image(&self, index: usize) -> &[f32] {
+    /// Of one image, repeated to a full period.
+    pub(super) fn image(&self, index: usize) -> &[f32] {
         &self.values[index * self.period..][..self.period]
+    }
+
+    pub(super) fn rows_per_image(&self) -> usize {
+        self.rows_per_image
     }
 }
 

@@ -1,5 +1,5 @@
-//! Squeeze-excite (Hu et al. 2018) in MobileNetV3's form: pool, linear, ReLU, linear,
-//! hard-sigmoid, multiply.
+//! Squeeze-excite (Hu et al. 2018): pool, linear, activation, linear, gate, multiply. MobileNetV3 has
+//! ReLU and hard-sigmoid, EfficientNet SiLU and sigmoid.
 //!
 //! The gate's gradient needs a sum over the whole image before anything can flow further, which
 //! would cost a pass over the widest tensors. Instead the kernel that produces g, the gradient
@@ -11,33 +11,54 @@ use std::ops::Range;
 use super::linear;
 use super::norm::GradSums;
 use super::sink::ImageSums;
-use crate::nn::activation::{Act, hard_sigmoid};
-use crate::nn::layer::SqueezeExcite;
+use crate::nn::activation::{hard_sigmoid, sigmoid};
+use crate::nn::layer::{Gate, SqueezeExcite};
 
 /// What the backward pass needs, per image.
 #[derive(Debug)]
 pub struct Saved {
     pooled: Vec<f32>,
+    /// The hidden layer before and behind its activation.
+    inner: Vec<f32>,
     hidden: Vec<f32>,
     logits: Vec<f32>,
     /// (images, channels).
     pub gate: Vec<f32>,
 }
 
+impl Gate {
+    fn value(self, u: f32) -> f32 {
+        match self {
+            Gate::HardSigmoid => hard_sigmoid(u),
+            Gate::Sigmoid => sigmoid(u),
+        }
+    }
+
+    fn slope(self, u: f32) -> f32 {
+        match self {
+            Gate::HardSigmoid if u > -3.0 && u < 3.0 => 1.0 / 6.0,
+            Gate::HardSigmoid => 0.0,
+            Gate::Sigmoid => sigmoid(u) * (1.0 - sigmoid(u)),
+        }
+    }
+}
+
 impl SqueezeExcite {
     /// Gates from pooled activations (images, channels).
     pub fn forward(&self, values: &[f32], pooled: Vec<f32>) -> Saved {
         let images = pooled.len() / self.channels;
-        let mut hidden = vec![0.0; images * self.hidden];
+        let mut inner = vec![0.0; images * self.hidden];
         let (w1, b1) = (&values[self.w1.clone()], &values[self.b1.clone()]);
-        linear::forward(&pooled, w1, b1, &mut hidden);
-        linear::activate(&mut hidden, Act::Relu);
+        linear::forward(&pooled, w1, b1, &mut inner);
+        let mut hidden = vec![0.0; inner.len()];
+        linear::activate(&inner, self.act, &mut hidden);
         let mut logits = vec![0.0; pooled.len()];
         let (w2, b2) = (&values[self.w2.clone()], &values[self.b2.clone()]);
         linear::forward(&hidden, w2, b2, &mut logits);
-        let gate = logits.iter().map(|&u| hard_sigmoid(u)).collect();
+        let gate = logits.iter().map(|&u| self.gate.value(u)).collect();
         Saved {
             pooled,
+            inner,
             hidden,
             logits,
             gate,
@@ -59,7 +80,7 @@ impl SqueezeExcite {
             .flat_map(|image| image.gate.iter().map(|&g| g as f32))
             .collect();
         for (g, &u) in dlogits.iter_mut().zip(&saved.logits) {
-            *g *= if u > -3.0 && u < 3.0 { 1.0 / 6.0 } else { 0.0 };
+            *g *= self.gate.slope(u);
         }
         let mut dhidden = vec![0.0; saved.hidden.len()];
         self.layer_backward(
@@ -70,7 +91,7 @@ impl SqueezeExcite {
             grads,
             &mut dhidden,
         );
-        linear::activate_backward(&mut dhidden, &saved.hidden, Act::Relu);
+        linear::activate_backward(&mut dhidden, &saved.inner, self.act);
         let mut pool = vec![0.0; saved.pooled.len()];
         self.layer_backward(
             values,

@@ -1,6 +1,6 @@
-"""Golden files of the MobileNets: tests/golden/mobilenet_{v3_small,v3_large,v2}.safetensors.
+"""Golden files of all networks: tests/golden/<name in the registry>.safetensors.
 
-    python tests/golden/mobilenet.py [--teacher ../shared/weights/mobilenet_v2_imagenet.safetensors]
+    python tests/golden/networks.py [NAME ...] [--teacher ../shared/weights/mobilenet_v2_imagenet.safetensors]
 
 Weights and images follow the formulas at the top of common.py; nothing that a formula gives is
 stored. The reference runs in f64 and is stored as f32.
@@ -11,6 +11,9 @@ Cases (image stream t, scale 4; NHWC):
     b1_32      1 x 32 x 32, t = 10001                       eval features only
 MobileNetV3: batch norm eps 1e-3, momentum 0.1, no dropout; features = global mean pool ->
 classifier.0 -> hard-swish (1024 small, 1280 large).
+EfficientNet-B0 (no stochastic depth) and ResNet: eps 1e-5, momentum 0.1; features = global mean pool.
+DeiT-Tiny: six heads, eps 1e-6; positions are resampled by timm (bicubic, antialias); no gradient of the
+patch embedding; features = the class token's.
 MobileNetV2: eps 1e-5, momentum 0.1; features = global mean pool (1280). `b4_64` and `b1_32` use
 torchvision's symmetric padding; `same_b3_47x61` (instead of `b3_47x61`) uses SAME padding.
 `teacher_64` (2 x 64 x 64, t = 9999), `teacher_96` (1 x 96 x 96, t = 10000) and `teacher_97x75`
@@ -50,12 +53,22 @@ import json
 from pathlib import Path
 
 import torch
-from common import (MobileNetV2, MobileNetV3, deviation, dot, f32, fill, images, norm, rounded,
-                    sample, u)
+from common import (DeiT, EfficientNet, MobileNetV2, MobileNetV3, deviation, dot, f32, fill, images, norm, rounded,
+                    resnet, sample, u)
 from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).resolve().parent
 CASES = [("b4_64", 9999, 4, 64, 64, True), ("b3_47x61", 10000, 3, 47, 61, True), ("b1_32", 10001, 1, 32, 32, False)]
+
+
+MAKERS = {
+    "mobilenet_v3_small": lambda: MobileNetV3("small"),
+    "mobilenet_v3_large": lambda: MobileNetV3("large"),
+    "efficientnet_b0": EfficientNet,
+    "resnet18": lambda: resnet(18),
+    "resnet50": lambda: resnet(50),
+    "deit_tiny": DeiT,
+}
 
 
 def one_run(make, dtype, stream, n, h, w, train):
@@ -76,7 +89,8 @@ def one_run(make, dtype, stream, n, h, w, train):
     out["loss"] = loss.detach().double().reshape(1)
     parameters = dict(model.named_parameters())
     state = model.state_dict()
-    out["grad"] = {k: parameters[k].grad.double() for k in names if k in parameters}
+    trained = [k for k in names if k in parameters and parameters[k].requires_grad]
+    out["grad"] = {k: parameters[k].grad.double() for k in trained}
     out["buffer"] = {k: state[k].double() for k in names if k not in parameters}
     return names, out
 
@@ -87,7 +101,7 @@ def add_case(tensors, deviations, case, make, *shape):
     mine = deviations[case] = {}
     for key, value in want.items():
         if isinstance(value, dict):
-            total = norm(torch.stack([v.norm() for v in value.values()]))
+            total = norm(torch.tensor([norm(v) for v in value.values()]))
             floor = total / 1000 if key == "grad" else 0.0
             if key == "grad":
                 tensors[f"{case}.grad_norm"] = torch.tensor([total])
@@ -98,7 +112,7 @@ def add_case(tensors, deviations, case, make, *shape):
                 tensors[prefix + ".dot"] = torch.tensor([dot(v, t)])
                 tensors[prefix + ".sample"] = sample(v, 16, 64)
             mine[key] = {name: deviation(got[key][name], v, floor) for name, v in value.items()}
-            mine[key + "_max"] = max(mine[key].values())
+            mine[key + "_max"] = max(mine[key].values(), default=0.0)
         else:
             tensors[f"{case}.{key}"] = value.float().contiguous()
             mine[key] = (got[key] - value).abs().item() if key == "loss" else deviation(got[key], value)
@@ -131,14 +145,18 @@ def teacher_features(path, tensors, deviations):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     shared = HERE.parents[1].parent / "shared" / "weights" / "mobilenet_v2_imagenet.safetensors"
+    parser.add_argument("names", nargs="*", help="networks to make anew (default: all)")
     parser.add_argument("--teacher", type=Path, default=shared)
     args = parser.parse_args()
     torch.set_num_threads(2)
-    for size in ("small", "large"):
-        tensors, deviations = {}, {}
-        for case, *shape in CASES:
-            names = add_case(tensors, deviations, case, lambda: MobileNetV3(size), *shape)
-        save(f"mobilenet_v3_{size}", names, tensors, deviations)
+    for name, make in MAKERS.items():
+        if not args.names or name in args.names:
+            tensors, deviations = {}, {}
+            for case, *shape in CASES:
+                names = add_case(tensors, deviations, case, make, *shape)
+            save(name, names, tensors, deviations)
+    if args.names and "mobilenet_v2" not in args.names:
+        return
     tensors, deviations = {}, {}
     for case, *shape in CASES:
         same = case == "b3_47x61"
