@@ -25,6 +25,7 @@ use crate::layout::Layout;
 use crate::nn::backend::Backend;
 use crate::nn::block::{Backward, Dropping, Forward};
 use crate::nn::cpu::Cpu;
+use crate::nn::layer::SqueezeOrder;
 use crate::nn::window::Padding;
 use crate::nn::workspace::Workspace;
 use crate::params::{Params, read, write};
@@ -36,6 +37,7 @@ pub struct Architecture {
     pub head: Option<Head>,
     pub norm_eps: f32,
     pub padding: Padding,
+    pub squeeze_order: SqueezeOrder,
 }
 
 impl Architecture {
@@ -46,6 +48,7 @@ impl Architecture {
             head,
             norm_eps: arch.spec().norm_eps,
             padding: Padding::Symmetric,
+            squeeze_order: SqueezeOrder::default(),
         }
     }
 }
@@ -125,9 +128,15 @@ impl Network {
             arch,
             norm_eps,
             padding,
+            squeeze_order,
             head,
         } = architecture;
-        let backbone = (arch.spec().build)(layout, Shape { norm_eps, padding });
+        let shape = Shape {
+            norm_eps,
+            padding,
+            squeeze_order,
+        };
+        let backbone = (arch.spec().build)(layout, shape);
         let features = backbone.feature_dim();
         let head = head.map_or_else(Vec::new, |head| head.layers(layout, features));
         Network {

@@ -121,19 +121,46 @@ pub fn write_sealed(
     write_ordered(path, &tensors, &sealed)
 }
 
+/// What [`fn@write`] would write, in memory.
+///
+/// # Errors
+/// [`Error::Shape`] where shape and numbers disagree.
+pub fn bytes(tensors: &[TensorRef<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream(&ordered(tensors)?, metadata, &mut bytes).map_err(Error::io("memory"))?;
+    Ok(bytes)
+}
+
+/// SHA-256 of a whole file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn digest(path: &Path) -> Result<String> {
+    let mut digest = Digester(Sha256::new());
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    io::copy(&mut file, &mut digest).map_err(Error::io(path))?;
+    Ok(hex(&digest.0.finalize()))
+}
+
 fn write_ordered(
     path: &Path,
     tensors: &[&TensorRef<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
+    atomic::write(path, |file| stream(tensors, metadata, file))
+}
+
+fn stream(
+    tensors: &[&TensorRef<'_>],
+    metadata: &BTreeMap<String, String>,
+    sink: &mut dyn Write,
+) -> io::Result<()> {
     let header = header(&describe(tensors), metadata);
-    atomic::write(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        tensors
-            .iter()
-            .try_for_each(|tensor| tensor.data.write(file))
-    })
+    sink.write_all(&(header.len() as u64).to_le_bytes())?;
+    sink.write_all(&header)?;
+    tensors
+        .iter()
+        .try_for_each(|tensor| tensor.data.write(sink))
 }
 
 /// Widest type first, as PyTorch needs every tensor aligned to its type; then by name.

@@ -1,6 +1,8 @@
 //! The command line: its commands.
 
-use crate::{adapt, bench, distill, embed, eval, keygen, presets, pretrain, report, sign, verify};
+use crate::{
+    adapt, bench, convert, distill, embed, eval, keygen, presets, pretrain, report, sign, verify,
+};
 use clap::{Parser, Subcommand};
 
 /// Adapts small vision models to private photos, on the machine that holds them.
@@ -24,6 +26,7 @@ pub enum Command {
     Eval(eval::EvalArgs),
     Embed(embed::EmbedArgs),
     Report(report::ReportArgs),
+    Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),
     Keygen(keygen::KeygenArgs),
     Sign(sign::SignArgs),

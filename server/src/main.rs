@@ -6,6 +6,7 @@ mod album;
 mod bench;
 mod cli;
 mod console;
+mod convert;
 mod desk;
 mod distill;
 mod embed;
@@ -67,6 +68,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Eval(args) => eval::run(args, &Console::new(&args.common)),
         Command::Embed(args) => embed::run(args, &Console::new(&args.common)),
         Command::Report(args) => report::run(args, &Console::new(&args.common)),
+        Command::Convert(args) => convert::run(args, &Console::new(&args.common)),
         Command::Bench(args) => bench::run(args, &Console::new(&args.common)),
         Command::Keygen(args) => keygen::run(args, &Console::new(&args.common)),
         Command::Sign(args) => sign::run(args, &Console::new(&args.common)),

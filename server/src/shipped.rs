@@ -21,12 +21,12 @@ pub fn open(init: &str, arch: Option<Arch>, flag: &str) -> Result<Option<WeightF
     }
 }
 
-/// Opens a weight file; `arch` and `flag` as for [`open`].
+/// Opens a weight file of ours or of another program; `arch` and `flag` as for [`open`].
 ///
 /// # Errors
 /// The file cannot be used; where another network would take it, the message says how.
 pub fn file(path: &Path, arch: Option<Arch>, flag: &str) -> Result<WeightFile> {
-    WeightFile::open(path, arch).map_err(|error| match &error {
+    seedling_convert::weights::open(path, arch).map_err(|error| match &error {
         Error::OtherArch {
             path,
             holds,

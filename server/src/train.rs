@@ -109,6 +109,11 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
         decoding.set_megabytes(plan.settings.config.decode_mb);
     }
     let teacher = teacher(plan)?;
+    if let Some(file) = &teacher {
+        let mut found = Layer::new(plan.settings.config.teacher.clone());
+        found.put("teacher_arch", Some(file.about.architecture.arch.name()));
+        plan.settings.config.apply(&found)?;
+    }
     let start = Start {
         init: init.as_ref(),
         teacher: teacher.as_ref(),
@@ -146,8 +151,12 @@ fn teacher(plan: &Plan<'_>) -> Result<Option<WeightFile>> {
     if plan.command != "distill" {
         return Ok(None);
     }
-    let arch = config.teacher_arch.parse::<Arch>()?;
-    shipped::file(Path::new(&config.teacher), Some(arch), "--teacher-arch ").map(Some)
+    // A file says what it is; only where a network was asked for, the file has to be that one.
+    let wanted = plan.settings.asks_for("teacher_arch");
+    let arch = wanted
+        .then(|| config.teacher_arch.parse::<Arch>())
+        .transpose()?;
+    shipped::file(Path::new(&config.teacher), arch, "--teacher-arch ").map(Some)
 }
 
 fn announce(course: &Course, plan: &Plan<'_>, console: &Console) {

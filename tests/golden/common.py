@@ -142,6 +142,23 @@ class MobileNetV3(torch.nn.Module):
         return features
 
 
+def gate_first(model: torch.nn.Module) -> torch.nn.Module:
+    """torchvision's MobileNetV3 with squeeze-excite before the activation where a block expands, as
+    d-li14's and the paper's program have it. Names stay."""
+    from torchvision.models.mobilenetv3 import InvertedResidual
+    from torchvision.ops.misc import SqueezeExcitation
+
+    for block in [m.block for m in model.modules() if isinstance(m, InvertedResidual)]:
+        layers = list(block)
+        at = next((i for i, layer in enumerate(layers) if isinstance(layer, SqueezeExcitation)), None)
+        if at is None or len(layers) < 4:
+            continue
+        act = layers[at - 1][2]
+        layers[at - 1][2] = torch.nn.Identity()
+        layers[at].register_forward_hook(lambda _, __, y, act=act: act(y))
+    return model
+
+
 class EfficientNet(torch.nn.Module):
     """torchvision's EfficientNet-B0 up to its 1280 pooled features; no image skips a branch."""
 

@@ -53,7 +53,7 @@ import json
 from pathlib import Path
 
 import torch
-from common import (DeiT, EfficientNet, MobileNetV2, MobileNetV3, deviation, dot, f32, fill, images, norm, rounded,
+from common import (DeiT, EfficientNet, MobileNetV2, MobileNetV3, deviation, gate_first, dot, f32, fill, images, norm, rounded,
                     resnet, sample, u)
 from safetensors.torch import load_file, save_file
 
@@ -63,6 +63,7 @@ CASES = [("b4_64", 9999, 4, 64, 64, True), ("b3_47x61", 10000, 3, 47, 61, True),
 
 MAKERS = {
     "mobilenet_v3_small": lambda: MobileNetV3("small"),
+    "mobilenet_v3_small_gate_first": lambda: gate_first(MobileNetV3("small")),
     "mobilenet_v3_large": lambda: MobileNetV3("large"),
     "efficientnet_b0": EfficientNet,
     "resnet18": lambda: resnet(18),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::chain::Backbone;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::nn::layer::SqueezeOrder;
 use crate::nn::window::Padding;
 
 /// One architecture.
@@ -36,6 +37,7 @@ pub struct Spec {
 pub struct Shape {
     pub norm_eps: f32,
     pub padding: Padding,
+    pub squeeze_order: SqueezeOrder,
 }
 
 /// An architecture of the registry.

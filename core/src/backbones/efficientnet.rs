@@ -40,6 +40,7 @@ fn b0(layout: &mut Layout, shape: Shape) -> Backbone {
     let Shape {
         norm_eps: eps,
         padding,
+        ..
     } = shape;
     let act = Act::Silu;
     let both = |name: &str| -> Names { (format!("{name}.0"), format!("{name}.1")) };
@@ -69,6 +70,7 @@ fn b0(layout: &mut Layout, shape: Shape) -> Backbone {
                     gate: Gate::Sigmoid,
                 }),
                 act,
+                gate_first: false,
                 dropped: (trunk.len() - 1) as f32 / BLOCKS,
                 padding,
                 eps,

@@ -7,7 +7,7 @@ use crate::nn::activation::Act;
 use crate::nn::block::{
     BlockNames, BlockShape, Dense, InvertedResidual, Names, PooledConv, Squeeze, Stage, Stem,
 };
-use crate::nn::layer::{Gate, Linear};
+use crate::nn::layer::{Gate, Linear, SqueezeOrder};
 
 /// Howard et al. 2019.
 pub(super) const V3_SMALL: Spec = Spec {
@@ -116,6 +116,7 @@ fn v3(layout: &mut Layout, rows: &[Row], features: usize, shape: Shape) -> Backb
     let Shape {
         norm_eps: eps,
         padding,
+        squeeze_order,
     } = shape;
     let both = |name: &str| pair(name, "0", "1");
     let mut trunk: Vec<Stage> = Vec::with_capacity(1 + rows.len());
@@ -141,6 +142,7 @@ fn v3(layout: &mut Layout, rows: &[Row], features: usize, shape: Shape) -> Backb
                 gate: Gate::HardSigmoid,
             }),
             act,
+            gate_first: first == 1 && squeeze_order == SqueezeOrder::GateFirst,
             dropped: 0.0,
             padding,
             eps,
@@ -160,6 +162,7 @@ fn v2(layout: &mut Layout, shape: Shape) -> Backbone {
     let Shape {
         norm_eps: eps,
         padding,
+        ..
     } = shape;
     let act = Act::Relu6;
     let stem = Stem::new(
@@ -191,6 +194,7 @@ fn v2(layout: &mut Layout, shape: Shape) -> Backbone {
                 stride: if repeat == 0 { first_stride } else { 1 },
                 squeeze: None,
                 act,
+                gate_first: false,
                 dropped: 0.0,
                 padding,
                 eps,

@@ -41,6 +41,7 @@ fn resnet(
     let Shape {
         norm_eps: eps,
         padding,
+        ..
     } = shape;
     let stem: Names = ("conv1".into(), "bn1".into());
     let stem = Stem::new(layout, stem, (64, 7), Act::Relu, padding, eps);

@@ -231,6 +231,9 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         moments: Option<(Self::Moments, f32)>,
     ) -> Result<Self::Norm>;
 
+    /// A norm that leaves everything as it is: for an activation of what is stored.
+    fn no_norm(&self, channels: usize) -> Result<Self::Norm>;
+
     /// Adds the gradients of the layer's weight and bias to `grads`.
     fn norm_back(
         &self,
@@ -316,6 +319,14 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         x: &Src<Self>,
         rows_per_image: usize,
     ) -> Result<(Self::Squeezed, Self::PerImage)>;
+
+    /// What [`Backend::pointwise_back_gated`] sums, of a `g` that is stored already.
+    fn gate_sums(
+        &self,
+        g: &Self::Buf,
+        x: &Src<Self>,
+        rows_per_image: usize,
+    ) -> Result<Self::ImageSums>;
 
     /// Adds the layer's gradients to `grads`; what flows back to every position through the pooled
     /// branch, and the sums of the norm before the gate.

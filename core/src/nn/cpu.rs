@@ -453,6 +453,10 @@ impl Backend for Cpu {
         })
     }
 
+    fn no_norm(&self, channels: usize) -> Result<NormState> {
+        Ok(NormState::none(channels))
+    }
+
     fn norm_back(
         &self,
         layer: &BatchNorm,
@@ -570,6 +574,15 @@ impl Backend for Cpu {
         let saved = layer.forward(values, pooled);
         let gate = PerImage::new(&saved.gate, x.channels, rows_per_image);
         Ok((saved, gate))
+    }
+
+    fn gate_sums(
+        &self,
+        g: &Buffer,
+        x: &Src<Self>,
+        rows_per_image: usize,
+    ) -> Result<Vec<ImageSums>> {
+        Ok(Gated { rows_per_image }.sums(&x.source(), g))
     }
 
     fn squeeze_back(

@@ -59,6 +59,16 @@ pub enum Gate {
     Sigmoid,
 }
 
+/// Whether squeeze-excite comes behind the activation, as in torchvision's and timm's MobileNetV3, or
+/// before it where a block expands, as in d-li14's and the paper's program. The weights have the same
+/// shapes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SqueezeOrder {
+    #[default]
+    ActivationFirst,
+    GateFirst,
+}
+
 impl SqueezeExcite {
     /// Declares `{name}.fc1` and `{name}.fc2`.
     pub fn new(

@@ -357,11 +357,9 @@ fn begin<B: Backend>(encoder: &Encoder<B>, config: &Config, start: &Start<'_>) -
         return Ok(());
     };
     file.load_backbone(&encoder.params)?;
-    match file.head_beside()? {
-        Some(beside) if beside.about.architecture.head == encoder.architecture.head => {
-            beside.load_head(&encoder.params)
-        }
-        _ => Ok(()),
+    match encoder.architecture.head {
+        Some(head) => file.load_head_of(&encoder.params, head).map(drop),
+        None => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::backbones::Arch;
 use crate::data::Normalise;
 use crate::encoder::{Architecture, Head};
+use crate::nn::layer::SqueezeOrder;
 use crate::nn::window::Padding;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -21,17 +22,15 @@ pub struct About {
     pub made: String,
 }
 
-/// The order torchvision and timm use; the only one this program computes.
-const SE_ORDER: &str = "activation_first";
-
 impl About {
     /// The header's entries.
-    pub(crate) fn to_metadata(&self) -> BTreeMap<String, String> {
+    pub fn to_metadata(&self) -> BTreeMap<String, String> {
         let Architecture {
             arch,
             head,
             norm_eps,
             padding,
+            squeeze_order,
         } = self.architecture;
         let triple = |[r, g, b]: [f32; 3]| format!("[{r}, {g}, {b}]");
         let mut entries = BTreeMap::new();
@@ -41,7 +40,7 @@ impl About {
         put("mean", triple(self.normalise.mean));
         put("std", triple(self.normalise.std));
         put("bn_eps", norm_eps.to_string());
-        put("se_order", SE_ORDER.into());
+        put("se_order", order_name(squeeze_order).into());
         put("padding", padding_name(padding).into());
         put("made", self.made.clone());
         if let Some(head) = head {
@@ -71,11 +70,6 @@ impl About {
                 path: path.to_path_buf(),
             })?,
         };
-        if let Some(order) = entries.get("se_order").filter(|order| *order != SE_ORDER) {
-            return Err(refuse(format!(
-                "se_order is {order}; only {SE_ORDER} can be computed"
-            )));
-        }
         let mut architecture = Architecture::new(arch, None);
         if let Some(eps) = entries.get("bn_eps") {
             architecture.norm_eps = eps
@@ -83,6 +77,16 @@ impl About {
                 .ok()
                 .filter(|eps: &f32| *eps > 0.0 && *eps < 1.0)
                 .ok_or_else(|| refuse(format!("bn_eps = {eps}: expected a small number")))?;
+        }
+        if let Some(order) = entries.get("se_order") {
+            architecture.squeeze_order = [SqueezeOrder::ActivationFirst, SqueezeOrder::GateFirst]
+                .into_iter()
+                .find(|known| order_name(*known) == order)
+                .ok_or_else(|| {
+                    refuse(format!(
+                        "se_order = {order}: expected activation_first or gate_first"
+                    ))
+                })?;
         }
         if let Some(padding) = entries.get("padding") {
             architecture.padding = [Padding::Symmetric, Padding::Same]
@@ -131,6 +135,13 @@ pub(super) fn other_arch(path: &Path, holds: Arch, wanted: Arch) -> Error {
         path: path.to_path_buf(),
         holds: holds.name().into(),
         wanted: wanted.name().into(),
+    }
+}
+
+fn order_name(order: SqueezeOrder) -> &'static str {
+    match order {
+        SqueezeOrder::ActivationFirst => "activation_first",
+        SqueezeOrder::GateFirst => "gate_first",
     }
 }
 

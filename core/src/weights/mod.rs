@@ -7,6 +7,7 @@ pub mod manifest;
 mod read;
 mod save;
 
+pub use crate::nn::layer::SqueezeOrder;
 pub use about::About;
 pub use read::WeightFile;
 pub use save::{Precision, save_backbone, save_head};
@@ -15,4 +16,4 @@ pub use save::{Precision, save_backbone, save_head};
 pub const HEAD_FILE: &str = "projection_head.safetensors";
 
 /// Beginning of the names of the head's tensors.
-pub(crate) const HEAD_PREFIX: &str = "projection_head.";
+pub const HEAD_PREFIX: &str = "projection_head.";

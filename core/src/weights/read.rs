@@ -3,7 +3,7 @@
 use super::about::other_arch;
 use super::{About, HEAD_FILE, HEAD_PREFIX};
 use crate::backbones::Arch;
-use crate::encoder::Architecture;
+use crate::encoder::{Architecture, Head};
 use crate::layout::Entry;
 use crate::nn::backend::Backend;
 use crate::params::Params;
@@ -17,6 +17,10 @@ pub struct WeightFile {
     file: TensorFile,
     /// Whether it lies in a folder, where a head may lie beside it.
     on_disk: bool,
+    /// Its head, where that came with it.
+    head: Option<Box<WeightFile>>,
+    /// SHA-256 of what it was made of, where it was made of something else.
+    digest: Option<String>,
     /// What the header says.
     pub about: About,
 }
@@ -50,8 +54,39 @@ impl WeightFile {
         Ok(WeightFile {
             file,
             on_disk,
+            head: None,
+            digest: None,
             about,
         })
+    }
+
+    /// With the head that belongs to it.
+    pub fn with_head(self, head: WeightFile) -> WeightFile {
+        WeightFile {
+            head: Some(Box::new(head)),
+            ..self
+        }
+    }
+
+    /// Known by the SHA-256 of the file that it was made of.
+    pub fn with_digest(self, digest: String) -> WeightFile {
+        WeightFile {
+            digest: Some(digest),
+            ..self
+        }
+    }
+
+    /// Whether its header says what it is.
+    pub fn says_arch(&self) -> bool {
+        self.file.metadata().contains_key("arch")
+    }
+
+    /// Whether its header says what it is, or its tensors are all of the network it is taken for: one
+    /// of neither has other names.
+    pub fn is_ours(&self) -> bool {
+        let entries = Architecture::new(self.about.architecture.arch, None).layout();
+        let has = |entry: &Entry| self.file.shape(&entry.name) == Some(&entry.shape[..]);
+        self.says_arch() || entries.entries().iter().all(has)
     }
 
     /// Copies the backbone's tensors into `params`; its head, where it has one, is left alone.
@@ -72,12 +107,48 @@ impl WeightFile {
         self.load(params, true, |_| false)
     }
 
-    /// SHA-256 of the whole file.
+    /// SHA-256 of the whole file, or of the one it was made of.
     ///
     /// # Errors
     /// It can't be read any more.
     pub fn digest(&self) -> Result<String> {
+        if let Some(digest) = &self.digest {
+            return Ok(digest.clone());
+        }
         self.file.digest()
+    }
+
+    /// Copies the head that belongs to this backbone into `params`, if there is one and it has the
+    /// shape of theirs; says whether.
+    ///
+    /// # Errors
+    /// There is one, but it cannot be used.
+    pub fn load_head_of<B: Backend>(&self, params: &Params<B>, head: Head) -> Result<bool> {
+        let beside;
+        let file = match &self.head {
+            Some(own) => Some(&**own),
+            None => {
+                beside = self.head_beside()?;
+                beside.as_ref()
+            }
+        };
+        match file.filter(|file| file.about.architecture.head == Some(head)) {
+            Some(file) => file.load_head(params).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Which head belongs to this backbone, if any.
+    ///
+    /// # Errors
+    /// As [`WeightFile::load_head_of`].
+    pub fn head(&self) -> Result<Option<Head>> {
+        match &self.head {
+            Some(own) => Ok(own.about.architecture.head),
+            None => Ok(self
+                .head_beside()?
+                .and_then(|file| file.about.architecture.head)),
+        }
     }
 
     /// The head's file beside this backbone's, where there is one. Weights in memory have none.

@@ -20,6 +20,8 @@ pub struct BlockShape {
     /// Squeeze-excite, where there is one.
     pub squeeze: Option<Squeeze>,
     pub act: Act,
+    /// Whether squeeze-excite comes before the activation, not behind it.
+    pub gate_first: bool,
     /// How much of [`super::Dropping::paths`] falls to this block.
     pub dropped: f32,
     pub padding: Padding,
@@ -44,7 +46,7 @@ pub struct BlockNames {
 }
 
 /// Expand 1x1, depthwise, squeeze-excite, project 1x1, shortcut (Sandler et al. 2018, Howard et
-/// al. 2019, Tan and Le 2019). Activation before squeeze-excite, as torchvision.
+/// al. 2019, Tan and Le 2019). torchvision activates before squeeze-excite, the paper's program behind it.
 #[derive(Clone, Debug)]
 pub struct InvertedResidual {
     shape: BlockShape,
@@ -60,6 +62,8 @@ pub struct BlockSaved<B: Backend> {
     expand: Option<Normed<B>>,
     depthwise: Normed<B>,
     gate: Option<(B::Squeezed, B::PerImage)>,
+    /// What was gated before its activation, and the norm that it does not have.
+    gated: Option<Normed<B>>,
     project: Normed<B>,
     window: Window,
     /// What the branch of each image is multiplied by, where some skip it.
@@ -81,8 +85,13 @@ impl InvertedResidual {
             .expand
             .map(|names| ConvNorm::new(layout, names, &[expanded, channels_in, 1, 1], eps));
         let taps = [expanded, 1, kernel, kernel];
+        // Without a gate there is nothing that could come first.
+        let gate_first = shape.gate_first && shape.squeeze.is_some();
         InvertedResidual {
-            shape,
+            shape: BlockShape {
+                gate_first,
+                ..shape
+            },
             expand,
             depthwise: ConvNorm::new(layout, names.depthwise, &taps, eps),
             squeeze_excite: shape.squeeze.map(|squeeze| {
@@ -90,6 +99,14 @@ impl InvertedResidual {
                 SqueezeExcite::new(layout, name, expanded, hidden, squeeze.gate)
             }),
             project: ConvNorm::new(layout, names.project, &[channels, expanded, 1, 1], eps),
+        }
+    }
+
+    /// The activation between depthwise convolution and gate.
+    fn before_gate(&self) -> Act {
+        match self.shape.gate_first {
+            true => Act::Identity,
+            false => self.shape.act,
         }
     }
 
@@ -142,7 +159,7 @@ impl Block for InvertedResidual {
             _ => plain,
         };
         let depthwise = self.depthwise.depthwise(pass, &wide, &window)?;
-        let activated = self.depthwise.read(&depthwise, s.act);
+        let activated = self.depthwise.read(&depthwise, self.before_gate());
         let gate = match &self.squeeze_excite {
             Some(layer) => {
                 let backend = pass.backend;
@@ -150,11 +167,22 @@ impl Block for InvertedResidual {
             }
             None => None,
         };
-        let gated = match &gate {
+        let behind = match &gate {
             Some((_, gate)) => activated.gated(gate),
             None => activated,
         };
-        let project = self.project.pointwise(pass, &gated)?;
+        let gated = match s.gate_first {
+            true => {
+                let backend = pass.backend;
+                Some((backend.materialise(&behind)?, backend.no_norm(s.expanded)?))
+            }
+            false => None,
+        };
+        let behind = match &gated {
+            Some(gated) => self.depthwise.read(gated, s.act),
+            None => behind,
+        };
+        let project = self.project.pointwise(pass, &behind)?;
         let factors = self.factors(pass, pass.images, per_image)?;
         let branch = self.project.read(&project, Act::Identity);
         let branch = match &factors {
@@ -169,6 +197,7 @@ impl Block for InvertedResidual {
             expand,
             depthwise,
             gate,
+            gated,
             project,
             window,
             factors,
@@ -203,13 +232,21 @@ impl Block for InvertedResidual {
 
         // Squeeze-excite: its share of batch norm's sums, and the pooled branch's gradient.
         let (z2, norm2) = &saved.depthwise;
-        let activated = self.depthwise.read(&saved.depthwise, s.act);
+        let activated = self.depthwise.read(&saved.depthwise, self.before_gate());
         let (w, dw) = pass.weights(&self.project.weight);
         let gated = self.squeeze_excite.as_ref().zip(saved.gate.as_ref());
         let (g2, sums2, pooled) = match gated {
             Some((layer, (squeezed, gate))) => {
                 let input = activated.gated(gate);
-                let (g2, images) = backend.pointwise_back_gated(&dz3, &input, w, dw, per_image)?;
+                let (g2, images) = match &saved.gated {
+                    Some(gated) => {
+                        let behind = self.depthwise.read(gated, s.act);
+                        let (g2, _) = backend.pointwise_back_activated(&dz3, &behind, w, dw)?;
+                        let images = backend.gate_sums(&g2, &input, per_image)?;
+                        (g2, images)
+                    }
+                    None => backend.pointwise_back_gated(&dz3, &input, w, dw, per_image)?,
+                };
                 let (values, grads) = (pass.values, &mut *pass.grads);
                 let (pool, sums) =
                     backend.squeeze_back(layer, values, squeezed, &images, grads, per_image)?;
@@ -226,7 +263,7 @@ impl Block for InvertedResidual {
                 g: &g2,
                 z: z2,
                 norm: norm2,
-                act: s.act,
+                act: self.before_gate(),
                 gate,
                 pool,
                 grad: &grad2,

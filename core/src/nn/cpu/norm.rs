@@ -115,6 +115,21 @@ pub struct NormState {
     count: Option<usize>,
 }
 
+impl NormState {
+    /// y = z.
+    pub fn none(channels: usize) -> NormState {
+        let all = |x: f32| repeat(vec![x; channels].into_iter());
+        NormState {
+            channels,
+            scale: all(1.0),
+            shift: all(0.0),
+            mean: all(0.0),
+            inv_std: vec![1.0; channels],
+            count: None,
+        }
+    }
+}
+
 /// Backward coefficients, repeated to a full period: dz = a * dy + b * z + c.
 #[derive(Clone, Debug)]
 pub struct NormGrad {

@@ -8,6 +8,7 @@ use super::norm::GradSums;
 use super::source::{Source, by_image};
 use super::sums::NormSums;
 use crate::nn::activation::with_act;
+use crate::nn::parallel::{each, pieces, tile_rows, tiles};
 
 /// A way to take an input's gradient.
 pub trait Sink: Sync {
@@ -128,6 +129,35 @@ impl Sink for Gated {
     }
 
     fn take(&self, images: &mut Self::Part, x: &Source, rows: Range<usize>, g: &mut [f32]) {
+        self.sum(images, x, rows, g);
+    }
+
+    fn finish(&self, parts: Vec<Self::Part>, _: usize) -> Vec<ImageSums> {
+        parts.into_iter().flatten().map(|(_, sums)| sums).collect()
+    }
+}
+
+impl Gated {
+    /// The sums of a whole `g` that lies behind the gate of `x`.
+    pub fn sums(&self, x: &Source, g: &[f32]) -> Vec<ImageSums> {
+        let c = x.channels;
+        let tile = tile_rows(2 * c);
+        let parts = each(pieces(g.len() / c, self.rows_per_image), |piece| {
+            let mut images = Vec::new();
+            for rows in tiles(piece, tile) {
+                self.sum(
+                    &mut images,
+                    x,
+                    rows.clone(),
+                    &g[rows.start * c..rows.end * c],
+                );
+            }
+            images
+        });
+        self.finish(parts, c)
+    }
+
+    fn sum(&self, images: &mut <Self as Sink>::Part, x: &Source, rows: Range<usize>, g: &[f32]) {
         let Some((norm, act)) = x.norm else { return };
         let c = x.channels;
         let p = period(c);
@@ -161,9 +191,5 @@ impl Sink for Gated {
                 fold(s4, &mut total.slope_centred);
             }
         }
-    }
-
-    fn finish(&self, parts: Vec<Self::Part>, _: usize) -> Vec<ImageSums> {
-        parts.into_iter().flatten().map(|(_, sums)| sums).collect()
     }
 }

@@ -1,0 +1,71 @@
+//! A network's features as an ONNX graph (opset 17), so that an app can compute them with any runtime.
+//!
+//! The network is not described a second time: it runs once on a backend that computes nothing and
+//! writes down what it was asked for ([`trace`]).
+
+mod graph;
+mod proto;
+mod trace;
+
+use self::graph::Graph;
+use self::trace::Tracer;
+use prost::Message;
+use seedling_core::encoder::Encoder;
+use seedling_core::weights::About;
+use seedling_core::{Error, Result, atomic};
+use std::path::Path;
+
+/// Names of the graph's input and output.
+pub const INPUT: &str = "images";
+/// See [`INPUT`].
+pub const OUTPUT: &str = "features";
+
+/// Writes the features of `encoder`: from `images` (batch, 3, height, width), normalised as the file's
+/// metadata say, to `features` (batch, dim). The batch is free, the size is the weights' own.
+///
+/// # Errors
+/// The disk refuses; a network has an operation that this does not know.
+pub fn write(path: &Path, encoder: &Encoder, about: &About) -> Result<()> {
+    let bytes = bytes(encoder, about)?;
+    atomic::write(path, |file| file.write_all(&bytes))
+}
+
+/// The same in memory.
+///
+/// # Errors
+/// As [`write`].
+pub fn bytes(encoder: &Encoder, about: &About) -> Result<Vec<u8>> {
+    let side = about.image_size;
+    let tracer = Tracer::new(&encoder.params.layout);
+    let network = Encoder::on(tracer.clone(), encoder.architecture, false, 0)?;
+    {
+        let locked = encoder.params.lock();
+        let (from, statistics) = locked.host()?;
+        network.params.edit(|values, buffers| {
+            let len = values.len();
+            values.copy_from_slice(&from[..len]);
+            buffers.copy_from_slice(&statistics);
+        })?;
+    }
+    let images = network.images(1, (side, side), |_| ())?;
+    network.features(&images)?;
+    let mut graph: Graph = tracer.finish();
+    graph.metadata = vec![
+        ("arch".into(), about.architecture.arch.name().into()),
+        ("image_size".into(), side.to_string()),
+        ("mean".into(), triple(about.normalise.mean)),
+        ("std".into(), triple(about.normalise.std)),
+        ("made".into(), about.made.clone()),
+    ];
+    let model = graph.model(side, encoder.feature_dim());
+    if model.encoded_len() >= 1 << 31 {
+        return Err(Error::Config(
+            "an ONNX file may not be larger than 2 GB".into(),
+        ));
+    }
+    Ok(model.encode_to_vec())
+}
+
+fn triple([r, g, b]: [f32; 3]) -> String {
+    format!("[{r}, {g}, {b}]")
+}

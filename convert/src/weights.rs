@@ -1,0 +1,165 @@
+//! From what was recognised to weights of ours, and from ours to files of other programs.
+
+use crate::naming::Naming;
+use crate::recognise::{Hints, Recognised, recognise};
+use crate::tensors::Tensors;
+use seedling_core::backbones::Arch;
+use seedling_core::data::Normalise;
+use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::tensor_file::{self, Data, TensorRef};
+use seedling_core::weights::{About, SqueezeOrder, WeightFile};
+use seedling_core::{Error, Result};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What no foreign file says, and the user may know.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub norm_eps: Option<f32>,
+    pub image_size: Option<usize>,
+    pub normalise: Option<Normalise>,
+}
+
+/// Weights that were not ours.
+#[derive(Debug)]
+pub struct Converted {
+    pub recognised: Recognised,
+    pub about: About,
+    /// With its head, where there is one.
+    pub file: WeightFile,
+}
+
+/// Makes a weight file of ours, in memory, of the foreign one at `path`.
+///
+/// # Errors
+/// It is damaged, or holds no network that is known.
+pub fn convert(path: &Path, hints: &Hints, facts: &Facts) -> Result<Converted> {
+    let tensors = Tensors::open(path)?;
+    let digest = tensor_file::digest(path)?;
+    converted(&tensors, Some(digest), hints, facts)
+}
+
+/// The same of tensors that are open.
+///
+/// # Errors
+/// As [`convert`].
+pub fn converted(
+    tensors: &Tensors,
+    digest: Option<String>,
+    hints: &Hints,
+    facts: &Facts,
+) -> Result<Converted> {
+    let recognised = recognise(tensors, hints)?;
+    let arch = recognised.arch;
+    let name = tensors
+        .path()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let gate_first = recognised.naming == Naming::DLi14 && arch.name().starts_with("mobilenet_v3");
+    let about = About {
+        architecture: Architecture {
+            norm_eps: facts
+                .norm_eps
+                .unwrap_or_else(|| recognised.naming.norm_eps(arch)),
+            squeeze_order: match gate_first {
+                true => SqueezeOrder::GateFirst,
+                false => SqueezeOrder::ActivationFirst,
+            },
+            padding: recognised.naming.padding(),
+            ..Architecture::new(arch, recognised.head)
+        },
+        image_size: facts.image_size.unwrap_or(224),
+        normalise: facts.normalise.unwrap_or_default(),
+        made: format!("converted from {name} ({})", recognised.program),
+    };
+    let part = |head: bool| -> Result<Vec<u8>> {
+        let mut numbers = Vec::new();
+        for (entry, theirs) in &recognised.taken {
+            if entry.name.starts_with(seedling_core::weights::HEAD_PREFIX) == head {
+                numbers.push((entry, tensors.f32(theirs)?));
+            }
+        }
+        let refs: Vec<TensorRef> = numbers
+            .iter()
+            .map(|(entry, numbers)| TensorRef {
+                name: entry.name.clone(),
+                shape: entry.shape.clone(),
+                data: Data::F32(numbers),
+            })
+            .collect();
+        tensor_file::bytes(&refs, &about.to_metadata())
+    };
+    let path = tensors.path().to_string_lossy();
+    let mut file = WeightFile::parse(&path, part(false)?, Some(arch))?;
+    if recognised.head.is_some() {
+        file = file.with_head(WeightFile::parse(&path, part(true)?, Some(arch))?);
+    }
+    if let Some(digest) = digest {
+        file = file.with_digest(digest);
+    }
+    Ok(Converted {
+        recognised,
+        about,
+        file,
+    })
+}
+
+/// Opens weights of ours or of anyone else's.
+///
+/// # Errors
+/// They are neither.
+pub fn open(path: &Path, arch: Option<Arch>) -> Result<WeightFile> {
+    match WeightFile::open(path, arch) {
+        Ok(file) if file.is_ours() => return Ok(file),
+        Err(error @ (Error::OtherArch { .. } | Error::Io { .. })) => return Err(error),
+        _ => {}
+    }
+    let hints = Hints { arch, part: None };
+    convert(path, &hints, &Facts::default()).map(|found| found.file)
+}
+
+/// Writes the features of `encoder` as `naming` calls their tensors.
+///
+/// # Errors
+/// That program has no such network; the disk refuses.
+pub fn write(path: &Path, encoder: &Encoder, about: &About, naming: Naming) -> Result<()> {
+    let arch = encoder.architecture.arch;
+    let locked = encoder.params.lock();
+    let (values, buffers) = locked.host()?;
+    let mut tensors = Vec::new();
+    for entry in encoder.params.layout.entries() {
+        let Some(name) = naming.name(arch, entry) else {
+            return Err(Error::Config(format!("{} has no {arch}", naming.title())));
+        };
+        let all: &Cow<[f32]> = if entry.role.is_buffer() {
+            &buffers
+        } else {
+            &values
+        };
+        let mut shape = entry.shape.clone();
+        // timm's layer of features is a 1x1 convolution.
+        if naming == Naming::Timm && name.starts_with("conv_head.weight") {
+            shape.resize(4, 1);
+        }
+        tensors.push(TensorRef {
+            name: name.clone(),
+            shape,
+            data: Data::F32(&all[entry.range.clone()]),
+        });
+        if let Some(norm) = name.strip_suffix("running_var") {
+            tensors.push(TensorRef {
+                name: format!("{norm}num_batches_tracked"),
+                shape: Vec::new(),
+                data: Data::I64(&[0]),
+            });
+        }
+    }
+    let metadata: BTreeMap<String, String> = match naming {
+        // Ours, and readable as such.
+        Naming::Torchvision => about.to_metadata(),
+        _ => BTreeMap::from([("format".to_string(), "pt".to_string())]),
+    };
+    tensor_file::write(path, &tensors, &metadata)
+}

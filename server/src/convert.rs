@@ -1,0 +1,250 @@
+//! `seedling convert`: weights of other programs, read and written.
+
+use crate::Outcome;
+use crate::console::Console;
+use crate::flags::Common;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use seedling_convert::naming::Naming;
+use seedling_convert::onnx;
+use seedling_convert::recognise::{Hints, Recognised};
+use seedling_convert::weights::{Facts, convert, write};
+use seedling_core::backbones::Arch;
+use seedling_core::data::Normalise;
+use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::nn::workspace::Workspace;
+use seedling_core::weights::{HEAD_FILE, Precision, WeightFile, save_backbone, save_head};
+use seedling_core::{Error, Result};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Turn weights of other programs into ours, and ours into torchvision's, timm's or ONNX
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  seedling convert moco_v2_800ep_pretrain.pth.tar --out resnet50.safetensors
+  seedling convert seed.pth --part teacher --out teacher.safetensors
+  seedling convert seedling-run/weights.safetensors --to onnx --out features.onnx
+  seedling convert seedling-run/weights.safetensors --to timm --out timm.safetensors
+Read are .safetensors, .pth, .pth.tar and .ckpt of torchvision, timm, MoCo, SEED, MoCo v3, solo-learn,
+lightly, ssl-small, d-li14 and lukemelas. Nothing in a pickle is ever run. --init, --teacher and --weights
+of other commands take such files as they are.")]
+pub struct ConvertArgs {
+    /// The file to read
+    pub weights: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Whose names the result has
+    #[arg(long, value_enum, default_value = "seedling")]
+    pub to: Target,
+    /// The network, where the file could be of several
+    #[arg(long, value_parser = PossibleValuesParser::new(Arch::NAMES))]
+    pub arch: Option<String>,
+    /// Part of the names of the network wanted, where the file holds several (encoder_q, teacher)
+    #[arg(long, value_name = "NAME")]
+    pub part: Option<String>,
+    /// Epsilon of its norms, which foreign files do not state [default: the program's own]
+    #[arg(long, value_name = "EPS")]
+    pub bn_eps: Option<f32>,
+    /// Width and height of the images it is to be used on [default: 224, or what the file says]
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(32..=1024))]
+    pub image_size: Option<u32>,
+    /// Mean of the pixels it expects, three numbers [default: ImageNet's]
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
+    pub mean: Vec<f32>,
+    /// Their standard deviation
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
+    pub std: Vec<f32>,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// A weight file of ours (torchvision's names, DeiT: timm's), its head beside it
+    Seedling,
+    /// The same names, nothing but the backbone
+    Torchvision,
+    /// timm's names
+    Timm,
+    /// The features as a graph for any runtime (opset 17)
+    Onnx,
+}
+
+/// Names of each kind that are shown.
+const SHOWN: usize = 3;
+
+/// Runs the command.
+///
+/// # Errors
+/// The file is no network that is known, or cannot be written under such names.
+pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
+    let arch = args.arch.as_deref().map(str::parse).transpose()?;
+    let (mut file, recognised) = open(args, arch, console)?;
+    if let Some(side) = args.image_size {
+        file.about.image_size = side as usize;
+    }
+    let about = file.about.clone();
+    let head = file.head()?;
+    let architecture = Architecture {
+        head,
+        ..about.architecture
+    };
+    let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
+    file.load_backbone(&encoder.params)?;
+    if let Some(head) = head {
+        file.load_head_of(&encoder.params, head)?;
+    }
+    let backbone = || -> Result<Encoder> {
+        let architecture = Architecture {
+            head: None,
+            ..architecture
+        };
+        let plain = Encoder::new(architecture, false, 0, &Workspace::default())?;
+        file.load_backbone(&plain.params)?;
+        Ok(plain)
+    };
+    let dim = encoder.feature_dim();
+    let mut written = vec![args.out.clone()];
+    match args.to {
+        Target::Seedling => {
+            save_backbone(&args.out, &encoder.params, dim, &about, Precision::Full)?;
+            if head.is_some() {
+                let beside = args.out.with_file_name(HEAD_FILE);
+                save_head(&beside, &encoder.params, dim, &about)?;
+                written.push(beside);
+            }
+        }
+        Target::Torchvision => write(&args.out, &backbone()?, &about, Naming::Torchvision)?,
+        Target::Timm => write(&args.out, &backbone()?, &about, Naming::Timm)?,
+        Target::Onnx => onnx::write(&args.out, &backbone()?, &about)?,
+    }
+    for path in &written {
+        console.say(&format!("wrote {}", path.display()));
+    }
+    console.summary(&json!({
+        "command": "convert",
+        "arch": about.architecture.arch.name(),
+        "program": recognised.as_ref().map_or("seedling", |found| found.program),
+        "root": recognised.as_ref().map(|found| found.root.clone()),
+        "head": head.map(|head| head.name()),
+        "features": dim,
+        "taken": recognised.as_ref().map(|found| found.taken.len()),
+        "left": recognised.as_ref().map(|found| &found.left),
+        "written": written,
+    }));
+    Ok(Outcome::Done)
+}
+
+/// Weights of ours as they are, or others' with what they were recognised as.
+fn open(
+    args: &ConvertArgs,
+    arch: Option<Arch>,
+    console: &Console,
+) -> Result<(WeightFile, Option<Recognised>)> {
+    let facts = Facts {
+        norm_eps: args.bn_eps,
+        image_size: args.image_size.map(|side| side as usize),
+        normalise: normalise(args)?,
+    };
+    let ours = WeightFile::open(&args.weights, arch);
+    if let Ok(file) = ours
+        && file.says_arch()
+        && args.part.is_none()
+    {
+        if facts.norm_eps.is_some() || facts.normalise.is_some() {
+            return Err(Error::Config(
+                "the file says its own --bn-eps, --mean and --std".into(),
+            ));
+        }
+        console.say(&format!(
+            "{}: weights of ours, {}",
+            args.weights.display(),
+            file.about.architecture.arch.spec().title
+        ));
+        return Ok((file, None));
+    }
+    let hints = Hints {
+        arch,
+        part: args.part.clone(),
+    };
+    let found = convert(&args.weights, &hints, &facts)?;
+    tell(
+        &args.weights,
+        &found.recognised,
+        &found.about.architecture,
+        console,
+    );
+    Ok((found.file, Some(found.recognised)))
+}
+
+fn normalise(args: &ConvertArgs) -> Result<Option<Normalise>> {
+    let triple = |name: &str, given: &[f32], default: [f32; 3]| match given {
+        [] => Ok(default),
+        [r, g, b] => Ok([*r, *g, *b]),
+        _ => Err(Error::Config(format!("--{name}: expected three numbers"))),
+    };
+    if args.mean.is_empty() && args.std.is_empty() {
+        return Ok(None);
+    }
+    let usual = Normalise::default();
+    let found = Normalise {
+        mean: triple("mean", &args.mean, usual.mean)?,
+        std: triple("std", &args.std, usual.std)?,
+    };
+    match found.std.iter().all(|std| *std > 0.0) && found.mean.iter().all(|mean| mean.is_finite()) {
+        true => Ok(Some(found)),
+        false => Err(Error::Config("--std must be above 0".into())),
+    }
+}
+
+/// What was recognised, taken and left, and why.
+fn tell(path: &Path, found: &Recognised, architecture: &Architecture, console: &Console) {
+    console.say(&format!(
+        "{}: {} of {}, under {}'s names{}",
+        path.display(),
+        found.arch.spec().title,
+        found.program,
+        found.naming.title(),
+        match found.root.as_str() {
+            "" => String::new(),
+            root => format!(" behind {root}"),
+        }
+    ));
+    let renamed: Vec<String> = found
+        .taken
+        .iter()
+        .filter(|(entry, theirs)| entry.name != *theirs)
+        .map(|(entry, theirs)| format!("{theirs} -> {}", entry.name))
+        .collect();
+    console.say(&format!(
+        "taken: {} tensors{}",
+        found.taken.len(),
+        some_of(", renamed", &renamed)
+    ));
+    match found.head {
+        Some(head) => console.say(&format!("head: {}", head.name())),
+        None => console.say("head: none of ours"),
+    }
+    console.say(&format!(
+        "assumed, for no file says it: norms' epsilon {} (--bn-eps), images normalised as ImageNet's \
+         unless --mean and --std say otherwise",
+        architecture.norm_eps
+    ));
+    for (reason, names) in &found.left {
+        console.say(&format!("left: {}{}", reason, some_of("", names)));
+    }
+    for note in &found.notes {
+        console.say(&format!("note: {note}"));
+    }
+}
+
+fn some_of(what: &str, names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    format!("{what}: {} ({}{more})", names.len(), shown.join(", "))
+}

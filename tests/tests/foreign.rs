@@ -1,0 +1,619 @@
+//! Weight files of other programs: read under each program's names, computing what that program
+//! computes (tests/golden/foreign.py); and files that lie.
+
+use flate2::read::GzDecoder;
+use seedling_convert::naming::Naming;
+use seedling_convert::recognise::Hints;
+use seedling_convert::tensors::Tensors;
+use seedling_convert::weights::{Converted, Facts, converted, open, write};
+use seedling_core::backbones::Arch;
+use seedling_core::encoder::{Architecture, Encoder, Head};
+use seedling_core::nn::workspace::Workspace;
+use seedling_core::rng::{Purpose, Rng};
+use seedling_core::weights::{HEAD_PREFIX, WeightFile};
+use seedling_tests::formula::numbers;
+use seedling_tests::fused::assert_close;
+use seedling_tests::golden::{Golden, root};
+use seedling_tests::program::seedling;
+use std::io::{Cursor, Read, Write};
+use std::path::Path;
+
+fn raw(name: &str) -> Vec<u8> {
+    let path = root()
+        .join("tests/golden/foreign")
+        .join(format!("{name}.gz"));
+    let file = std::fs::File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut bytes = Vec::new();
+    GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn read(name: &str, part: Option<&str>) -> Converted {
+    let tensors = Tensors::parse(name, raw(name)).unwrap();
+    let hints = Hints {
+        arch: None,
+        part: part.map(str::to_string),
+    };
+    converted(&tensors, None, &hints, &Facts::default()).unwrap()
+}
+
+/// The network with its numbers, and its head's where it has one.
+fn network(found: &Converted) -> Encoder {
+    let architecture = found.about.architecture;
+    let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+    found.file.load_backbone(&encoder.params).unwrap();
+    if let Some(head) = architecture.head {
+        assert!(found.file.load_head_of(&encoder.params, head).unwrap());
+    }
+    encoder
+}
+
+fn image() -> Vec<f32> {
+    numbers(4242, 64 * 64 * 3, 4.0)
+}
+
+fn features(encoder: &Encoder) -> Vec<f32> {
+    let image = image();
+    let images = encoder.images(1, (64, 64), |out| out.copy_from_slice(&image));
+    encoder.features(&images.unwrap()).unwrap()
+}
+
+struct Case {
+    file: &'static str,
+    part: Option<&'static str>,
+    arch: Arch,
+    program: &'static str,
+    head: Option<Head>,
+    expected: &'static str,
+}
+
+const fn case(file: &'static str, arch: Arch, program: &'static str, head: Option<Head>) -> Case {
+    Case {
+        file,
+        part: None,
+        arch,
+        program,
+        head,
+        expected: file,
+    }
+}
+
+const SIMPLE: Option<Head> = Some(Head::Simple);
+const WIDE: Option<Head> = Some(Head::Wide);
+
+const CASES: [Case; 14] = [
+    case(
+        "torchvision_mobilenet_v3_small.pth",
+        Arch::MOBILENET_V3_SMALL,
+        "torchvision",
+        None,
+    ),
+    case(
+        "timm_mobilenet_v3_small.safetensors",
+        Arch::MOBILENET_V3_SMALL,
+        "timm",
+        None,
+    ),
+    case(
+        "timm_mobilenet_v3_large.pth",
+        Arch::MOBILENET_V3_LARGE,
+        "timm",
+        None,
+    ),
+    case(
+        "timm_efficientnet_b0.pth",
+        Arch::EFFICIENTNET_B0,
+        "timm",
+        None,
+    ),
+    case("timm_mobilenet_v2.pth", Arch::MOBILENET_V2, "timm", None),
+    case("timm_deit_tiny.pth", Arch::DEIT_TINY, "torchvision", None),
+    case("moco_resnet18.pth.tar", Arch::RESNET18, "MoCo", SIMPLE),
+    case("seed.pth", Arch::RESNET18, "SEED", SIMPLE),
+    Case {
+        part: Some("teacher"),
+        expected: "seed.pth.teacher",
+        ..case("seed.pth", Arch::MOBILENET_V3_SMALL, "SEED", None)
+    },
+    case(
+        "moco_v3_deit_tiny.pth.tar",
+        Arch::DEIT_TINY,
+        "MoCo v3",
+        None,
+    ),
+    case(
+        "solo_learn_resnet18.ckpt",
+        Arch::RESNET18,
+        "solo-learn",
+        WIDE,
+    ),
+    case("lightly_resnet18.ckpt", Arch::RESNET18, "lightly", SIMPLE),
+    case(
+        "ssl_small_mobilenet_v3_small.pth.tar",
+        Arch::MOBILENET_V3_SMALL,
+        "MoCo, as ssl-small has it",
+        WIDE,
+    ),
+    case(
+        "lukemelas_efficientnet_b0.pth",
+        Arch::EFFICIENTNET_B0,
+        "lukemelas' EfficientNet",
+        None,
+    ),
+];
+
+#[test]
+fn each_program_s_file_computes_what_that_program_does() {
+    let golden = Golden::open("foreign/expected");
+    for case in &CASES {
+        let found = read(case.file, case.part);
+        let what = case.expected;
+        let recognised = &found.recognised;
+        assert_eq!(
+            (recognised.arch, recognised.head),
+            (case.arch, case.head),
+            "{what}"
+        );
+        assert_eq!(recognised.program, case.program, "{what}");
+        let encoder = network(&found);
+        let got = features(&encoder);
+        let expected = golden.floats(&format!("{what}.features"));
+        assert_close(&got, expected, 2e-5, 0.0, what);
+        if case.head.is_some() {
+            // Unit embeddings against the program's, which are not normalised yet.
+            let image = image();
+            let images = encoder.images(1, (64, 64), |out| out.copy_from_slice(&image));
+            let mode = seedling_core::encoder::Mode::Eval;
+            let unit = encoder.embed(&images.unwrap(), mode).unwrap().to_vec();
+            let raw = golden.floats(&format!("{what}.embedding"));
+            let norm = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
+            let expected: Vec<f32> = raw.iter().map(|x| x / norm).collect();
+            assert_close(&unit, &expected, 2e-5, 0.0, what);
+        }
+    }
+}
+
+#[test]
+fn what_is_left_is_said_with_its_reason() {
+    let found = read("moco_resnet18.pth.tar", None).recognised;
+    assert_eq!(found.root, "state_dict.module.encoder_q.");
+    let left = |reason: &str| {
+        let found = found.left.iter().find(|(known, _)| known.contains(reason));
+        found.map_or(0, |(_, names)| names.len())
+    };
+    assert_eq!(left("queue"), 2);
+    assert!(
+        left("copy") > 100 && left("count of batches") == 40,
+        "{:?}",
+        found.left.keys()
+    );
+    let found = read("moco_v3_deit_tiny.pth.tar", None).recognised;
+    assert!(
+        found
+            .left
+            .keys()
+            .any(|reason| reason.contains("batch norm")),
+        "{:?}",
+        found.left
+    );
+    assert!(found.notes[0].contains("six"));
+    // The query of the two, and the key where it is asked for.
+    let found = read("moco_resnet18.pth.tar", Some("encoder_k")).recognised;
+    assert_eq!(found.root, "state_dict.module.encoder_k.");
+}
+
+#[test]
+fn numbers_of_every_kind_and_lie_are_read() {
+    let golden = Golden::open("foreign/expected");
+    let plain = golden.floats("kinds");
+    let tensors = Tensors::parse("kinds", raw("kinds.pth")).unwrap();
+    for name in ["f64", "f32", "f16", "bf16", "parameter", "inner.deep.er"] {
+        assert_eq!(tensors.f32(name).unwrap(), plain, "{name}");
+        assert_eq!(tensors.shape(name).unwrap(), [4, 6]);
+    }
+    let whole: Vec<f32> = plain.iter().map(|x| x.trunc()).collect();
+    assert_eq!(tensors.f32("i64").unwrap(), whole);
+    assert_eq!(tensors.f32("u8").unwrap(), whole);
+    let at = |places: Vec<(usize, usize)>| -> Vec<f32> {
+        places
+            .iter()
+            .map(|(row, column)| plain[row * 6 + column])
+            .collect()
+    };
+    let turned = (0..6).flat_map(|c| (0..4).map(move |r| (r, c))).collect();
+    assert_eq!(tensors.f32("turned").unwrap(), at(turned));
+    assert_eq!(tensors.shape("turned").unwrap(), [6, 4]);
+    let part = (1..3).flat_map(|r| (2..5).map(move |c| (r, c))).collect();
+    assert_eq!(tensors.f32("part").unwrap(), at(part));
+    let steps = (0..4)
+        .flat_map(|r| [0, 2, 4].map(move |c| (r, c)))
+        .collect();
+    assert_eq!(tensors.f32("steps").unwrap(), at(steps));
+    assert_eq!(tensors.f32("scalar").unwrap(), [2.5]);
+    assert!(tensors.shape("none").is_none());
+    assert!(tensors.f32("nothing").is_err());
+}
+
+#[test]
+fn the_old_format_says_how_to_save_it_again() {
+    let text = Tensors::parse("old", raw("old_format.pth"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("torch.save(torch.load(") && !text.contains('\n'),
+        "{text}"
+    );
+}
+
+#[test]
+fn names_go_there_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("names.safetensors");
+    for &arch in Arch::ALL {
+        for naming in [Naming::Torchvision, Naming::Timm] {
+            let architecture = Architecture::new(arch, None);
+            let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+            seedling_tests::formula::fill(&encoder.params);
+            let about = seedling_core::weights::About {
+                architecture,
+                image_size: 64,
+                normalise: seedling_core::data::Normalise::default(),
+                made: String::new(),
+            };
+            let timm_has_own = arch.name().contains("net_v") || arch.name().contains("efficient");
+            let written = write(&path, &encoder, &about, naming);
+            if naming == Naming::Timm && !timm_has_own {
+                // timm's names are ours there; there is nothing to write under others.
+                assert!(written.is_ok() || written.unwrap_err().to_string().contains("timm"));
+                continue;
+            }
+            written.unwrap();
+            let file = open(&path, None).unwrap();
+            assert_eq!(file.about.architecture.arch, arch);
+            let again = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+            file.load_backbone(&again.params).unwrap();
+            let values = |encoder: &Encoder| encoder.params.values.read().unwrap().clone();
+            assert!(values(&encoder) == values(&again), "{arch} {naming:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_no_known_network_says_what_comes_nearest() {
+    let mut tensors = Tensors::parse("kinds", raw("kinds.pth")).unwrap();
+    let none = converted(&tensors, None, &Hints::default(), &Facts::default()).unwrap_err();
+    assert!(
+        none.to_string().contains("not the weights of a network"),
+        "{none}"
+    );
+    tensors = Tensors::parse("moco", raw("moco_resnet18.pth.tar")).unwrap();
+    let hints = Hints {
+        arch: Some(Arch::RESNET50),
+        part: None,
+    };
+    let near = converted(&tensors, None, &hints, &Facts::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        near.contains("nearest to resnet50") && near.contains("missing"),
+        "{near}"
+    );
+    let hints = Hints {
+        arch: None,
+        part: Some("nobody".into()),
+    };
+    let none = converted(&tensors, None, &hints, &Facts::default())
+        .unwrap_err()
+        .to_string();
+    assert!(none.contains("\"nobody\""), "{none}");
+}
+
+/// A zip archive as PyTorch writes it around `pickle`.
+fn archive(pickle: &[u8]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, bytes) in [
+        ("a/data.pkl", pickle),
+        ("a/data/0", &[0u8; 64]),
+        ("a/version", b"3\n"),
+    ] {
+        zip.start_file(name, stored).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+/// What reading the archive around `pickle`, and all it claims to hold, says.
+fn refusal(pickle: &[u8]) -> String {
+    match Tensors::parse("hostile", archive(pickle)) {
+        Err(error) => error.to_string(),
+        Ok(tensors) => {
+            let names: Vec<String> = tensors.names().map(str::to_string).collect();
+            let errors = names.iter().filter_map(|name| tensors.f32(name).err());
+            errors.map(|error| error.to_string()).collect()
+        }
+    }
+}
+
+/// A dictionary of one tensor "w" with such a shape, stride and offset, of float storage 0.
+fn tensor(shape: &[i64], stride: &[i64], offset: i64) -> Vec<u8> {
+    let mut p = b"\x80\x02}q\x00X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((".to_vec();
+    p.extend(b"X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x10tQ");
+    let int = |n: i64, p: &mut Vec<u8>| {
+        p.push(0x8a);
+        p.push(8);
+        p.extend(n.to_le_bytes());
+    };
+    int(offset, &mut p);
+    for numbers in [shape, stride] {
+        p.push(b'(');
+        numbers.iter().for_each(|n| int(*n, &mut p));
+        p.push(b't');
+    }
+    p.extend(b"\x89ccollections\nOrderedDict\n)RtRs.");
+    p
+}
+
+#[test]
+fn hostile_files_are_refused_and_nothing_of_them_is_run() {
+    let honest = Tensors::parse("honest", archive(&tensor(&[4, 4], &[4, 1], 0))).unwrap();
+    assert_eq!(honest.f32("w").unwrap(), [0.0; 16]);
+
+    // What Python would run on opening them.
+    let marker = std::env::temp_dir().join("seedling-was-here");
+    let shell = format!(
+        "cposix\nsystem\n(X\x20\x00\x00\x00touch {}tR.",
+        marker.display()
+    );
+    for (pickle, name) in [
+        (shell.as_bytes(), "posix.system"),
+        (b"cbuiltins\neval\n(X\x01\x00\x00\x001tR.", "builtins.eval"),
+        (
+            b"c__builtin__\nexec\n(X\x01\x00\x00\x001tR.",
+            "__builtin__.exec",
+        ),
+        (b"csubprocess\nPopen\n)R.", "subprocess.Popen"),
+        (b"ctorch.hub\nload\n)R.", "torch.hub.load"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93)R.", "os.system"),
+        (b"(X\x01\x00\x00\x001ios\nsystem\n.", "os.system"),
+    ] {
+        let text = refusal(pickle);
+        assert!(
+            text.contains(name) && text.contains("nothing was run"),
+            "{text}"
+        );
+    }
+    assert!(!marker.exists());
+
+    // Sizes that are not there.
+    let huge = i64::MAX;
+    for (shape, stride, offset) in [
+        (vec![17], vec![1], 0),
+        (vec![4, 4], vec![4, 1], 1),
+        (vec![huge, huge], vec![1, 1], 0),
+        (vec![huge], vec![1], 0),
+        (vec![2], vec![huge], 0),
+        (vec![1], vec![1], huge),
+        (vec![1 << 40], vec![0], 0),
+        (vec![1 << 20, 1 << 20], vec![0, 0], 0),
+    ] {
+        let text = refusal(&tensor(&shape, &stride, offset));
+        assert!(
+            text.contains("numbers") || text.contains("size"),
+            "{shape:?}: {text}"
+        );
+    }
+    for (shape, stride) in [
+        (vec![-1], vec![1]),
+        (vec![2], vec![-1]),
+        (vec![2, 2], vec![1]),
+    ] {
+        assert!(refusal(&tensor(&shape, &stride, 0)).contains("no tensors"));
+    }
+
+    // Programs that build without end, or refer to what is not there.
+    let mut deep = vec![b')'; 1];
+    deep.extend(std::iter::repeat_n(0x85, 1_000_000));
+    deep.push(b'.');
+    assert!(refusal(&deep).contains("no tensors"));
+    let mut itself = b"}q\x00X\x01\x00\x00\x00ah\x00s".to_vec();
+    itself.push(b'.');
+    assert!(refusal(&itself).contains("no tensors"));
+    let mut bomb = b"]q\x00".to_vec();
+    for _ in 0..40 {
+        bomb.extend(b"(h\x00h\x00h\x00h\x00h\x00h\x00h\x00h\x00e");
+    }
+    bomb.push(b'.');
+    assert!(refusal(&bomb).contains("no tensors"));
+    for (pickle, what) in [
+        (&b"h\x07."[..], "not built"),
+        (b"t.", "mark"),
+        (b"0.", "stack is empty"),
+        (b"X\xff\xff\xff\xffabc.", "too early"),
+        (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffabc.", "too early"),
+        (b"(K\x01d.", "no value"),
+        (b"\x82\x01.", "operation"),
+        (b"", "too early"),
+    ] {
+        let text = refusal(pickle);
+        assert!(
+            text.contains(what) && !text.contains('\n'),
+            "{pickle:?}: {text}"
+        );
+    }
+
+    // A zip archive that is none, and one of something else.
+    for bytes in [
+        &b"PK\x03\x04"[..],
+        b"PK\x03\x04\xff\xff\xff\xff\xff\xff",
+        b"",
+    ] {
+        assert!(Tensors::parse("zip", bytes.to_vec()).is_err());
+    }
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    zip.start_file("hello", options).unwrap();
+    let other = zip.finish().unwrap().into_inner();
+    let text = Tensors::parse("zip", other).unwrap_err().to_string();
+    assert!(text.contains("data.pkl"), "{text}");
+}
+
+/// Changes of `bytes`: bits turned, numbers overwritten, stretches doubled, cut and moved.
+fn mutated(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for _ in 0..1 + rng.below(6) {
+        let at = rng.below(bytes.len());
+        let len = rng.below(32).min(bytes.len() - at);
+        match rng.below(7) {
+            0 => bytes[at] ^= 1 << rng.below(8),
+            1 => bytes[at] = rng.next_u64() as u8,
+            2 => bytes[at..at + len].fill(0xff),
+            3 => bytes[at..at + len].fill(0),
+            4 => {
+                let part = bytes[at..at + len].to_vec();
+                bytes.splice(at..at, part);
+            }
+            5 => drop(bytes.drain(at..at + len)),
+            _ => bytes.truncate(at.max(1)),
+        }
+        if bytes.is_empty() {
+            return bytes;
+        }
+    }
+    bytes
+}
+
+/// A small safetensors file.
+fn small_safetensors() -> Vec<u8> {
+    let tensors = [seedling_core::tensor_file::TensorRef {
+        name: "w".into(),
+        shape: vec![2, 3],
+        data: seedling_core::tensor_file::Data::F32(&[1.0; 6]),
+    }];
+    seedling_core::tensor_file::bytes(&tensors, &Default::default()).unwrap()
+}
+
+#[test]
+fn ten_thousand_mutated_files_end_in_an_error_or_in_numbers() {
+    let pickle = tensor(&[4, 4], &[4, 1], 0);
+    let seeds = [archive(&pickle), raw("kinds.pth"), small_safetensors()];
+    let (mut refused, mut read) = (0, 0);
+    for i in 0..10_000u64 {
+        let mut rng = Rng::new(16, Purpose::Measure, 0, i);
+        // Every fourth is a pickle that is whole outside, so that its inside is reached.
+        let bytes = match i % 4 {
+            3 => archive(&mutated(&pickle, &mut rng)),
+            kind => mutated(&seeds[kind as usize], &mut rng),
+        };
+        let largest = bytes.len();
+        match Tensors::parse("mutated", bytes) {
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                refused += 1;
+            }
+            Ok(tensors) => {
+                let names: Vec<String> = tensors.names().map(str::to_string).collect();
+                for name in &names {
+                    if let Ok(numbers) = tensors.f32(name) {
+                        assert!(numbers.len() <= 2 * largest, "{} numbers", numbers.len());
+                        read += 1;
+                    }
+                }
+                let hints = Hints::default();
+                assert!(converted(&tensors, None, &hints, &Facts::default()).is_err());
+            }
+        }
+    }
+    assert!(
+        refused > 1000 && read > 1000,
+        "{refused} refused, {read} read"
+    );
+}
+
+fn run(args: &[&str]) -> (i32, String) {
+    let output = seedling().args(args).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(text).unwrap(),
+    )
+}
+
+#[test]
+fn the_command_converts_and_others_take_files_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (foreign, ours) = (path("moco.pth.tar"), path("resnet18.safetensors"));
+    std::fs::write(&foreign, raw("moco_resnet18.pth.tar")).unwrap();
+    let (code, text) = run(&["convert", &foreign, "--out", &ours]);
+    assert_eq!(code, 0, "{text}");
+    for part in [
+        "ResNet-18",
+        "MoCo",
+        "encoder_q",
+        "head: simple",
+        "left: a queue",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let file = WeightFile::open(Path::new(&ours), None).unwrap();
+    assert_eq!(file.about.architecture.arch, Arch::RESNET18);
+    assert_eq!(file.head().unwrap(), Some(Head::Simple));
+    assert!(file.about.made.contains("moco.pth.tar (MoCo)"));
+
+    let (code, text) = run(&["convert", &ours, "--to", "onnx", "--out", &path("f.onnx")]);
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = run(&["convert", &path("nothing.pth"), "--out", &ours]);
+    assert!(code == 1 && text.contains("nothing.pth"), "{code} {text}");
+
+    let photos = path("photos");
+    seedling_tests::program::album(Path::new(&photos), 16);
+    let small = [
+        "--steps",
+        "1",
+        "--set",
+        "image_size=32",
+        "--set",
+        "batch_size=4",
+        "--set",
+        "bn_group=2",
+    ];
+    let small = [&small[..], &["--set", "measure_photos=4"]].concat();
+    let (out, again) = (path("run"), path("again"));
+    let start = [
+        "pretrain", &photos, "--arch", "resnet18", "--init", &foreign, "--out", &out,
+    ];
+    let (code, text) = run(&[&start[..], &small].concat());
+    assert_eq!(code, 0, "{text}");
+
+    // A teacher of another program; and another file in its place on the way.
+    let teacher = path("teacher.pth");
+    std::fs::write(&teacher, raw("torchvision_mobilenet_v3_small.pth")).unwrap();
+    let distill = [
+        "distill",
+        &photos,
+        "--arch",
+        "resnet18",
+        "--teacher",
+        &teacher,
+        "--out",
+        &again,
+    ];
+    let (code, text) = run(&[&distill[..], &small].concat());
+    assert_eq!(code, 0, "{text}");
+    std::fs::write(&teacher, raw("timm_mobilenet_v3_small.safetensors")).unwrap();
+    let resumed = [
+        "distill",
+        &photos,
+        "--teacher",
+        &teacher,
+        "--out",
+        &again,
+        "--resume",
+    ];
+    let (code, text) = run(&resumed);
+    assert!(code == 2 && text.contains("not the file"), "{code} {text}");
+    assert!(HEAD_PREFIX.starts_with("projection"));
+}
