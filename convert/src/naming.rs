@@ -1,6 +1,6 @@
 //! What other programs call a network's tensors. Ours have torchvision's names (DeiT: timm's).
 //!
-//! A name says which layer of which block a tensor belongs to ([`Place`]); each naming writes such
+//! A name says which layer of which block a tensor belongs to (`Place`); each naming writes such
 //! places in its own way.
 
 use seedling_core::backbones::Arch;

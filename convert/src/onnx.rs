@@ -1,11 +1,15 @@
-//! A network's features as an ONNX graph (opset 17), so that an app can compute them with any runtime.
+//! A network's features as an ONNX graph (opset 17), so that an app can compute them with any runtime; and
+//! graphs of others as teachers ([`OnnxNet`]).
 //!
 //! The network is not described a second time: it runs once on a backend that computes nothing and
-//! writes down what it was asked for ([`trace`]).
+//! writes down what it was asked for (`trace`).
 
 mod graph;
 mod proto;
+mod runtime;
 mod trace;
+
+pub use self::runtime::OnnxNet;
 
 use self::graph::Graph;
 use self::trace::Tracer;
@@ -33,7 +37,7 @@ pub fn write(path: &Path, encoder: &Encoder, about: &About) -> Result<()> {
 /// The same in memory.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`fn@write`].
 pub fn bytes(encoder: &Encoder, about: &About) -> Result<Vec<u8>> {
     let side = about.image_size;
     let tracer = Tracer::new(&encoder.params.layout);

@@ -451,7 +451,10 @@ impl Course {
                 .into_owned(),
         };
         let teacher = match self.method.as_str() {
-            "distill" => format!(", teacher {}", config.teacher_arch),
+            "distill" => {
+                let file = Path::new(&config.teacher).file_name().unwrap_or_default();
+                format!(", teacher {}", file.to_string_lossy())
+            }
             _ => String::new(),
         };
         let made = format!(

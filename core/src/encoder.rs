@@ -274,14 +274,6 @@ impl<B: Backend> Encoder<B> {
         Images::new(&self.backend, n, size, fill)
     }
 
-    /// x * factor + offset for each channel of `images`, in place.
-    ///
-    /// # Errors
-    /// The backend's.
-    pub(crate) fn rescale(&self, images: &mut Images<B>, channels: &[(f32, f32)]) -> Result<()> {
-        self.backend.rescale(&mut images.pixels, channels)
-    }
-
     /// Features (n, feature_dim) on the running statistics.
     ///
     /// # Errors

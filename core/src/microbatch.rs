@@ -39,7 +39,7 @@ pub(crate) fn learn<B: Backend>(
     let mut groups = Vec::new();
     for (i, rows) in order.chunks(bn_group).enumerate() {
         cancel.check()?;
-        let images = views.images(encoder, view, rows)?;
+        let images = views.images(backend, view, rows)?;
         let mode = mode.at_pass(pass(Side::Query, view, i));
         let (queries, saved) = encoder.forward(&images, mode)?;
         let found = backend.contrast(&queries, rows[0]..rows[0] + rows.len(), contrast)?;

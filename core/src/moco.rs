@@ -134,7 +134,7 @@ impl<B: Backend> Moco<B> {
         let mut groups = Vec::new();
         for (i, rows) in order.chunks(self.config.bn_group).enumerate() {
             self.cancel.check()?;
-            let images = views.images(&self.key, view, rows)?;
+            let images = views.images(self.key.backend(), view, rows)?;
             let pass = microbatch::pass(Side::Key, view, i);
             groups.push(self.key.embed(&images, self.config.mode.at_pass(pass))?);
         }

@@ -13,7 +13,7 @@ mod run;
 mod thread;
 mod trainer;
 
-pub use build::{Start, fit};
+pub use build::{Foreign, Guide, Start, fit};
 pub(crate) use build::{moco_config, optimizer, training_mode};
 pub use thread::{on_own_threads, threads};
 

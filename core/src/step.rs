@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use crate::data::Batch;
-use crate::encoder::{Encoder, Images};
+use crate::encoder::Images;
 use crate::error::Result;
 use crate::loss::Agreement;
 use crate::nn::backend::Backend;
@@ -43,14 +43,14 @@ pub struct Views<'a> {
 }
 
 impl Views<'_> {
-    /// One micro-batch of `view` for `encoder`: the photos at `rows`.
+    /// One micro-batch of `view` in memory of `backend`: the photos at `rows`.
     pub(crate) fn images<B: Backend>(
         &self,
-        encoder: &Encoder<B>,
+        backend: &B,
         view: usize,
         rows: &[usize],
     ) -> Result<Images<B>> {
-        encoder.images(rows.len(), self.size, |out| {
+        Images::new(backend, rows.len(), self.size, |out| {
             self.pixels.write(view, rows, out);
         })
     }

@@ -15,19 +15,23 @@ use std::path::PathBuf;
 
 /// Teach a small model to see images as a larger one does (SEED)
 #[derive(Args, Debug)]
-#[command(after_help = "Example:
-  seedling distill DATA --arch mobilenet_v3_small --teacher mobilenet_v2_imagenet.safetensors \\
-      --teacher-arch mobilenet_v2 --epochs 12 --out run")]
+#[command(after_help = "Examples:
+  seedling distill DATA --arch mobilenet_v3_small --teacher mobilenet_v2_imagenet.safetensors --out run
+  seedling distill DATA --arch resnet18 --teacher moco_v2_800ep_pretrain.pth.tar --out run
+  seedling distill DATA --arch deit_tiny --teacher dino.onnx --set teacher_size=224 --out run
+An ONNX graph takes a batch of RGB images, normalised by --set teacher_mean=R,G,B and teacher_std=R,G,B
+(ImageNet's unless said), and puts out features, tokens or maps (--set teacher_output=NAME, else its first).
+--init of adapt and pretrain takes the result, backbone and head; the queue stays behind.")]
 pub struct DistillArgs {
     /// Folder of images (searched recursively), CIFAR binaries or .tar shards
     pub data: PathBuf,
     /// The student
     #[arg(long, value_parser = PossibleValuesParser::new(Arch::TRAINED))]
     pub arch: Option<String>,
-    /// The teacher's weight file
+    /// The teacher's weights: ours, another program's (see seedling convert), or an .onnx graph
     #[arg(long, value_name = "WEIGHTS")]
     pub teacher: Option<String>,
-    /// The teacher's network
+    /// The teacher's network, where its file could be of several
     #[arg(long, value_parser = PossibleValuesParser::new(Arch::NAMES))]
     pub teacher_arch: Option<String>,
     /// Weights the student starts from: random, shipped or a file

@@ -6,14 +6,16 @@ use crate::flags::Training;
 use crate::photos::{Photos, budget};
 use crate::settings::Settings;
 use crate::{Outcome, interrupt, shipped};
-use seedling_core::Result;
+use seedling_convert::onnx::OnnxNet;
 use seedling_core::backbones::Arch;
 use seedling_core::checkpoint::{self, State};
 use seedling_core::config::{Config, Layer};
 use seedling_core::course::{Course, Phase, RunFolder, Sources};
-use seedling_core::data::{self, DecodeBudget, PhotoSource, Recipe};
-use seedling_core::session::Start;
+use seedling_core::data::{self, DecodeBudget, Normalise, PhotoSource, Recipe};
+use seedling_core::session::{Foreign, Guide, Start};
+use seedling_core::tensor_file;
 use seedling_core::weights::WeightFile;
+use seedling_core::{Error, Result};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,14 +111,14 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
         decoding.set_megabytes(plan.settings.config.decode_mb);
     }
     let teacher = teacher(plan)?;
-    if let Some(file) = &teacher {
+    if let Some(Teacher::Weights(file)) = &teacher {
         let mut found = Layer::new(plan.settings.config.teacher.clone());
         found.put("teacher_arch", Some(file.about.architecture.arch.name()));
         plan.settings.config.apply(&found)?;
     }
     let start = Start {
         init: init.as_ref(),
-        teacher: teacher.as_ref(),
+        teacher: teacher.as_ref().map(Teacher::guide),
         ..Start::default()
     };
     let config = plan.settings.config.clone();
@@ -130,7 +132,7 @@ fn go_on(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
     let sources = sources(plan, &budget(&plan.settings.config))?;
     let teacher = teacher(plan)?;
     let start = Start {
-        teacher: teacher.as_ref(),
+        teacher: teacher.as_ref().map(Teacher::guide),
         ..Start::default()
     };
     let config = plan.settings.config.clone();
@@ -146,17 +148,81 @@ fn sources(plan: &Plan<'_>, budget: &Arc<DecodeBudget>) -> Result<Sources> {
     Ok((source, measured_on))
 }
 
-fn teacher(plan: &Plan<'_>) -> Result<Option<WeightFile>> {
+/// Who teaches.
+enum Teacher {
+    Weights(WeightFile),
+    Onnx(Foreign),
+}
+
+impl Teacher {
+    fn guide(&self) -> Guide<'_> {
+        match self {
+            Teacher::Weights(file) => Guide::Weights(file),
+            Teacher::Onnx(foreign) => Guide::Foreign(foreign),
+        }
+    }
+}
+
+fn teacher(plan: &Plan<'_>) -> Result<Option<Teacher>> {
     let config = &plan.settings.config;
     if plan.command != "distill" {
         return Ok(None);
+    }
+    let path = Path::new(&config.teacher);
+    if path
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+    {
+        return onnx(path, config).map(|foreign| Some(Teacher::Onnx(foreign)));
     }
     // A file says what it is; only where a network was asked for, the file has to be that one.
     let wanted = plan.settings.asks_for("teacher_arch");
     let arch = wanted
         .then(|| config.teacher_arch.parse::<Arch>())
         .transpose()?;
-    shipped::file(Path::new(&config.teacher), arch, "--teacher-arch ").map(Some)
+    let file = shipped::file(path, arch, "--teacher-arch ")?;
+    Ok(Some(Teacher::Weights(file)))
+}
+
+fn onnx(path: &Path, config: &Config) -> Result<Foreign> {
+    let usual = Normalise::default();
+    let triple = |key: &str, text: &str, usual: [f32; 3]| -> Result<[f32; 3]> {
+        if text.trim().is_empty() {
+            return Ok(usual);
+        }
+        let numbers: Vec<f32> = text
+            .split(',')
+            .filter_map(|number| number.trim().parse().ok())
+            .collect();
+        let found = <[f32; 3]>::try_from(numbers).ok();
+        found
+            .filter(|found| found.iter().all(|x| x.is_finite()))
+            .ok_or_else(|| {
+                Error::Config(format!(
+                    "{key} = {text}: expected three numbers, as 0.5,0.5,0.5"
+                ))
+            })
+    };
+    let normalise = Normalise {
+        mean: triple("teacher_mean", &config.teacher_mean, usual.mean)?,
+        std: triple("teacher_std", &config.teacher_std, usual.std)?,
+    };
+    if normalise.std.iter().any(|std| *std <= 0.0) {
+        return Err(Error::Config("teacher_std must be above 0".into()));
+    }
+    let side = match config.teacher_size {
+        0 => config.image_size,
+        side => side,
+    };
+    let threads = match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    Ok(Foreign {
+        net: Arc::new(OnnxNet::open(path, &config.teacher_output, side, threads)?),
+        normalise,
+        digest: tensor_file::digest(path)?,
+    })
 }
 
 fn announce(course: &Course, plan: &Plan<'_>, console: &Console) {

@@ -115,7 +115,8 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
     let pixels = numbers(1, 3 * SIZE * SIZE * 3, 4.0);
 
     // Entries of N(0, 1 / 128): their mean square says so to four standard errors.
-    let (projection, bias) = teacher.projection.split_at(EMBEDDING_DIM * dim);
+    let numbers = &teacher.projection.as_ref().unwrap().numbers;
+    let (projection, bias) = numbers.split_at(EMBEDDING_DIM * dim);
     let projection = projection.to_vec();
     assert_eq!(bias, [0.0; EMBEDDING_DIM]);
     let entries = projection.len() as f64;
@@ -133,16 +134,22 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
     let seen = teacher.features(batch(&encoder, &pixels, SIZE)).unwrap();
     assert_eq!(seen[..], features);
 
-    teacher.centre = (0..dim)
+    let centre: Vec<f32> = (0..dim)
         .map(|d| (0..3).map(|i| features[i * dim + d]).sum::<f32>() / 3.5)
         .collect();
+    teacher
+        .projection
+        .as_mut()
+        .unwrap()
+        .centre
+        .clone_from(&centre);
     let mut expected = Vec::new();
     for row in features.chunks(dim) {
         let projected: Vec<f64> = projection
             .chunks(dim)
             .map(|direction| {
                 (0..dim)
-                    .map(|d| (row[d] as f64 - teacher.centre[d] as f64) * direction[d] as f64)
+                    .map(|d| (row[d] as f64 - centre[d] as f64) * direction[d] as f64)
                     .sum()
             })
             .collect();

@@ -7,7 +7,7 @@ use seedling_core::config::Config;
 use seedling_core::data::{self, Normalise, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Head};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::session::{Session, Start};
+use seedling_core::session::{Guide, Session, Start};
 use seedling_core::tensor_file::{self, Data, TensorFile, TensorRef};
 use seedling_core::weights::{About, Precision, WeightFile, save_backbone};
 use seedling_tests::formula;
@@ -202,7 +202,7 @@ fn each_learns_from_another_and_teaches() {
         save(&path, &filled(teacher));
         let file = WeightFile::open(&path, None).unwrap();
         let start = Start {
-            teacher: Some(&file),
+            teacher: Some(Guide::Weights(&file)),
             ..Start::default()
         };
         let own = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::eval::extract::{Extractor, Look};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::session::{Session, Start};
+use seedling_core::session::{Guide, Session, Start};
 use seedling_core::weights::WeightFile;
 use seedling_tests::program::album;
 use std::path::Path;
@@ -53,7 +53,7 @@ fn trained(session: &Session) -> (Vec<f32>, Vec<f32>) {
 fn both_ways(folder: &Path, config: &Config, teacher: Option<&WeightFile>) {
     let source = photos(folder);
     let start = Start {
-        teacher,
+        teacher: teacher.map(Guide::Weights),
         ..Start::default()
     };
     let mut whole = Session::new(config.clone(), source.clone(), &start).unwrap();

@@ -255,9 +255,20 @@ settings! {
     /// features that agree to about three digits.
     half_weights: bool, Switch, FREE;
 
-    /// Weights of the teacher of a distillation.
+    /// Weights of the teacher of a distillation: ours, another program's, or an ONNX graph.
     teacher: String, Text, FIXED;
-    /// The teacher's network.
+    /// Whether a teacher's projection head is learned from: auto does where its file has one of ours,
+    /// use insists on it, ignore takes the features before it.
+    teacher_head: String, OneOf(&["auto", "use", "ignore"]), FIXED;
+    /// Width and height at which the teacher looks; 0 looks at what the student sees.
+    teacher_size: usize, Whole(0, 1024), FIXED;
+    /// Mean of the pixels that an ONNX teacher expects, three numbers; empty takes ImageNet's.
+    teacher_mean: String, Text, FIXED;
+    /// Their standard deviation.
+    teacher_std: String, Text, FIXED;
+    /// Which output of an ONNX teacher are its features; empty takes the first.
+    teacher_output: String, Text, FIXED;
+    /// The teacher's network, where its file could be of several.
     teacher_arch: String, OneOf(Arch::NAMES), FIXED;
     /// Temperature of the teacher's similarities.
     teacher_temperature: f64, Above(0.0, 10.0), FIXED;

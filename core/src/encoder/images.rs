@@ -7,7 +7,7 @@ use crate::nn::cpu::Cpu;
 /// RGB images (n, height, width, 3), row-major, normalised. Made by [`super::Encoder::images`].
 #[derive(Debug)]
 pub struct Images<B: Backend = Cpu> {
-    pub(super) pixels: B::Buf,
+    pub(crate) pixels: B::Buf,
     /// How many.
     pub n: usize,
     /// Height and width.
@@ -19,7 +19,7 @@ impl<B: Backend> Images<B> {
     ///
     /// # Errors
     /// There would be no pixel.
-    pub(super) fn new(
+    pub(crate) fn new(
         backend: &B,
         n: usize,
         size: (usize, usize),

@@ -7,7 +7,7 @@ use crate::cancel::Cancel;
 use crate::checkpoint::{Album, State};
 use crate::config::Config;
 use crate::data::{Loader, LoaderConfig, Normalise, PhotoSource, Position, Recipe};
-use crate::encoder::{Architecture, Encoder, Head, Mode};
+use crate::encoder::{Architecture, Encoder, FeatureNet, Head, Mode};
 use crate::eval::extract::{Extractor, Look};
 use crate::moco::MocoConfig;
 use crate::nn::backend::Backend;
@@ -31,9 +31,51 @@ pub struct Start<'a> {
     /// Initial weights; `None` draws random ones.
     pub init: Option<&'a WeightFile>,
     /// The teacher of a distillation; `None` trains by contrast.
-    pub teacher: Option<&'a WeightFile>,
+    pub teacher: Option<Guide<'a>>,
     /// What will stop the session, and its making.
     pub cancel: Cancel,
+}
+
+/// Who teaches.
+#[derive(Clone, Copy, Debug)]
+pub enum Guide<'a> {
+    /// A network of the registry.
+    Weights(&'a WeightFile),
+    /// Any other.
+    Foreign(&'a Foreign),
+}
+
+/// An image encoder of someone else's.
+pub struct Foreign {
+    pub net: Arc<dyn FeatureNet>,
+    /// How pixels become its inputs.
+    pub normalise: Normalise,
+    /// SHA-256 of the file it came from.
+    pub digest: String,
+}
+
+impl std::fmt::Debug for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Foreign")
+            .field("digest", &self.digest)
+            .finish()
+    }
+}
+
+impl Guide<'_> {
+    pub(super) fn normalise(&self) -> &Normalise {
+        match self {
+            Guide::Weights(file) => &file.about.normalise,
+            Guide::Foreign(foreign) => &foreign.normalise,
+        }
+    }
+
+    fn digest(&self) -> Result<String> {
+        match self {
+            Guide::Weights(file) => file.digest(),
+            Guide::Foreign(foreign) => Ok(foreign.digest.clone()),
+        }
+    }
 }
 
 /// Width and height at which a run from `init` looks at whole photos. A random crop shows things
@@ -187,8 +229,8 @@ impl Session {
         };
         let trainer = trainer::open(&config, &about, start, None)?;
         let mut session = Session::assemble(config, about, source, (trainer, 0), start, pool)?;
-        if let Some(file) = start.teacher {
-            session.centre_teacher(&file.about.normalise)?;
+        if let Some(teacher) = start.teacher {
+            session.centre_teacher(teacher.normalise())?;
         } else if session.config.neighbours > 0.0 {
             let album = session.album_in_mind()?;
             session.trainer.keep_in_mind(album)?;
@@ -235,7 +277,7 @@ impl Session {
                 source.len()
             )));
         }
-        let digest = start.teacher.map(WeightFile::digest).transpose()?;
+        let digest = start.teacher.as_ref().map(Guide::digest).transpose()?;
         // A checkpoint of an older version does not say it.
         if state.teacher.is_some() && state.teacher != digest {
             return Err(Error::Config(format!(
@@ -293,7 +335,7 @@ impl Session {
             loader: Loader::new(source.clone(), loading, position)?,
             album: Album::of(&*source),
             before: None,
-            teacher: start.teacher.map(WeightFile::digest).transpose()?,
+            teacher: start.teacher.as_ref().map(Guide::digest).transpose()?,
             config,
             about,
             source,
@@ -318,7 +360,10 @@ impl Session {
         let extractor = Extractor {
             encoder,
             source: &*self.source,
-            image_size: self.config.image_size,
+            image_size: match self.config.teacher_size {
+                0 => self.config.image_size,
+                side => side,
+            },
             normalise,
         };
         let photos = self.source.len();

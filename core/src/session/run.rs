@@ -1,12 +1,12 @@
 //! What a session has on its engine: method, networks, queue and optimizer.
 
-use super::Start;
 use super::build::{moco_config, optimizer, training_mode};
 use super::trainer::{Backbone, Trainer};
+use super::{Guide, Start};
 use crate::checkpoint::{Network, Numbers};
 use crate::config::Config;
 use crate::distill::{Distill, DistillConfig, Teacher};
-use crate::encoder::{Architecture, Encoder, FeatureNet};
+use crate::encoder::{Architecture, Encoder, FeatureNet, Head};
 use crate::init::initialise;
 use crate::layout::Entry;
 use crate::moco::{Moco, key_orders};
@@ -15,7 +15,7 @@ use crate::optim::Optimizer;
 use crate::params::{Locked, Params, read, write};
 use crate::queue::Queue;
 use crate::step::{StepStats, Views};
-use crate::weights::{self, About, HEAD_PREFIX, Precision};
+use crate::weights::{self, About, HEAD_PREFIX, Precision, WeightFile};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::iter::once;
@@ -94,7 +94,10 @@ impl<B: Backend> Run<B> {
                     }
                 }
                 Method::Distill { teacher, .. } => {
-                    teacher.centre = fitting(teacher.centre.len(), saved.teacher_centre)?;
+                    if let Some(projection) = &mut teacher.projection {
+                        let size = projection.centre.len();
+                        projection.centre = fitting(size, saved.teacher_centre)?;
+                    }
                 }
             }
         }
@@ -180,13 +183,16 @@ impl<B: Backend> Trainer for Run<B> {
     fn teacher(&self) -> Option<&dyn FeatureNet> {
         match &self.method {
             Method::Moco(_) => None,
-            Method::Distill { teacher, .. } => Some(&teacher.encoder),
+            // One with a head says embeddings, from which nothing is taken.
+            Method::Distill { teacher, .. } => teacher.projection.as_ref().map(|_| teacher.net()),
         }
     }
 
     fn centre_teacher(&mut self, centre: Vec<f32>) {
-        if let Method::Distill { teacher, .. } = &mut self.method {
-            teacher.centre = centre;
+        if let Method::Distill { teacher, .. } = &mut self.method
+            && let Some(projection) = &mut teacher.projection
+        {
+            projection.centre = centre;
         }
     }
 
@@ -206,7 +212,9 @@ impl<B: Backend> Trainer for Run<B> {
                 (&moco.queue, Some(moco.key.params.lock()), &[][..], album)
             }
             Method::Distill { distill, teacher } => {
-                (&distill.queue, None, &teacher.centre[..], None)
+                let projection = teacher.projection.as_ref();
+                let centre = projection.map_or(&[][..], |projection| &projection.centre);
+                (&distill.queue, None, centre, None)
             }
         };
         let album = album.map(|album| backend.host(album)).transpose()?;
@@ -297,20 +305,14 @@ impl<B: Backend> Method<B> {
     ) -> Result<Method<B>> {
         let backend = encoder.backend().clone();
         let mode = training_mode(config, about.architecture.arch);
-        let Some(file) = start.teacher else {
+        let Some(teacher) = start.teacher else {
             let key = Encoder::on(backend, about.architecture, false, config.freeze)?;
             let how = moco_config(config, mode);
             let mut moco = Moco::new(encoder, key, queue, how)?;
             moco.cancel = start.cancel.clone();
             return Ok(Method::Moco(moco));
         };
-        let architecture = Architecture {
-            head: None,
-            ..file.about.architecture
-        };
-        let network = Encoder::on(backend, architecture, false, 0)?;
-        file.load_backbone(&network.params)?;
-        let (ours, theirs) = (&about.normalise, &file.about.normalise);
+        let (ours, theirs) = (&about.normalise, teacher.normalise());
         let rescale = std::array::from_fn(|c| {
             (
                 ours.std[c] / theirs.std[c],
@@ -325,11 +327,26 @@ impl<B: Backend> Method<B> {
         };
         let dim = encoder.output_dim();
         let mut distill = Distill::new(encoder, queue, how)?;
+        let mut teacher = match teacher {
+            Guide::Foreign(guide) => {
+                Teacher::foreign(guide.net.clone(), backend, rescale, dim, config.seed)?
+            }
+            Guide::Weights(file) => {
+                let architecture = Architecture {
+                    head: teacher_head(file, config)?,
+                    ..file.about.architecture
+                };
+                let network = Encoder::on(backend, architecture, false, 0)?;
+                file.load_backbone(&network.params)?;
+                if let Some(head) = architecture.head {
+                    file.load_head_of(&network.params, head)?;
+                }
+                Teacher::new(network, rescale, dim, config.seed)?
+            }
+        };
+        teacher.side = (config.teacher_size > 0).then_some(config.teacher_size);
         distill.cancel = start.cancel.clone();
-        Ok(Method::Distill {
-            distill,
-            teacher: Teacher::new(network, rescale, dim, config.seed)?,
-        })
+        Ok(Method::Distill { distill, teacher })
     }
 
     /// The network that is trained.
@@ -347,6 +364,20 @@ impl<B: Backend> Method<B> {
             Method::Distill { .. } => None,
         };
         once(self.encoder()).chain(key)
+    }
+}
+
+/// Whether a teacher's embeddings or its features are learned.
+///
+/// # Errors
+/// Its head is to be used, but it has none.
+fn teacher_head(file: &WeightFile, config: &Config) -> Result<Option<Head>> {
+    match (config.teacher_head.as_str(), file.head()?) {
+        ("ignore", _) => Ok(None),
+        ("use", None) => Err(Error::Config(
+            "teacher_head = use: the teacher's file comes with no head of ours".into(),
+        )),
+        (_, head) => Ok(head),
     }
 }
 
@@ -432,7 +463,7 @@ mod tests {
     use super::*;
     use crate::backbones::Arch;
     use crate::data::Normalise;
-    use crate::encoder::{Head, Mode};
+    use crate::encoder::Mode;
     use crate::nn::cpu::Cpu;
 
     #[test]

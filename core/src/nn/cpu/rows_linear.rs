@@ -117,7 +117,8 @@ pub fn backward(
                 db.iter_mut().zip(row).for_each(|(b, g)| *b += g);
             }
             let input = x.tile(rows.clone(), &mut scratch);
-            outer((cout, cin, n), dy, input, &mut dw, rows.start > first);
+            let more = rows.start > first;
+            outer((cout, cin, n), dy, input, &mut dw, more, workspace);
             let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
             packed.product(n, Matrix::rows(dy, cout), out, false);
             let stored = x.rows(&rows);
