@@ -3,14 +3,16 @@
 
 use flate2::read::GzDecoder;
 use seedling_convert::naming::Naming;
+use seedling_convert::onnx::{self, OnnxNet};
 use seedling_convert::recognise::Hints;
 use seedling_convert::tensors::Tensors;
 use seedling_convert::weights::{Converted, Facts, converted, open, write};
 use seedling_core::backbones::Arch;
-use seedling_core::encoder::{Architecture, Encoder, Head};
+use seedling_core::data::Normalise;
+use seedling_core::encoder::{Architecture, Encoder, FeatureNet, Head};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::rng::{Purpose, Rng};
-use seedling_core::weights::{HEAD_PREFIX, WeightFile};
+use seedling_core::weights::{About, WeightFile};
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
 use seedling_tests::golden::{Golden, root};
@@ -246,6 +248,41 @@ fn the_old_format_says_how_to_save_it_again() {
 }
 
 #[test]
+fn graphs_of_every_network_compute_its_features() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("features.onnx");
+    for &arch in Arch::ALL {
+        let architecture = Architecture::new(arch, None);
+        let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+        seedling_tests::formula::fill(&encoder.params);
+        let about = About {
+            architecture,
+            image_size: 64,
+            normalise: Normalise::default(),
+            made: String::new(),
+        };
+        onnx::write(&path, &encoder, &about).unwrap();
+        let net = OnnxNet::open(&path, "", 64, 2).unwrap();
+        assert_eq!(net.feature_dim(), encoder.feature_dim(), "{arch}");
+        // Another batch than the one it was made with.
+        let images: Vec<Vec<f32>> = (0..3)
+            .map(|i| numbers(4242 + i, 64 * 64 * 3, 4.0))
+            .collect();
+        let got = net.features_of(&images, (64, 64)).unwrap();
+        let expected = encoder.features_of(&images, (64, 64)).unwrap();
+        assert_close(&got, &expected, 1e-4, 0.0, arch.name());
+        assert!(OnnxNet::open(&path, "", 96, 2).is_err(), "another size");
+        assert!(
+            OnnxNet::open(&path, "nothing", 64, 2).is_err(),
+            "another output"
+        );
+    }
+    std::fs::write(&path, b"no graph").unwrap();
+    let text = OnnxNet::open(&path, "", 64, 2).err().unwrap().to_string();
+    assert!(text.contains("no ONNX graph"), "{text}");
+}
+
+#[test]
 fn names_go_there_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("names.safetensors");
@@ -254,10 +291,10 @@ fn names_go_there_and_back() {
             let architecture = Architecture::new(arch, None);
             let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
             seedling_tests::formula::fill(&encoder.params);
-            let about = seedling_core::weights::About {
+            let about = About {
                 architecture,
                 image_size: 64,
-                normalise: seedling_core::data::Normalise::default(),
+                normalise: Normalise::default(),
                 made: String::new(),
             };
             let timm_has_own = arch.name().contains("net_v") || arch.name().contains("efficient");
@@ -615,5 +652,67 @@ fn the_command_converts_and_others_take_files_as_they_are() {
     ];
     let (code, text) = run(&resumed);
     assert!(code == 2 && text.contains("not the file"), "{code} {text}");
-    assert!(HEAD_PREFIX.starts_with("projection"));
+
+    // A teacher as a graph that looks at larger images than its student, and one with its own head.
+    let graph = path("teacher.onnx");
+    let (code, text) = run(&[
+        "convert",
+        &ours,
+        "--to",
+        "onnx",
+        "--out",
+        &graph,
+        "--image-size",
+        "48",
+    ]);
+    assert_eq!(code, 0, "{text}");
+    let refused = [
+        "distill",
+        &photos,
+        "--arch",
+        "mobilenet_v3_small",
+        "--teacher",
+        &graph,
+        "--out",
+    ];
+    let (code, text) = run(&[&refused[..], &[&path("none")], &small].concat());
+    assert!(
+        code == 1 && text.contains("teacher_size=48"),
+        "{code} {text}"
+    );
+    for (teacher, more, out) in [
+        (&graph, "teacher_size=48", "by-graph"),
+        (&ours, "teacher_head=use", "by-head"),
+    ] {
+        let out = path(out);
+        let start = [
+            "distill",
+            &photos,
+            "--arch",
+            "mobilenet_v3_small",
+            "--teacher",
+            teacher,
+            "--set",
+            more,
+            "--out",
+            &out,
+        ];
+        let (code, text) = run(&[&start[..], &small].concat());
+        assert_eq!(code, 0, "{text}");
+        let (code, text) = run(&["distill", &photos, "--out", &out, "--resume"]);
+        assert_eq!(code, 0, "{text}");
+    }
+    // Its result is where the next run begins: backbone and head.
+    let taught = path("by-head/weights.safetensors");
+    let next = [
+        "pretrain",
+        &photos,
+        "--arch",
+        "mobilenet_v3_small",
+        "--init",
+        &taught,
+        "--out",
+    ];
+    let (code, text) = run(&[&next[..], &[&path("next")], &small].concat());
+    assert_eq!(code, 0, "{text}");
 }

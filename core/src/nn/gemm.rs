@@ -1,12 +1,10 @@
 //! Matrix products on slices.
 //!
 //! [`Packed`] and [`outer`] are the convolutions': on the calling thread, for they split their
-//! rows over threads themselves, and with kernels of our own where they are faster. [`gemm()`] is
+//! rows over threads themselves, and with a kernel of our own where it is faster. [`gemm()`] is
 //! any product on the calling thread, by the `gemm` crate. [`gemm_columns`] is for products that
 //! stand alone (fully connected layers, similarities), and cuts its columns.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod packed;
@@ -168,7 +166,7 @@ mod tests {
         let workspace = Workspace::default();
         for m in [1, 2, 3, 7, 8, 9, 23] {
             for n in [1, 7, 16, 17, 24, 40, 48, 50, 72, 100, 200] {
-                for k in [1, 2, 5, 16, 33, 400] {
+                for k in [1, 2, 5, 16, 33] {
                     let (a, b, start) = (numbers(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
                     let mut expected = vec![0.0f64; m * n];
                     for i in 0..m {
@@ -210,10 +208,10 @@ mod tests {
                         close(&out, &added, "packed");
                     }
                     let mut out = vec![f32::NAN; m * n];
-                    outer((m, n, k), &a_t, &b, &mut out, false, &workspace);
+                    outer((m, n, k), &a_t, &b, &mut out, false);
                     close(&out, &expected, "outer");
                     let mut out = start.clone();
-                    outer((m, n, k), &a_t, &b, &mut out, true, &workspace);
+                    outer((m, n, k), &a_t, &b, &mut out, true);
                     close(&out, &added, "outer");
                 }
             }

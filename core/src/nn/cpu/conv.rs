@@ -89,7 +89,7 @@ pub fn backward_images(
                 let dz = &mut dz[..n * cout];
                 grad.copy(rows.clone(), cout, dz);
                 input.gather(window, rows, &mut patches);
-                outer((cout, patch, n), dz, &patches, &mut dw, true, workspace);
+                outer((cout, patch, n), dz, &patches, &mut dw, true);
             }
         }
         dw
@@ -144,7 +144,7 @@ pub fn backward<S: Ungated>(
                 let dz = &mut dz[..n * cout];
                 grad.copy(rows.clone(), cout, dz);
                 input.gather(window, rows.clone(), &mut patches);
-                outer((cout, patch, n), dz, &patches, &mut dw, true, workspace);
+                outer((cout, patch, n), dz, &patches, &mut dw, true);
                 packed.product(n, Matrix::rows(dz, cout), &mut patches, false);
                 scatter(&patches, window, rows, images.start, dx);
             }

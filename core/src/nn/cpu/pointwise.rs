@@ -72,8 +72,7 @@ pub fn backward<S: Sink>(
             let dz = &mut dz[..n * cout];
             grad.copy(rows.clone(), cout, dz);
             let input = x.tile(rows.clone(), &mut scratch);
-            let more = rows.start > first;
-            outer((cout, cin, n), dz, input, &mut dw, more, workspace);
+            outer((cout, cin, n), dz, input, &mut dw, rows.start > first);
             let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
             let shortcut = sink.shortcut();
             if let Some(shortcut) = shortcut {

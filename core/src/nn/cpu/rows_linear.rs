@@ -117,8 +117,7 @@ pub fn backward(
                 db.iter_mut().zip(row).for_each(|(b, g)| *b += g);
             }
             let input = x.tile(rows.clone(), &mut scratch);
-            let more = rows.start > first;
-            outer((cout, cin, n), dy, input, &mut dw, more, workspace);
+            outer((cout, cin, n), dy, input, &mut dw, rows.start > first);
             let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
             packed.product(n, Matrix::rows(dy, cout), out, false);
             let stored = x.rows(&rows);
