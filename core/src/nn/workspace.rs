@@ -257,7 +257,10 @@ mod tests {
     #[test]
     fn what_only_looks_may_keep_more() {
         let workspace = Workspace::default();
-        let held = || workspace.pool().lent + workspace.pool().waiting;
+        let held = || {
+            let pool = workspace.pool();
+            pool.lent + pool.waiting
+        };
         let shrink = || (1..6).for_each(|i| drop(workspace.take(100_000 / i)));
         shrink();
         assert_eq!((held(), workspace.most_bytes()), (100_000, 400_000));
