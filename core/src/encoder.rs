@@ -281,7 +281,6 @@ impl<B: Backend> Encoder<B> {
     pub fn features(&self, images: &Images<B>) -> Result<Vec<f32>> {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
-        self.backend.only_looks(true);
         let mut pass = self.pass(&values, &mut buffers, Mode::Eval, (images.n, false));
         let backbone = &self.network.backbone;
         let (features, _) = backbone.forward(&mut pass, &images.pixels, images.size, 0)?;
@@ -341,7 +340,6 @@ impl<B: Backend> Encoder<B> {
     fn run(&self, images: &Images<B>, mode: Mode, keep: bool) -> Result<(B::Buf, Saved<B>)> {
         let values = read(&self.params.values);
         let mut buffers = write(&self.params.buffers);
-        self.backend.only_looks(false);
         let mut pass = self.pass(&values, &mut buffers, mode, (images.n, keep));
         let network = &self.network;
         let (mut x, backbone) =

@@ -70,7 +70,8 @@ pub struct Attribute {
     pub float: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub int: Option<i64>,
-    #[prost(int64, repeated, tag = "8")]
+    // Not packed, as the format's own definition (proto2) has it: not every reader takes both.
+    #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     /// 1 a float, 2 an int, 7 ints.
     #[prost(int32, tag = "20")]
@@ -79,7 +80,7 @@ pub struct Attribute {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Tensor {
-    #[prost(int64, repeated, tag = "1")]
+    #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
     /// 1 f32, 7 i64.
     #[prost(int32, tag = "2")]

@@ -215,8 +215,6 @@ impl Backend for Tracer {
 
     fn release(&self) {}
 
-    fn only_looks(&self, _: bool) {}
-
     fn upload(&self, _: usize, _: impl FnOnce(&mut [f32])) -> Result<Name> {
         Ok(INPUT.into())
     }

@@ -51,10 +51,6 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Gives memory that waits to be used again back to the system: before work of other shapes.
     fn release(&self);
 
-    /// Whether the passes that follow only look, without a backward: they need little memory, and are
-    /// faster where some of it waits for them.
-    fn only_looks(&self, looks: bool);
-
     /// `len` numbers that `fill` writes on the host.
     fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Self::Buf>;
 

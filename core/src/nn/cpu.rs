@@ -174,10 +174,6 @@ impl Backend for Cpu {
         self.workspace.release();
     }
 
-    fn only_looks(&self, looks: bool) {
-        self.workspace.only_looks(looks);
-    }
-
     fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Buffer> {
         let mut buf = self.take(len);
         fill(&mut buf);

@@ -1,5 +1,5 @@
 //! Reused buffers: after the first step of a shape little is allocated again, and never more is held
-//! than some moment of the work has needed (and a little beside it, where nothing but looking is done).
+//! than some moment of the work has needed.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -10,11 +10,6 @@ use memmap2::MmapMut;
 /// Floats from which a buffer is pages of its own: those go back to the system the moment they are
 /// given up, and leave no holes in the heap.
 const OWN_PAGES: usize = 1 << 14;
-
-/// Floats that may wait for a pass that only looks, beyond the most that it has needed at a time. Its
-/// tensors have another size in every layer: with less, the system would clear new pages for each, a
-/// third of the pass's time.
-const LOOKING_SLACK: usize = 8 << 20;
 
 /// A pool of float buffers. Cloning shares the pool.
 #[derive(Clone, Debug, Default)]
@@ -30,12 +25,8 @@ struct Pool {
     waiting: usize,
     /// Floats on loan.
     lent: usize,
-    /// Those of them that nobody asked for: a block may be larger than what it serves.
-    wasted: usize,
     /// The most that were on loan at a time.
     most: usize,
-    /// Whether passes only look.
-    looks: bool,
 }
 
 /// A buffer on loan; it returns to its pool when dropped. Its first content is arbitrary.
@@ -70,19 +61,9 @@ impl Workspace {
         buffer
     }
 
-    /// What it holds at most, in bytes: the most that were on loan at a time, and what may wait beside
-    /// that.
+    /// The most bytes that were on loan at a time: what it holds at most.
     pub fn most_bytes(&self) -> usize {
-        let pool = self.pool();
-        (pool.most + pool.slack()) * size_of::<f32>()
-    }
-
-    /// Says whether what follows only looks: passes without a backward, which need so little that more
-    /// than that may wait for them.
-    pub fn only_looks(&self, looks: bool) {
-        let mut pool = self.pool();
-        pool.looks = looks;
-        pool.give_up(0);
+        self.pool().most * size_of::<f32>()
     }
 
     /// Gives all free buffers back to the system: before work of other shapes begins.
@@ -106,54 +87,28 @@ impl Pool {
             .free
             .iter()
             .enumerate()
-            .filter(|(_, block)| self.fits(block.capacity(), len))
+            .filter(|(_, v)| v.capacity() >= len && v.capacity() <= len + len / 4 + 4096)
             .min_by_key(|(_, v)| v.capacity())
             .map(|(i, _)| i);
         if let Some(best) = best {
             let block = self.free.remove(best);
             self.waiting -= block.capacity();
             self.lent += block.capacity();
-            self.wasted += block.capacity() - len;
             self.most = self.most.max(self.lent);
             return block;
         }
         self.most = self.most.max(self.lent + len);
-        self.give_up(len);
+        while self.lent + len + self.waiting > self.most {
+            // A pass comes back to what it has given back first: the last one is missed latest.
+            let Some(block) = self.free.pop() else { break };
+            self.waiting -= block.capacity();
+        }
         let block = Block::new(len);
         self.lent += block.capacity();
         block
     }
 
-    /// Floats that may wait beyond the most that were on loan.
-    fn slack(&self) -> usize {
-        match self.looks {
-            true => self.most.min(LOOKING_SLACK),
-            false => 0,
-        }
-    }
-
-    /// Gives up blocks until `len` floats more have room. A pass comes back to what it has given back
-    /// first: the last one is missed latest.
-    fn give_up(&mut self, len: usize) {
-        while self.lent + len + self.waiting > self.most + self.slack() {
-            let Some(block) = self.free.pop() else { break };
-            self.waiting -= block.capacity();
-        }
-    }
-
-    /// Whether a free block may serve `len` floats: it wastes little, or all loans together waste no
-    /// more than a quarter of what is held anyway.
-    fn fits(&self, capacity: usize, len: usize) -> bool {
-        if capacity < len {
-            return false;
-        }
-        let little = capacity <= len + len / 4 + 4096;
-        let bearable = self.wasted + capacity - len <= self.most / 4;
-        little || (bearable && self.lent + capacity <= self.most)
-    }
-
-    fn take_back(&mut self, block: Block, len: usize) {
-        self.wasted -= block.capacity() - len;
+    fn take_back(&mut self, block: Block) {
         self.lent -= block.capacity();
         self.waiting += block.capacity();
         self.free.push(block);
@@ -213,7 +168,7 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let block = std::mem::replace(&mut self.block, Block::Heap(Vec::new()));
-        self.home.pool().take_back(block, self.len);
+        self.home.pool().take_back(block);
     }
 }
 
@@ -252,23 +207,5 @@ mod tests {
         workspace.release();
         assert_eq!(held(&workspace), 10_000);
         drop(small);
-    }
-
-    #[test]
-    fn what_only_looks_may_keep_more() {
-        let workspace = Workspace::default();
-        let held = || {
-            let pool = workspace.pool();
-            pool.lent + pool.waiting
-        };
-        let shrink = || (1..6).for_each(|i| drop(workspace.take(100_000 / i)));
-        shrink();
-        assert_eq!((held(), workspace.most_bytes()), (100_000, 400_000));
-        workspace.only_looks(true);
-        shrink();
-        assert!(held() > 150_000 && held() <= 200_000, "{}", held());
-        assert_eq!(workspace.most_bytes(), 800_000);
-        workspace.only_looks(false);
-        assert!(held() <= 100_000, "{}", held());
     }
 }
