@@ -99,14 +99,11 @@ impl Graph {
 
     /// The whole file, for images of `side` pixels.
     pub fn model(mut self, side: usize, features: usize) -> proto::Model {
-        let result = self.result.clone();
-        self.nodes.push(Node {
-            inputs: vec![result],
-            outputs: vec![OUTPUT.into()],
-            name: OUTPUT.into(),
-            operation: "Identity".into(),
-            attributes: Vec::new(),
-        });
+        let names = self.nodes.iter_mut();
+        let names = names.flat_map(|node| node.inputs.iter_mut().chain(&mut node.outputs));
+        names
+            .filter(|name| **name == self.result)
+            .for_each(|name| *name = OUTPUT.into());
         let value = |name: &str, rest: &[usize]| {
             let batch = Dim {
                 value: None,

@@ -1,6 +1,6 @@
 //! An ONNX graph as an image encoder, by rten.
 
-use rten::{Dimension, Model, NodeId, RunOptions, ThreadPool, Value};
+use rten::{Dimension, Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value};
 use rten_tensor::NdTensor;
 use rten_tensor::{AsView as _, Layout as _};
 use seedling_core::encoder::FeatureNet;
@@ -40,7 +40,11 @@ impl OnnxNet {
     pub fn open(path: &Path, output: &str, side: usize, threads: usize) -> Result<OnnxNet> {
         let refuse = |reason: String| Error::file(path, reason);
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let model = Model::load(bytes).map_err(|e| refuse(format!("no ONNX graph: {e}")))?;
+        // As it is: what rten makes of a graph to be faster loses outputs that are mere copies.
+        let model = ModelOptions::with_all_ops()
+            .enable_optimization(false)
+            .load(bytes)
+            .map_err(|e| refuse(format!("no ONNX graph: {e}")))?;
         let input = *model
             .input_ids()
             .first()
