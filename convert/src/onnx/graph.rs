@@ -58,7 +58,8 @@ impl Graph {
         self.nodes.push(Node {
             inputs: inputs.iter().map(|x| (*x).to_string()).collect(),
             outputs: vec![name.clone()],
-            name: name.clone(),
+            // Another name than its output's: readers may keep both in one place.
+            name: format!("node_{}", self.nodes.len()),
             operation: operation.into(),
             attributes: attributes.to_vec(),
         });
