@@ -160,6 +160,16 @@ impl Tracer {
         )
     }
 
+    /// With every attribute said: not every reader has the format's defaults.
+    fn conv_1x1(&self, inputs: &[&str]) -> Name {
+        let sizes = [
+            ints("kernel_shape", &[1, 1]),
+            ints("strides", &[1, 1]),
+            ints("pads", &[0; 4]),
+        ];
+        self.graph().node("Conv", inputs, &sizes)
+    }
+
     fn norm_rows(&self, x: &str, layer: &LayerNorm, values: &[f32]) -> Name {
         let scale = self.parameter(values, &layer.weight);
         let bias = self.parameter(values, &layer.bias);
@@ -250,7 +260,7 @@ impl Backend for Tracer {
 
     fn pointwise(&self, x: &Src<Self>, w: Param<Self>, _: bool) -> Result<Output<Self>> {
         let (x, w) = (self.read(x), self.parameter(w.values, w.range));
-        Ok((self.node("Conv", &[&x, &w]), None))
+        Ok((self.conv_1x1(&[&x, &w]), None))
     }
 
     fn depthwise(
@@ -328,13 +338,13 @@ impl Backend for Tracer {
             self.parameter(values, &layer.w1),
             self.parameter(values, &layer.b1),
         );
-        let hidden = self.node("Conv", &[&means, &w, &b]);
+        let hidden = self.conv_1x1(&[&means, &w, &b]);
         let hidden = self.activate(&hidden, layer.act);
         let (w, b) = (
             self.parameter(values, &layer.w2),
             self.parameter(values, &layer.b2),
         );
-        let gate = self.node("Conv", &[&hidden, &w, &b]);
+        let gate = self.conv_1x1(&[&hidden, &w, &b]);
         let gate = match layer.gate {
             Gate::Sigmoid => self.node("Sigmoid", &[&gate]),
             Gate::HardSigmoid => {
