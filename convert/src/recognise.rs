@@ -7,7 +7,7 @@ use seedling_core::encoder::{Architecture, Head};
 use seedling_core::layout::{Entry, Layout};
 use seedling_core::weights::HEAD_PREFIX;
 use seedling_core::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What the caller knows of a file already.
 #[derive(Clone, Debug, Default)]
@@ -196,9 +196,9 @@ fn complete(tensors: &Tensors, attempt: Attempt, wanted: Vec<(Entry, String)>) -
         taken.extend(layers);
         head
     });
-    let names: HashMap<&str, ()> = taken.iter().map(|(_, name)| (name.as_str(), ())).collect();
+    let names: HashSet<&str> = taken.iter().map(|(_, name)| name.as_str()).collect();
     let mut left: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
-    for name in tensors.names().filter(|name| !names.contains_key(name)) {
+    for name in tensors.names().filter(|name| !names.contains(name)) {
         let reason = reason(name, arch, &root, &normed);
         left.entry(reason).or_default().push(name.to_string());
     }
@@ -268,6 +268,13 @@ fn find_head(tensors: &Tensors, arch: Arch, root: &str) -> (Option<FoundHead>, V
         true => String::new(),
         false => format!("{outer}."),
     };
+    // What each of our heads would have, asked once.
+    let ours = Head::ALL.map(|head| {
+        let layout = Architecture::new(arch, Some(head)).layout();
+        let entries = layout.entries().iter();
+        let entries = entries.filter(|entry| entry.name.starts_with(HEAD_PREFIX));
+        (head, entries.cloned().collect::<Vec<Entry>>())
+    });
     let mut normed = Vec::new();
     for base in HEADS
         .iter()
@@ -291,13 +298,7 @@ fn find_head(tensors: &Tensors, arch: Arch, root: &str) -> (Option<FoundHead>, V
             normed.push(base);
             continue;
         }
-        for head in Head::ALL {
-            let layout = Architecture::new(arch, Some(head)).layout();
-            let entries: Vec<&Entry> = layout
-                .entries()
-                .iter()
-                .filter(|entry| entry.name.starts_with(HEAD_PREFIX))
-                .collect();
+        for (head, entries) in &ours {
             if entries.len() != 2 * layers.len() {
                 continue;
             }
@@ -308,7 +309,7 @@ fn find_head(tensors: &Tensors, arch: Arch, root: &str) -> (Option<FoundHead>, V
                         .iter()
                         .flat_map(|(_, layer)| [format!("{layer}weight"), format!("{layer}bias")]),
                 )
-                .map(|(entry, name)| ((*entry).clone(), name))
+                .map(|(entry, name)| (entry.clone(), name))
                 .collect();
             let fits = |(entry, name): &(Entry, String)| {
                 tensors
@@ -316,7 +317,7 @@ fn find_head(tensors: &Tensors, arch: Arch, root: &str) -> (Option<FoundHead>, V
                     .is_some_and(|shape| same(shape, &entry.shape))
             };
             if pairs.iter().all(fits) {
-                return (Some((head, pairs)), normed);
+                return (Some((*head, pairs)), normed);
             }
         }
     }

@@ -7,9 +7,8 @@ use seedling_core::backbones::Arch;
 use seedling_core::data::Normalise;
 use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::tensor_file::{self, Data, TensorRef};
-use seedling_core::weights::{About, SqueezeOrder, WeightFile};
+use seedling_core::weights::{About, HEAD_PREFIX, Precision, SqueezeOrder, WeightFile, save_as};
 use seedling_core::{Error, Result};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -25,7 +24,6 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Converted {
     pub recognised: Recognised,
-    pub about: About,
     /// With its head, where there is one.
     pub file: WeightFile,
 }
@@ -77,7 +75,7 @@ pub fn converted(
     let part = |head: bool| -> Result<Vec<u8>> {
         let mut numbers = Vec::new();
         for (entry, theirs) in &recognised.taken {
-            if entry.name.starts_with(seedling_core::weights::HEAD_PREFIX) == head {
+            if entry.name.starts_with(HEAD_PREFIX) == head {
                 numbers.push((entry, tensors.f32(theirs)?));
             }
         }
@@ -99,11 +97,7 @@ pub fn converted(
     if let Some(digest) = digest {
         file = file.with_digest(digest);
     }
-    Ok(Converted {
-        recognised,
-        about,
-        file,
-    })
+    Ok(Converted { recognised, file })
 }
 
 /// Opens weights of ours or of anyone else's.
@@ -126,40 +120,25 @@ pub fn open(path: &Path, arch: Option<Arch>) -> Result<WeightFile> {
 /// That program has no such network; the disk refuses.
 pub fn write(path: &Path, encoder: &Encoder, about: &About, naming: Naming) -> Result<()> {
     let arch = encoder.architecture.arch;
-    let locked = encoder.params.lock();
-    let (values, buffers) = locked.host()?;
-    let mut tensors = Vec::new();
-    for entry in encoder.params.layout.entries() {
-        let Some(name) = naming.name(arch, entry) else {
-            return Err(Error::Config(format!("{} has no {arch}", naming.title())));
-        };
-        let all: &Cow<[f32]> = if entry.role.is_buffer() {
-            &buffers
-        } else {
-            &values
-        };
-        let mut shape = entry.shape.clone();
-        // timm's layer of features is a 1x1 convolution.
-        if naming == Naming::Timm && name.starts_with("conv_head.weight") {
-            shape.resize(4, 1);
-        }
-        tensors.push(TensorRef {
-            name: name.clone(),
-            shape,
-            data: Data::F32(&all[entry.range.clone()]),
-        });
-        if let Some(norm) = name.strip_suffix("running_var") {
-            tensors.push(TensorRef {
-                name: format!("{norm}num_batches_tracked"),
-                shape: Vec::new(),
-                data: Data::I64(&[0]),
-            });
-        }
+    let entries = encoder.params.layout.entries();
+    if entries
+        .iter()
+        .any(|entry| naming.name(arch, entry).is_none())
+    {
+        return Err(Error::Config(format!("{} has no {arch}", naming.title())));
     }
     let metadata: BTreeMap<String, String> = match naming {
         // Ours, and readable as such.
         Naming::Torchvision => about.to_metadata(),
         _ => BTreeMap::from([("format".to_string(), "pt".to_string())]),
     };
-    tensor_file::write(path, &tensors, &metadata)
+    save_as(path, &encoder.params, &metadata, Precision::Full, |entry| {
+        let name = naming.name(arch, entry)?;
+        let mut shape = entry.shape.clone();
+        // timm's layer of features is a 1x1 convolution.
+        if naming == Naming::Timm && name == "conv_head.weight" {
+            shape.resize(4, 1);
+        }
+        Some((name, shape))
+    })
 }

@@ -87,38 +87,31 @@ pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
     }
     let about = file.about.clone();
     let head = file.head()?;
+    // Others' files have no place for a head.
+    let kept = head.filter(|_| args.to == Target::Seedling);
     let architecture = Architecture {
-        head,
+        head: kept,
         ..about.architecture
     };
     let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
     file.load_backbone(&encoder.params)?;
-    if let Some(head) = head {
+    if let Some(head) = kept {
         file.load_head_of(&encoder.params, head)?;
     }
-    let backbone = || -> Result<Encoder> {
-        let architecture = Architecture {
-            head: None,
-            ..architecture
-        };
-        let plain = Encoder::new(architecture, false, 0, &Workspace::default())?;
-        file.load_backbone(&plain.params)?;
-        Ok(plain)
-    };
     let dim = encoder.feature_dim();
     let mut written = vec![args.out.clone()];
     match args.to {
         Target::Seedling => {
             save_backbone(&args.out, &encoder.params, dim, &about, Precision::Full)?;
-            if head.is_some() {
+            if kept.is_some() {
                 let beside = args.out.with_file_name(HEAD_FILE);
                 save_head(&beside, &encoder.params, dim, &about)?;
                 written.push(beside);
             }
         }
-        Target::Torchvision => write(&args.out, &backbone()?, &about, Naming::Torchvision)?,
-        Target::Timm => write(&args.out, &backbone()?, &about, Naming::Timm)?,
-        Target::Onnx => onnx::write(&args.out, &backbone()?, &about)?,
+        Target::Torchvision => write(&args.out, &encoder, &about, Naming::Torchvision)?,
+        Target::Timm => write(&args.out, &encoder, &about, Naming::Timm)?,
+        Target::Onnx => onnx::write(&args.out, &encoder, &about)?,
     }
     for path in &written {
         console.say(&format!("wrote {}", path.display()));
@@ -173,7 +166,7 @@ fn open(
     tell(
         &args.weights,
         &found.recognised,
-        &found.about.architecture,
+        &found.file.about.architecture,
         console,
     );
     Ok((found.file, Some(found.recognised)))

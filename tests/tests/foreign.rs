@@ -41,7 +41,7 @@ fn read(name: &str, part: Option<&str>) -> Converted {
 
 /// The network with its numbers, and its head's where it has one.
 fn network(found: &Converted) -> Encoder {
-    let architecture = found.about.architecture;
+    let architecture = found.file.about.architecture;
     let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
     found.file.load_backbone(&encoder.params).unwrap();
     if let Some(head) = architecture.head {

@@ -117,11 +117,11 @@ pub fn tiles(piece: Range<usize>, rows: usize) -> impl Iterator<Item = Range<usi
 }
 
 /// Cuts a (rows, width) slice into the given consecutive pieces.
-pub fn split<'a>(
-    mut data: &'a mut [f32],
+pub fn split<'a, T>(
+    mut data: &'a mut [T],
     pieces: &[Range<usize>],
     width: usize,
-) -> Vec<&'a mut [f32]> {
+) -> Vec<&'a mut [T]> {
     pieces
         .iter()
         .map(|piece| {

@@ -10,7 +10,7 @@ mod save;
 pub use crate::nn::layer::SqueezeOrder;
 pub use about::About;
 pub use read::WeightFile;
-pub use save::{Precision, save_backbone, save_head};
+pub use save::{Precision, save_as, save_backbone, save_head};
 
 /// Name of the head's file beside a backbone's.
 pub const HEAD_FILE: &str = "projection_head.safetensors";

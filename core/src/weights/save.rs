@@ -6,6 +6,7 @@ use crate::nn::backend::Backend;
 use crate::params::Params;
 use crate::tensor_file::{self, Data, TensorRef};
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// How many bits a number gets.
@@ -54,13 +55,34 @@ fn save<B: Backend>(
     precision: Precision,
     head: bool,
 ) -> Result<()> {
+    let mut metadata = about.to_metadata();
+    metadata.insert("feature_dim".into(), feature_dim.to_string());
+    let own = |entry: &Entry| {
+        let wanted = entry.name.starts_with(HEAD_PREFIX) == head;
+        wanted.then(|| (entry.name.clone(), entry.shape.clone()))
+    };
+    save_as(path, params, &metadata, precision, own)
+}
+
+/// Writes those tensors of a network that `name` gives a name and a shape of as many numbers,
+/// replacing `path` atomically; with every batch norm its count of batches, as [`save_backbone`].
+///
+/// # Errors
+/// As [`save_backbone`].
+pub fn save_as<B: Backend>(
+    path: &Path,
+    params: &Params<B>,
+    metadata: &BTreeMap<String, String>,
+    precision: Precision,
+    name: impl Fn(&Entry) -> Option<(String, Vec<usize>)>,
+) -> Result<()> {
     let locked = params.lock();
     let (values, buffers) = locked.host()?;
     let mut tensors = Vec::new();
     for entry in params.layout.entries() {
-        if entry.name.starts_with(HEAD_PREFIX) != head {
+        let Some((name, shape)) = name(entry) else {
             continue;
-        }
+        };
         let all: &[f32] = if entry.role.is_buffer() {
             &buffers
         } else {
@@ -70,26 +92,24 @@ fn save<B: Backend>(
         let halved = precision == Precision::Half
             && matches!(entry.role, Role::ConvWeight | Role::LinearWeight);
         check(path, entry, numbers, halved)?;
-        tensors.push(TensorRef {
-            name: entry.name.clone(),
-            shape: entry.shape.clone(),
-            data: if halved {
-                Data::F16(numbers)
-            } else {
-                Data::F32(numbers)
-            },
-        });
-        if let Some(norm) = entry.name.strip_suffix("running_var") {
+        if let Some(norm) = name.strip_suffix("running_var") {
             tensors.push(TensorRef {
                 name: format!("{norm}num_batches_tracked"),
                 shape: Vec::new(),
                 data: Data::I64(&[0]),
             });
         }
+        tensors.push(TensorRef {
+            name,
+            shape,
+            data: if halved {
+                Data::F16(numbers)
+            } else {
+                Data::F32(numbers)
+            },
+        });
     }
-    let mut metadata = about.to_metadata();
-    metadata.insert("feature_dim".into(), feature_dim.to_string());
-    tensor_file::write(path, &tensors, &metadata)
+    tensor_file::write(path, &tensors, metadata)
 }
 
 fn check(path: &Path, entry: &Entry, numbers: &[f32], halved: bool) -> Result<()> {

@@ -38,7 +38,7 @@ pub fn forward(
     let w = Packed::new(w, patch, cout, workspace);
     let per_image = window.out_height * window.out_width;
     // What is stored as it is read can be cut anywhere.
-    let unit = if is_plain(x) { 1 } else { per_image };
+    let unit = if x.is_plain() { 1 } else { per_image };
     let pieces = pieces(z.len() / cout, unit);
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(patch + cout);
@@ -76,7 +76,7 @@ pub fn backward_images(
     let per_image = window.out_height * window.out_width;
     let images = x.z.len() / (window.height * window.width * window.channels);
     let tile = tile_rows(patch + cout);
-    let unit = if is_plain(x) { 1 } else { per_image };
+    let unit = if x.is_plain() { 1 } else { per_image };
     let parts = each(pieces(images * per_image, unit), |piece| {
         let most = tile.min(piece.len());
         let mut patches = workspace.take(most * patch);
@@ -157,10 +157,6 @@ pub fn backward<S: Ungated>(
     sink.finish(parts, cin)
 }
 
-fn is_plain(x: &Source) -> bool {
-    x.norm.is_none() && x.gate.is_none()
-}
-
 fn patch_len(window: &Window) -> usize {
     window.kernel * window.kernel * window.channels
 }
@@ -190,7 +186,7 @@ enum Input<'a> {
 impl<'a> Input<'a> {
     /// For the images of output positions `rows`.
     fn new(x: &Source<'a>, window: &Window, rows: &Range<usize>, workspace: &Workspace) -> Self {
-        if is_plain(x) {
+        if x.is_plain() {
             return Input::Stored(x.z);
         }
         let (per_image, in_image) = (

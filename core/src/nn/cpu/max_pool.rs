@@ -14,15 +14,7 @@ pub fn forward(x: &Source, window: &Window, y: &mut [f32], taps: &mut [u8], work
     let out_image = window.out_height * window.out_width;
     let pieces = pieces(y.len() / c, out_image);
     let ys = split(y, &pieces, c);
-    let mut rest = taps;
-    let taps: Vec<&mut [u8]> = pieces
-        .iter()
-        .map(|piece| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(piece.len() * c);
-            rest = tail;
-            head
-        })
-        .collect();
+    let taps = split(taps, &pieces, c);
     let parts = ys.into_iter().zip(taps).collect();
     over(
         pieces,

@@ -91,9 +91,14 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Whether it is read as it is stored.
+    pub fn is_plain(&self) -> bool {
+        self.norm.is_none() && self.gate.is_none()
+    }
+
     /// Rows `rows`, computed into `scratch` unless they are stored as they are read.
     pub fn tile<'s>(&'s self, rows: Range<usize>, scratch: &'s mut [f32]) -> &'s [f32] {
-        if self.norm.is_none() && self.gate.is_none() {
+        if self.is_plain() {
             return &self.z[rows.start * self.channels..rows.end * self.channels];
         }
         let len = rows.len() * self.channels;
