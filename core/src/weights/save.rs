@@ -90,7 +90,10 @@ pub fn save_as<B: Backend>(
         };
         let numbers = all.get(entry.range.clone()).unwrap_or_default();
         let halved = precision == Precision::Half
-            && matches!(entry.role, Role::ConvWeight | Role::LinearWeight);
+            && matches!(
+                entry.role,
+                Role::ConvWeight | Role::LinearWeight | Role::ProjectionWeight
+            );
         check(path, entry, numbers, halved)?;
         if let Some(norm) = name.strip_suffix("running_var") {
             tensors.push(TensorRef {
