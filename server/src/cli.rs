@@ -11,7 +11,12 @@ use clap::{Parser, Subcommand};
 /// labels, and leaves the adapted weights and a report in `seedling-run/`. No photos at hand?
 /// `seedling adapt --demo`.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "seedling",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -187,8 +187,3 @@ fn distillation_loss_matches() {
         }
     });
 }
-
-#[test]
-fn narrower_vectors_pass_the_same_tests() {
-    seedling_tests::program::again_with_narrower_vectors();
-}

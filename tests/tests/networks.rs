@@ -227,8 +227,3 @@ fn parameter_counts_are_the_published_ones() {
         .collect();
     assert_eq!(counts, PARAMETERS);
 }
-
-#[test]
-fn narrower_vectors_pass_the_same_tests() {
-    seedling_tests::program::again_with_narrower_vectors();
-}

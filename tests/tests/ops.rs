@@ -334,8 +334,3 @@ fn l2_normalisation_matches() {
         case.check_terms("dx", &dx, terms as f64);
     });
 }
-
-#[test]
-fn narrower_vectors_pass_the_same_tests() {
-    seedling_tests::program::again_with_narrower_vectors();
-}

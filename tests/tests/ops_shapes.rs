@@ -626,8 +626,3 @@ fn stem_of_any_shape_matches_plain_loops() {
         }
     });
 }
-
-#[test]
-fn narrower_vectors_pass_the_same_tests() {
-    seedling_tests::program::again_with_narrower_vectors();
-}

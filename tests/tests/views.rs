@@ -228,8 +228,3 @@ fn unknown_recipe_lists_the_known() {
         "{text}"
     );
 }
-
-#[test]
-fn narrower_vectors_pass_the_same_tests() {
-    seedling_tests::program::again_with_narrower_vectors();
-}

@@ -1,0 +1,24 @@
+//! All topics that need no process of their own, in one program: each would compile the networks anew.
+
+mod cli;
+mod data;
+mod distill;
+mod eval;
+mod every_network;
+mod foreign;
+mod going_on;
+mod loader;
+#[cfg(feature = "candle")]
+mod microbatch;
+mod moco;
+mod names;
+mod optim;
+mod photos;
+mod refusals;
+mod report;
+mod resume;
+mod session;
+mod signed;
+mod teacher;
+mod verdict;
+mod weights;
