@@ -435,7 +435,8 @@ fn dense_case(window: &Window, images: usize, cout: usize, act: Act, workspace: 
 #[test]
 fn dense_convolution_of_any_shape_matches_plain_loops() {
     on_one_and_three_threads(|workspace| {
-        for (c, cout) in [(1, 1), (7, 17), (17, 3)] {
+        // The last ones go through Winograd's transforms where they can.
+        for (c, cout) in [(1, 1), (7, 17), (17, 3), (33, 40)] {
             for size in [(1, 1), (1, 5), (4, 2), (5, 7), (9, 9)] {
                 for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)] {
                     for padding in [Padding::Symmetric, Padding::Same] {

@@ -27,6 +27,7 @@ pub mod source;
 pub mod squeeze_excite;
 mod sums;
 pub mod tokens;
+mod winograd;
 
 use self::layer_norm::{Normed, RowStats};
 use self::norm::{GradSums, Moments, NormGrad, NormState, Statistics};

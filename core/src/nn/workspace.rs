@@ -1,4 +1,4 @@
-//! Reused buffers: after the first step of a shape no page of memory is asked for again, and never more
+//! Reused buffers: after the first step of a shape no page of memory is asked for again, and hardly more
 //! is held than some moment of the work has needed.
 
 mod arena;
@@ -61,7 +61,7 @@ impl Workspace {
         buffer
     }
 
-    /// The most bytes that were on loan at a time: what it holds at most.
+    /// The most bytes that were on loan at a time. It holds a thirtieth more at most.
     pub fn most_bytes(&self) -> usize {
         self.arena().most_bytes()
     }

@@ -6,10 +6,13 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::norm::Moments;
 use super::sink::Ungated;
 use super::source::{GradSource, Source};
 use super::sums::{MomentSums, merge_moments};
+use super::winograd;
 use crate::nn::gemm::{Matrix, Packed, outer};
 use crate::nn::parallel::{add_up, each, few_pieces, over, pieces, split, tile_rows, tiles};
 use crate::nn::window::Window;
@@ -20,6 +23,9 @@ const COPIES: usize = 32 << 20;
 
 /// Positions that are worth a product's packing: of smaller images several go through it together.
 const WORTH_POSITIONS: usize = 256;
+
+/// Filters of a weight that a thread reorders at a time, at least.
+pub(super) const FILTERS: usize = 16;
 
 /// z (n, out_height, out_width, out) from x (n, height, width, in) and w (out, in, k, k);
 /// `window.channels` is the number of input channels. z's moments if asked for.
@@ -33,7 +39,26 @@ pub fn forward(
 ) -> Option<Moments> {
     let patch = patch_len(window);
     let cout = w.len() / patch;
-    let w = reorder(w, window);
+    if winograd::serves(window, cout) {
+        let filters = winograd::Filters::new(w, window.channels, workspace);
+        let pixels = winograd::Pixels {
+            stored: x.is_plain().then_some(x.z),
+            compute: &|rows, out| x.copy(rows, out),
+        };
+        let sums = (
+            || MomentSums::new(cout),
+            |sums: &mut MomentSums, _, out: &mut [f32]| {
+                if with_moments {
+                    sums.add(out);
+                }
+            },
+        );
+        let forward = (&filters, winograd::Use::Forward);
+        let parts = winograd::convolve(&pixels, forward, window, z, sums, workspace);
+        let parts: Vec<Moments> = parts.into_iter().map(MomentSums::finish).collect();
+        return with_moments.then(|| merge_moments(&parts, cout));
+    }
+    let w = reorder(w, window, workspace);
     let w = Matrix::rows(&w, patch).transposed();
     let w = Packed::new(w, patch, cout, workspace);
     let per_image = window.out_height * window.out_width;
@@ -109,11 +134,34 @@ pub fn backward<S: Ungated>(
 ) -> S::Sums {
     let patch = patch_len(window);
     let (cin, cout) = (window.channels, w.len() / patch);
+    if winograd::serves(window, cout) {
+        backward_images(grad, x, window, dw, workspace);
+        let filters = winograd::Filters::new(w, cin, workspace);
+        let pixels = winograd::Pixels {
+            stored: None,
+            compute: &|rows, out| grad.copy(rows, cout, out),
+        };
+        let sums = (
+            || sink.begin(cin),
+            |part: &mut S::Part, rows: Range<usize>, out: &mut [f32]| {
+                if let Some(shortcut) = sink.shortcut() {
+                    let shortcut = &shortcut[rows.start * cin..rows.end * cin];
+                    out.iter_mut()
+                        .zip(shortcut)
+                        .for_each(|(x, more)| *x += more);
+                }
+                sink.take(part, x, rows, out);
+            },
+        );
+        let backward = (&filters, winograd::Use::Backward);
+        let parts = winograd::convolve(&pixels, backward, window, out, sums, workspace);
+        return sink.finish(parts, cin);
+    }
     let (height, width) = (window.height, window.width);
     let per_image = window.out_height * window.out_width;
     let in_image = height * width;
     let images = out.len() / (in_image * cin);
-    let w = reorder(w, window);
+    let w = reorder(w, window, workspace);
     let packed = Packed::new(Matrix::rows(&w, patch), cout, patch, workspace);
     let most = COPIES / (4 * w.len());
     let pieces = few_pieces(images * in_image, in_image, most);
@@ -282,16 +330,20 @@ impl Place {
 }
 
 /// (out, in, ky, kx) to (out, ky, kx, in), the order in which patches lie in an image.
-fn reorder(w: &[f32], window: &Window) -> Vec<f32> {
+fn reorder(w: &[f32], window: &Window, workspace: &Workspace) -> Buffer {
     let (k2, cin) = (window.kernel * window.kernel, window.channels);
-    let mut out = vec![0.0; w.len()];
-    for (from, to) in w.chunks_exact(k2 * cin).zip(out.chunks_exact_mut(k2 * cin)) {
+    let mut out = workspace.take(w.len());
+    let (from, to) = (
+        w.par_chunks_exact(k2 * cin),
+        out.par_chunks_exact_mut(k2 * cin),
+    );
+    from.zip(to).with_min_len(FILTERS).for_each(|(from, to)| {
         for (t, to) in to.chunks_exact_mut(cin).enumerate() {
             for (to, from) in to.iter_mut().zip(from[t..].iter().step_by(k2)) {
                 *to = *from;
             }
         }
-    }
+    });
     out
 }
 
@@ -300,14 +352,15 @@ fn add_reordered(dw: &mut [f32], parts: &[Buffer], window: &Window, workspace: &
     let (k2, cin) = (window.kernel * window.kernel, window.channels);
     let mut sum = workspace.zeros(dw.len());
     add_up(&mut sum, parts);
-    for (to, from) in dw
-        .chunks_exact_mut(k2 * cin)
-        .zip(sum.chunks_exact(k2 * cin))
-    {
+    let (to, from) = (
+        dw.par_chunks_exact_mut(k2 * cin),
+        sum.par_chunks_exact(k2 * cin),
+    );
+    to.zip(from).with_min_len(FILTERS).for_each(|(to, from)| {
         for (t, from) in from.chunks_exact(cin).enumerate() {
             for (to, from) in to[t..].iter_mut().step_by(k2).zip(from) {
                 *to += from;
             }
         }
-    }
+    });
 }

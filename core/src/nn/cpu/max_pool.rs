@@ -6,6 +6,7 @@ use super::sums::NormSums;
 use crate::nn::parallel::{over, pieces, split};
 use crate::nn::window::Window;
 use crate::nn::workspace::Workspace;
+use crate::simd::dispatch;
 
 /// y (n, out_height, out_width, c) and the taps that were largest, from x (n, height, width, c). Of
 /// equal ones it is the first.
@@ -47,13 +48,20 @@ fn row(image: &[f32], window: &Window, oy: usize, y: &mut [f32], taps: &mut [u8]
             let Some(from) = under(window, oy, ox, tap) else {
                 continue;
             };
-            for ((y, t), x) in y.iter_mut().zip(taps.iter_mut()).zip(&image[from * c..]) {
-                if *x > *y || x.is_nan() {
-                    (*y, *t) = (*x, tap as u8);
-                }
-            }
+            largest(&image[from * c..][..c], tap as u8, y, taps);
         }
     }
+}
+
+dispatch! {
+/// Takes x where it is larger, or no number.
+fn largest(x: &[f32], tap: u8, y: &mut [f32], taps: &mut [u8]) {
+    for ((y, t), x) in y.iter_mut().zip(taps.iter_mut()).zip(x) {
+        let taken = (*x > *y) | x.is_nan();
+        *y = if taken { *x } else { *y };
+        *t = if taken { tap } else { *t };
+    }
+}
 }
 
 /// The pixel under a tap, if it lies inside.
@@ -74,6 +82,7 @@ pub fn backward(x: &Source, window: &Window, taps: &[u8], dy: &[f32], out: &mut 
     let outs = split(out, &pieces, c);
     let parts = over(pieces, outs, |piece, out| {
         let mut sums = NormSums::new(c);
+        let mut places = vec![None; window.kernel * window.kernel];
         for (i, g) in out.chunks_exact_mut(in_image * c).enumerate() {
             let image = piece.start / in_image + i;
             g.fill(0.0);
@@ -81,8 +90,11 @@ pub fn backward(x: &Source, window: &Window, taps: &[u8], dy: &[f32], out: &mut 
             let from = dy[at.clone()].chunks_exact(c).zip(taps[at].chunks_exact(c));
             for (position, (dy, taps)) in from.enumerate() {
                 let (oy, ox) = (position / window.out_width, position % window.out_width);
+                for (tap, place) in places.iter_mut().enumerate() {
+                    *place = under(window, oy, ox, tap);
+                }
                 for (ch, (dy, tap)) in dy.iter().zip(taps).enumerate() {
-                    if let Some(to) = under(window, oy, ox, usize::from(*tap)) {
+                    if let Some(to) = places[usize::from(*tap)] {
                         g[to * c + ch] += dy;
                     }
                 }
