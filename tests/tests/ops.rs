@@ -133,7 +133,7 @@ fn stem_matches_and_its_image_gets_no_gradient() {
         case.check("y", &y);
         let mut dw = vec![0.0; w.len()];
         let same = unchanged(w.len() / 27);
-        conv::backward_images(&plain(dy, &same), &images, &window, &mut dw, workspace);
+        conv::weight_gradient(&plain(dy, &same), &images, &window, &mut dw, workspace);
         case.check("dweight", &dw);
     });
 }

@@ -411,7 +411,7 @@ fn dense_case(window: &Window, images: usize, cout: usize, act: Act, workspace: 
     close(&got_w, &dw, &what);
     check_sums(&norm, &through, &stored, &k.mean, &what);
     let mut alone = vec![0.0; w.len()];
-    conv::backward_images(&source, &input, window, &mut alone, workspace);
+    conv::weight_gradient(&source, &input, window, &mut alone, workspace);
     close(&alone, &dw, &what);
 
     // Stored as read, with a shortcut.
@@ -620,7 +620,7 @@ fn stem_of_any_shape_matches_plain_loops() {
                         grad: &grad,
                     };
                     let mut got = vec![0.0; w.len()];
-                    conv::backward_images(&source, &images_in, &window, &mut got, workspace);
+                    conv::weight_gradient(&source, &images_in, &window, &mut got, workspace);
                     close(&got, &dw, &what);
                 }
             }

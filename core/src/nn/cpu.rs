@@ -302,7 +302,7 @@ impl Backend for Cpu {
         dw: ParamMut<Self>,
     ) -> Result<()> {
         let (dz, images) = (dz.source(), images.source());
-        conv::backward_images(&dz, &images, window, dw.slice(), &self.workspace);
+        conv::weight_gradient(&dz, &images, window, dw.slice(), &self.workspace);
         Ok(())
     }
 

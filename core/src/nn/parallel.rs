@@ -35,17 +35,10 @@ const LEAST_COLUMNS: usize = 32;
 
 /// Cuts `rows` into pieces, each a multiple of `unit` (except the last).
 pub fn pieces(rows: usize, unit: usize) -> Vec<Range<usize>> {
-    few_pieces(rows, unit, PIECES)
-}
-
-/// The same into at most `most` pieces, or a few where that is more: for work that needs
-/// much memory a piece.
-pub fn few_pieces(rows: usize, unit: usize, most: usize) -> Vec<Range<usize>> {
     let unit = unit.max(1);
     let units = rows.div_ceil(unit);
     let few = (rows / FEW_WORTH_ROWS).min(FEW_PIECES);
-    let most = most.clamp(FEW_PIECES, PIECES);
-    let worth = (rows / WORTH_ROWS).min(most).max(few);
+    let worth = (rows / WORTH_ROWS).min(PIECES).max(few);
     cut(units, units.min(count(worth)))
         .map(|piece| (piece.start * unit).min(rows)..(piece.end * unit).min(rows))
         .collect()

@@ -1,8 +1,8 @@
 //! Dense convolution: patches gathered tile by tile, then a matrix product.
 //!
 //! An input that is read through its norm is computed once per image, into a few images' worth of
-//! scratch, before patches are taken from it k * k times. Backward goes through the same patches:
-//! their gradient is a product of the tile's dz, and is added back to where they came from.
+//! scratch, before patches are taken from it k * k times. The weight's gradient comes from the same
+//! patches; theirs is a product of the tile's dz, and is added back to where they came from.
 
 use std::ops::Range;
 
@@ -12,14 +12,11 @@ use super::norm::Moments;
 use super::sink::Ungated;
 use super::source::{GradSource, Source};
 use super::sums::{MomentSums, merge_moments};
-use super::winograd;
-use crate::nn::gemm::{Matrix, Packed, outer};
-use crate::nn::parallel::{add_up, each, few_pieces, over, pieces, split, tile_rows, tiles};
+use super::winograd::{self, Filters, Pixels, Use};
+use crate::nn::gemm::{Matrix, Packed, gemm_columns, outer};
+use crate::nn::parallel::{add_up, each, over, pieces, split, tile_rows, tiles};
 use crate::nn::window::Window;
 use crate::nn::workspace::{Buffer, Workspace};
-
-/// Bytes that copies of a weight's gradient may take together, one a piece of the rows.
-const COPIES: usize = 32 << 20;
 
 /// Positions that are worth a product's packing: of smaller images several go through it together.
 const WORTH_POSITIONS: usize = 256;
@@ -40,23 +37,7 @@ pub fn forward(
     let patch = patch_len(window);
     let cout = w.len() / patch;
     if winograd::serves(window, cout) {
-        let filters = winograd::Filters::new(w, window.channels, workspace);
-        let pixels = winograd::Pixels {
-            stored: x.is_plain().then_some(x.z),
-            compute: &|rows, out| x.copy(rows, out),
-        };
-        let sums = (
-            || MomentSums::new(cout),
-            |sums: &mut MomentSums, _, out: &mut [f32]| {
-                if with_moments {
-                    sums.add(out);
-                }
-            },
-        );
-        let forward = (&filters, winograd::Use::Forward);
-        let parts = winograd::convolve(&pixels, forward, window, z, sums, workspace);
-        let parts: Vec<Moments> = parts.into_iter().map(MomentSums::finish).collect();
-        return with_moments.then(|| merge_moments(&parts, cout));
+        return forward_by_winograd(x, window, w, z, with_moments, workspace);
     }
     let w = reorder(w, window, workspace);
     let w = Matrix::rows(&w, patch).transposed();
@@ -88,8 +69,55 @@ pub fn forward(
     with_moments.then(|| merge_moments(&parts, cout))
 }
 
-/// Adds the weight's gradient to `dw`; `grad` gives dz. The input gets none.
-pub fn backward_images(
+/// The same by fewer products.
+fn forward_by_winograd(
+    x: &Source,
+    window: &Window,
+    w: &[f32],
+    z: &mut [f32],
+    with_moments: bool,
+    workspace: &Workspace,
+) -> Option<Moments> {
+    let cout = w.len() / patch_len(window);
+    let filters = Filters::new(w, window.channels, workspace);
+    let pixels = Pixels {
+        stored: x.is_plain().then_some(x.z),
+        compute: &|rows, out| x.copy(rows, out),
+    };
+    let take = |sums: &mut MomentSums, _, out: &mut [f32]| {
+        if with_moments {
+            sums.add(out);
+        }
+    };
+    let straight = (&filters, Use::Forward);
+    let sums = (|| MomentSums::new(cout), take);
+    let parts = winograd::convolve(&pixels, straight, window, z, sums, workspace);
+    let parts: Vec<Moments> = parts.into_iter().map(MomentSums::finish).collect();
+    with_moments.then(|| merge_moments(&parts, cout))
+}
+
+/// Adds the weight's gradient to `dw` and gives the input's gradient, written to `out`, to `sink`.
+/// `grad` gives dz, `x` the forward's input.
+pub fn backward<S: Ungated>(
+    grad: &GradSource,
+    x: &Source,
+    window: &Window,
+    w: &[f32],
+    dw: &mut [f32],
+    (out, sink): (&mut [f32], S),
+    workspace: &Workspace,
+) -> S::Sums {
+    weight_gradient(grad, x, window, dw, workspace);
+    let (cin, cout) = (window.channels, w.len() / patch_len(window));
+    let parts = match winograd::serves(window, cout) {
+        true => input_gradient_by_winograd(grad, x, window, w, (out, &sink), workspace),
+        false => input_gradient(grad, x, window, w, (out, &sink), workspace),
+    };
+    sink.finish(parts, cin)
+}
+
+/// Adds the weight's gradient to `dw`; `grad` gives dz.
+pub fn weight_gradient(
     grad: &GradSource,
     x: &Source,
     window: &Window,
@@ -99,10 +127,36 @@ pub fn backward_images(
     let patch = patch_len(window);
     let cout = dw.len() / patch;
     let per_image = window.out_height * window.out_width;
-    let images = x.z.len() / (window.height * window.width * window.channels);
-    let tile = tile_rows(patch + cout);
+    let rows = x.z.len() / (window.height * window.width * window.channels) * per_image;
     let unit = if x.is_plain() { 1 } else { per_image };
-    let parts = each(pieces(images * per_image, unit), |piece| {
+    let pieces = pieces(rows, unit);
+    // All patches, where they are less than a copy of the weight for each piece would be.
+    if rows <= pieces.len() * cout {
+        let mut patches = workspace.take(rows * patch);
+        let mut dz = workspace.take(rows * cout);
+        let outs = split(&mut patches, &pieces, patch).into_iter();
+        let outs = outs.zip(split(&mut dz, &pieces, cout)).collect();
+        over(
+            pieces,
+            outs,
+            |piece, (patches, dz): (&mut [f32], &mut [f32])| {
+                grad.copy(piece.clone(), cout, dz);
+                let first = piece.start;
+                for rows in chunks(piece, per_image) {
+                    let input = Input::new(x, window, &rows, workspace);
+                    let at = (rows.start - first) * patch..(rows.end - first) * patch;
+                    input.gather(window, rows, &mut patches[at]);
+                }
+            },
+        );
+        let dz = Matrix::rows(&dz, cout).transposed();
+        let patches = Matrix::rows(&patches, patch);
+        let mut sum = workspace.take(dw.len());
+        gemm_columns((cout, patch, rows), dz, patches, &mut sum, false);
+        return add_reordered(dw, &sum, window);
+    }
+    let tile = tile_rows(patch + cout);
+    let parts = each(pieces, |piece| {
         let most = tile.min(piece.len());
         let mut patches = workspace.take(most * patch);
         let mut dz = workspace.take(most * cout);
@@ -119,64 +173,38 @@ pub fn backward_images(
         }
         dw
     });
-    add_reordered(dw, &parts, window, workspace);
+    let mut sum = workspace.zeros(dw.len());
+    add_up(&mut sum, &parts);
+    add_reordered(dw, &sum, window);
 }
 
-/// The same, and gives the input's gradient, written to `out`, to `sink`.
-pub fn backward<S: Ungated>(
+/// Gives the input's gradient to `sink`: of each piece, what it sums up.
+fn input_gradient<S: Ungated>(
     grad: &GradSource,
     x: &Source,
     window: &Window,
     w: &[f32],
-    dw: &mut [f32],
-    (out, sink): (&mut [f32], S),
+    (out, sink): (&mut [f32], &S),
     workspace: &Workspace,
-) -> S::Sums {
+) -> Vec<S::Part> {
     let patch = patch_len(window);
     let (cin, cout) = (window.channels, w.len() / patch);
-    if winograd::serves(window, cout) {
-        backward_images(grad, x, window, dw, workspace);
-        let filters = winograd::Filters::new(w, cin, workspace);
-        let pixels = winograd::Pixels {
-            stored: None,
-            compute: &|rows, out| grad.copy(rows, cout, out),
-        };
-        let sums = (
-            || sink.begin(cin),
-            |part: &mut S::Part, rows: Range<usize>, out: &mut [f32]| {
-                if let Some(shortcut) = sink.shortcut() {
-                    let shortcut = &shortcut[rows.start * cin..rows.end * cin];
-                    out.iter_mut()
-                        .zip(shortcut)
-                        .for_each(|(x, more)| *x += more);
-                }
-                sink.take(part, x, rows, out);
-            },
-        );
-        let backward = (&filters, winograd::Use::Backward);
-        let parts = winograd::convolve(&pixels, backward, window, out, sums, workspace);
-        return sink.finish(parts, cin);
-    }
-    let (height, width) = (window.height, window.width);
     let per_image = window.out_height * window.out_width;
-    let in_image = height * width;
+    let in_image = window.height * window.width;
     let images = out.len() / (in_image * cin);
     let w = reorder(w, window, workspace);
     let packed = Packed::new(Matrix::rows(&w, patch), cout, patch, workspace);
-    let most = COPIES / (4 * w.len());
-    let pieces = few_pieces(images * in_image, in_image, most);
+    let pieces = pieces(images * in_image, in_image);
     let outs = split(out, &pieces, cin);
-    let tile = tile_rows(2 * patch + cout);
-    let parts = over(pieces, outs, |piece, out| {
+    let tile = tile_rows(patch + cout);
+    over(pieces, outs, |piece, out| {
         let piece = piece.start / in_image..piece.end / in_image;
         let most = tile.min(piece.len() * per_image);
         let mut patches = workspace.take(most * patch);
         let mut dz = workspace.take(most * cout);
-        let mut dw = workspace.zeros(patch * cout);
         let mut part = sink.begin(cin);
         let first = piece.start;
         for chunk in chunks(piece.start * per_image..piece.end * per_image, per_image) {
-            let input = Input::new(x, window, &chunk, workspace);
             let images = chunk.start / per_image..chunk.end.div_ceil(per_image);
             let rows_in = images.start * in_image..images.end * in_image;
             let dx = &mut out[(images.start - first) * in_image * cin..]
@@ -191,18 +219,48 @@ pub fn backward<S: Ungated>(
                 let n = rows.len();
                 let dz = &mut dz[..n * cout];
                 grad.copy(rows.clone(), cout, dz);
-                input.gather(window, rows.clone(), &mut patches);
-                outer((cout, patch, n), dz, &patches, &mut dw, true);
                 packed.product(n, Matrix::rows(dz, cout), &mut patches, false);
                 scatter(&patches, window, rows, images.start, dx);
             }
             sink.take(&mut part, x, rows_in, dx);
         }
-        (dw, part)
-    });
-    let (weights, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    add_reordered(dw, &weights, window, workspace);
-    sink.finish(parts, cin)
+        part
+    })
+}
+
+/// The same by fewer products.
+fn input_gradient_by_winograd<S: Ungated>(
+    grad: &GradSource,
+    x: &Source,
+    window: &Window,
+    w: &[f32],
+    (out, sink): (&mut [f32], &S),
+    workspace: &Workspace,
+) -> Vec<S::Part> {
+    let (cin, cout) = (window.channels, w.len() / patch_len(window));
+    let filters = Filters::new(w, cin, workspace);
+    let pixels = Pixels {
+        stored: None,
+        compute: &|rows, out| grad.copy(rows, cout, out),
+    };
+    let take = |part: &mut S::Part, rows: Range<usize>, out: &mut [f32]| {
+        if let Some(shortcut) = sink.shortcut() {
+            let shortcut = &shortcut[rows.start * cin..rows.end * cin];
+            out.iter_mut()
+                .zip(shortcut)
+                .for_each(|(x, more)| *x += more);
+        }
+        sink.take(part, x, rows, out);
+    };
+    let turned = (&filters, Use::Backward);
+    winograd::convolve(
+        &pixels,
+        turned,
+        window,
+        out,
+        (|| sink.begin(cin), take),
+        workspace,
+    )
 }
 
 fn patch_len(window: &Window) -> usize {
@@ -347,11 +405,9 @@ fn reorder(w: &[f32], window: &Window, workspace: &Workspace) -> Buffer {
     out
 }
 
-/// Adds `parts`, in that order of a weight's numbers, to `dw` in PyTorch's.
-fn add_reordered(dw: &mut [f32], parts: &[Buffer], window: &Window, workspace: &Workspace) {
+/// Adds `sum`, in that order of a weight's numbers, to `dw` in PyTorch's.
+fn add_reordered(dw: &mut [f32], sum: &[f32], window: &Window) {
     let (k2, cin) = (window.kernel * window.kernel, window.channels);
-    let mut sum = workspace.zeros(dw.len());
-    add_up(&mut sum, parts);
     let (to, from) = (
         dw.par_chunks_exact_mut(k2 * cin),
         sum.par_chunks_exact(k2 * cin),
