@@ -33,6 +33,9 @@ const FEW_WORTH_ROWS: usize = 96;
 /// Columns that are worth a piece in a product that is cut by columns.
 const LEAST_COLUMNS: usize = 32;
 
+/// Filters of a weight that a thread brings into another order at a time, at least.
+pub const FILTERS: usize = 16;
+
 /// Cuts `rows` into pieces, each a multiple of `unit` (except the last).
 pub fn pieces(rows: usize, unit: usize) -> Vec<Range<usize>> {
     let unit = unit.max(1);

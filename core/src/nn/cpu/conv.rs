@@ -14,15 +14,12 @@ use super::source::{GradSource, Source};
 use super::sums::{MomentSums, merge_moments};
 use super::winograd::{self, Filters, Pixels, Use};
 use crate::nn::gemm::{Matrix, Packed, gemm_columns, outer};
-use crate::nn::parallel::{add_up, each, over, pieces, split, tile_rows, tiles};
+use crate::nn::parallel::{FILTERS, add_up, each, over, pieces, split, tile_rows, tiles};
 use crate::nn::window::Window;
 use crate::nn::workspace::{Buffer, Workspace};
 
 /// Positions that are worth a product's packing: of smaller images several go through it together.
 const WORTH_POSITIONS: usize = 256;
-
-/// Filters of a weight that a thread reorders at a time, at least.
-pub(super) const FILTERS: usize = 16;
 
 /// z (n, out_height, out_width, out) from x (n, height, width, in) and w (out, in, k, k);
 /// `window.channels` is the number of input channels. z's moments if asked for.
@@ -131,30 +128,60 @@ pub fn weight_gradient(
     let unit = if x.is_plain() { 1 } else { per_image };
     let pieces = pieces(rows, unit);
     // All patches, where they are less than a copy of the weight for each piece would be.
-    if rows <= pieces.len() * cout {
-        let mut patches = workspace.take(rows * patch);
-        let mut dz = workspace.take(rows * cout);
-        let outs = split(&mut patches, &pieces, patch).into_iter();
-        let outs = outs.zip(split(&mut dz, &pieces, cout)).collect();
-        over(
-            pieces,
-            outs,
-            |piece, (patches, dz): (&mut [f32], &mut [f32])| {
-                grad.copy(piece.clone(), cout, dz);
-                let first = piece.start;
-                for rows in chunks(piece, per_image) {
-                    let input = Input::new(x, window, &rows, workspace);
-                    let at = (rows.start - first) * patch..(rows.end - first) * patch;
-                    input.gather(window, rows, &mut patches[at]);
-                }
-            },
-        );
-        let dz = Matrix::rows(&dz, cout).transposed();
-        let patches = Matrix::rows(&patches, patch);
-        let mut sum = workspace.take(dw.len());
-        gemm_columns((cout, patch, rows), dz, patches, &mut sum, false);
-        return add_reordered(dw, &sum, window);
-    }
+    let sum = match rows <= pieces.len() * cout {
+        true => weight_gradient_at_once(grad, x, window, pieces, cout, workspace),
+        false => weight_gradient_by_pieces(grad, x, window, pieces, cout, workspace),
+    };
+    add_reordered(dw, &sum, window);
+}
+
+/// One product of all patches.
+fn weight_gradient_at_once(
+    grad: &GradSource,
+    x: &Source,
+    window: &Window,
+    pieces: Vec<Range<usize>>,
+    cout: usize,
+    workspace: &Workspace,
+) -> Buffer {
+    let patch = patch_len(window);
+    let per_image = window.out_height * window.out_width;
+    let rows = pieces.last().map_or(0, |piece| piece.end);
+    let mut patches = workspace.take(rows * patch);
+    let mut dz = workspace.take(rows * cout);
+    let outs = split(&mut patches, &pieces, patch).into_iter();
+    let outs = outs.zip(split(&mut dz, &pieces, cout)).collect();
+    over(
+        pieces,
+        outs,
+        |piece, (patches, dz): (&mut [f32], &mut [f32])| {
+            grad.copy(piece.clone(), cout, dz);
+            let first = piece.start;
+            for rows in chunks(piece, per_image) {
+                let input = Input::new(x, window, &rows, workspace);
+                let at = (rows.start - first) * patch..(rows.end - first) * patch;
+                input.gather(window, rows, &mut patches[at]);
+            }
+        },
+    );
+    let dz = Matrix::rows(&dz, cout).transposed();
+    let patches = Matrix::rows(&patches, patch);
+    let mut sum = workspace.take(cout * patch);
+    gemm_columns((cout, patch, rows), dz, patches, &mut sum, false);
+    sum
+}
+
+/// Products of tiles, with a gradient for each piece of the rows.
+fn weight_gradient_by_pieces(
+    grad: &GradSource,
+    x: &Source,
+    window: &Window,
+    pieces: Vec<Range<usize>>,
+    cout: usize,
+    workspace: &Workspace,
+) -> Buffer {
+    let patch = patch_len(window);
+    let per_image = window.out_height * window.out_width;
     let tile = tile_rows(patch + cout);
     let parts = each(pieces, |piece| {
         let most = tile.min(piece.len());
@@ -173,9 +200,9 @@ pub fn weight_gradient(
         }
         dw
     });
-    let mut sum = workspace.zeros(dw.len());
+    let mut sum = workspace.zeros(cout * patch);
     add_up(&mut sum, &parts);
-    add_reordered(dw, &sum, window);
+    sum
 }
 
 /// Gives the input's gradient to `sink`: of each piece, what it sums up.

@@ -9,9 +9,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::conv::FILTERS;
 use crate::nn::gemm::{Matrix, Packed};
-use crate::nn::parallel::{over, pieces, split};
+use crate::nn::parallel::{FILTERS, over, pieces, split};
 use crate::nn::window::Window;
 use crate::nn::workspace::{Buffer, Workspace};
 use crate::simd::dispatch;
@@ -45,6 +44,18 @@ pub struct Pixels<'a> {
     pub stored: Option<&'a [f32]>,
     /// Computes some otherwise.
     pub compute: &'a (dyn Fn(Range<usize>, &mut [f32]) + Sync),
+}
+
+impl Pixels<'_> {
+    fn computed(&self, range: &Range<usize>, cin: usize, workspace: &Workspace) -> Buffer {
+        let mut computed = workspace.take(range.len() * cin);
+        let cuts = pieces(range.len(), 1);
+        let outs = split(&mut computed, &cuts, cin);
+        over(cuts, outs, |cut, out| {
+            (self.compute)(range.start + cut.start..range.start + cut.end, out);
+        });
+        computed
+    }
 }
 
 /// Which convolution a weight is used for.
@@ -132,7 +143,7 @@ pub fn convolve<P: Send>(
     let grid = Grid::new(window, out.len() / cout);
     let products = filters.products(of, workspace);
     let most = (BLOCK_BYTES / (4 * ELEMENTS * (cin + cout))).max(LEAST_TILES);
-    let block = (most / grid.tiles_across).clamp(1, grid.tile_rows);
+    let block = (most / grid.tiles_across).clamp(1, grid.tile_rows.max(1));
     let stride = |channels| block * grid.tiles_across * channels + APART;
     let mut inputs = workspace.take(ELEMENTS * stride(cin));
     let mut outputs = workspace.take(ELEMENTS * stride(cout));
@@ -142,7 +153,17 @@ pub fn convolve<P: Send>(
         let tiles = rows.len() * grid.tiles_across;
         let cuts = grid.pieces(&rows);
 
-        let image = Image::read(pixels, grid.needs(&rows), cin, workspace);
+        let needs = grid.needs(&rows);
+        let computed;
+        let values = match pixels.stored {
+            Some(stored) => &stored[needs.start * cin..needs.end * cin],
+            None => {
+                computed = pixels.computed(&needs, cin, workspace);
+                &computed[..]
+            }
+        };
+        let first = needs.start;
+        let image = Image { values, first };
         let places = by_piece(&mut inputs, stride(cin), &cuts, grid.tiles_across * cin);
         over(cuts.clone(), places, |piece, mut places| {
             grid.transform(&image, piece, cin, &mut places);
@@ -294,49 +315,14 @@ impl Grid {
 
 /// Pixels of the input, as they are read.
 struct Image<'a> {
-    values: Values<'a>,
-    /// The pixel it begins with.
+    values: &'a [f32],
+    /// The pixel they begin with.
     first: usize,
 }
 
-enum Values<'a> {
-    Stored(&'a [f32]),
-    Computed(Buffer),
-}
-
-impl<'a> Image<'a> {
-    fn read(
-        pixels: &Pixels<'a>,
-        range: Range<usize>,
-        cin: usize,
-        workspace: &Workspace,
-    ) -> Image<'a> {
-        let first = range.start;
-        if let Some(stored) = pixels.stored {
-            let stored = &stored[first * cin..range.end * cin];
-            return Image {
-                values: Values::Stored(stored),
-                first,
-            };
-        }
-        let mut computed = workspace.take(range.len() * cin);
-        let cuts = pieces(range.len(), 1);
-        let outs = split(&mut computed, &cuts, cin);
-        over(cuts, outs, |cut, out| {
-            (pixels.compute)(first + cut.start..first + cut.end, out);
-        });
-        Image {
-            values: Values::Computed(computed),
-            first,
-        }
-    }
-
+impl Image<'_> {
     fn pixel(&self, index: usize, cin: usize) -> &[f32] {
-        let values = match &self.values {
-            Values::Stored(values) => values,
-            Values::Computed(values) => &values[..],
-        };
-        &values[(index - self.first) * cin..][..cin]
+        &self.values[(index - self.first) * cin..][..cin]
     }
 }
 
@@ -364,12 +350,12 @@ fn input_lanes<const L: usize>(
     places: &mut [&mut [f32]],
     at: usize,
 ) {
-    let mut d = [[0.0; L]; ELEMENTS];
-    for (d, pixel) in d.iter_mut().zip(pixels) {
-        *d = lanes(pixel, c);
+    let mut d = [[[0.0; L]; 4]; 4];
+    for (e, pixel) in pixels.iter().enumerate() {
+        d[e / 4][e % 4] = lanes(pixel, c);
     }
-    let columns = square(&d, |d0, d1, d2, d3| [d0 - d2, d1 + d2, d2 - d1, d1 - d3]);
-    for (place, values) in places.iter_mut().zip(&columns) {
+    let v = both_ways(&d, |[a, b, c, d]| [a - c, b + c, c - b, b - d]);
+    for (place, values) in places.iter_mut().zip(v.as_flattened()) {
         place[at + c..at + c + L].copy_from_slice(values);
     }
 }
@@ -390,23 +376,14 @@ fn transform_output(elements: &[&[f32]; ELEMENTS], tile: &mut [f32]) {
 
 #[inline(always)]
 fn output_lanes<const L: usize>(elements: &[&[f32]; ELEMENTS], c: usize, tile: &mut [f32]) {
-    let channels = elements[0].len();
-    let mut m = [[0.0; L]; ELEMENTS];
-    for (m, element) in m.iter_mut().zip(elements) {
-        *m = lanes(element, c);
+    let mut m = [[[0.0; L]; 4]; 4];
+    for (e, element) in elements.iter().enumerate() {
+        m[e / 4][e % 4] = lanes(element, c);
     }
-    let mut sums = [[[0.0; L]; 4]; 2];
-    for x in 0..4 {
-        for l in 0..L {
-            sums[0][x][l] = m[x][l] + m[4 + x][l] + m[8 + x][l];
-            sums[1][x][l] = m[4 + x][l] - m[8 + x][l] - m[12 + x][l];
-        }
-    }
-    for (y, s) in sums.iter().enumerate() {
-        for l in 0..L {
-            tile[2 * y * channels + c + l] = s[0][l] + s[1][l] + s[2][l];
-            tile[(2 * y + 1) * channels + c + l] = s[1][l] - s[2][l] - s[3][l];
-        }
+    let y = both_ways(&m, |[a, b, c, d]| [a + b + c, b - c - d]);
+    let pixels = tile.chunks_exact_mut(elements[0].len());
+    for (pixel, values) in pixels.zip(y.as_flattened()) {
+        pixel[c..c + L].copy_from_slice(values);
     }
 }
 
@@ -432,31 +409,13 @@ fn transform_filter(filter: &[f32], taps: &mut Vec<f32>, rows: &mut [&mut [f32]]
 
 #[inline(always)]
 fn filter_lanes<const L: usize>(taps: &[f32], c: usize, rows: &mut [&mut [f32]]) {
-    let spread = |a: f32, b: f32, c: f32| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
-    let mut g = [[0.0; L]; 9];
-    for (g, row) in g.iter_mut().zip(taps.chunks_exact(taps.len() / 9)) {
-        *g = lanes(row, c);
+    let mut g = [[[0.0; L]; 3]; 3];
+    for (tap, row) in taps.chunks_exact(taps.len() / 9).enumerate() {
+        g[tap / 3][tap % 3] = lanes(row, c);
     }
-    let mut down = [[[0.0; L]; 4]; 3];
-    for x in 0..3 {
-        for l in 0..L {
-            let t = spread(g[x][l], g[3 + x][l], g[6 + x][l]);
-            for y in 0..4 {
-                down[x][y][l] = t[y];
-            }
-        }
-    }
-    for y in 0..4 {
-        let mut out = [[0.0; L]; 4];
-        for l in 0..L {
-            let t = spread(down[0][y][l], down[1][y][l], down[2][y][l]);
-            for x in 0..4 {
-                out[x][l] = t[x];
-            }
-        }
-        for (x, out) in out.iter().enumerate() {
-            rows[4 * y + x][c..c + L].copy_from_slice(out);
-        }
+    let u = both_ways(&g, |[a, b, c]| [a, 0.5 * (a + b + c), 0.5 * (a - b + c), c]);
+    for (row, values) in rows.iter_mut().zip(u.as_flattened()) {
+        row[c..c + L].copy_from_slice(values);
     }
 }
 
@@ -467,28 +426,35 @@ fn lanes<const L: usize>(from: &[f32], c: usize) -> [f32; L] {
     out
 }
 
-/// Goes through the columns of a 4 x 4 of lanes, and then through its rows.
+/// T x T', where `line` is T of a line: of the columns, and then of their rows.
 #[inline(always)]
-fn square<const L: usize>(
-    d: &[[f32; L]; ELEMENTS],
-    line: impl Fn(f32, f32, f32, f32) -> [f32; 4],
-) -> [[f32; L]; ELEMENTS] {
-    let mut half = [[0.0; L]; ELEMENTS];
-    for x in 0..4 {
+fn both_ways<const L: usize, const N: usize, const M: usize>(
+    x: &[[[f32; L]; N]; N],
+    line: impl Fn([f32; N]) -> [f32; M],
+) -> [[[f32; L]; M]; M] {
+    let mut half = [[[0.0; L]; N]; M];
+    for column in 0..N {
         for l in 0..L {
-            let t = line(d[x][l], d[4 + x][l], d[8 + x][l], d[12 + x][l]);
-            for y in 0..4 {
-                half[4 * y + x][l] = t[y];
+            let mut from = [0.0; N];
+            for row in 0..N {
+                from[row] = x[row][column][l];
+            }
+            let to = line(from);
+            for row in 0..M {
+                half[row][column][l] = to[row];
             }
         }
     }
-    let mut out = [[0.0; L]; ELEMENTS];
-    for y in 0..4 {
+    let mut out = [[[0.0; L]; M]; M];
+    for row in 0..M {
         for l in 0..L {
-            let row = &half[4 * y..];
-            let t = line(row[0][l], row[1][l], row[2][l], row[3][l]);
-            for x in 0..4 {
-                out[4 * y + x][l] = t[x];
+            let mut from = [0.0; N];
+            for column in 0..N {
+                from[column] = half[row][column][l];
+            }
+            let to = line(from);
+            for column in 0..M {
+                out[row][column][l] = to[column];
             }
         }
     }
@@ -534,8 +500,17 @@ mod tests {
     fn it_is_the_plain_convolution_in_both_directions() {
         let workspace = Workspace::default();
         // The last one is more than a block.
-        let sizes = [(1, 1), (2, 3), (5, 4), (1, 6), (7, 7), (9, 14), (70, 66)];
-        for (size, images) in sizes.into_iter().zip([1, 3, 2, 2, 5, 3, 3]) {
+        let sizes = [
+            (4, 4),
+            (1, 1),
+            (2, 3),
+            (5, 4),
+            (1, 6),
+            (7, 7),
+            (9, 14),
+            (70, 66),
+        ];
+        for (size, images) in sizes.into_iter().zip([0, 1, 3, 2, 2, 5, 3, 3]) {
             let (cin, cout) = (35, 33);
             let window = Window::new(size, cin, 3, 1, Padding::Symmetric);
             assert!(serves(&window, cout));
