@@ -1,5 +1,7 @@
 //! Helpers shared by the black-box tests.
 
+#[cfg(feature = "gpu")]
+pub mod card;
 pub mod formula;
 pub mod fused;
 pub mod golden;

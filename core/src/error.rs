@@ -49,6 +49,9 @@ pub enum Error {
     /// Training went wrong in a way that no retry mends (a loss that is not finite).
     #[error("{0}")]
     Training(String),
+    /// A device that computes is not there, is lost, or has too little memory.
+    #[error("{0}")]
+    Device(String),
     /// Someone asked to stop ([`crate::cancel::Cancel`]).
     #[error("cancelled")]
     Cancelled,

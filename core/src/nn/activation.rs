@@ -140,7 +140,7 @@ pub fn hard_sigmoid(u: f32) -> f32 {
 }
 
 /// Which activation a layer has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Act {
     /// None.
     #[default]

@@ -51,7 +51,7 @@ pub struct SqueezeExcite {
 }
 
 /// What makes a number between 0 and 1 of squeeze-excite's output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Gate {
     /// relu6(u + 3) / 6.
     HardSigmoid,

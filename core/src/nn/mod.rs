@@ -5,6 +5,8 @@ pub mod backend;
 pub mod block;
 pub mod cpu;
 pub mod gemm;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod layer;
 pub mod parallel;
 pub mod window;

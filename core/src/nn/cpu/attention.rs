@@ -79,7 +79,7 @@ pub fn backward(qkv: &[f32], heads: &Heads, dy: &[f32], out: &mut [f32], workspa
 
 impl Heads {
     /// Length of a head's vectors.
-    fn head(&self) -> usize {
+    pub(crate) fn head(&self) -> usize {
         self.dim / self.heads
     }
 

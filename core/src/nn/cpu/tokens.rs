@@ -60,19 +60,28 @@ fn rest_len(grid: (usize, usize), dim: usize) -> usize {
 
 /// From a square grid to another, by a cubic that is widened where the grid shrinks (as
 /// torch.nn.functional.interpolate, bicubic with antialias).
-struct Resample {
+pub(crate) struct Resample {
     side: usize,
     down: Vec<Vec<f32>>,
     across: Vec<Vec<f32>>,
 }
 
 impl Resample {
-    fn new(side: usize, (height, width): (usize, usize)) -> Resample {
+    pub(crate) fn new(side: usize, (height, width): (usize, usize)) -> Resample {
         Resample {
             side,
             down: weights(side, height),
             across: weights(side, width),
         }
+    }
+
+    /// All of it as a matrix (places there, places here).
+    #[cfg(feature = "gpu")]
+    pub(crate) fn matrix(&self) -> Vec<f32> {
+        let here = self.side * self.side;
+        let mut all = vec![0.0; self.down.len() * self.across.len() * here];
+        self.pairs(|there, place, weight| all[there * here + place] = weight);
+        all
     }
 
     /// Calls `each` with (place there, place here, weight) wherever the weight is not 0.

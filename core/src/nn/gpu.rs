@@ -1,0 +1,1076 @@
+//! Cards as a backend: one set of kernels for Vulkan, Metal and CUDA, written in Rust and compiled for
+//! the device at hand when first used (cubecl).
+//!
+//! The same idea as on the processor: normalisation and activation are never stored, see [`view`]. A
+//! kernel gets one stream's order for free; nothing waits for the card but what the host wants to know.
+
+mod activation;
+mod attention;
+mod contrast;
+mod depthwise;
+pub mod device;
+mod elementwise;
+mod launch;
+mod max_pool;
+mod memory;
+mod norm;
+mod optim;
+mod product;
+mod rows;
+mod sums;
+mod view;
+
+use std::fmt;
+use std::ops::Range;
+
+use cubecl::prelude::*;
+
+use self::launch::{Finish, Pieces};
+use self::memory::{Memory, Numbers};
+use self::product::Map;
+use self::sums::What;
+use super::activation::Act;
+use super::backend::{
+    AdamUpdate, Backend, Grad, Host, Output, Param, ParamMut, Read, Rows, Src, Update,
+};
+use super::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
+use super::window::Window;
+use crate::loss::{Agreement, Contrast, Evaluated, Target};
+use crate::queue::{NO_PHOTO, Queue};
+use crate::{Error, Result};
+
+/// Kernels for a card, and its memory. Clones share it.
+pub struct Gpu<R: Runtime> {
+    client: ComputeClient<R>,
+    memory: Memory,
+}
+
+impl<R: Runtime> Clone for Gpu<R> {
+    fn clone(&self) -> Self {
+        Gpu {
+            client: self.client.clone(),
+            memory: self.memory.clone(),
+        }
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Gpu<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gpu({})", R::name(&self.client))
+    }
+}
+
+/// A card by Vulkan or Metal.
+pub type Card = Gpu<cubecl::wgpu::WgpuRuntime>;
+
+/// A batch norm of one forward.
+#[derive(Debug)]
+pub struct Norm {
+    /// (groups, 4, channels).
+    numbers: Numbers,
+    groups: usize,
+    /// Rows of a group; 0 for running statistics.
+    rows: usize,
+}
+
+/// Moments of a convolution's output.
+pub struct Moments {
+    /// (groups, pieces, 2, channels).
+    parts: Numbers,
+    pieces: Pieces,
+}
+
+/// Sums of a gradient.
+pub struct GradSums {
+    /// (groups, pieces, 2, channels).
+    parts: Numbers,
+    pieces: usize,
+}
+
+/// A batch norm's backward.
+pub struct NormGrad {
+    /// (groups, 3, channels).
+    numbers: Numbers,
+    groups: usize,
+    rows: usize,
+}
+
+/// A number for each image and channel.
+#[derive(Debug)]
+pub struct PerImage {
+    numbers: Numbers,
+    image_rows: usize,
+}
+
+/// What squeeze-excite's forward leaves.
+#[derive(Debug)]
+pub struct Squeezed {
+    pooled: Numbers,
+    inner: Numbers,
+    hidden: Numbers,
+    logits: Numbers,
+    gate: Numbers,
+}
+
+impl<R: Runtime> Gpu<R> {
+    /// On a device that is there.
+    pub(crate) fn new(client: ComputeClient<R>) -> Gpu<R> {
+        Gpu {
+            client,
+            memory: Memory::default(),
+        }
+    }
+
+    /// The most bytes that were in use at a time.
+    pub fn most_bytes(&self) -> usize {
+        self.memory.most_bytes()
+    }
+
+    fn take(&self, len: usize) -> Result<Numbers> {
+        self.memory.take(&self.client, len)
+    }
+
+    fn zeros(&self, len: usize) -> Result<Numbers> {
+        let out = self.take(len)?;
+        self.fill(&out, 0.0);
+        Ok(out)
+    }
+
+    /// Numbers from the host; what they replace is still there for kernels that were asked for before.
+    fn send(&self, numbers: &[f32]) -> Result<Numbers> {
+        self.memory.send(&self.client, bytes(numbers), numbers.len())
+    }
+
+    fn send_whole(&self, numbers: &[u32]) -> Result<Numbers> {
+        self.memory.send(&self.client, u32::as_bytes(numbers), numbers.len())
+    }
+
+    fn receive(&self, numbers: &Numbers) -> Result<Vec<f32>> {
+        if numbers.len() == 0 {
+            return Ok(Vec::new());
+        }
+        let bytes = self.client.read_one(numbers.handle()).map_err(lost)?;
+        Ok(f32::from_bytes(&bytes).to_vec())
+    }
+
+    /// Means over the rows of each image, times `factor` of their sums.
+    fn image_sums(&self, x: &Src<Self>, image_rows: usize, factor: f32) -> Result<Numbers> {
+        let images = x.z.len() / x.channels / image_rows;
+        let (parts, pieces) = self.sums(x, None, What::Values, images)?;
+        let out = self.take(images * x.channels)?;
+        self.add_pieces(&parts, &out, x.channels, pieces.count, factor);
+        Ok(out)
+    }
+
+    /// The sums of each image put together: (images, sums, channels).
+    fn whole(&self, parts: Numbers, pieces: &Pieces, len: usize) -> Result<Numbers> {
+        if pieces.count == 1 {
+            return Ok(parts);
+        }
+        let out = self.take(parts.len() / pieces.count)?;
+        self.add_pieces(&parts, &out, len, pieces.count, 1.0);
+        Ok(out)
+    }
+
+    /// What a norm's backward sums of `g`, behind the activation of `x`.
+    fn sums_of(&self, g: &Numbers, x: &Src<Self>) -> Result<GradSums> {
+        let Some((norm, _)) = x.norm else {
+            return Ok(GradSums {
+                parts: self.zeros(2 * x.channels)?,
+                pieces: 1,
+            });
+        };
+        let (parts, pieces) = self.sums(x, Some(g), What::Norm, norm.groups)?;
+        Ok(GradSums {
+            parts,
+            pieces: pieces.count,
+        })
+    }
+
+    /// y = x w' + b, with the weight (outputs, inputs) at a place of `values`.
+    fn affine(
+        &self,
+        values: &Numbers,
+        (weight, bias): (&Range<usize>, &Range<usize>),
+        x: &Numbers,
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
+        let rows = x.len() / inputs;
+        let out = self.take(rows * outputs)?;
+        let x = Src::plain(x, inputs);
+        let end = Finish {
+            bias: Some((values, bias.start)),
+            shortcut,
+            through: None,
+        };
+        let a = self.source(&x, Map::Rows, None);
+        let b = launch::weight(values, weight, (outputs, inputs), 1, Map::Weight);
+        self.product((rows, outputs, inputs), (a, b), &end, &out);
+        Ok(out)
+    }
+
+    /// Adds the gradients of weight and bias; dx, plus `shortcut`.
+    fn affine_back(
+        &self,
+        values: &Numbers,
+        grads: &mut Numbers,
+        (weight, bias): (&Range<usize>, &Range<usize>),
+        x: &Numbers,
+        dy: &Numbers,
+    ) -> Result<Numbers> {
+        let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
+        let rows = x.len() / inputs;
+        let (x, dy) = (Src::plain(x, inputs), Src::plain(dy, outputs));
+        self.bias_gradient(dy.z, outputs, grads, bias.start)?;
+        let a = self.source(&dy, Map::Columns, None);
+        let b = self.source(&x, Map::Columns, None);
+        self.weight_gradient((outputs, inputs, rows), (a, b), grads, weight, (inputs, 1))?;
+        let dx = self.take(x.z.len())?;
+        let a = self.source(&dy, Map::Rows, None);
+        let b = launch::weight(values, weight, (outputs, inputs), 1, Map::WeightBack);
+        self.product((rows, inputs, outputs), (a, b), &Finish::default(), &dx);
+        Ok(dx)
+    }
+
+    /// Adds the column sums of dy to a bias' gradient.
+    fn bias_gradient(
+        &self,
+        dy: &Numbers,
+        channels: usize,
+        grads: &mut Numbers,
+        at: usize,
+    ) -> Result<()> {
+        let x = Src::plain(dy, channels);
+        let (parts, pieces) = self.sums(&x, None, What::Values, 1)?;
+        self.add_bias(&parts, grads, at, channels, pieces.count);
+        Ok(())
+    }
+
+    fn activated(&self, x: &Numbers, act: Act) -> Result<Numbers> {
+        let out = self.take(x.len())?;
+        self.read_into(&launch::activated(x, act), &out);
+        Ok(out)
+    }
+
+    /// Adds the gradient of a convolution's weight (outputs, inputs, taps); without a window its taps
+    /// are one.
+    fn convolution_weight_gradient(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: Option<&Window>,
+        dw: ParamMut<Self>,
+    ) -> Result<()> {
+        let taps = window.map_or(1, |w| w.kernel * w.kernel);
+        let (inputs, outputs) = (x.channels, dw.range.len() / taps / x.channels);
+        let map = window.map_or(Map::Columns, |_| Map::PatchColumns);
+        let a = self.gradient(dz, outputs, Map::Columns, None);
+        let b = self.source(x, map, window);
+        let sizes = (outputs, inputs * taps, dz.z().len() / outputs);
+        self.weight_gradient(sizes, (a, b), dw.grads, dw.range, (inputs, taps))
+    }
+
+    /// dx, plus `shortcut`, or through the activation of x.
+    fn convolution_input_gradient(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: Option<&Window>,
+        w: &Param<Self>,
+        end: &Finish<R>,
+    ) -> Result<Numbers> {
+        let taps = window.map_or(1, |w| w.kernel * w.kernel);
+        let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
+        let dx = self.take(x.z.len())?;
+        let map = window.map_or(Map::Rows, |_| Map::Outputs);
+        let a = self.gradient(dz, outputs, map, window);
+        let b = launch::weight(w.values, w.range, (outputs, inputs), taps, Map::WeightBack);
+        let sizes = (x.z.len() / inputs, inputs, outputs * taps);
+        self.product(sizes, (a, b), end, &dx);
+        Ok(dx)
+    }
+
+    /// A convolution's output's moments, if asked for.
+    fn moments(&self, z: &Numbers, channels: usize, wanted: bool) -> Result<Option<Moments>> {
+        if !wanted {
+            return Ok(None);
+        }
+        let (parts, pieces) = self.sums(&Src::plain(z, channels), None, What::Moments, 1)?;
+        Ok(Some(Moments { parts, pieces }))
+    }
+
+    /// Rows read as they are to be, stored.
+    fn rows_read(&self, values: &Numbers, x: &Rows<Self>) -> Result<Option<Numbers>> {
+        Ok(match x.read {
+            Read::Plain => None,
+            Read::Act(act) => Some(self.activated(x.x, act)?),
+            Read::Norm(layer, stats) => Some(self.layer_norm(layer, values, x.x, stats)?),
+        })
+    }
+
+    /// Where this many queries and keys of a queue meet: similarities (n, size).
+    fn similarities(&self, rows: &Numbers, keys: &Numbers, dim: usize) -> Result<Numbers> {
+        let (n, size) = (rows.len() / dim, keys.len() / dim);
+        let out = self.take(n * size)?;
+        let a = Src::plain(rows, dim);
+        let b = Src::plain(keys, dim);
+        let operands = (self.source(&a, Map::Rows, None), self.source(&b, Map::Rows, None));
+        self.product((n, size, dim), operands, &Finish::default(), &out);
+        Ok(out)
+    }
+
+    /// What queries are pulled towards: parts of the queue's rows, and of their positives.
+    fn targets(
+        &self,
+        similarities: &Numbers,
+        rows: &Range<usize>,
+        contrast: &Contrast<'_, Numbers, Numbers>,
+    ) -> Result<Option<(Numbers, Numbers)>> {
+        let (n, dim, size) = (rows.len(), contrast.queue.dim, contrast.queue.size());
+        Ok(match contrast.target {
+            Target::Positive => None,
+            Target::Teacher { temperature } => {
+                let own = self.take(n * dim)?;
+                let at = rows.start * dim;
+                self.copy_runs((contrast.positives, at), dim, (&own, 0), dim, (dim, n * dim));
+                let targets = self.similarities(&own, &contrast.queue.keys, dim)?;
+                let positives = self.take(n)?;
+                self.dots(&own, &own, 0, &positives, dim);
+                self.teacher_targets(&targets, &positives, size, temperature);
+                Some((targets, positives))
+            }
+            Target::Nearest { share, count } => {
+                let (targets, positives) = (self.take(n * size)?, self.take(n)?);
+                self.nearest_targets(similarities, &targets, &positives, (size, count), share);
+                Some((targets, positives))
+            }
+            Target::Neighbours(neighbours) => {
+                let own = self.send_whole(&neighbours.photos[rows.clone()])?;
+                let queue = self.send_whole(&contrast.queue.photos)?;
+                let (own_rows, own_known) = self.album_rows(neighbours.album, &own, dim)?;
+                let (queue_rows, queue_known) = self.album_rows(neighbours.album, &queue, dim)?;
+                let targets = self.similarities(&own_rows, &queue_rows, dim)?;
+                self.mask_unknown(&targets, (&own, &own_known), (&queue, &queue_known));
+                let positives = self.take(n)?;
+                let temperature = neighbours.temperature;
+                self.near_targets(&targets, &positives, size, (temperature, neighbours.share));
+                Some((targets, positives))
+            }
+        })
+    }
+}
+
+impl<R: Runtime> Backend for Gpu<R> {
+    type Buf = Numbers;
+    type Flat = Numbers;
+    type Moments = Moments;
+    type Norm = Norm;
+    type GradSums = GradSums;
+    type NormGrad = NormGrad;
+    type PerImage = PerImage;
+    /// (images, 5, channels).
+    type ImageSums = Numbers;
+    type Squeezed = Squeezed;
+    /// A tap for each number.
+    type Largest = Numbers;
+    /// (rows, 2).
+    type RowStats = Numbers;
+    /// The rows and 1 / |x|.
+    type Unit = (Numbers, Numbers);
+
+    fn release(&self) {
+        self.memory.release(&self.client);
+    }
+
+    fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Numbers> {
+        let mut numbers = vec![0.0; len];
+        fill(&mut numbers);
+        self.send(&numbers)
+    }
+
+    fn download(&self, buf: &Numbers) -> Result<Vec<f32>> {
+        self.receive(buf)
+    }
+
+    fn rescale(&self, x: &mut Numbers, channels: &[(f32, f32)]) -> Result<()> {
+        let (factors, offsets): (Vec<f32>, Vec<f32>) = channels.iter().copied().unzip();
+        let coefficients = self.send(&[factors, offsets].concat())?;
+        self.rescale_by(x, &coefficients, channels.len());
+        Ok(())
+    }
+
+    fn gather(&self, parts: &[Numbers], order: &[usize], dim: usize) -> Result<Numbers> {
+        let all = self.take(order.len() * dim)?;
+        let mut order = order;
+        for part in parts {
+            let (here, rest) = order.split_at(part.len() / dim);
+            let places: Vec<u32> = here.iter().map(|&place| place as u32).collect();
+            self.scatter_rows(part, &self.send_whole(&places)?, &all, dim);
+            order = rest;
+        }
+        Ok(all)
+    }
+
+    fn flat(&self, numbers: Vec<f32>) -> Result<Numbers> {
+        self.send(&numbers)
+    }
+
+    fn host<'a>(&self, flat: &'a Numbers) -> Result<Host<'a>> {
+        Ok(Host::Owned(self.receive(flat)?))
+    }
+
+    fn edit(&self, flat: &mut Numbers, change: impl FnOnce(&mut [f32])) -> Result<()> {
+        let mut numbers = self.receive(flat)?;
+        change(&mut numbers);
+        *flat = self.send(&numbers)?;
+        Ok(())
+    }
+
+    fn copy(&self, to: &mut Numbers, from: &Numbers) -> Result<()> {
+        let len = from.len();
+        self.copy_runs((from, 0), len, (to, 0), len, (len, len));
+        Ok(())
+    }
+
+    fn clear(&self, flat: &mut Numbers) -> Result<()> {
+        self.fill(flat, 0.0);
+        Ok(())
+    }
+
+    fn all_finite(&self, flat: &Numbers) -> Result<bool> {
+        let found = self.not_finite(flat)?;
+        let bytes = self.client.read_one(found.handle()).map_err(lost)?;
+        Ok(u32::from_bytes(&bytes).iter().all(|count| *count == 0))
+    }
+
+    fn sgd(
+        &self,
+        update: &Update,
+        values: &mut Numbers,
+        grads: &Numbers,
+        velocity: &mut Numbers,
+        base: &Numbers,
+    ) -> Result<()> {
+        self.sgd_step(update, (values, grads, velocity), base)
+    }
+
+    fn adamw(
+        &self,
+        update: &AdamUpdate,
+        values: &mut Numbers,
+        grads: &Numbers,
+        moments: (&mut Numbers, &mut Numbers),
+    ) -> Result<()> {
+        self.adamw_step(update, (values, grads), (moments.0, moments.1))
+    }
+
+    fn follow(&self, own: &mut Numbers, other: &Numbers, momentum: f32, from: usize) -> Result<()> {
+        self.follow_from(own, other, momentum, from);
+        Ok(())
+    }
+
+    fn multiply(&self, own: &mut Numbers, by: &Numbers) -> Result<()> {
+        self.times(own, by);
+        Ok(())
+    }
+
+    fn conv(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        moments: bool,
+    ) -> Result<Output<Self>> {
+        let taps = window.kernel * window.kernel;
+        let outputs = w.range.len() / taps / x.channels;
+        let images = x.z.len() / x.channels / (window.height * window.width);
+        let rows = images * window.out_height * window.out_width;
+        let z = self.take(rows * outputs)?;
+        let a = self.source(x, Map::Patches, Some(window));
+        let b = launch::weight(w.values, w.range, (outputs, x.channels), taps, Map::Weight);
+        let sizes = (rows, outputs, x.channels * taps);
+        self.product(sizes, (a, b), &Finish::default(), &z);
+        let moments = self.moments(&z, outputs, moments)?;
+        Ok((z, moments))
+    }
+
+    fn conv_back_images(
+        &self,
+        dz: &Grad<Self>,
+        images: &Src<Self>,
+        window: &Window,
+        dw: ParamMut<Self>,
+    ) -> Result<()> {
+        self.convolution_weight_gradient(dz, images, Some(window), dw)
+    }
+
+    fn conv_back(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        self.convolution_weight_gradient(dz, x, Some(window), dw)?;
+        self.convolution_input_gradient(dz, x, Some(window), &w, &Finish::adding(shortcut))
+    }
+
+    fn conv_back_activated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+    ) -> Result<(Numbers, GradSums)> {
+        self.convolution_weight_gradient(dz, x, Some(window), dw)?;
+        let dy = self.convolution_input_gradient(dz, x, Some(window), &w, &Finish::through(x))?;
+        let sums = self.sums_of(&dy, x)?;
+        Ok((dy, sums))
+    }
+
+    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, moments: bool) -> Result<Output<Self>> {
+        let outputs = w.range.len() / x.channels;
+        let rows = x.z.len() / x.channels;
+        let z = self.take(rows * outputs)?;
+        let a = self.source(x, Map::Rows, None);
+        let b = launch::weight(w.values, w.range, (outputs, x.channels), 1, Map::Weight);
+        let sizes = (rows, outputs, x.channels);
+        self.product(sizes, (a, b), &Finish::default(), &z);
+        let moments = self.moments(&z, outputs, moments)?;
+        Ok((z, moments))
+    }
+
+    fn pointwise_back(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        self.convolution_weight_gradient(dz, x, None, dw)?;
+        self.convolution_input_gradient(dz, x, None, &w, &Finish::adding(shortcut))
+    }
+
+    fn pointwise_back_activated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+    ) -> Result<(Numbers, GradSums)> {
+        self.convolution_weight_gradient(dz, x, None, dw)?;
+        let dy = self.convolution_input_gradient(dz, x, None, &w, &Finish::through(x))?;
+        let sums = self.sums_of(&dy, x)?;
+        Ok((dy, sums))
+    }
+
+    fn pointwise_back_gated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+        rows_per_image: usize,
+    ) -> Result<(Numbers, Numbers)> {
+        self.convolution_weight_gradient(dz, x, None, dw)?;
+        let g = self.convolution_input_gradient(dz, x, None, &w, &Finish::default())?;
+        let sums = self.gate_sums(&g, x, rows_per_image)?;
+        Ok((g, sums))
+    }
+
+    fn depthwise(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        moments: bool,
+    ) -> Result<Output<Self>> {
+        let z = self.depthwise_forward(x, window, &w)?;
+        let moments = self.moments(&z, window.channels, moments)?;
+        Ok((z, moments))
+    }
+
+    fn depthwise_back(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        self.depthwise_weight_gradient(dz, x, window, dw)?;
+        self.depthwise_input_gradient(dz, x, window, &w, shortcut, false)
+    }
+
+    fn depthwise_back_activated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: Param<Self>,
+        dw: ParamMut<Self>,
+    ) -> Result<(Numbers, GradSums)> {
+        self.depthwise_weight_gradient(dz, x, window, dw)?;
+        let dy = self.depthwise_input_gradient(dz, x, window, &w, None, true)?;
+        let sums = self.sums_of(&dy, x)?;
+        Ok((dy, sums))
+    }
+
+    fn norm(
+        &self,
+        layer: &BatchNorm,
+        values: &Numbers,
+        buffers: &mut Numbers,
+        moments: Option<(Moments, f32)>,
+    ) -> Result<Norm> {
+        match moments {
+            Some((moments, momentum)) => {
+                self.norm_of_batch(layer, values, buffers, &moments, momentum)
+            }
+            None => self.norm_of_running(layer, values, buffers),
+        }
+    }
+
+    fn no_norm(&self, channels: usize) -> Result<Norm> {
+        let numbers: Vec<f32> = [1.0, 0.0, 0.0, 1.0]
+            .into_iter()
+            .flat_map(|x| std::iter::repeat_n(x, channels))
+            .collect();
+        Ok(Norm {
+            numbers: self.send(&numbers)?,
+            groups: 1,
+            rows: 0,
+        })
+    }
+
+    fn norm_back(
+        &self,
+        layer: &BatchNorm,
+        norm: &Norm,
+        sums: &GradSums,
+        grads: &mut Numbers,
+    ) -> Result<NormGrad> {
+        let numbers = self.take(norm.groups * view::GRAD * layer.channels)?;
+        self.norm_gradient(layer, norm, sums, grads, &numbers);
+        Ok(NormGrad {
+            numbers,
+            groups: norm.groups,
+            rows: norm.rows,
+        })
+    }
+
+    fn norm_sums(&self, g: &Numbers, x: &Src<Self>) -> Result<GradSums> {
+        self.sums_of(g, x)
+    }
+
+    fn activation_back(&self, g: &mut Numbers, x: &Src<Self>) -> Result<GradSums> {
+        self.through(g, &launch::reading(x));
+        self.sums_of(g, x)
+    }
+
+    fn materialise(&self, x: &Src<Self>) -> Result<Numbers> {
+        let out = self.take(x.z.len())?;
+        self.read_into(&launch::reading(x), &out);
+        Ok(out)
+    }
+
+    fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Numbers> {
+        let out = self.take(x.z.len())?;
+        self.add_into(x, other, act, &out);
+        Ok(out)
+    }
+
+    fn add_back(&self, dy: &mut Numbers, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<()> {
+        self.add_through(dy, x, other, act);
+        Ok(())
+    }
+
+    fn per_image(&self, values: &[f32], channels: usize, rows_per_image: usize) -> Result<PerImage> {
+        let each = values.iter().flat_map(|x| std::iter::repeat_n(*x, channels));
+        Ok(PerImage {
+            numbers: self.send(&each.collect::<Vec<f32>>())?,
+            image_rows: rows_per_image,
+        })
+    }
+
+    fn scale_images(&self, x: &Numbers, factors: &PerImage, channels: usize) -> Result<Numbers> {
+        let out = self.take(x.len())?;
+        self.times_images(x, factors, channels, &out);
+        Ok(out)
+    }
+
+    fn max_pool(&self, x: &Src<Self>, window: &Window) -> Result<(Numbers, Numbers)> {
+        self.max_pool_forward(x, window)
+    }
+
+    fn max_pool_back(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        largest: &Numbers,
+        dy: &Numbers,
+    ) -> Result<(Numbers, GradSums)> {
+        let g = self.max_pool_input_gradient(x, window, largest, dy)?;
+        let sums = self.sums_of(&g, x)?;
+        Ok((g, sums))
+    }
+
+    fn pool(&self, x: &Src<Self>, rows_per_image: usize) -> Result<Numbers> {
+        self.image_sums(x, rows_per_image, 1.0 / rows_per_image as f32)
+    }
+
+    fn pool_back(
+        &self,
+        x: &Src<Self>,
+        dy: &Numbers,
+        rows_per_image: usize,
+    ) -> Result<(PerImage, GradSums)> {
+        let numbers = self.take(dy.len())?;
+        self.spread_rows(dy, &numbers, x.channels, 1, 1.0 / rows_per_image as f32);
+        let images = dy.len() / x.channels;
+        let sums = match x.norm {
+            None => self.zeros(2 * x.channels)?,
+            Some((norm, act)) => {
+                let (parts, pieces) = self.sums(x, None, What::Slopes(act), images)?;
+                let whole = self.whole(parts, &pieces, 2 * x.channels)?;
+                let out = self.take(norm.groups * 2 * x.channels)?;
+                self.pooled_sums(&whole, &numbers, &out, (x.channels, images, norm.groups));
+                out
+            }
+        };
+        let pool = PerImage {
+            numbers,
+            image_rows: rows_per_image,
+        };
+        let sums = GradSums {
+            parts: sums,
+            pieces: 1,
+        };
+        Ok((pool, sums))
+    }
+
+    fn spread_means(&self, dy: &Numbers, channels: usize, rows_per_image: usize) -> Result<Numbers> {
+        let out = self.take(dy.len() * rows_per_image)?;
+        self.spread_rows(dy, &out, channels, rows_per_image, 1.0 / rows_per_image as f32);
+        Ok(out)
+    }
+
+    fn squeeze(
+        &self,
+        layer: &SqueezeExcite,
+        values: &Numbers,
+        x: &Src<Self>,
+        rows_per_image: usize,
+    ) -> Result<(Squeezed, PerImage)> {
+        let pooled = self.pool(x, rows_per_image)?;
+        let inner = self.affine(values, (&layer.w1, &layer.b1), &pooled, None)?;
+        let hidden = self.activated(&inner, layer.act)?;
+        let logits = self.affine(values, (&layer.w2, &layer.b2), &hidden, None)?;
+        let (gate, kept) = (self.take(logits.len())?, self.take(logits.len())?);
+        self.gates(&logits, &gate, layer.gate);
+        self.gates(&logits, &kept, layer.gate);
+        let squeezed = Squeezed {
+            pooled,
+            inner,
+            hidden,
+            logits,
+            gate: kept,
+        };
+        let gate = PerImage {
+            numbers: gate,
+            image_rows: rows_per_image,
+        };
+        Ok((squeezed, gate))
+    }
+
+    fn gate_sums(&self, g: &Numbers, x: &Src<Self>, rows_per_image: usize) -> Result<Numbers> {
+        let images = x.z.len() / x.channels / rows_per_image;
+        let act = x.norm.map_or(Act::Identity, |(_, act)| act);
+        let (parts, pieces) = self.sums(x, Some(g), What::Gate(act), images)?;
+        self.whole(parts, &pieces, 5 * x.channels)
+    }
+
+    fn squeeze_back(
+        &self,
+        layer: &SqueezeExcite,
+        values: &Numbers,
+        squeezed: &Squeezed,
+        sums: &Numbers,
+        grads: &mut Numbers,
+        rows_per_image: usize,
+    ) -> Result<(PerImage, GradSums)> {
+        let channels = layer.channels;
+        let images = squeezed.gate.len() / channels;
+        let dlogits = self.take(squeezed.logits.len())?;
+        self.gates_back(sums, &squeezed.logits, &dlogits, channels, layer.gate);
+        let second = (&layer.w2, &layer.b2);
+        let dhidden = self.affine_back(values, grads, second, &squeezed.hidden, &dlogits)?;
+        self.through(&dhidden, &launch::activated(&squeezed.inner, layer.act));
+        let first = (&layer.w1, &layer.b1);
+        let dpooled = self.affine_back(values, grads, first, &squeezed.pooled, &dhidden)?;
+        let pool = self.take(dpooled.len())?;
+        self.spread_rows(&dpooled, &pool, channels, 1, 1.0 / rows_per_image as f32);
+        let out = self.take(2 * channels)?;
+        self.gated_sums(sums, (&squeezed.gate, &pool), &out, (channels, images, 1));
+        let pool = PerImage {
+            numbers: pool,
+            image_rows: rows_per_image,
+        };
+        let sums = GradSums {
+            parts: out,
+            pieces: 1,
+        };
+        Ok((pool, sums))
+    }
+
+    fn linear(&self, layer: &Linear, values: &Numbers, x: &Numbers) -> Result<(Numbers, Numbers)> {
+        let u = self.affine(values, (&layer.weight, &layer.bias), x, None)?;
+        Ok((self.activated(&u, layer.act)?, u))
+    }
+
+    fn linear_back(
+        &self,
+        layer: &Linear,
+        values: &Numbers,
+        grads: &mut Numbers,
+        (x, u): (&Numbers, &Numbers),
+        dy: Numbers,
+    ) -> Result<Numbers> {
+        self.through(&dy, &launch::activated(u, layer.act));
+        self.affine_back(values, grads, (&layer.weight, &layer.bias), x, &dy)
+    }
+
+    fn tokens(
+        &self,
+        layer: &Positions,
+        values: &Numbers,
+        patches: &Numbers,
+        grid: (usize, usize),
+    ) -> Result<Numbers> {
+        let dim = layer.dim;
+        let count = grid.0 * grid.1;
+        let images = patches.len() / (count * dim).max(1);
+        // What is added to every image: the first token whole, then the patches' positions and bias.
+        let added = self.zeros((1 + count) * dim)?;
+        self.add_to(&added, 0, (values, layer.class.start), dim);
+        self.add_to(&added, 0, (values, layer.grid.start), dim);
+        let positions = self.take(layer.side * layer.side * dim)?;
+        let len = positions.len();
+        let from = (values, layer.grid.start + dim);
+        self.copy_runs(from, len, (&positions, 0), len, (len, len));
+        let resampled = self.resample(layer, &positions, grid, Map::Rows)?;
+        let resampled = resampled.as_ref().unwrap_or(&positions);
+        self.copy_runs((resampled, 0), count * dim, (&added, dim), count * dim, (count * dim, count * dim));
+        let bias = self.take(count * dim)?;
+        self.copy_runs((values, layer.patch_bias.start), 0, (&bias, 0), dim, (dim, count * dim));
+        self.add_to(&added, dim, (&bias, 0), count * dim);
+
+        let out = self.take(images * (1 + count) * dim)?;
+        let token = (1 + count) * dim;
+        self.copy_runs((&added, 0), 0, (&out, 0), token, (token, out.len()));
+        let spread = self.zeros(out.len())?;
+        self.copy_runs((patches, 0), count * dim, (&spread, dim), token, (count * dim, patches.len()));
+        self.plus(&out, &spread);
+        Ok(out)
+    }
+
+    fn tokens_back(
+        &self,
+        layer: &Positions,
+        dy: &Numbers,
+        grid: (usize, usize),
+        grads: &mut Numbers,
+    ) -> Result<()> {
+        let (dim, count) = (layer.dim, grid.0 * grid.1);
+        let token = (1 + count) * dim;
+        let (parts, pieces) = self.sums(&Src::plain(dy, token), None, What::Values, 1)?;
+        let sum = self.whole(parts, &pieces, token)?;
+        self.add_to(grads, layer.class.start, (&sum, 0), dim);
+        self.add_to(grads, layer.grid.start, (&sum, 0), dim);
+        let rest = self.take(count * dim)?;
+        self.copy_runs((&sum, dim), count * dim, (&rest, 0), count * dim, (count * dim, count * dim));
+        let resampled = self.resample(layer, &rest, grid, Map::Columns)?;
+        let resampled = resampled.as_ref().unwrap_or(&rest);
+        self.add_to(grads, layer.grid.start + dim, (resampled, 0), resampled.len());
+        Ok(())
+    }
+
+    fn row_stats(&self, x: &Numbers, layer: &LayerNorm) -> Result<Numbers> {
+        self.row_stats_of(x, layer)
+    }
+
+    fn layer_norm(
+        &self,
+        layer: &LayerNorm,
+        values: &Numbers,
+        x: &Numbers,
+        stats: &Numbers,
+    ) -> Result<Numbers> {
+        self.layer_norm_forward(layer, values, x, stats)
+    }
+
+    fn layer_norm_back(
+        &self,
+        layer: &LayerNorm,
+        values: &Numbers,
+        grads: &mut Numbers,
+        (x, stats): (&Numbers, &Numbers),
+        dy: &mut Numbers,
+    ) -> Result<()> {
+        self.bias_gradient(dy, layer.dim, grads, layer.bias.start)?;
+        let normed = self.layer_norm_gradient(layer, values, (x, stats), dy)?;
+        self.bias_gradient(&normed, layer.dim, grads, layer.weight.start)
+    }
+
+    fn rows_linear(
+        &self,
+        layer: &Linear,
+        values: &Numbers,
+        x: &Rows<Self>,
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        let read = self.rows_read(values, x)?;
+        let x = read.as_ref().unwrap_or(x.x);
+        self.affine(values, (&layer.weight, &layer.bias), x, shortcut)
+    }
+
+    fn rows_linear_back(
+        &self,
+        layer: &Linear,
+        values: &Numbers,
+        grads: &mut Numbers,
+        x: &Rows<Self>,
+        dy: &Numbers,
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        let read = self.rows_read(values, x)?;
+        let input = read.as_ref().unwrap_or(x.x);
+        let mut dx = self.affine_back(values, grads, (&layer.weight, &layer.bias), input, dy)?;
+        match x.read {
+            Read::Plain => {}
+            Read::Act(act) => self.through(&dx, &launch::activated(x.x, act)),
+            Read::Norm(layer, stats) => {
+                self.layer_norm_back(layer, values, grads, (x.x, stats), &mut dx)?;
+            }
+        }
+        if let Some(shortcut) = shortcut {
+            self.plus(&dx, shortcut);
+        }
+        Ok(dx)
+    }
+
+    fn attention(&self, qkv: &Numbers, heads: &Heads) -> Result<Numbers> {
+        self.attention_forward(qkv, heads)
+    }
+
+    fn attention_back(&self, qkv: &Numbers, heads: &Heads, dy: &Numbers) -> Result<Numbers> {
+        self.attention_gradient(qkv, heads, dy)
+    }
+
+    fn first_rows(&self, x: &Numbers, rows_per_image: usize, dim: usize) -> Result<Numbers> {
+        let out = self.take(x.len() / rows_per_image)?;
+        self.copy_runs((x, 0), rows_per_image * dim, (&out, 0), dim, (dim, out.len()));
+        Ok(out)
+    }
+
+    fn spread_first(&self, dy: &Numbers, rows_per_image: usize, dim: usize) -> Result<Numbers> {
+        let out = self.zeros(dy.len() * rows_per_image)?;
+        self.copy_runs((dy, 0), dim, (&out, 0), rows_per_image * dim, (dim, dy.len()));
+        Ok(out)
+    }
+
+    fn normalize(&self, x: &mut Numbers, dim: usize) -> Result<(Numbers, Numbers)> {
+        let (kept, inverse) = (self.take(x.len())?, self.take(x.len() / dim)?);
+        self.normalize_rows(x, &kept, &inverse, dim);
+        Ok((kept, inverse))
+    }
+
+    fn normalize_back(
+        &self,
+        dy: &mut Numbers,
+        (y, inverse): &(Numbers, Numbers),
+        dim: usize,
+    ) -> Result<()> {
+        self.normalize_gradient(dy, y, inverse, dim);
+        Ok(())
+    }
+
+    fn contrast(
+        &self,
+        queries: &Numbers,
+        rows: Range<usize>,
+        contrast: &Contrast<'_, Numbers, Numbers>,
+    ) -> Result<Evaluated<Numbers>> {
+        let (n, dim, size) = (rows.len(), contrast.queue.dim, contrast.queue.size());
+        let keys = &contrast.queue.keys;
+        let similarities = self.similarities(queries, keys, dim)?;
+        let positives = self.take(n)?;
+        self.dots(queries, contrast.positives, rows.start * dim, &positives, dim);
+        if let Some(photos) = contrast.photos {
+            let own = self.send_whole(&photos[rows.clone()])?;
+            let queue = self.send_whole(&contrast.queue.photos)?;
+            self.mask_own(&similarities, &own, &queue, NO_PHOTO);
+        }
+        let targets = self.targets(&similarities, &rows, contrast)?;
+        let found = self.take(n * 3)?;
+        let targets = targets.as_ref();
+        self.losses((&similarities, &positives), targets, &found, size, contrast.temperature);
+        let scale = 1.0 / (contrast.batch as f64 * contrast.temperature as f64);
+        let grad = self.contrast_gradient(
+            (&similarities, &positives),
+            (contrast.positives, rows.start * dim),
+            keys,
+            dim,
+            scale as f32,
+        )?;
+        let found = self.receive(&found)?;
+        let sum = |which: usize| found.iter().skip(which).step_by(3).map(|&x| x as f64).sum::<f64>();
+        let share = |which| (sum(which) / contrast.batch as f64) as f32;
+        Ok(Evaluated {
+            loss: share(0),
+            grad,
+            agreement: Agreement {
+                positive: share(1),
+                accuracy: share(2),
+            },
+        })
+    }
+
+    fn enqueue(&self, queue: &mut Queue<Numbers>, keys: &Numbers, photos: &[u32]) -> Result<()> {
+        let mut places: Vec<u32> = photos
+            .iter()
+            .map(|&photo| queue.replace_oldest(photo) as u32)
+            .collect();
+        // More keys than rows: the last of a place stays.
+        let size = queue.size();
+        let late = places.len().saturating_sub(size);
+        places[..late].fill(u32::MAX);
+        self.scatter_rows(keys, &self.send_whole(&places)?, &queue.keys, queue.dim);
+        Ok(())
+    }
+}
+
+impl<R: Runtime> Grad<'_, Gpu<R>> {
+    fn z(&self) -> &Numbers {
+        match self {
+            Grad::Normed { z, .. } | Grad::Gated { z, .. } | Grad::Pooled { z, .. } => z,
+        }
+    }
+}
+
+fn bytes(numbers: &[f32]) -> &[u8] {
+    f32::as_bytes(numbers)
+}
+
+/// What the device says of itself where it can't go on.
+fn lost(error: cubecl::server::ServerError) -> Error {
+    let all = error.to_string();
+    let line = all.lines().find(|line| !line.trim().is_empty());
+    Error::Device(format!("the device is lost: {}", line.unwrap_or("it says no more")))
+}

@@ -1,0 +1,1303 @@
+//! From the host's side of an operation to its kernel: what is bound, how it is read, how many cubes.
+
+use std::ops::Range;
+
+use cubecl::ir::{ElemType, FloatKind, StorageType};
+use cubecl::prelude::*;
+
+use super::memory::Numbers;
+use super::norm::LayerLaunch;
+use super::product::{
+    self, EndLaunch, Map, OperandLaunch, SizesLaunch, TILE, UNITS, WindowsLaunch,
+};
+use super::sums::{self, SpanLaunch, What};
+use super::view::{How, NORM, ViewLaunch};
+use super::{
+    Gpu, GradSums, Moments, Norm, PerImage, attention, contrast, depthwise, elementwise,
+    max_pool, norm, optim, rows,
+};
+use crate::Result;
+use crate::nn::activation::Act;
+use crate::nn::backend::{AdamUpdate, Grad, Param, ParamMut, Src, Update};
+use crate::nn::cpu::tokens::Resample;
+use crate::nn::layer::{BatchNorm, Gate, Heads, LayerNorm, Positions};
+use crate::nn::window::Window;
+
+/// Units of a cube whose units have a number each.
+const EACH: usize = 256;
+
+/// The most cubes along one dimension.
+const CUBES: usize = 65_535;
+
+/// Pieces of the rows that a weight's gradient is summed over, and of a segment's rows.
+const PIECES: usize = 256;
+
+/// Rows that a unit sums at least.
+const RUN: usize = 16;
+
+/// Activations are f32.
+fn float() -> StorageType {
+    StorageType::Scalar(ElemType::Float(FloatKind::F32))
+}
+
+/// How many channels a unit takes at once.
+fn lanes(channels: usize) -> usize {
+    match channels.is_multiple_of(4) {
+        true => 4,
+        false => 1,
+    }
+}
+
+/// Cubes of [`EACH`] units for `n` numbers.
+fn each(n: usize) -> (CubeCount, CubeDim) {
+    (cubes(n.div_ceil(EACH)), CubeDim::new_1d(EACH as u32))
+}
+
+/// `n` cubes or more.
+fn cubes(n: usize) -> CubeCount {
+    let n = n.max(1);
+    let y = n.div_ceil(CUBES);
+    CubeCount::Static(n.div_ceil(y) as u32, y as u32, 1)
+}
+
+/// A tensor as it is read.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    a: &'a Numbers,
+    b: Option<&'a Numbers>,
+    norm: Option<&'a Numbers>,
+    grad: Option<&'a Numbers>,
+    gate: Option<&'a Numbers>,
+    pool: Option<&'a Numbers>,
+    offset: usize,
+    channels: usize,
+    image_rows: usize,
+    group_rows: usize,
+    how: How,
+    grouped: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn plain(a: &'a Numbers, channels: usize) -> Reading<'a> {
+        Reading {
+            a,
+            b: None,
+            norm: None,
+            grad: None,
+            gate: None,
+            pool: None,
+            offset: 0,
+            channels,
+            image_rows: 1,
+            group_rows: 1,
+            how: How::Plain,
+            grouped: false,
+        }
+    }
+
+    fn normed(self, norm: &'a Norm, how: How) -> Reading<'a> {
+        Reading {
+            norm: Some(&norm.numbers),
+            group_rows: norm.rows.max(1),
+            grouped: norm.groups > 1,
+            how,
+            ..self
+        }
+    }
+
+    fn view<F: Float, N: Size, R: Runtime>(&self, n: usize) -> ViewLaunch<F, N, R> {
+        let some = |numbers: Option<&Numbers>| numbers.map(Numbers::arg).into();
+        ViewLaunch::new(
+            self.a.arg(),
+            self.b.map(|b| b.arg()).into(),
+            some(self.norm),
+            some(self.grad),
+            some(self.gate),
+            some(self.pool),
+            self.offset,
+            self.channels / n,
+            self.image_rows,
+            self.group_rows,
+            self.how,
+            self.grouped,
+        )
+    }
+}
+
+/// A [`Src`] as kernels know it.
+pub fn reading<'a, R: Runtime>(x: &Src<'a, Gpu<R>>) -> Reading<'a> {
+    let plain = Reading::plain(x.z, x.channels);
+    match (x.norm, x.gate) {
+        (None, _) => plain,
+        (Some((norm, act)), None) => plain.normed(norm, How::Normed(act)),
+        (Some((norm, act)), Some(gate)) => Reading {
+            gate: Some(&gate.numbers),
+            image_rows: gate.image_rows,
+            ..plain.normed(norm, How::Gated(act))
+        },
+    }
+}
+
+/// Numbers behind an activation.
+pub fn activated(x: &Numbers, act: Act) -> Reading<'_> {
+    Reading {
+        how: How::Activated(act),
+        ..Reading::plain(x, 1)
+    }
+}
+
+fn gradient<'a, R: Runtime>(dz: &Grad<'a, Gpu<R>>, channels: usize) -> Reading<'a> {
+    match *dz {
+        Grad::Normed { dy, z, grad } => Reading {
+            b: Some(z),
+            grad: Some(&grad.numbers),
+            group_rows: grad.rows.max(1),
+            grouped: grad.groups > 1,
+            how: How::Gradient,
+            ..Reading::plain(dy, channels)
+        },
+        Grad::Gated {
+            g,
+            z,
+            norm,
+            act,
+            gate,
+            pool,
+            grad,
+        } => Reading {
+            b: Some(z),
+            grad: Some(&grad.numbers),
+            gate: Some(&gate.numbers),
+            pool: Some(&pool.numbers),
+            image_rows: pool.image_rows,
+            ..Reading::plain(g, channels).normed(norm, How::GatedGradient(act))
+        },
+        Grad::Pooled {
+            z,
+            norm,
+            act,
+            pool,
+            grad,
+        } => Reading {
+            grad: Some(&grad.numbers),
+            pool: Some(&pool.numbers),
+            image_rows: pool.image_rows,
+            ..Reading::plain(z, channels).normed(norm, How::PooledGradient(act))
+        },
+    }
+}
+
+/// A side of a product.
+pub struct Side<'a> {
+    reading: Reading<'a>,
+    window: Option<Window>,
+    channels: usize,
+    taps: usize,
+    map: Map,
+}
+
+/// A weight (outputs, inputs, taps) at a place of the parameters.
+pub fn weight<'a>(
+    values: &'a Numbers,
+    range: &Range<usize>,
+    (outputs, inputs): (usize, usize),
+    taps: usize,
+    map: Map,
+) -> Side<'a> {
+    Side {
+        reading: Reading {
+            offset: range.start,
+            ..Reading::plain(values, outputs)
+        },
+        window: None,
+        channels: inputs,
+        taps,
+        map,
+    }
+}
+
+/// What becomes of a product's results.
+pub struct Finish<'a, R: Runtime> {
+    pub bias: Option<(&'a Numbers, usize)>,
+    pub shortcut: Option<&'a Numbers>,
+    pub through: Option<&'a Src<'a, Gpu<R>>>,
+}
+
+impl<'a, R: Runtime> Finish<'a, R> {
+    /// A shortcut's gradient is added, if there is one.
+    pub fn adding(shortcut: Option<&'a Numbers>) -> Self {
+        Finish {
+            shortcut,
+            ..Finish::default()
+        }
+    }
+
+    /// What is found goes through the activation of x.
+    pub fn through(x: &'a Src<'a, Gpu<R>>) -> Self {
+        Finish {
+            through: Some(x),
+            ..Finish::default()
+        }
+    }
+}
+
+impl<R: Runtime> Default for Finish<'_, R> {
+    fn default() -> Self {
+        Finish {
+            bias: None,
+            shortcut: None,
+            through: None,
+        }
+    }
+}
+
+/// How a segment's rows are cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces {
+    segment: usize,
+    piece: usize,
+    pub count: usize,
+}
+
+impl Pieces {
+    fn new(segment: usize, least: usize) -> Pieces {
+        let piece = segment.div_ceil(PIECES).max(least).min(segment.max(1));
+        Pieces {
+            segment,
+            piece,
+            count: segment.div_ceil(piece).max(1),
+        }
+    }
+
+    fn arg<R: Runtime>(&self) -> SpanLaunch<R> {
+        SpanLaunch::new(self.segment, self.piece, self.count)
+    }
+}
+
+/// Units of a cube along the channels, for so many vectors of them.
+fn block(vectors: usize) -> usize {
+    match vectors {
+        0..=4 => 4,
+        5..=16 => 16,
+        _ => 64,
+    }
+}
+
+fn windows<R: Runtime>(w: &Window) -> WindowsLaunch<R> {
+    WindowsLaunch::new(
+        w.height,
+        w.width,
+        w.out_height,
+        w.out_width,
+        w.kernel,
+        w.stride,
+        w.pad_top,
+        w.pad_left,
+    )
+}
+
+fn layer<R: Runtime>(layer: &BatchNorm) -> LayerLaunch<R> {
+    LayerLaunch::new(
+        layer.weight.start,
+        layer.bias.start,
+        layer.running_mean.start,
+        layer.running_var.start,
+        layer.channels,
+        layer.eps,
+    )
+}
+
+// SAFETY of every launch below: kernels compare each place with the lengths or sizes that they are
+// given, and these are of the tensors that are bound.
+impl<R: Runtime> Gpu<R> {
+    // Products.
+
+    pub(super) fn source<'a>(&self, x: &Src<'a, Self>, map: Map, window: Option<&Window>) -> Side<'a> {
+        Side {
+            reading: reading(x),
+            window: window.copied(),
+            channels: x.channels,
+            taps: 1,
+            map,
+        }
+    }
+
+    pub(super) fn gradient<'a>(
+        &self,
+        dz: &Grad<'a, Self>,
+        channels: usize,
+        map: Map,
+        window: Option<&Window>,
+    ) -> Side<'a> {
+        Side {
+            reading: gradient(dz, channels),
+            window: window.copied(),
+            channels,
+            taps: 1,
+            map,
+        }
+    }
+
+    fn operand<F: Float>(&self, side: &Side) -> OperandLaunch<F, R> {
+        OperandLaunch::new(
+            side.reading.view(1),
+            side.window.as_ref().map(windows).into(),
+            side.channels,
+            side.taps,
+            side.map,
+        )
+    }
+
+    /// out (i, j) = sum over k.
+    pub(super) fn product(
+        &self,
+        sizes: (usize, usize, usize),
+        (a, b): (Side, Side),
+        end: &Finish<R>,
+        out: &Numbers,
+    ) {
+        self.product_in_pieces(sizes, (a, b), end, out, sizes.2.max(1));
+    }
+
+    fn product_in_pieces(
+        &self,
+        (i, j, k): (usize, usize, usize),
+        (a, b): (Side, Side),
+        end: &Finish<R>,
+        out: &Numbers,
+        piece: usize,
+    ) {
+        if i == 0 || j == 0 {
+            return;
+        }
+        let columns = match j {
+            0..=16 => 1,
+            17..=32 => 2,
+            _ => 4,
+        };
+        let count = CubeCount::Static(
+            j.div_ceil(16 * columns) as u32,
+            i.div_ceil(TILE) as u32,
+            k.div_ceil(piece).max(1) as u32,
+        );
+        let end = EndLaunch::new(
+            end.bias.map(|(bias, _)| bias.arg()).into(),
+            end.bias.map_or(0, |(_, at)| at),
+            end.shortcut.map(|shortcut| shortcut.arg()).into(),
+            end.through.map(|x| reading(x).view(1)).into(),
+        );
+        unsafe {
+            product::product::launch_unchecked(
+                &self.client,
+                count,
+                CubeDim::new_1d(UNITS),
+                self.operand(&a),
+                self.operand(&b),
+                end,
+                out.arg(),
+                SizesLaunch::new(i, j, k, piece),
+                columns,
+                [float(), float(), float()],
+            );
+        }
+    }
+
+    /// Adds the product over `k` rows to the gradient of a weight (outputs, inputs, taps).
+    pub(super) fn weight_gradient(
+        &self,
+        (i, j, k): (usize, usize, usize),
+        sides: (Side, Side),
+        grads: &mut Numbers,
+        range: &Range<usize>,
+        (inputs, taps): (usize, usize),
+    ) -> Result<()> {
+        // Enough cubes for a large card, and parts that are no larger than what they are summed of.
+        let tiles = i.div_ceil(TILE) * j.div_ceil(TILE);
+        let pieces = (1024 / tiles).clamp(1, k.div_ceil(256).max(1));
+        let piece = k.div_ceil(pieces).max(1);
+        let pieces = k.div_ceil(piece).max(1);
+        let parts = self.take(pieces * i * j)?;
+        self.product_in_pieces((i, j, k), sides, &Finish::default(), &parts, piece);
+        let (count, dim) = each(i * j);
+        unsafe {
+            product::add_parts::launch_unchecked(
+                &self.client,
+                count,
+                dim,
+                parts.arg(),
+                grads.arg(),
+                range.start,
+                i * j,
+                pieces,
+                inputs,
+                taps,
+            );
+        }
+        Ok(())
+    }
+
+    // Sums.
+
+    /// Parts (segments, pieces, sums, channels).
+    pub(super) fn sums(
+        &self,
+        x: &Src<Self>,
+        g: Option<&Numbers>,
+        what: What,
+        segments: usize,
+    ) -> Result<(Numbers, Pieces)> {
+        let n = lanes(x.channels);
+        let vectors = x.channels / n;
+        let lanes = block(vectors);
+        let rows = x.z.len() / x.channels;
+        let pieces = Pieces::new(rows / segments.max(1), sums::UNITS / lanes * RUN);
+        let parts = self.take(segments * pieces.count * what.count() * x.channels)?;
+        let count = CubeCount::Static(
+            vectors.div_ceil(lanes) as u32,
+            pieces.count as u32,
+            segments as u32,
+        );
+        unsafe {
+            sums::sums::launch_unchecked(
+                &self.client,
+                count,
+                CubeDim::new_1d(sums::UNITS as u32),
+                n,
+                reading(x).view(n),
+                g.map(|g| g.arg()).into(),
+                parts.arg(),
+                pieces.arg(),
+                what,
+                lanes,
+                float(),
+            );
+        }
+        Ok((parts, pieces))
+    }
+
+    pub(super) fn add_pieces(&self, parts: &Numbers, out: &Numbers, len: usize, pieces: usize, factor: f32) {
+        let (count, dim) = each(out.len());
+        unsafe {
+            sums::add_pieces::launch_unchecked(
+                &self.client, count, dim, parts.arg(), out.arg(), len, pieces, factor,
+            );
+        }
+    }
+
+    pub(super) fn add_bias(&self, parts: &Numbers, grads: &mut Numbers, at: usize, len: usize, pieces: usize) {
+        let (count, dim) = each(len);
+        unsafe {
+            sums::add_bias::launch_unchecked(
+                &self.client, count, dim, parts.arg(), grads.arg(), at, len, pieces,
+            );
+        }
+    }
+
+    // Batch norm.
+
+    pub(super) fn norm_of_batch(
+        &self,
+        of: &BatchNorm,
+        values: &Numbers,
+        buffers: &mut Numbers,
+        moments: &Moments,
+        momentum: f32,
+    ) -> Result<Norm> {
+        let Pieces { segment, count, .. } = moments.pieces;
+        let groups = moments.parts.len() / (count * 2 * of.channels);
+        let out = self.take(groups * NORM * of.channels)?;
+        let (count, dim) = each(of.channels);
+        unsafe {
+            norm::of_batch::launch_unchecked(
+                &self.client,
+                count,
+                dim,
+                moments.parts.arg(),
+                moments.pieces.arg(),
+                layer(of),
+                values.arg(),
+                buffers.arg(),
+                out.arg(),
+                groups,
+                momentum,
+            );
+        }
+        Ok(Norm {
+            numbers: out,
+            groups,
+            rows: segment,
+        })
+    }
+
+    pub(super) fn norm_of_running(&self, of: &BatchNorm, values: &Numbers, buffers: &Numbers) -> Result<Norm> {
+        let out = self.take(NORM * of.channels)?;
+        let (count, dim) = each(of.channels);
+        unsafe {
+            norm::of_running::launch_unchecked(
+                &self.client, count, dim, layer(of), values.arg(), buffers.arg(), out.arg(),
+            );
+        }
+        Ok(Norm {
+            numbers: out,
+            groups: 1,
+            rows: 0,
+        })
+    }
+
+    pub(super) fn norm_gradient(
+        &self,
+        of: &BatchNorm,
+        norm: &Norm,
+        sums: &GradSums,
+        grads: &mut Numbers,
+        out: &Numbers,
+    ) {
+        let (count, dim) = each(of.channels);
+        unsafe {
+            norm::back::launch_unchecked(
+                &self.client,
+                count,
+                dim,
+                sums.parts.arg(),
+                norm.numbers.arg(),
+                layer(of),
+                grads.arg(),
+                out.arg(),
+                norm.groups,
+                sums.pieces,
+                norm.rows,
+            );
+        }
+    }
+
+    // Depthwise convolution.
+
+    pub(super) fn depthwise_forward(&self, x: &Src<Self>, window: &Window, w: &Param<Self>) -> Result<Numbers> {
+        let n = lanes(window.channels);
+        let images = x.z.len() / (window.height * window.width * window.channels);
+        let z = self.take(images * window.out_height * window.out_width * window.channels)?;
+        let strips = window.out_width.div_ceil(depthwise::STRIP);
+        let (count, dim) = each(images * window.out_height * strips * (window.channels / n));
+        unsafe {
+            depthwise::forward::launch_unchecked(
+                &self.client,
+                count,
+                dim,
+                n,
+                reading(x).view(n),
+                w.values.arg(),
+                w.range.start,
+                windows(window),
+                z.arg(),
+                images,
+                window.kernel,
+                window.stride,
+                float(),
+            );
+        }
+        Ok(z)
+    }
+
+    /// dx, plus `shortcut`, or through the activation of x.
+    pub(super) fn depthwise_input_gradient(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        w: &Param<Self>,
+        shortcut: Option<&Numbers>,
+        through: bool,
+    ) -> Result<Numbers> {
+        let n = lanes(window.channels);
+        let images = x.z.len() / (window.height * window.width * window.channels);
+        let dx = self.take(x.z.len())?;
+        let strips = window.width.div_ceil(depthwise::STRIP);
+        let (count, dim) = each(images * window.height * strips * (window.channels / n));
+        unsafe {
+            depthwise::back::launch_unchecked(
+                &self.client,
+                count,
+                dim,
+                n,
+                gradient(dz, window.channels).view(n),
+                w.values.arg(),
+                w.range.start,
+                windows(window),
+                shortcut.map(|shortcut| shortcut.arg()).into(),
+                through.then(|| reading(x).view(n)).into(),
+                dx.arg(),
+                images,
+                window.kernel,
+                window.stride,
+                float(),
+            );
+        }
+        Ok(dx)
+    }
+
+    pub(super) fn depthwise_weight_gradient(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: &Window,
+        dw: ParamMut<Self>,
+    ) -> Result<()> {
+        let n = lanes(window.channels);
+        let (vectors, taps) = (window.channels / n, window.kernel * window.kernel);
+        let lanes = block(vectors);
+        let rows = dz.z().len() / window.channels;
+        let pieces = Pieces::new(rows, sums::UNITS / lanes * RUN);
+        let parts = self.take(pieces.count * taps * window.channels)?;
+        let count = CubeCount::Static(vectors.div_ceil(lanes) as u32, pieces.count as u32, 1);
+        unsafe {
+            depthwise::weight_gradient::launch_unchecked(
+                &self.client,
+                count,
+                CubeDim::new_1d(sums::UNITS as u32),
+                n,
+                gradient(dz, window.channels).view(n),
+                reading(x).view(n),
+                windows(window),
+                parts.arg(),
+                rows,
+                pieces.piece,
+                window.kernel,
+                lanes,
+                float(),
+            );
+            let (count, dim) = each(taps * window.channels);
+            product::add_parts::launch_unchecked(
+                &self.client,
+                count,
+                dim,
+                parts.arg(),
+                dw.grads.arg(),
+                dw.range.start,
+                taps * window.channels,
+                pieces.count,
+                window.channels,
+                taps,
+            );
+        }
+        Ok(())
+    }
+
+    // Number by number.
+
+    pub(super) fn read_into(&self, x: &Reading, out: &Numbers) {
+        let n = lanes(x.channels);
+        let (count, dim) = each(out.len() / n);
+        unsafe {
+            elementwise::materialise::launch_unchecked(
+                &self.client, count, dim, n, x.view(n), out.arg(), float(),
+            );
+        }
+    }
+
+    pub(super) fn add_into(&self, x: &Src<Self>, other: &Src<Self>, act: Act, out: &Numbers) {
+        let n = lanes(x.channels);
+        let (count, dim) = each(out.len() / n);
+        unsafe {
+            elementwise::add::launch_unchecked(
+                &self.client, count, dim, n, reading(x).view(n), reading(other).view(n), out.arg(), act,
+                float(),
+            );
+        }
+    }
+
+    pub(super) fn add_through(&self, dy: &Numbers, x: &Src<Self>, other: &Src<Self>, act: Act) {
+        let n = lanes(x.channels);
+        let (count, dim) = each(dy.len() / n);
+        unsafe {
+            elementwise::add_back::launch_unchecked(
+                &self.client, count, dim, n, dy.arg(), reading(x).view(n), reading(other).view(n), act,
+                float(),
+            );
+        }
+    }
+
+    /// g through the activation of x, in place.
+    pub(super) fn through(&self, g: &Numbers, x: &Reading) {
+        let n = lanes(x.channels);
+        let (count, dim) = each(g.len() / n);
+        unsafe {
+            elementwise::through::launch_unchecked(
+                &self.client, count, dim, n, g.arg(), x.view(n), float(),
+            );
+        }
+    }
+
+    pub(super) fn times_images(&self, x: &Numbers, factors: &PerImage, channels: usize, out: &Numbers) {
+        let (count, dim) = each(out.len());
+        unsafe {
+            elementwise::scale_images::launch_unchecked(
+                &self.client, count, dim, x.arg(), factors.numbers.arg(), out.arg(), channels,
+                factors.image_rows, float(),
+            );
+        }
+    }
+
+    pub(super) fn spread_rows(&self, x: &Numbers, out: &Numbers, channels: usize, rows: usize, factor: f32) {
+        let (count, dim) = each(out.len());
+        unsafe {
+            elementwise::spread::launch_unchecked(
+                &self.client, count, dim, x.arg(), out.arg(), channels, rows, factor, float(),
+            );
+        }
+    }
+
+    pub(super) fn rescale_by(&self, x: &Numbers, coefficients: &Numbers, channels: usize) {
+        let (count, dim) = each(x.len());
+        unsafe {
+            elementwise::rescale::launch_unchecked(
+                &self.client, count, dim, x.arg(), coefficients.arg(), channels, float(),
+            );
+        }
+    }
+
+    pub(super) fn times(&self, own: &Numbers, by: &Numbers) {
+        let (count, dim) = each(own.len());
+        unsafe {
+            elementwise::multiply::launch_unchecked(
+                &self.client, count, dim, own.arg(), by.arg(), float(),
+            );
+        }
+    }
+
+    pub(super) fn plus(&self, own: &Numbers, by: &Numbers) {
+        let (count, dim) = each(own.len());
+        unsafe {
+            elementwise::plus::launch_unchecked(
+                &self.client, count, dim, own.arg(), by.arg(), float(),
+            );
+        }
+    }
+
+    pub(super) fn add_to(&self, own: &Numbers, at: usize, (by, from): (&Numbers, usize), len: usize) {
+        let (count, dim) = each(len);
+        unsafe {
+            elementwise::add_to::launch_unchecked(
+                &self.client, count, dim, own.arg(), at, by.arg(), from, len,
+            );
+        }
+    }
+
+    pub(super) fn fill(&self, out: &Numbers, x: f32) {
+        let (count, dim) = each(out.len());
+        unsafe {
+            elementwise::fill::launch_unchecked(&self.client, count, dim, out.arg(), x);
+        }
+    }
+
+    /// `len` numbers in runs of `run`: the i-th from place i * from_step goes to place i * to_step.
+    pub(super) fn copy_runs(
+        &self,
+        (from, from_at): (&Numbers, usize),
+        from_step: usize,
+        (to, to_at): (&Numbers, usize),
+        to_step: usize,
+        (run, len): (usize, usize),
+    ) {
+        if len == 0 {
+            return;
+        }
+        let (count, dim) = each(len);
+        unsafe {
+            elementwise::copy_runs::launch_unchecked(
+                &self.client, count, dim, from.arg(), from_at, from_step, to.arg(), to_at, to_step, run,
+                len,
+            );
+        }
+    }
+
+    pub(super) fn scatter_rows(&self, from: &Numbers, places: &Numbers, to: &Numbers, dim: usize) {
+        let (count, units) = each(from.len());
+        unsafe {
+            elementwise::scatter_rows::launch_unchecked(
+                &self.client, count, units, from.arg(), places.arg(), to.arg(), dim,
+            );
+        }
+    }
+
+    // Squeeze-excite and pooling.
+
+    pub(super) fn gates(&self, logits: &Numbers, out: &Numbers, gate: Gate) {
+        let (count, dim) = each(out.len());
+        unsafe {
+            elementwise::gates::launch_unchecked(
+                &self.client, count, dim, logits.arg(), out.arg(), gate,
+            );
+        }
+    }
+
+    pub(super) fn gates_back(&self, sums: &Numbers, logits: &Numbers, out: &Numbers, channels: usize, gate: Gate) {
+        let (count, dim) = each(out.len());
+        unsafe {
+            elementwise::gates_back::launch_unchecked(
+                &self.client, count, dim, sums.arg(), logits.arg(), out.arg(), channels, gate,
+            );
+        }
+    }
+
+    /// `images` are all of them.
+    pub(super) fn gated_sums(
+        &self,
+        sums: &Numbers,
+        (gate, pool): (&Numbers, &Numbers),
+        out: &Numbers,
+        (channels, images, groups): (usize, usize, usize),
+    ) {
+        let (count, dim) = each(groups * channels);
+        unsafe {
+            elementwise::gated_sums::launch_unchecked(
+                &self.client, count, dim, sums.arg(), gate.arg(), pool.arg(), out.arg(), channels,
+                images / groups, groups,
+            );
+        }
+    }
+
+    pub(super) fn pooled_sums(
+        &self,
+        sums: &Numbers,
+        pool: &Numbers,
+        out: &Numbers,
+        (channels, images, groups): (usize, usize, usize),
+    ) {
+        let (count, dim) = each(groups * channels);
+        unsafe {
+            elementwise::pooled_sums::launch_unchecked(
+                &self.client, count, dim, sums.arg(), pool.arg(), out.arg(), channels,
+                images / groups, groups,
+            );
+        }
+    }
+
+    pub(super) fn max_pool_forward(&self, x: &Src<Self>, window: &Window) -> Result<(Numbers, Numbers)> {
+        let images = x.z.len() / (window.height * window.width * window.channels);
+        let len = images * window.out_height * window.out_width * window.channels;
+        let (y, taps) = (self.take(len)?, self.take(len)?);
+        let (count, dim) = each(len);
+        unsafe {
+            max_pool::forward::launch_unchecked(
+                &self.client, count, dim, reading(x).view(1), windows(window), y.arg(), taps.arg(),
+                float(),
+            );
+        }
+        Ok((y, taps))
+    }
+
+    pub(super) fn max_pool_input_gradient(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        taps: &Numbers,
+        dy: &Numbers,
+    ) -> Result<Numbers> {
+        let out = self.take(x.z.len())?;
+        let (count, dim) = each(out.len());
+        unsafe {
+            max_pool::back::launch_unchecked(
+                &self.client, count, dim, reading(x).view(1), windows(window), taps.arg(), dy.arg(),
+                out.arg(), float(),
+            );
+        }
+        Ok(out)
+    }
+
+    // Rows.
+
+    pub(super) fn normalize_rows(&self, x: &Numbers, kept: &Numbers, inverse: &Numbers, dim: usize) {
+        unsafe {
+            rows::normalize::launch_unchecked(
+                &self.client, cubes(inverse.len()), row(), x.arg(), kept.arg(), inverse.arg(), dim,
+            );
+        }
+    }
+
+    pub(super) fn normalize_gradient(&self, dy: &Numbers, y: &Numbers, inverse: &Numbers, dim: usize) {
+        unsafe {
+            rows::normalize_back::launch_unchecked(
+                &self.client, cubes(inverse.len()), row(), dy.arg(), y.arg(), inverse.arg(), dim,
+            );
+        }
+    }
+
+    pub(super) fn row_stats_of(&self, x: &Numbers, layer: &LayerNorm) -> Result<Numbers> {
+        let rows = x.len() / layer.dim;
+        let out = self.take(rows * 2)?;
+        unsafe {
+            rows::row_stats::launch_unchecked(
+                &self.client, cubes(rows), row(), x.arg(), out.arg(), layer.dim, layer.eps,
+            );
+        }
+        Ok(out)
+    }
+
+    pub(super) fn layer_norm_forward(
+        &self,
+        layer: &LayerNorm,
+        values: &Numbers,
+        x: &Numbers,
+        stats: &Numbers,
+    ) -> Result<Numbers> {
+        let out = self.take(x.len())?;
+        let (count, dim) = each(out.len());
+        unsafe {
+            rows::layer_norm::launch_unchecked(
+                &self.client, count, dim, x.arg(), stats.arg(), values.arg(), layer.weight.start,
+                layer.bias.start, layer.dim, out.arg(),
+            );
+        }
+        Ok(out)
+    }
+
+    /// dx in place of dy; dy times the normed input.
+    pub(super) fn layer_norm_gradient(
+        &self,
+        layer: &LayerNorm,
+        values: &Numbers,
+        (x, stats): (&Numbers, &Numbers),
+        dy: &Numbers,
+    ) -> Result<Numbers> {
+        let normed = self.take(x.len())?;
+        unsafe {
+            rows::layer_norm_back::launch_unchecked(
+                &self.client,
+                cubes(x.len() / layer.dim),
+                row(),
+                x.arg(),
+                stats.arg(),
+                values.arg(),
+                layer.weight.start,
+                layer.dim,
+                dy.arg(),
+                normed.arg(),
+            );
+        }
+        Ok(normed)
+    }
+
+    // Transformers.
+
+    pub(super) fn attention_forward(&self, qkv: &Numbers, heads: &Heads) -> Result<Numbers> {
+        let out = self.take(qkv.len() / 3)?;
+        let count = qkv.len() / (3 * heads.dim) * heads.heads;
+        unsafe {
+            attention::forward::launch_unchecked(
+                &self.client,
+                cubes(count),
+                row(),
+                qkv.arg(),
+                out.arg(),
+                attention::ShapeLaunch::new(heads.heads, heads.head()),
+                count,
+                heads.tokens,
+            );
+        }
+        Ok(out)
+    }
+
+    pub(super) fn attention_gradient(&self, qkv: &Numbers, heads: &Heads, dy: &Numbers) -> Result<Numbers> {
+        let out = self.take(qkv.len())?;
+        let count = qkv.len() / (3 * heads.dim) * heads.heads;
+        let (ps, ds) = (self.take(count * heads.tokens)?, self.take(count * heads.tokens)?);
+        let shape = || attention::ShapeLaunch::new(heads.heads, heads.head());
+        unsafe {
+            attention::back_queries::launch_unchecked(
+                &self.client,
+                cubes(count),
+                row(),
+                qkv.arg(),
+                dy.arg(),
+                out.arg(),
+                ps.arg(),
+                ds.arg(),
+                shape(),
+                count,
+                heads.tokens,
+            );
+            attention::back_keys::launch_unchecked(
+                &self.client,
+                cubes(count),
+                row(),
+                qkv.arg(),
+                dy.arg(),
+                out.arg(),
+                ps.arg(),
+                ds.arg(),
+                shape(),
+                count,
+                heads.tokens,
+            );
+        }
+        Ok(out)
+    }
+
+    /// Positions (places, dim) for another grid, or (by [`Map::Columns`]) their gradient for the own
+    /// one; nothing where the grids are the same.
+    pub(super) fn resample(
+        &self,
+        layer: &Positions,
+        positions: &Numbers,
+        grid: (usize, usize),
+        map: Map,
+    ) -> Result<Option<Numbers>> {
+        if grid == (layer.side, layer.side) {
+            return Ok(None);
+        }
+        let (here, there) = (layer.side * layer.side, grid.0 * grid.1);
+        let matrix = self.send(&Resample::new(layer.side, grid).matrix())?;
+        let (to, from) = match map {
+            Map::Columns => (here, there),
+            _ => (there, here),
+        };
+        let out = self.take(to * layer.dim)?;
+        let (a, b) = (Src::plain(&matrix, here), Src::plain(positions, layer.dim));
+        let sides = (self.source(&a, map, None), self.source(&b, Map::Columns, None));
+        self.product((to, layer.dim, from), sides, &Finish::default(), &out);
+        Ok(Some(out))
+    }
+
+    // The losses.
+
+    pub(super) fn dots(&self, x: &Numbers, y: &Numbers, y_at: usize, out: &Numbers, dim: usize) {
+        unsafe {
+            contrast::dots::launch_unchecked(
+                &self.client, cubes(out.len()), row(), x.arg(), y.arg(), y_at, out.arg(), dim,
+            );
+        }
+    }
+
+    pub(super) fn mask_own(&self, similarities: &Numbers, own: &Numbers, queue: &Numbers, none: u32) {
+        let (count, dim) = each(similarities.len());
+        unsafe {
+            contrast::mask_own::launch_unchecked(
+                &self.client, count, dim, similarities.arg(), own.arg(), queue.arg(), none,
+            );
+        }
+    }
+
+    pub(super) fn album_rows(&self, album: &Numbers, photos: &Numbers, dim: usize) -> Result<(Numbers, Numbers)> {
+        let (out, known) = (self.take(photos.len() * dim)?, self.take(photos.len())?);
+        unsafe {
+            contrast::album_rows::launch_unchecked(
+                &self.client,
+                cubes(photos.len()),
+                row(),
+                album.arg(),
+                photos.arg(),
+                out.arg(),
+                known.arg(),
+                (album.len() / dim) as u32,
+                dim,
+            );
+        }
+        Ok((out, known))
+    }
+
+    pub(super) fn mask_unknown(
+        &self,
+        similarities: &Numbers,
+        (own, own_known): (&Numbers, &Numbers),
+        (queue, queue_known): (&Numbers, &Numbers),
+    ) {
+        let (count, dim) = each(similarities.len());
+        unsafe {
+            contrast::mask_unknown::launch_unchecked(
+                &self.client, count, dim, similarities.arg(), own.arg(), queue.arg(),
+                own_known.arg(), queue_known.arg(),
+            );
+        }
+    }
+
+    pub(super) fn near_targets(
+        &self,
+        similarities: &Numbers,
+        positives: &Numbers,
+        size: usize,
+        (t, share): (f32, f32),
+    ) {
+        unsafe {
+            contrast::near_targets::launch_unchecked(
+                &self.client, cubes(positives.len()), row(), similarities.arg(), positives.arg(), size,
+                t, share,
+            );
+        }
+    }
+
+    pub(super) fn nearest_targets(
+        &self,
+        similarities: &Numbers,
+        targets: &Numbers,
+        positives: &Numbers,
+        (size, count): (usize, usize),
+        share: f32,
+    ) {
+        unsafe {
+            contrast::nearest_targets::launch_unchecked(
+                &self.client, cubes(positives.len()), row(), similarities.arg(), targets.arg(),
+                positives.arg(), size, count, share,
+            );
+        }
+    }
+
+    pub(super) fn teacher_targets(&self, similarities: &Numbers, positives: &Numbers, size: usize, t: f32) {
+        unsafe {
+            contrast::teacher_targets::launch_unchecked(
+                &self.client, cubes(positives.len()), row(), similarities.arg(), positives.arg(), size,
+                t,
+            );
+        }
+    }
+
+    pub(super) fn losses(
+        &self,
+        (similarities, positives): (&Numbers, &Numbers),
+        targets: Option<&(Numbers, Numbers)>,
+        found: &Numbers,
+        size: usize,
+        t: f32,
+    ) {
+        unsafe {
+            contrast::losses::launch_unchecked(
+                &self.client,
+                cubes(positives.len()),
+                row(),
+                similarities.arg(),
+                positives.arg(),
+                targets.map(|(queue, _)| queue.arg()).into(),
+                targets.map(|(_, positives)| positives.arg()).into(),
+                found.arg(),
+                size,
+                t,
+            );
+        }
+    }
+
+    /// From slopes: the queries' gradient.
+    pub(super) fn contrast_gradient(
+        &self,
+        (slopes, own_slopes): (&Numbers, &Numbers),
+        (positives, at): (&Numbers, usize),
+        keys: &Numbers,
+        dim: usize,
+        scale: f32,
+    ) -> Result<Numbers> {
+        let (n, size) = (own_slopes.len(), keys.len() / dim);
+        let piece = size.div_ceil(64).max(256);
+        let pieces = size.div_ceil(piece);
+        let parts = self.take(pieces * n * dim)?;
+        let (a, b) = (Src::plain(slopes, size), Src::plain(keys, dim));
+        let sides = (self.source(&a, Map::Rows, None), self.source(&b, Map::Columns, None));
+        self.product_in_pieces((n, dim, size), sides, &Finish::default(), &parts, piece);
+        let out = self.take(n * dim)?;
+        let (count, units) = each(out.len());
+        unsafe {
+            contrast::gradient::launch_unchecked(
+                &self.client, count, units, parts.arg(), own_slopes.arg(), positives.arg(), at,
+                out.arg(), dim, pieces, scale,
+            );
+        }
+        Ok(out)
+    }
+
+    // The optimizers.
+
+    fn spans(&self, spans: &[(Range<usize>, f32)]) -> Result<(Numbers, Numbers, usize)> {
+        let mut spans: Vec<&(Range<usize>, f32)> = spans.iter().collect();
+        spans.sort_by_key(|(range, _)| range.start);
+        let bounds = spans.iter().flat_map(|(range, _)| [range.start as u32, range.end as u32]);
+        let bounds = self.send_whole(&bounds.collect::<Vec<u32>>())?;
+        let decays = self.send(&spans.iter().map(|(_, decay)| *decay).collect::<Vec<f32>>())?;
+        Ok((bounds, decays, spans.len()))
+    }
+
+    pub(super) fn sgd_step(
+        &self,
+        update: &Update,
+        (values, grads, velocity): (&Numbers, &Numbers, &Numbers),
+        base: &Numbers,
+    ) -> Result<()> {
+        let (bounds, decays, spans) = self.spans(update.spans)?;
+        let anchored = update.anchor > 0.0 && base.len() == values.len();
+        let (count, dim) = each(values.len());
+        unsafe {
+            optim::sgd::launch_unchecked(
+                &self.client,
+                count,
+                dim,
+                bounds.arg(),
+                decays.arg(),
+                spans,
+                values.arg(),
+                grads.arg(),
+                velocity.arg(),
+                anchored.then(|| base.arg()).into(),
+                update.momentum,
+                update.anchor,
+                update.lr,
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn adamw_step(
+        &self,
+        update: &AdamUpdate,
+        (values, grads): (&Numbers, &Numbers),
+        (first, second): (&Numbers, &Numbers),
+    ) -> Result<()> {
+        let (bounds, decays, spans) = self.spans(update.spans)?;
+        let (beta_1, beta_2) = update.betas;
+        // In f64: 1 - 0.999^1 has three digits in f32.
+        let correction = |beta: f32| 1.0 - (beta as f64).powf(update.step as f64);
+        let (count, dim) = each(values.len());
+        unsafe {
+            optim::adamw::launch_unchecked(
+                &self.client,
+                count,
+                dim,
+                bounds.arg(),
+                decays.arg(),
+                spans,
+                values.arg(),
+                grads.arg(),
+                first.arg(),
+                second.arg(),
+                beta_1,
+                beta_2,
+                (update.lr as f64 / correction(beta_1)) as f32,
+                correction(beta_2).sqrt() as f32,
+                update.eps,
+                update.lr,
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn follow_from(&self, own: &Numbers, other: &Numbers, momentum: f32, from: usize) {
+        let (count, dim) = each(own.len());
+        unsafe {
+            optim::follow::launch_unchecked(
+                &self.client, count, dim, own.arg(), other.arg(), momentum, from,
+            );
+        }
+    }
+
+    /// For each cube, how many numbers are not finite.
+    pub(super) fn not_finite(&self, x: &Numbers) -> Result<Numbers> {
+        let count = x.len().div_ceil(optim::UNITS * optim::EACH).max(1);
+        let found = self.take(count)?;
+        unsafe {
+            optim::not_finite::launch_unchecked(
+                &self.client, cubes(count), CubeDim::new_1d(optim::UNITS as u32), x.arg(), found.arg(),
+            );
+        }
+        Ok(found)
+    }
+}
+
+/// Units of a cube that has a row.
+fn row() -> CubeDim {
+    CubeDim::new_1d(rows::UNITS as u32)
+}

@@ -1,0 +1,148 @@
+//! Numbers on the card. What is dropped waits to be used again: a step takes what the step before gave
+//! back, in the same order, so nothing is allocated after the first.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+
+use crate::{Error, Result};
+
+/// Bytes that every buffer is a multiple of.
+const GRANULE: usize = 256;
+
+/// Numbers in the card's memory.
+#[derive(Debug)]
+pub struct Numbers {
+    handle: Option<Handle>,
+    len: usize,
+    /// Bytes behind the handle.
+    room: usize,
+    /// Whether they are used again.
+    kept: bool,
+    home: Arc<Mutex<Waiting>>,
+}
+
+/// Buffers that nobody uses, and how much there is of everything.
+#[derive(Debug, Default)]
+struct Waiting {
+    free: Vec<(usize, Handle)>,
+    lent: usize,
+    most: usize,
+}
+
+/// Where numbers come from. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+impl Memory {
+    /// `len` numbers of 4 bytes, whatever they were.
+    ///
+    /// # Errors
+    /// More than the card takes in one piece.
+    pub fn take<R: Runtime>(&self, client: &ComputeClient<R>, len: usize) -> Result<Numbers> {
+        let room = (len.max(1) * 4).next_multiple_of(GRANULE);
+        let limit = client.properties().memory.max_page_size as usize;
+        if room > limit {
+            return Err(Error::Device(format!(
+                "a tensor of {} MB is more than this device takes in one piece ({} MB)",
+                room >> 20,
+                limit >> 20
+            )));
+        }
+        let mut waiting = lock(&self.waiting);
+        // The tightest that fits, unless half of it would lie idle.
+        let fits = |(bytes, _): &(usize, Handle)| *bytes >= room && *bytes <= 2 * room;
+        let found = waiting.free.iter().enumerate().filter(|(_, one)| fits(one));
+        let best = found.min_by_key(|(_, (bytes, _))| *bytes).map(|(i, _)| i);
+        let (room, handle) = match best {
+            Some(i) => waiting.free.swap_remove(i),
+            None => (room, client.empty(room)),
+        };
+        waiting.lent += room;
+        let held = waiting.lent + waiting.free.iter().map(|(bytes, _)| bytes).sum::<usize>();
+        waiting.most = waiting.most.max(held);
+        Ok(Numbers {
+            handle: Some(handle),
+            len,
+            room,
+            kept: true,
+            home: self.waiting.clone(),
+        })
+    }
+
+    /// `len` numbers from the host, in memory that the runtime keeps for transfers.
+    ///
+    /// # Errors
+    /// As [`Memory::take`].
+    pub fn send<R: Runtime>(
+        &self,
+        client: &ComputeClient<R>,
+        bytes: &[u8],
+        len: usize,
+    ) -> Result<Numbers> {
+        if len == 0 {
+            return self.take(client, 0);
+        }
+        let mut waiting = lock(&self.waiting);
+        waiting.lent += bytes.len();
+        Ok(Numbers {
+            handle: Some(client.create_from_slice(bytes)),
+            len,
+            room: bytes.len(),
+            kept: false,
+            home: self.waiting.clone(),
+        })
+    }
+
+    /// Gives back what waits.
+    pub fn release<R: Runtime>(&self, client: &ComputeClient<R>) {
+        lock(&self.waiting).free.clear();
+        client.memory_cleanup();
+    }
+
+    /// The most bytes there were at a time.
+    pub fn most_bytes(&self) -> usize {
+        lock(&self.waiting).most
+    }
+}
+
+impl Numbers {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// All of them for a kernel, however many it reads at a time.
+    pub fn arg<R: Runtime>(&self) -> ArrayArg<R> {
+        // SAFETY: the handle has room for at least `len` numbers.
+        unsafe { ArrayArg::from_raw_parts(self.handle(), self.len.max(1)) }
+    }
+
+    /// What the card knows them by: exactly the numbers, without what lies behind them.
+    pub fn handle(&self) -> Handle {
+        let Some(handle) = &self.handle else {
+            unreachable!("only Drop takes it");
+        };
+        let rest = self.room - self.len.max(1) * 4;
+        handle.clone().offset_end(rest as u64)
+    }
+}
+
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            let mut waiting = lock(&self.home);
+            waiting.lent -= self.room;
+            if self.kept {
+                waiting.free.push((self.room, handle));
+            }
+        }
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
