@@ -3,10 +3,12 @@
 
 use crate::config::Config;
 use crate::data::bench::RenderedPhotos;
+use crate::device::{Device, Work};
 use crate::encoder::{Architecture, Encoder};
 use crate::init::initialise;
 use crate::moco::{Moco, key_orders};
-use crate::nn::workspace::Workspace;
+use crate::nn::backend::Backend;
+use crate::nn::cpu::Cpu;
 use crate::optim::Optimizer;
 use crate::queue::Queue;
 use crate::rng::{Purpose, Rng};
@@ -28,31 +30,66 @@ pub const BUDGETS_MB: [usize; 3] = [200, 300, 600];
 const PHOTOS: usize = 8;
 
 /// A MoCo v2 step (both encoders, loss, backward, SGD, the key encoder's average) on noise.
-pub struct StepBench {
-    moco: Moco,
-    optimizer: Optimizer,
+pub struct StepBench<B: Backend = Cpu> {
+    moco: Moco<B>,
+    optimizer: Optimizer<B>,
     pixels: [Vec<f32>; 2],
     photos: Vec<u32>,
     config: Config,
     taken: u64,
 }
 
+/// Steps on whatever device.
+pub trait Steps: Send {
+    /// Takes one. The first allocates what the others use again.
+    ///
+    /// # Errors
+    /// The numbers are no longer finite, or the device's.
+    fn step(&mut self) -> Result<()>;
+}
+
+/// Steps as `config` has them, on its device.
+///
+/// # Errors
+/// The settings cannot be meant, or the device is not there.
+pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
+    struct Open<'a>(&'a Config);
+    impl Work for Open<'_> {
+        type Output = Box<dyn Steps>;
+
+        fn on<B: Backend>(self, backend: B) -> Result<Box<dyn Steps>> {
+            Ok(Box::new(StepBench::on(&backend, self.0)?))
+        }
+    }
+    config.device.parse::<Device>()?.run(Open(config))
+}
+
 impl StepBench {
-    /// A step as `config` has it, from random weights.
+    /// A step on the processor.
     ///
     /// # Errors
     /// The settings cannot be meant.
     pub fn new(config: &Config) -> Result<StepBench> {
+        StepBench::on(&Cpu::default(), config)
+    }
+}
+
+impl<B: Backend> StepBench<B> {
+    /// A step as `config` has it, from random weights.
+    ///
+    /// # Errors
+    /// The settings cannot be meant, or the backend's.
+    pub fn on(backend: &B, config: &Config) -> Result<StepBench<B>> {
         config.validate()?;
         let architecture = Architecture::new(config.arch.parse()?, Some(config.head.parse()?));
-        let workspace = Workspace::default();
-        let query = Encoder::new(architecture, true, config.freeze, &workspace)?;
+        let query = Encoder::on(backend.clone(), architecture, true, config.freeze)?;
         initialise(&query.params, config.seed)?;
-        let key = Encoder::new(architecture, false, config.freeze, &workspace)?;
+        let key = Encoder::on(backend.clone(), architecture, false, config.freeze)?;
         let optimizer = optimizer(config, &query)?;
         let mode = training_mode(config, architecture.arch);
         let how = moco_config(config, mode);
-        let queue = Queue::random(config.queue_size, query.output_dim(), config.seed);
+        let queue = Queue::random(config.queue_size, query.output_dim(), config.seed)
+            .with_keys(|keys| backend.flat(keys))?;
         Ok(StepBench {
             moco: Moco::new(query, key, queue, how)?,
             optimizer,
@@ -63,11 +100,10 @@ impl StepBench {
         })
     }
 
-    /// Takes it. The first one allocates what the others use again.
-    ///
-    /// # Errors
-    /// The numbers are no longer finite.
-    pub fn step(&mut self) -> Result<()> {
+}
+
+impl<B: Backend> Steps for StepBench<B> {
+    fn step(&mut self) -> Result<()> {
         let side = self.config.image_size;
         let [first, second] = &self.pixels;
         let views = Views {
@@ -100,7 +136,7 @@ pub fn times(
     now: impl Fn() -> f64,
     asked: impl Fn() -> Result<()>,
 ) -> Result<Vec<f64>> {
-    let mut work = StepBench::new(config)?;
+    let mut work = open(config)?;
     work.step()?;
     let (start, mut taken) = (now(), Vec::new());
     while taken.len() < 2 || now() - start < seconds {

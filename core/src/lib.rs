@@ -13,8 +13,8 @@
 //!    [`step`] what goes into and comes out of either, and `microbatch` the loop they share.
 //! 5. [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the parameters.
 //! 6. [`eval`] extracts and measures features; [`verdict`] says from them which weights to keep.
-//! 7. [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
-//! 8. [`governor`] says whether a device may go on training now.
+//! 7. [`device`] opens an engine by its name; [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
+//! 8. [`device`] opens an engine by its name; [`governor`] says whether a device may go on training now.
 //! 9. [`course`] is a run from the measurement before to the weights and the one after; [`records`]
 //!    are what it writes down. [`mod@bench`] is one step to be timed.
 
@@ -26,6 +26,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod course;
 pub mod data;
+pub mod device;
 pub mod distill;
 pub mod encoder;
 pub mod error;

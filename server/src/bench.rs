@@ -8,13 +8,14 @@ use crate::{Outcome, memory, table};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use seedling_core::backbones::Arch;
-use seedling_core::bench::{self, StepBench, noise};
+use seedling_core::bench::{self, noise};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
 use seedling_core::data::{self, PhotoSource};
+use seedling_core::device::{Device, Work};
 use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::init::initialise;
-use seedling_core::nn::workspace::Workspace;
+use seedling_core::nn::backend::Backend;
 use seedling_core::{Result, session};
 use serde_json::json;
 use std::path::PathBuf;
@@ -164,7 +165,7 @@ struct StepFigures {
 /// allow after one that warms up.
 fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
     memory::reset_peak();
-    let mut bench = StepBench::new(config)?;
+    let mut bench = bench::open(config)?;
     let rate = rate(config.batch_size, seconds, |_| bench.step())?;
     Ok(StepFigures {
         rate,
@@ -173,16 +174,26 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
 }
 
 fn features(config: &Config, seconds: f64) -> Result<Rate> {
-    let architecture = Architecture::new(config.arch.parse()?, None);
-    let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
-    initialise(&encoder.params, config.seed)?;
-    let side = config.image_size;
-    let images = encoder.images(config.batch_size, (side, side), |out| {
-        out.copy_from_slice(&noise(config, 0));
-    })?;
-    rate(config.batch_size, seconds, |_| {
-        encoder.features(&images).map(drop)
-    })
+    struct Features<'a>(&'a Config, f64);
+    impl Work for Features<'_> {
+        type Output = Rate;
+
+        fn on<B: Backend>(self, backend: B) -> Result<Rate> {
+            let Features(config, seconds) = self;
+            let architecture = Architecture::new(config.arch.parse()?, None);
+            let encoder = Encoder::on(backend, architecture, false, 0)?;
+            initialise(&encoder.params, config.seed)?;
+            let side = config.image_size;
+            let images = encoder.images(config.batch_size, (side, side), |out| {
+                out.copy_from_slice(&noise(config, 0));
+            })?;
+            rate(config.batch_size, seconds, |_| {
+                encoder.features(&images).map(drop)
+            })
+        }
+    }
+    let device: Device = config.device.parse()?;
+    device.run(Features(config, seconds))
 }
 
 /// Rate of `work`, which handles `images` at a time; the first time does not count.

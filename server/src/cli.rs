@@ -1,7 +1,7 @@
 //! The command line: its commands.
 
 use crate::{
-    adapt, bench, convert, distill, embed, eval, keygen, presets, pretrain, report, sign, verify,
+    adapt, bench, convert, devices, distill, embed, eval, keygen, presets, pretrain, report, sign, verify,
 };
 use clap::{Parser, Subcommand};
 
@@ -33,6 +33,7 @@ pub enum Command {
     Report(report::ReportArgs),
     Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),
+    Devices(devices::DevicesArgs),
     Keygen(keygen::KeygenArgs),
     Sign(sign::SignArgs),
     Verify(verify::VerifyArgs),

@@ -62,7 +62,7 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
     session::on_own_threads(loaded.config.threads, || {
         let all: Vec<usize> = (0..source.len()).collect();
         let extractor = Extractor {
-            encoder: &loaded.encoder,
+            encoder: &*loaded.encoder,
             source: &*source,
             image_size: loaded.image_size,
             normalise: &loaded.file.about.normalise,

@@ -10,14 +10,15 @@ use clap::{Args, ValueEnum};
 use seedling_core::backbones::Arch;
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::{self, PhotoSource, Skipped};
-use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::device::Device;
+use seedling_core::encoder::{Architecture, FeatureNet};
 use seedling_core::eval::extract::{Extractor, Look};
 use seedling_core::eval::{Features, Knn, Measured, Metric, knn, measure_photos, measured};
-use seedling_core::nn::workspace::Workspace;
 use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result, session};
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Measure features on photos: geometry without labels, nearest neighbours with class folders
 #[derive(Args, Debug)]
@@ -63,7 +64,7 @@ pub enum MetricName {
 /// A network with its weights, ready to measure or embed.
 pub struct Loaded {
     /// The network.
-    pub encoder: Encoder,
+    pub encoder: Arc<dyn FeatureNet>,
     /// What the file says of it.
     pub file: WeightFile,
     /// Side of the images to show it.
@@ -91,8 +92,8 @@ pub fn load(weights: &str, arch: Option<&str>, common: &Common) -> Result<Loaded
         head: None,
         ..file.about.architecture
     };
-    let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
-    file.load_backbone(&encoder.params)?;
+    let device: Device = settings.config.device.parse()?;
+    let encoder = device.load(architecture, &file)?;
     Ok(Loaded {
         encoder,
         file,
@@ -116,7 +117,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
     let wants = |protocol| args.protocol.contains(&protocol);
     session::on_own_threads(loaded.config.threads, || {
         let extractor = |source| Extractor {
-            encoder: &loaded.encoder,
+            encoder: &*loaded.encoder,
             source,
             image_size: loaded.image_size,
             normalise: &loaded.file.about.normalise,

@@ -8,6 +8,7 @@ mod cli;
 mod console;
 mod convert;
 mod desk;
+mod devices;
 mod distill;
 mod embed;
 mod eval;
@@ -70,6 +71,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Report(args) => report::run(args, &Console::new(&args.common)),
         Command::Convert(args) => convert::run(args, &Console::new(&args.common)),
         Command::Bench(args) => bench::run(args, &Console::new(&args.common)),
+        Command::Devices(args) => devices::run(args, &Console::new(&args.common)),
         Command::Keygen(args) => keygen::run(args, &Console::new(&args.common)),
         Command::Sign(args) => sign::run(args, &Console::new(&args.common)),
         Command::Verify(args) => verify::run(args, &Console::new(&args.common)),

@@ -4,12 +4,18 @@
 //! Tolerance: 2e-5 of the largest magnitude in a tensor, the rounding of f32 sums of this length in
 //! another order.
 
-use seedling_core::layout::Layout;
+use seedling_core::layout::{Layout, Role};
+use seedling_core::loss::{Contrast, Neighbours, Target};
 use seedling_core::nn::activation::Act;
-use seedling_core::nn::backend::{Backend, Grad, Param, ParamMut, Src};
+use seedling_core::nn::backend::{
+    AdamUpdate, Backend, Grad, Param, ParamMut, Read, Rows, Src, Update,
+};
 use seedling_core::nn::cpu::Cpu;
-use seedling_core::nn::layer::{BatchNorm, Gate, SqueezeExcite};
+use seedling_core::nn::layer::{
+    BatchNorm, Gate, Heads, LayerNorm, Linear, Positions, SqueezeExcite,
+};
 use seedling_core::nn::window::{Padding, Window};
+use seedling_core::queue::Queue;
 use seedling_tests::card::card;
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
@@ -236,8 +242,8 @@ const SYMMETRIC: Padding = Padding::Symmetric;
 
 #[test]
 fn pointwise() {
-    for (rows, c, outputs) in [(2, 1, 1), (3, 17, 7), (50, 24, 96), (333, 40, 20), (4099, 12, 33)] {
-        for act in [Act::HardSwish, Act::Relu] {
+    for (rows, c, outputs) in [(7, 1, 1), (13, 17, 7), (50, 24, 96), (333, 40, 20), (4099, 12, 33)] {
+        for act in [Act::HardSwish] {
             let window = Window::new((rows, 1), c, 1, 1, SYMMETRIC);
             compare(
                 &format!("{rows} rows, {c} to {outputs}, {act:?}"),
@@ -276,7 +282,7 @@ fn depthwise() {
 
 #[test]
 fn dense() {
-    for (size, c, outputs) in [((1, 2), 3, 4), ((6, 5), 3, 16), ((7, 9), 20, 33)] {
+    for (size, c, outputs) in [((1, 4), 3, 4), ((6, 5), 3, 16), ((7, 9), 20, 33)] {
         for (kernel, stride) in [(1, 2), (3, 1), (3, 2), (7, 2)] {
             let window = Window::new(size, c, kernel, stride, SYMMETRIC);
             compare(
@@ -414,4 +420,330 @@ fn squeeze_excite_and_pooling() {
             );
         }
     }
+}
+
+/// A residual block's ends: a sum behind an activation, pooling of the largest, factors of images.
+struct Sums {
+    window: Window,
+    images: usize,
+}
+
+impl Operation for Sums {
+    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+        let b = bench.b;
+        let (window, images, c) = (&self.window, self.images, self.window.channels);
+        let rows = images * window.height * window.width;
+        let (layer, parameters, statistics) = norm_layer(c);
+        let values = bench.flat(1, parameters, 2.0);
+        let mut buffers = b.flat(vec![0.5; statistics]).unwrap();
+        let norm = b.norm(&layer, &values, &mut buffers, None).unwrap();
+        let (z, other) = (bench.buf(2, rows * c, 3.0), bench.buf(3, rows * c, 3.0));
+        let (x, plain) = (Src::normed((&z, &norm), c, Act::Identity), Src::plain(&other, c));
+        let y = b.add(&x, &plain, Act::Relu).unwrap();
+        bench.see("sum", &y);
+        let mut dy = bench.buf(4, rows * c, 1.0);
+        b.add_back(&mut dy, &x, &plain, Act::Relu).unwrap();
+        bench.see("through the sum", &dy);
+        let sums = b.norm_sums(&dy, &x).unwrap();
+        let mut grads = b.flat(vec![0.5; parameters]).unwrap();
+        b.norm_back(&layer, &norm, &sums, &mut grads).unwrap();
+        bench.see_flat("gradients on running statistics", &grads);
+
+        let x = Src::normed((&z, &norm), c, Act::Relu);
+        let (y, largest) = b.max_pool(&x, window).unwrap();
+        bench.see("largest", &y);
+        let len = b.download(&y).unwrap().len();
+        let dy = bench.buf(5, len, 1.0);
+        let (g, sums) = b.max_pool_back(&x, window, &largest, &dy).unwrap();
+        bench.see("to the largest", &g);
+        let mut grads = b.flat(vec![0.5; parameters]).unwrap();
+        b.norm_back(&layer, &norm, &sums, &mut grads).unwrap();
+        bench.see_flat("gradients behind the largest", &grads);
+
+        let factors: Vec<f32> = (0..images).map(|i| i as f32 * 1.25).collect();
+        let factors = b.per_image(&factors, c, rows / images).unwrap();
+        let scaled = b.scale_images(&z, &factors, c).unwrap();
+        bench.see("images times factors", &scaled);
+        let mut own = bench.buf(6, rows * c, 1.0);
+        b.multiply(&mut own, &other).unwrap();
+        bench.see("product", &own);
+        let coefficients: Vec<(f32, f32)> = (0..c).map(|i| (i as f32 + 0.5, -1.0)).collect();
+        b.rescale(&mut own, &coefficients).unwrap();
+        bench.see("rescaled", &own);
+        let parts = [bench.buf(7, 3 * c, 1.0), bench.buf(8, 2 * c, 1.0)];
+        let all = b.gather(&parts, &[3, 0, 4, 2, 1], c).unwrap();
+        bench.see("gathered", &all);
+    }
+}
+
+#[test]
+fn sums_and_largest() {
+    for (size, channels) in [((3, 2), 1), ((7, 9), 24), ((12, 11), 17)] {
+        let window = Window::new(size, channels, 3, 2, SYMMETRIC);
+        compare(&format!("{window:?}"), &Sums { window, images: 3 });
+    }
+}
+
+/// A transformer's layer, and what stands below and above it.
+struct Tokens {
+    images: usize,
+    grid: (usize, usize),
+    heads: usize,
+    head: usize,
+    act: Act,
+}
+
+impl Operation for Tokens {
+    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+        let b = bench.b;
+        let dim = self.heads * self.head;
+        let count = self.grid.0 * self.grid.1;
+        let tokens = 1 + count;
+        let mut layout = Layout::default();
+        let bias = layout.add("patch.bias", &[dim], Role::Bias);
+        let positions = Positions::new(&mut layout, 4, dim, bias);
+        let norm = LayerNorm::new(&mut layout, "norm", dim, 1e-6);
+        let qkv = Linear::new(&mut layout, "qkv", (dim, 3 * dim), Act::Identity);
+        let up = Linear::new(&mut layout, "up", (dim, 13), Act::Identity);
+        let down = Linear::new(&mut layout, "down", (13, dim), self.act);
+        let values = bench.flat(1, layout.parameter_count(), 1.0);
+        let mut grads = b.flat(vec![0.5; layout.parameter_count()]).unwrap();
+
+        let patches = bench.buf(2, self.images * count * dim, 1.0);
+        let x = b.tokens(&positions, &values, &patches, self.grid).unwrap();
+        bench.see("tokens", &x);
+        let stats = b.row_stats(&x, &norm).unwrap();
+        let normed = Rows::new(&x, Read::Norm(&norm, &stats));
+        let projected = b.rows_linear(&qkv, &values, &normed, None).unwrap();
+        bench.see("projected", &projected);
+        let heads = Heads {
+            tokens,
+            heads: self.heads,
+            dim,
+        };
+        let attended = b.attention(&projected, &heads).unwrap();
+        bench.see("attended", &attended);
+        let plain = Rows::new(&attended, Read::Plain);
+        let wide = b.rows_linear(&up, &values, &plain, None).unwrap();
+        let activated = Rows::new(&wide, Read::Act(Act::Gelu));
+        let y = b.rows_linear(&down, &values, &activated, Some(&x)).unwrap();
+        bench.see("layer", &y);
+        let first = b.first_rows(&y, tokens, dim).unwrap();
+        let first_stats = b.row_stats(&first, &norm).unwrap();
+        let features = b.layer_norm(&norm, &values, &first, &first_stats).unwrap();
+        bench.see("features", &features);
+
+        let mut dy = bench.buf(3, self.images * dim, 1.0);
+        let seen = (&first, &first_stats);
+        b.layer_norm_back(&norm, &values, &mut grads, seen, &mut dy)
+            .unwrap();
+        bench.see("through the norm", &dy);
+        let dy = b.spread_first(&dy, tokens, dim).unwrap();
+        bench.see("spread", &dy);
+        let dwide = b
+            .rows_linear_back(&down, &values, &mut grads, &activated, &dy, None)
+            .unwrap();
+        bench.see("through the activation", &dwide);
+        let dattended = b
+            .rows_linear_back(&up, &values, &mut grads, &plain, &dwide, None)
+            .unwrap();
+        let dqkv = b.attention_back(&projected, &heads, &dattended).unwrap();
+        bench.see("through attention", &dqkv);
+        let dx = b
+            .rows_linear_back(&qkv, &values, &mut grads, &normed, &dqkv, Some(&dy))
+            .unwrap();
+        bench.see("dx", &dx);
+        b.tokens_back(&positions, &dx, self.grid, &mut grads).unwrap();
+        bench.see_flat("gradients", &grads);
+
+        // A head's layer, which keeps what is before its activation.
+        let (y, u) = b.linear(&down, &values, &wide).unwrap();
+        bench.see("head", &y);
+        let dy = bench.buf(4, self.images * tokens * dim, 1.0);
+        let dx = b
+            .linear_back(&down, &values, &mut grads, (&wide, &u), dy)
+            .unwrap();
+        bench.see("through the head", &dx);
+        bench.see_flat("all gradients", &grads);
+        let mut unit = b.first_rows(&x, tokens, dim).unwrap();
+        let kept = b.normalize(&mut unit, dim).unwrap();
+        bench.see("unit", &unit);
+        let mut dy = bench.buf(5, self.images * dim, 1.0);
+        b.normalize_back(&mut dy, &kept, dim).unwrap();
+        bench.see("through the length", &dy);
+    }
+}
+
+#[test]
+fn transformers() {
+    for (images, grid, heads, head) in [(2, (1, 1), 1, 3), (3, (4, 4), 2, 5), (2, (3, 5), 3, 8)] {
+        compare(
+            &format!("{images} images of {grid:?}, {heads} heads of {head}"),
+            &Tokens {
+                images,
+                grid,
+                heads,
+                head,
+                act: Act::Relu,
+            },
+        );
+    }
+}
+
+/// Every loss, of queries in the middle of a batch.
+struct Losses {
+    queries: usize,
+    size: usize,
+    dim: usize,
+    which: usize,
+}
+
+impl Operation for Losses {
+    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+        let b = bench.b;
+        let Losses {
+            queries: n,
+            size,
+            dim,
+            which,
+        } = *self;
+        let unit = |stream: u64, rows: usize| {
+            let mut all = numbers(stream, rows * dim, 1.0);
+            seedling_core::nn::cpu::normalize::forward(&mut all, dim);
+            all
+        };
+        let upload = |numbers: &[f32]| {
+            b.upload(numbers.len(), |out| out.copy_from_slice(numbers))
+                .unwrap()
+        };
+        let mut queue = Queue::random(size, dim, 3);
+        for (row, photo) in queue.photos.iter_mut().enumerate().skip(2) {
+            *photo = row as u32 % 7;
+        }
+        let mut queue = queue.with_keys(|keys| b.flat(keys)).unwrap();
+        let positives = upload(&unit(1, n + 3));
+        let photos: Vec<u32> = (0..n as u32 + 3).collect();
+        let mut album = unit(2, 6);
+        album[..dim].fill(0.0);
+        let album = b.flat(album).unwrap();
+        let target = match which {
+            0 => Target::Positive,
+            1 => Target::Teacher { temperature: 0.04 },
+            2 => Target::Neighbours(Neighbours {
+                album: &album,
+                photos: &photos,
+                share: 0.4,
+                temperature: 0.1,
+            }),
+            _ => Target::Nearest {
+                share: 0.3,
+                count: 4,
+            },
+        };
+        let queries = upload(&unit(4, n));
+        for masked in [false, true] {
+            let contrast = Contrast {
+                positives: &positives,
+                queue: &queue,
+                photos: masked.then_some(&photos[..]),
+                temperature: 0.2,
+                target,
+                batch: n + 3,
+            };
+            let found = b.contrast(&queries, 2..2 + n, &contrast).unwrap();
+            bench.see("gradient", &found.grad);
+            let figures = vec![
+                found.loss,
+                found.agreement.positive,
+                found.agreement.accuracy,
+            ];
+            bench.found.push(("figures".into(), figures));
+        }
+        // Around the end of the ring, and once more than it holds.
+        for keys in [n + 3, size + 2] {
+            let rows = upload(&unit(5, keys));
+            let photos: Vec<u32> = (0..keys as u32).collect();
+            b.enqueue(&mut queue, &rows, &photos).unwrap();
+            bench.see_flat("queue", &queue.keys);
+            let place = [queue.next as f32, queue.photos[0] as f32];
+            bench.found.push(("place".into(), place.to_vec()));
+        }
+    }
+}
+
+#[test]
+fn losses() {
+    for which in 0..4 {
+        for (queries, size, dim) in [(1, 5, 3), (7, 100, 128), (3, 1000, 16)] {
+            compare(
+                &format!("loss {which}: {queries} queries, queue of {size}, {dim} numbers"),
+                &Losses {
+                    queries,
+                    size,
+                    dim,
+                    which,
+                },
+            );
+        }
+    }
+}
+
+/// What becomes of a network's flat numbers.
+struct Steps;
+
+impl Operation for Steps {
+    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+        let b = bench.b;
+        let len = 70_001;
+        let mut values = bench.flat(1, len, 1.0);
+        let grads = bench.flat(2, len, 1.0);
+        let base = bench.flat(3, len, 1.0);
+        let none = b.flat(Vec::new()).unwrap();
+        let mut velocity = bench.flat(4, len, 1.0);
+        // With gaps before, between and behind.
+        let spans = [(5..700, 0.1), (700..701, 0.0), (9_000..70_000, 0.01)];
+        for (anchor, base) in [(0.0, &none), (0.5, &base)] {
+            let update = Update {
+                spans: &spans,
+                momentum: 0.9,
+                anchor,
+                lr: 0.1,
+            };
+            b.sgd(&update, &mut values, &grads, &mut velocity, base).unwrap();
+            bench.see_flat("values", &values);
+            bench.see_flat("velocity", &velocity);
+        }
+        let zeros = || b.flat(vec![0.0; len]).unwrap();
+        let (mut first, mut second) = (zeros(), zeros());
+        for step in 1..=2 {
+            let update = AdamUpdate {
+                spans: &spans,
+                betas: (0.9, 0.999),
+                eps: 1e-8,
+                step,
+                lr: 0.01,
+            };
+            b.adamw(&update, &mut values, &grads, (&mut first, &mut second))
+                .unwrap();
+        }
+        bench.see_flat("values after AdamW", &values);
+        bench.see_flat("second moment", &second);
+        let mut own = zeros();
+        b.copy(&mut own, &grads).unwrap();
+        b.follow(&mut own, &values, 0.75, 1234).unwrap();
+        bench.see_flat("following", &own);
+        let mut finite = Vec::new();
+        for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 3e38, 1e-42] {
+            b.edit(&mut own, |own| own[len - 1] = bad).unwrap();
+            finite.push(f32::from(u8::from(b.all_finite(&own).unwrap())));
+        }
+        bench.found.push(("finite".into(), finite));
+        b.clear(&mut own).unwrap();
+        bench.see_flat("cleared", &own);
+    }
+}
+
+#[test]
+fn optimizers() {
+    compare("flat numbers", &Steps);
 }

@@ -1,5 +1,6 @@
 //! The one list of settings: type, meaning and range of each.
 
+use super::device::{DEVICES, Device};
 use crate::backbones::Arch;
 use crate::encoder::Head;
 use std::fmt;
@@ -18,6 +19,8 @@ pub enum Allowed {
     Above(f64, f64),
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// A device's name.
+    Device,
     /// Any text.
     Text,
 }
@@ -34,6 +37,7 @@ impl Allowed {
             Allowed::Number(low, high) => number.is_some_and(|v| (low..=high).contains(&v)),
             Allowed::Above(low, high) => number.is_some_and(|v| v > low && v <= high),
             Allowed::OneOf(words) => value.as_str().is_some_and(|v| words.contains(&v)),
+            Allowed::Device => value.as_str().is_some_and(|v| v.parse::<Device>().is_ok()),
             Allowed::Text => value.is_str(),
         }
     }
@@ -48,6 +52,7 @@ impl fmt::Display for Allowed {
             Allowed::Number(low, high) => write!(f, "a number from {low} to {high}"),
             Allowed::Above(low, high) => write!(f, "a number above {low}, at most {high}"),
             Allowed::OneOf(words) => write!(f, "one of {}", words.join(", ")),
+            Allowed::Device => write!(f, "one of {}", DEVICES),
             Allowed::Text => write!(f, "text"),
         }
     }
@@ -295,6 +300,7 @@ settings! {
     threads: usize, Whole(0, 4096), FREE;
     /// Where all randomness of the run starts.
     seed: u64, Whole(0, i64::MAX), FIXED;
-    /// Where to compute.
-    device: String, OneOf(&["cpu"]), FIXED;
+    /// Where to compute: the processor, or the N-th card by Vulkan or Metal (gpu:N) or by CUDA
+    /// (cuda:N). A run may go on elsewhere.
+    device: String, Allowed::Device, FREE;
 }

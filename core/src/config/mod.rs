@@ -5,9 +5,11 @@
 //! know, so that a typo is an error and never a silently ignored wish.
 
 mod defaults;
+mod device;
 mod keys;
 mod presets;
 
+pub use device::{DEVICES, Device};
 pub use keys::{Allowed, Config, KEYS, Key};
 pub use presets::{PRESETS, preset, preset_text};
 

@@ -24,6 +24,7 @@ use std::fmt;
 use std::ops::Range;
 
 use cubecl::prelude::*;
+use cubecl::stream_id::StreamId;
 
 use self::launch::{Finish, Pieces};
 use self::memory::{Memory, Numbers};
@@ -114,7 +115,10 @@ pub struct Squeezed {
 
 impl<R: Runtime> Gpu<R> {
     /// On a device that is there.
-    pub(crate) fn new(client: ComputeClient<R>) -> Gpu<R> {
+    pub(crate) fn new(mut client: ComputeClient<R>) -> Gpu<R> {
+        // Memory is used again in the order of the work: all threads must share a stream.
+        // SAFETY: a stream may be used from any thread.
+        unsafe { client.set_stream(StreamId::current()) };
         Gpu {
             client,
             memory: Memory::default(),
@@ -124,6 +128,15 @@ impl<R: Runtime> Gpu<R> {
     /// The most bytes that were in use at a time.
     pub fn most_bytes(&self) -> usize {
         self.memory.most_bytes()
+    }
+
+    /// Bytes that the runtime holds on the card: these and its own.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn reserved_bytes(&self) -> Result<usize> {
+        let usage = self.client.memory_usage().map_err(lost)?;
+        Ok(usage.bytes_reserved as usize)
     }
 
     fn take(&self, len: usize) -> Result<Numbers> {
@@ -320,6 +333,21 @@ impl<R: Runtime> Gpu<R> {
         Ok(out)
     }
 
+    /// Leaves out what the queue shows of the queries' own photos, if it is to be.
+    fn leave_out(
+        &self,
+        similarities: &Numbers,
+        rows: &Range<usize>,
+        contrast: &Contrast<'_, Numbers, Numbers>,
+    ) -> Result<()> {
+        if let Some(photos) = contrast.photos {
+            let own = self.send_whole(&photos[rows.clone()])?;
+            let queue = self.send_whole(&contrast.queue.photos)?;
+            self.mask_own(similarities, &own, &queue, NO_PHOTO);
+        }
+        Ok(())
+    }
+
     /// What queries are pulled towards: parts of the queue's rows, and of their positives.
     fn targets(
         &self,
@@ -335,6 +363,7 @@ impl<R: Runtime> Gpu<R> {
                 let at = rows.start * dim;
                 self.copy_runs((contrast.positives, at), dim, (&own, 0), dim, (dim, n * dim));
                 let targets = self.similarities(&own, &contrast.queue.keys, dim)?;
+                self.leave_out(&targets, rows, contrast)?;
                 let positives = self.take(n)?;
                 self.dots(&own, &own, 0, &positives, dim);
                 self.teacher_targets(&targets, &positives, size, temperature);
@@ -1012,11 +1041,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let similarities = self.similarities(queries, keys, dim)?;
         let positives = self.take(n)?;
         self.dots(queries, contrast.positives, rows.start * dim, &positives, dim);
-        if let Some(photos) = contrast.photos {
-            let own = self.send_whole(&photos[rows.clone()])?;
-            let queue = self.send_whole(&contrast.queue.photos)?;
-            self.mask_own(&similarities, &own, &queue, NO_PHOTO);
-        }
+        self.leave_out(&similarities, &rows, contrast)?;
         let targets = self.targets(&similarities, &rows, contrast)?;
         let found = self.take(n * 3)?;
         let targets = targets.as_ref();

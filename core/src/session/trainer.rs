@@ -1,16 +1,15 @@
-//! What a session asks of whatever is on its engine. [`open`] is the only place that names engines;
-//! the rest of a session knows none.
+//! What a session asks of whatever is on its device.
 
 use super::Start;
 use super::run::Run;
 use crate::checkpoint::Numbers;
 use crate::config::Config;
+use crate::device::{Device, Work};
 use crate::encoder::FeatureNet;
-use crate::nn::cpu::Cpu;
-use crate::nn::workspace::Workspace;
+use crate::nn::backend::Backend;
 use crate::step::{StepStats, Views};
 use crate::weights::{About, Precision};
-use crate::{Error, Result};
+use crate::Result;
 use std::path::Path;
 
 /// A run in progress on some engine. Each of its errors may be the engine's.
@@ -67,26 +66,26 @@ pub(super) struct Backbone {
     pub(super) buffers: Vec<f32>,
 }
 
-/// A trainer on the engine that `config.device` names: a new one, or one that goes on from `saved`.
+/// A trainer on the device that `config.device` names: a new one, or one that goes on from `saved`.
 ///
 /// # Errors
-/// Weights do not fit, or `saved` is not of such a run.
+/// The device is not there, weights do not fit, or `saved` is not of such a run.
 pub(super) fn open(
     config: &Config,
     about: &About,
     start: &Start<'_>,
     saved: Option<Numbers<'_>>,
 ) -> Result<Box<dyn Trainer>> {
-    match config.device.as_str() {
-        "cpu" => {
-            // One workspace: no two networks of a run work at the same time.
-            let backend = Cpu::new(&Workspace::default());
-            Ok(Box::new(Run::new(backend, config, about, start, saved)?))
+    struct Open<'a>(&'a Config, &'a About, &'a Start<'a>, Option<Numbers<'a>>);
+    impl Work for Open<'_> {
+        type Output = Box<dyn Trainer>;
+
+        fn on<B: Backend>(self, backend: B) -> Result<Box<dyn Trainer>> {
+            Ok(Box::new(Run::new(backend, self.0, self.1, self.2, self.3)?))
         }
-        other => Err(Error::Config(format!(
-            "device = {other}: there is only cpu"
-        ))),
     }
+    let device: Device = config.device.parse()?;
+    device.run(Open(config, about, start, saved))
 }
 
 #[cfg(test)]

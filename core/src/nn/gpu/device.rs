@@ -14,8 +14,6 @@ use crate::{Error, Result};
 /// A card that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What `--device` calls it.
-    pub name: String,
     /// What its maker calls it.
     pub card: String,
     /// By which driver it is reached.
@@ -25,11 +23,10 @@ pub struct Found {
 /// Cards by Vulkan or Metal, the likely fastest first.
 pub fn gpus() -> Vec<Found> {
     let adapters = adapters();
-    let found = adapters.iter().enumerate().map(|(i, (adapter, _))| {
+    let found = adapters.iter().map(|(adapter, _)| {
         let info = adapter.get_info();
         let driver = [info.driver, info.driver_info].join(" ");
         Found {
-            name: format!("gpu:{i}"),
             card: info.name,
             driver: format!("{:?}, {}", info.backend, driver.trim()),
         }
@@ -135,7 +132,6 @@ mod cuda {
         let (card, bytes) =
             ask().map_err(|error| Error::Device(format!("device = cuda:{index}: {error}")))?;
         Ok(Found {
-            name: format!("cuda:{index}"),
             card,
             driver: format!("CUDA, {} GB", bytes >> 30),
         })

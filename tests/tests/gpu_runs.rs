@@ -1,0 +1,199 @@
+//! Networks and runs on a card, as on the processor: the same numbers but for rounding.
+
+use seedling_core::backbones::Arch;
+use seedling_core::cancel::Cancel;
+use seedling_core::distill::{Distill, DistillConfig, Teacher};
+use seedling_core::encoder::{Architecture, Encoder, Head, Mode};
+use seedling_core::init::initialise;
+use seedling_core::moco::{Moco, MocoConfig, key_orders};
+use seedling_core::nn::backend::Backend;
+use seedling_core::nn::cpu::Cpu;
+use seedling_core::optim::{Sgd, SgdConfig, WeightDecay};
+use seedling_core::queue::Queue;
+use seedling_core::step::Views;
+use seedling_tests::card::card;
+use seedling_tests::formula::numbers;
+use seedling_tests::fused::assert_close;
+
+const SIDE: usize = 32;
+const IMAGE: usize = SIDE * SIDE * 3;
+const BATCH: usize = 8;
+const STEPS: usize = 20;
+
+fn encoder<B: Backend>(backend: &B, arch: Arch, head: Option<Head>, trained: bool) -> Encoder<B> {
+    let architecture = Architecture::new(arch, head);
+    let encoder = Encoder::on(backend.clone(), architecture, trained, 0).unwrap();
+    initialise(&encoder.params, 1).unwrap();
+    encoder
+}
+
+/// Features; then embeddings of a training pass, statistics and gradients it leaves.
+fn passes<B: Backend>(backend: &B, arch: Arch) -> [Vec<f32>; 4] {
+    let encoder = encoder(backend, arch, Some(Head::Simple), true);
+    let pixels = numbers(5, 4 * IMAGE, 2.0);
+    let fill = |out: &mut [f32]| out.copy_from_slice(&pixels);
+    let images = encoder.images(4, (SIDE, SIDE), fill).unwrap();
+    // Statistics of these images: of the initial ones, nothing would be left at the top.
+    let (out, saved) = encoder.forward(&images, Mode::train(1.0)).unwrap();
+    let features = encoder.features(&images).unwrap();
+    let embeddings = backend.download(&out).unwrap();
+    let dy = numbers(6, embeddings.len(), 1.0);
+    let dy = backend
+        .upload(dy.len(), |out| out.copy_from_slice(&dy))
+        .unwrap();
+    encoder.backward(&images, saved, dy).unwrap();
+    let grads = encoder.params.grads.lock().unwrap();
+    let grads = backend.host(&grads).unwrap().into_owned();
+    let locked = encoder.params.lock();
+    let (_, buffers) = locked.host().unwrap();
+    [features, embeddings, buffers.into_owned(), grads]
+}
+
+/// Batch norm over the four numbers of a channel that images this small have at the top magnifies
+/// every rounding: a thousandth, where operations agree to 2e-5.
+#[test]
+fn every_family_of_networks() {
+    let Some(card) = card() else { return };
+    for name in ["mobilenet_v3_small", "resnet18", "efficientnet_b0", "deit_tiny"] {
+        let arch: Arch = name.parse().unwrap();
+        let (expected, got) = (passes(&Cpu::default(), arch), passes(&card, arch));
+        let what = ["features", "embeddings", "statistics", "gradients"];
+        for ((expected, got), what) in expected.iter().zip(&got).zip(what) {
+            assert_close(got, expected, 1e-3, 0.0, &format!("{name}: {what}"));
+        }
+    }
+}
+
+/// Both views of a batch: the second is a mixture of the first and noise.
+fn views(step: u64) -> [Vec<f32>; 2] {
+    let first = numbers(100 + 2 * step, BATCH * IMAGE, 2.0);
+    let noise = numbers(101 + 2 * step, BATCH * IMAGE, 1.0);
+    let second = first.iter().zip(noise).map(|(a, b)| 0.7 * a + b).collect();
+    [first, second]
+}
+
+const PHOTOS: [u32; BATCH] = [0, 1, 2, 3, 4, 5, 6, 7];
+const ARCH: Arch = Arch::MOBILENET_V3_SMALL;
+
+fn sgd<B: Backend>(encoder: &Encoder<B>) -> Sgd<B> {
+    let how = SgdConfig {
+        momentum: 0.9,
+        decay: WeightDecay {
+            weight_decay: 1e-4,
+            norm_and_bias: true,
+            train_from: 0,
+        },
+        anchor: 0.0,
+    };
+    Sgd::new(&encoder.params, how).unwrap()
+}
+
+fn queue<B: Backend>(backend: &B, dim: usize) -> Queue<B::Flat> {
+    let queue = Queue::random(64, dim, 1);
+    queue.with_keys(|keys| backend.flat(keys)).unwrap()
+}
+
+/// Losses of a MoCo run, and the keys it leaves.
+fn moco<B: Backend>(backend: &B, steps: usize, mut after: impl FnMut(usize)) -> (Vec<f32>, Vec<f32>) {
+    let query = encoder(backend, ARCH, Some(Head::Simple), true);
+    let key = encoder(backend, ARCH, Some(Head::Simple), false);
+    let mut sgd = sgd(&query);
+    let config = MocoConfig {
+        temperature: 0.2,
+        key_momentum: 0.9,
+        symmetric: false,
+        bn_group: BATCH / 2,
+        mode: Mode::train(0.1),
+        mask_own_photo: true,
+        neighbours: 0.0,
+        neighbour_temperature: 0.1,
+        smoothing: 0.0,
+        smoothing_keys: 1,
+    };
+    let queue = queue(backend, query.output_dim());
+    let mut moco = Moco::new(query, key, queue, config).unwrap();
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let [first, second] = views(step as u64 % 20);
+        let views = Views {
+            pixels: &[&first[..], &second[..]],
+            size: (SIDE, SIDE),
+            photos: &PHOTOS,
+        };
+        let stats = moco.step(&views, &key_orders(1, step as u64, BATCH)).unwrap();
+        assert!(moco.query.params.grads_are_finite().unwrap());
+        sgd.step(&moco.query.params, 0.01).unwrap();
+        moco.follow().unwrap();
+        losses.push(stats.loss);
+        after(step);
+    }
+    let keys = backend.host(&moco.queue.keys).unwrap().into_owned();
+    (losses, keys)
+}
+
+/// How far twenty steps may take rounding: the processor's own run in groups of other threads' order
+/// is as far from itself.
+const FAR: f64 = 5e-3;
+
+#[test]
+fn twenty_steps_of_moco() {
+    let Some(card) = card() else { return };
+    let (expected, keys) = moco(&Cpu::default(), STEPS, |_| ());
+    let (got, other_keys) = moco(&card, STEPS, |_| ());
+    assert_close(&got, &expected, FAR, 0.0, "losses");
+    assert_close(&other_keys, &keys, 4.0 * FAR, 0.0, "queue");
+    assert_ne!(expected.first(), expected.last());
+}
+
+#[test]
+fn twice_the_same_bits_and_no_memory_grows() {
+    let Some(card) = card() else { return };
+    let (first, keys) = moco(&card, 3, |_| ());
+    let mut held = Vec::new();
+    let (second, _) = moco(&card, 200, |step| {
+        if step % 50 == 3 || step == 199 {
+            held.push((card.most_bytes(), card.reserved_bytes().unwrap()));
+        }
+    });
+    assert!(first[..] == second[..3], "{first:?} and {:?}", &second[..3]);
+    assert!(!keys.is_empty());
+    assert!(held.iter().all(|now| *now == held[0]), "{held:?}");
+}
+
+/// Losses of a distillation.
+fn distill<B: Backend>(backend: &B) -> Vec<f32> {
+    let student = encoder(backend, ARCH, Some(Head::Simple), true);
+    let dim = student.output_dim();
+    let net = encoder(backend, "mobilenet_v2".parse().unwrap(), None, false);
+    let rescale = [(1.0, 0.0), (0.9, 0.1), (1.1, -0.1)];
+    let teacher = Teacher::new(net, rescale, dim, 3).unwrap();
+    let mut sgd = sgd(&student);
+    let config = DistillConfig {
+        student_temperature: 0.2,
+        teacher_temperature: 0.05,
+        bn_group: BATCH / 2,
+        mode: Mode::train(0.1),
+    };
+    let mut distill = Distill::new(student, queue(backend, dim), config).unwrap();
+    let step = |step: usize| {
+        let [first, _] = views(step as u64);
+        let views = Views {
+            pixels: &[&first[..], &[]],
+            size: (SIDE, SIDE),
+            photos: &PHOTOS,
+        };
+        let targets = teacher.embed_views(&views, 4, &Cancel::default()).unwrap();
+        let stats = distill.step(&views, &targets).unwrap();
+        sgd.step(&distill.student.params, 0.01).unwrap();
+        stats.loss
+    };
+    (0..STEPS).map(step).collect()
+}
+
+#[test]
+fn twenty_steps_of_distillation() {
+    let Some(card) = card() else { return };
+    let (expected, got) = (distill(&Cpu::default()), distill(&card));
+    assert_close(&got, &expected, FAR, 0.0, "losses");
+    assert_ne!(expected.first(), expected.last());
+}
