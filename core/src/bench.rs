@@ -99,7 +99,6 @@ impl<B: Backend> StepBench<B> {
             taken: 0,
         })
     }
-
 }
 
 impl<B: Backend> Steps for StepBench<B> {

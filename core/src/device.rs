@@ -49,7 +49,11 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::run`], or the file's.
-    pub fn load(self, architecture: Architecture, file: &WeightFile) -> Result<Arc<dyn FeatureNet>> {
+    pub fn load(
+        self,
+        architecture: Architecture,
+        file: &WeightFile,
+    ) -> Result<Arc<dyn FeatureNet>> {
         struct Load<'a>(Architecture, &'a WeightFile);
         impl Work for Load<'_> {
             type Output = Arc<dyn FeatureNet>;
@@ -131,12 +135,16 @@ fn cards(found: Vec<gpu::Found>, device: fn(usize) -> Device) -> Vec<Card> {
 
 #[cfg(not(feature = "gpu"))]
 fn gpus() -> Result<Vec<Card>> {
-    Err(Error::Device("built without it (cargo build --features gpu)".into()))
+    Err(Error::Device(
+        "built without it (cargo build --features gpu)".into(),
+    ))
 }
 
 #[cfg(not(feature = "cuda"))]
 fn cudas() -> Result<Vec<Card>> {
-    Err(Error::Device("built without it (cargo build --features gpu)".into()))
+    Err(Error::Device(
+        "built without it (cargo build --features gpu)".into(),
+    ))
 }
 
 #[cfg(test)]

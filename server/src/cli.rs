@@ -1,7 +1,8 @@
 //! The command line: its commands.
 
 use crate::{
-    adapt, bench, convert, devices, distill, embed, eval, keygen, presets, pretrain, report, sign, verify,
+    adapt, bench, convert, devices, distill, embed, eval, keygen, presets, pretrain, report, sign,
+    verify,
 };
 use clap::{Parser, Subcommand};
 

@@ -34,7 +34,9 @@ struct Bench<'a, B: Backend> {
 impl<B: Backend> Bench<'_, B> {
     fn buf(&self, stream: u64, len: usize, scale: f64) -> B::Buf {
         let numbers = numbers(stream, len, scale);
-        self.b.upload(len, |out| out.copy_from_slice(&numbers)).unwrap()
+        self.b
+            .upload(len, |out| out.copy_from_slice(&numbers))
+            .unwrap()
     }
 
     fn flat(&self, stream: u64, len: usize, scale: f64) -> B::Flat {
@@ -154,7 +156,11 @@ impl Operation for Convolution {
         }
         .unwrap();
         bench.see("z", &out);
-        let channels = if *kind == Kind::Depthwise { c } else { *outputs };
+        let channels = if *kind == Kind::Depthwise {
+            c
+        } else {
+            *outputs
+        };
         let (after, parameters, statistics) = norm_layer(channels);
         let values = bench.flat(4, parameters, 2.0);
         let mut buffers = b.flat(vec![0.5; statistics]).unwrap();
@@ -242,26 +248,24 @@ const SYMMETRIC: Padding = Padding::Symmetric;
 
 #[test]
 fn pointwise() {
-    for (rows, c, outputs) in [(7, 1, 1), (13, 17, 7), (50, 24, 96), (333, 40, 20), (4099, 12, 33)] {
-        for act in [Act::HardSwish] {
-            let window = Window::new((rows, 1), c, 1, 1, SYMMETRIC);
-            compare(
-                &format!("{rows} rows, {c} to {outputs}, {act:?}"),
-                &Convolution {
-                    kind: Kind::Pointwise,
-                    window,
-                    images: 1,
-                    outputs,
-                    act,
-                },
-            );
-        }
+    for (rows, c, outputs) in [(7, 1, 1), (13, 17, 7), (333, 40, 96), (4099, 12, 33)] {
+        let window = Window::new((rows, 1), c, 1, 1, SYMMETRIC);
+        compare(
+            &format!("{rows} rows, {c} to {outputs}"),
+            &Convolution {
+                kind: Kind::Pointwise,
+                window,
+                images: 1,
+                outputs,
+                act: Act::HardSwish,
+            },
+        );
     }
 }
 
 #[test]
 fn depthwise() {
-    for (size, c) in [((1, 2), 3), ((5, 4), 24), ((9, 7), 17), ((14, 14), 72)] {
+    for (size, c) in [((1, 2), 3), ((5, 9), 24), ((14, 13), 72)] {
         for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
             for padding in [Padding::Symmetric, Padding::Same] {
                 let window = Window::new(size, c, kernel, stride, padding);
@@ -283,7 +287,7 @@ fn depthwise() {
 #[test]
 fn dense() {
     for (size, c, outputs) in [((1, 4), 3, 4), ((6, 5), 3, 16), ((7, 9), 20, 33)] {
-        for (kernel, stride) in [(1, 2), (3, 1), (3, 2), (7, 2)] {
+        for (kernel, stride) in [(1, 2), (3, 1), (7, 2)] {
             let window = Window::new(size, c, kernel, stride, SYMMETRIC);
             compare(
                 &format!("{window:?} to {outputs}"),
@@ -297,6 +301,31 @@ fn dense() {
             );
         }
     }
+}
+
+/// A step takes what the step before gave back.
+#[test]
+fn two_hundred_times_in_the_memory_of_one() {
+    let Some(card) = card() else { return };
+    let card = card.apart();
+    let window = Window::new((5, 9), 24, 3, 1, SYMMETRIC);
+    let operation = Convolution {
+        kind: Kind::Depthwise,
+        window,
+        images: 3,
+        outputs: 24,
+        act: Act::HardSwish,
+    };
+    let held: Vec<usize> = (0..200)
+        .map(|_| {
+            found(&card, &operation);
+            card.most_bytes()
+        })
+        .collect();
+    assert!(
+        held[0] > 0 && held.iter().all(|bytes| *bytes == held[0]),
+        "{held:?}"
+    );
 }
 
 /// Squeeze-excite between a norm and a 1x1 convolution, and pooling behind another.
@@ -438,7 +467,10 @@ impl Operation for Sums {
         let mut buffers = b.flat(vec![0.5; statistics]).unwrap();
         let norm = b.norm(&layer, &values, &mut buffers, None).unwrap();
         let (z, other) = (bench.buf(2, rows * c, 3.0), bench.buf(3, rows * c, 3.0));
-        let (x, plain) = (Src::normed((&z, &norm), c, Act::Identity), Src::plain(&other, c));
+        let (x, plain) = (
+            Src::normed((&z, &norm), c, Act::Identity),
+            Src::plain(&other, c),
+        );
         let y = b.add(&x, &plain, Act::Relu).unwrap();
         bench.see("sum", &y);
         let mut dy = bench.buf(4, rows * c, 1.0);
@@ -553,7 +585,8 @@ impl Operation for Tokens {
             .rows_linear_back(&qkv, &values, &mut grads, &normed, &dqkv, Some(&dy))
             .unwrap();
         bench.see("dx", &dx);
-        b.tokens_back(&positions, &dx, self.grid, &mut grads).unwrap();
+        b.tokens_back(&positions, &dx, self.grid, &mut grads)
+            .unwrap();
         bench.see_flat("gradients", &grads);
 
         // A head's layer, which keeps what is before its activation.
@@ -709,7 +742,8 @@ impl Operation for Steps {
                 anchor,
                 lr: 0.1,
             };
-            b.sgd(&update, &mut values, &grads, &mut velocity, base).unwrap();
+            b.sgd(&update, &mut values, &grads, &mut velocity, base)
+                .unwrap();
             bench.see_flat("values", &values);
             bench.see_flat("velocity", &velocity);
         }

@@ -64,7 +64,9 @@ mod tests {
             assert_eq!(name.parse::<Device>().unwrap(), device);
             assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
         }
-        for name in ["", "abacus", "gpu:", "gpu:-1", "gpu:x", "cpu:0", "cuda:1:2", "GPU"] {
+        for name in [
+            "", "abacus", "gpu:", "gpu:-1", "gpu:x", "cpu:0", "cuda:1:2", "GPU",
+        ] {
             let refused = name.parse::<Device>().unwrap_err();
             assert!(refused.to_string().contains(DEVICES), "{name}");
         }

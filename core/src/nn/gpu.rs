@@ -125,7 +125,15 @@ impl<R: Runtime> Gpu<R> {
         }
     }
 
-    /// The most bytes that were in use at a time.
+    /// The same card with memory of its own.
+    pub fn apart(&self) -> Gpu<R> {
+        Gpu {
+            client: self.client.clone(),
+            memory: Memory::default(),
+        }
+    }
+
+    /// The most bytes that were in use, or waited to be, at a time.
     pub fn most_bytes(&self) -> usize {
         self.memory.most_bytes()
     }
@@ -151,11 +159,13 @@ impl<R: Runtime> Gpu<R> {
 
     /// Numbers from the host; what they replace is still there for kernels that were asked for before.
     fn send(&self, numbers: &[f32]) -> Result<Numbers> {
-        self.memory.send(&self.client, bytes(numbers), numbers.len())
+        self.memory
+            .send(&self.client, bytes(numbers), numbers.len())
     }
 
     fn send_whole(&self, numbers: &[u32]) -> Result<Numbers> {
-        self.memory.send(&self.client, u32::as_bytes(numbers), numbers.len())
+        self.memory
+            .send(&self.client, u32::as_bytes(numbers), numbers.len())
     }
 
     fn receive(&self, numbers: &Numbers) -> Result<Vec<f32>> {
@@ -218,7 +228,7 @@ impl<R: Runtime> Gpu<R> {
             through: None,
         };
         let a = self.source(&x, Map::Rows, None);
-        let b = launch::weight(values, weight, (outputs, inputs), 1, Map::Weight);
+        let b = launch::weight(values, weight, (outputs, inputs), 1, false);
         self.product((rows, outputs, inputs), (a, b), &end, &out);
         Ok(out)
     }
@@ -241,7 +251,7 @@ impl<R: Runtime> Gpu<R> {
         self.weight_gradient((outputs, inputs, rows), (a, b), grads, weight, (inputs, 1))?;
         let dx = self.take(x.z.len())?;
         let a = self.source(&dy, Map::Rows, None);
-        let b = launch::weight(values, weight, (outputs, inputs), 1, Map::WeightBack);
+        let b = launch::weight(values, weight, (outputs, inputs), 1, true);
         self.product((rows, inputs, outputs), (a, b), &Finish::default(), &dx);
         Ok(dx)
     }
@@ -298,7 +308,7 @@ impl<R: Runtime> Gpu<R> {
         let dx = self.take(x.z.len())?;
         let map = window.map_or(Map::Rows, |_| Map::Outputs);
         let a = self.gradient(dz, outputs, map, window);
-        let b = launch::weight(w.values, w.range, (outputs, inputs), taps, Map::WeightBack);
+        let b = launch::weight(w.values, w.range, (outputs, inputs), taps, true);
         let sizes = (x.z.len() / inputs, inputs, outputs * taps);
         self.product(sizes, (a, b), end, &dx);
         Ok(dx)
@@ -328,7 +338,10 @@ impl<R: Runtime> Gpu<R> {
         let out = self.take(n * size)?;
         let a = Src::plain(rows, dim);
         let b = Src::plain(keys, dim);
-        let operands = (self.source(&a, Map::Rows, None), self.source(&b, Map::Rows, None));
+        let operands = (
+            self.source(&a, Map::Rows, None),
+            self.source(&b, Map::Rows, None),
+        );
         self.product((n, size, dim), operands, &Finish::default(), &out);
         Ok(out)
     }
@@ -361,7 +374,13 @@ impl<R: Runtime> Gpu<R> {
             Target::Teacher { temperature } => {
                 let own = self.take(n * dim)?;
                 let at = rows.start * dim;
-                self.copy_runs((contrast.positives, at), dim, (&own, 0), dim, (dim, n * dim));
+                self.copy_runs(
+                    (contrast.positives, at),
+                    dim,
+                    (&own, 0),
+                    dim,
+                    (dim, n * dim),
+                );
                 let targets = self.similarities(&own, &contrast.queue.keys, dim)?;
                 self.leave_out(&targets, rows, contrast)?;
                 let positives = self.take(n)?;
@@ -517,7 +536,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let rows = images * window.out_height * window.out_width;
         let z = self.take(rows * outputs)?;
         let a = self.source(x, Map::Patches, Some(window));
-        let b = launch::weight(w.values, w.range, (outputs, x.channels), taps, Map::Weight);
+        let b = launch::weight(w.values, w.range, (outputs, x.channels), taps, false);
         let sizes = (rows, outputs, x.channels * taps);
         self.product(sizes, (a, b), &Finish::default(), &z);
         let moments = self.moments(&z, outputs, moments)?;
@@ -566,7 +585,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let rows = x.z.len() / x.channels;
         let z = self.take(rows * outputs)?;
         let a = self.source(x, Map::Rows, None);
-        let b = launch::weight(w.values, w.range, (outputs, x.channels), 1, Map::Weight);
+        let b = launch::weight(w.values, w.range, (outputs, x.channels), 1, false);
         let sizes = (rows, outputs, x.channels);
         self.product(sizes, (a, b), &Finish::default(), &z);
         let moments = self.moments(&z, outputs, moments)?;
@@ -720,8 +739,15 @@ impl<R: Runtime> Backend for Gpu<R> {
         Ok(())
     }
 
-    fn per_image(&self, values: &[f32], channels: usize, rows_per_image: usize) -> Result<PerImage> {
-        let each = values.iter().flat_map(|x| std::iter::repeat_n(*x, channels));
+    fn per_image(
+        &self,
+        values: &[f32],
+        channels: usize,
+        rows_per_image: usize,
+    ) -> Result<PerImage> {
+        let each = values
+            .iter()
+            .flat_map(|x| std::iter::repeat_n(*x, channels));
         Ok(PerImage {
             numbers: self.send(&each.collect::<Vec<f32>>())?,
             image_rows: rows_per_image,
@@ -784,9 +810,20 @@ impl<R: Runtime> Backend for Gpu<R> {
         Ok((pool, sums))
     }
 
-    fn spread_means(&self, dy: &Numbers, channels: usize, rows_per_image: usize) -> Result<Numbers> {
+    fn spread_means(
+        &self,
+        dy: &Numbers,
+        channels: usize,
+        rows_per_image: usize,
+    ) -> Result<Numbers> {
         let out = self.take(dy.len() * rows_per_image)?;
-        self.spread_rows(dy, &out, channels, rows_per_image, 1.0 / rows_per_image as f32);
+        self.spread_rows(
+            dy,
+            &out,
+            channels,
+            rows_per_image,
+            1.0 / rows_per_image as f32,
+        );
         Ok(out)
     }
 
@@ -895,16 +932,34 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.copy_runs(from, len, (&positions, 0), len, (len, len));
         let resampled = self.resample(layer, &positions, grid, Map::Rows)?;
         let resampled = resampled.as_ref().unwrap_or(&positions);
-        self.copy_runs((resampled, 0), count * dim, (&added, dim), count * dim, (count * dim, count * dim));
+        self.copy_runs(
+            (resampled, 0),
+            count * dim,
+            (&added, dim),
+            count * dim,
+            (count * dim, count * dim),
+        );
         let bias = self.take(count * dim)?;
-        self.copy_runs((values, layer.patch_bias.start), 0, (&bias, 0), dim, (dim, count * dim));
+        self.copy_runs(
+            (values, layer.patch_bias.start),
+            0,
+            (&bias, 0),
+            dim,
+            (dim, count * dim),
+        );
         self.add_to(&added, dim, (&bias, 0), count * dim);
 
         let out = self.take(images * (1 + count) * dim)?;
         let token = (1 + count) * dim;
         self.copy_runs((&added, 0), 0, (&out, 0), token, (token, out.len()));
         let spread = self.zeros(out.len())?;
-        self.copy_runs((patches, 0), count * dim, (&spread, dim), token, (count * dim, patches.len()));
+        self.copy_runs(
+            (patches, 0),
+            count * dim,
+            (&spread, dim),
+            token,
+            (count * dim, patches.len()),
+        );
         self.plus(&out, &spread);
         Ok(out)
     }
@@ -923,10 +978,21 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.add_to(grads, layer.class.start, (&sum, 0), dim);
         self.add_to(grads, layer.grid.start, (&sum, 0), dim);
         let rest = self.take(count * dim)?;
-        self.copy_runs((&sum, dim), count * dim, (&rest, 0), count * dim, (count * dim, count * dim));
+        self.copy_runs(
+            (&sum, dim),
+            count * dim,
+            (&rest, 0),
+            count * dim,
+            (count * dim, count * dim),
+        );
         let resampled = self.resample(layer, &rest, grid, Map::Columns)?;
         let resampled = resampled.as_ref().unwrap_or(&rest);
-        self.add_to(grads, layer.grid.start + dim, (resampled, 0), resampled.len());
+        self.add_to(
+            grads,
+            layer.grid.start + dim,
+            (resampled, 0),
+            resampled.len(),
+        );
         Ok(())
     }
 
@@ -1004,13 +1070,25 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn first_rows(&self, x: &Numbers, rows_per_image: usize, dim: usize) -> Result<Numbers> {
         let out = self.take(x.len() / rows_per_image)?;
-        self.copy_runs((x, 0), rows_per_image * dim, (&out, 0), dim, (dim, out.len()));
+        self.copy_runs(
+            (x, 0),
+            rows_per_image * dim,
+            (&out, 0),
+            dim,
+            (dim, out.len()),
+        );
         Ok(out)
     }
 
     fn spread_first(&self, dy: &Numbers, rows_per_image: usize, dim: usize) -> Result<Numbers> {
         let out = self.zeros(dy.len() * rows_per_image)?;
-        self.copy_runs((dy, 0), dim, (&out, 0), rows_per_image * dim, (dim, dy.len()));
+        self.copy_runs(
+            (dy, 0),
+            dim,
+            (&out, 0),
+            rows_per_image * dim,
+            (dim, dy.len()),
+        );
         Ok(out)
     }
 
@@ -1040,12 +1118,24 @@ impl<R: Runtime> Backend for Gpu<R> {
         let keys = &contrast.queue.keys;
         let similarities = self.similarities(queries, keys, dim)?;
         let positives = self.take(n)?;
-        self.dots(queries, contrast.positives, rows.start * dim, &positives, dim);
+        self.dots(
+            queries,
+            contrast.positives,
+            rows.start * dim,
+            &positives,
+            dim,
+        );
         self.leave_out(&similarities, &rows, contrast)?;
         let targets = self.targets(&similarities, &rows, contrast)?;
         let found = self.take(n * 3)?;
         let targets = targets.as_ref();
-        self.losses((&similarities, &positives), targets, &found, size, contrast.temperature);
+        self.losses(
+            (&similarities, &positives),
+            targets,
+            &found,
+            size,
+            contrast.temperature,
+        );
         let scale = 1.0 / (contrast.batch as f64 * contrast.temperature as f64);
         let grad = self.contrast_gradient(
             (&similarities, &positives),
@@ -1055,7 +1145,14 @@ impl<R: Runtime> Backend for Gpu<R> {
             scale as f32,
         )?;
         let found = self.receive(&found)?;
-        let sum = |which: usize| found.iter().skip(which).step_by(3).map(|&x| x as f64).sum::<f64>();
+        let sum = |which: usize| {
+            found
+                .iter()
+                .skip(which)
+                .step_by(3)
+                .map(|&x| x as f64)
+                .sum::<f64>()
+        };
         let share = |which| (sum(which) / contrast.batch as f64) as f32;
         Ok(Evaluated {
             loss: share(0),
@@ -1097,5 +1194,8 @@ fn bytes(numbers: &[f32]) -> &[u8] {
 fn lost(error: cubecl::server::ServerError) -> Error {
     let all = error.to_string();
     let line = all.lines().find(|line| !line.trim().is_empty());
-    Error::Device(format!("the device is lost: {}", line.unwrap_or("it says no more")))
+    Error::Device(format!(
+        "the device is lost: {}",
+        line.unwrap_or("it says no more")
+    ))
 }

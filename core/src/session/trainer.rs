@@ -2,6 +2,7 @@
 
 use super::Start;
 use super::run::Run;
+use crate::Result;
 use crate::checkpoint::Numbers;
 use crate::config::Config;
 use crate::device::{Device, Work};
@@ -9,7 +10,6 @@ use crate::encoder::FeatureNet;
 use crate::nn::backend::Backend;
 use crate::step::{StepStats, Views};
 use crate::weights::{About, Precision};
-use crate::Result;
 use std::path::Path;
 
 /// A run in progress on some engine. Each of its errors may be the engine's.

@@ -12,7 +12,13 @@ pub const STRIP: usize = 4;
 
 /// The tap's weight of `N` channels; a weight is (channels, taps).
 #[cube]
-fn weight<N: Size>(w: &Array<f32>, at: usize, c: usize, tap: usize, #[comptime] taps: usize) -> Vector<f32, N> {
+fn weight<N: Size>(
+    w: &Array<f32>,
+    at: usize,
+    c: usize,
+    tap: usize,
+    #[comptime] taps: usize,
+) -> Vector<f32, N> {
     let mut found = Vector::<f32, N>::empty();
     #[unroll]
     for lane in 0..N::value() {
@@ -108,8 +114,12 @@ pub fn back<F: Float, N: Size>(
         #[unroll]
         for down in 0..kernel {
             let under = y + windows.pad_top;
-            if under >= down && (under - down) % stride == 0 && (under - down) / stride < windows.out_height {
-                let from = (image * windows.out_height + (under - down) / stride) * windows.out_width;
+            if under >= down
+                && (under - down) % stride == 0
+                && (under - down) / stride < windows.out_height
+            {
+                let from =
+                    (image * windows.out_height + (under - down) / stride) * windows.out_width;
                 let mut taps = Array::<Vector<f32, N>>::new(kernel);
                 #[unroll]
                 for across in 0..kernel {

@@ -37,9 +37,11 @@ pub fn gpus() -> Vec<Found> {
 /// What is looked for by [`gpus`], for those who find nothing.
 pub fn looked_for() -> String {
     match AutoGraphicsApi::backend() {
-        wgpu::Backend::Vulkan => "no device by Vulkan: neither libvulkan.so nor a driver's file in \
+        wgpu::Backend::Vulkan => {
+            "no device by Vulkan: neither libvulkan.so nor a driver's file in \
                                   /usr/share/vulkan/icd.d (or VK_ICD_FILENAMES) gave one"
-            .into(),
+                .into()
+        }
         other => format!("no device by {other:?}"),
     }
 }
@@ -91,7 +93,10 @@ fn adapters() -> Vec<(Adapter, WgpuDevice)> {
         found.push((rank, adapter, device));
     }
     found.sort_by_key(|(rank, ..)| *rank);
-    found.into_iter().map(|(_, adapter, device)| (adapter, device)).collect()
+    found
+        .into_iter()
+        .map(|(_, adapter, device)| (adapter, device))
+        .collect()
 }
 
 #[cfg(feature = "cuda")]
@@ -109,7 +114,9 @@ mod cuda {
         let refused = |why: &str| Error::Device(format!("device = cuda: {why}"));
         // SAFETY: it only tries to load the library.
         if !unsafe { sys::is_culib_present() } {
-            return Err(refused("libcuda.so, NVIDIA's driver, is not on this machine"));
+            return Err(refused(
+                "libcuda.so, NVIDIA's driver, is not on this machine",
+            ));
         }
         let count = || -> std::result::Result<usize, result::DriverError> {
             result::init()?;

@@ -113,7 +113,11 @@ pub fn rescale<F: Float>(
     let i = ABSOLUTE_POS;
     if i < x.len() {
         let c = i % channels;
-        let y = fma(f32::cast_from(x[i]), coefficients[c], coefficients[channels + c]);
+        let y = fma(
+            f32::cast_from(x[i]),
+            coefficients[c],
+            coefficients[channels + c],
+        );
         x[i] = F::cast_from(y);
     }
 }

@@ -8,13 +8,13 @@ use cubecl::prelude::*;
 use super::memory::Numbers;
 use super::norm::LayerLaunch;
 use super::product::{
-    self, EndLaunch, Map, OperandLaunch, SizesLaunch, TILE, UNITS, WindowsLaunch,
+    self, EndLaunch, Map, OperandLaunch, SIDE, SizesLaunch, UNITS, WindowsLaunch,
 };
 use super::sums::{self, SpanLaunch, What};
 use super::view::{How, NORM, ViewLaunch};
 use super::{
-    Gpu, GradSums, Moments, Norm, PerImage, attention, contrast, depthwise, elementwise,
-    max_pool, norm, optim, rows,
+    Gpu, GradSums, Moments, Norm, PerImage, attention, contrast, depthwise, elementwise, max_pool,
+    norm, optim, rows,
 };
 use crate::Result;
 use crate::nn::activation::Act;
@@ -196,18 +196,26 @@ pub struct Side<'a> {
     map: Map,
 }
 
-/// A weight (outputs, inputs, taps) at a place of the parameters.
+/// A weight (outputs, inputs, taps) at a place of the parameters: the forward's side of a product, or,
+/// `back`, that of an input's gradient.
 pub fn weight<'a>(
     values: &'a Numbers,
     range: &Range<usize>,
     (outputs, inputs): (usize, usize),
     taps: usize,
-    map: Map,
+    back: bool,
 ) -> Side<'a> {
+    // A single tap is a plain matrix, whose places need no division.
+    let (map, channels) = match (taps, back) {
+        (1, false) => (Map::Rows, inputs),
+        (1, true) => (Map::Columns, inputs),
+        (_, false) => (Map::Weight, outputs),
+        (_, true) => (Map::WeightBack, outputs),
+    };
     Side {
         reading: Reading {
             offset: range.start,
-            ..Reading::plain(values, outputs)
+            ..Reading::plain(values, channels)
         },
         window: None,
         channels: inputs,
@@ -283,6 +291,11 @@ fn block(vectors: usize) -> usize {
     }
 }
 
+/// A unit's results along a side of a product.
+fn results(side: usize) -> usize {
+    if side <= SIDE { 1 } else { 4 }
+}
+
 fn windows<R: Runtime>(w: &Window) -> WindowsLaunch<R> {
     WindowsLaunch::new(
         w.height,
@@ -312,7 +325,12 @@ fn layer<R: Runtime>(layer: &BatchNorm) -> LayerLaunch<R> {
 impl<R: Runtime> Gpu<R> {
     // Products.
 
-    pub(super) fn source<'a>(&self, x: &Src<'a, Self>, map: Map, window: Option<&Window>) -> Side<'a> {
+    pub(super) fn source<'a>(
+        &self,
+        x: &Src<'a, Self>,
+        map: Map,
+        window: Option<&Window>,
+    ) -> Side<'a> {
         Side {
             reading: reading(x),
             window: window.copied(),
@@ -370,14 +388,10 @@ impl<R: Runtime> Gpu<R> {
         if i == 0 || j == 0 {
             return;
         }
-        let columns = match j {
-            0..=16 => 1,
-            17..=32 => 2,
-            _ => 4,
-        };
+        let (rows, columns) = (results(i), results(j));
         let count = CubeCount::Static(
-            j.div_ceil(16 * columns) as u32,
-            i.div_ceil(TILE) as u32,
+            j.div_ceil(SIDE * columns) as u32,
+            i.div_ceil(SIDE * rows) as u32,
             k.div_ceil(piece).max(1) as u32,
         );
         let end = EndLaunch::new(
@@ -396,6 +410,7 @@ impl<R: Runtime> Gpu<R> {
                 end,
                 out.arg(),
                 SizesLaunch::new(i, j, k, piece),
+                rows,
                 columns,
                 [float(), float(), float()],
             );
@@ -412,7 +427,7 @@ impl<R: Runtime> Gpu<R> {
         (inputs, taps): (usize, usize),
     ) -> Result<()> {
         // Enough cubes for a large card, and parts that are no larger than what they are summed of.
-        let tiles = i.div_ceil(TILE) * j.div_ceil(TILE);
+        let tiles = i.div_ceil(SIDE * results(i)) * j.div_ceil(SIDE * results(j));
         let pieces = (1024 / tiles).clamp(1, k.div_ceil(256).max(1));
         let piece = k.div_ceil(pieces).max(1);
         let pieces = k.div_ceil(piece).max(1);
@@ -431,6 +446,7 @@ impl<R: Runtime> Gpu<R> {
                 pieces,
                 inputs,
                 taps,
+                taps == 1,
             );
         }
         Ok(())
@@ -475,20 +491,48 @@ impl<R: Runtime> Gpu<R> {
         Ok((parts, pieces))
     }
 
-    pub(super) fn add_pieces(&self, parts: &Numbers, out: &Numbers, len: usize, pieces: usize, factor: f32) {
+    pub(super) fn add_pieces(
+        &self,
+        parts: &Numbers,
+        out: &Numbers,
+        len: usize,
+        pieces: usize,
+        factor: f32,
+    ) {
         let (count, dim) = each(out.len());
         unsafe {
             sums::add_pieces::launch_unchecked(
-                &self.client, count, dim, parts.arg(), out.arg(), len, pieces, factor,
+                &self.client,
+                count,
+                dim,
+                parts.arg(),
+                out.arg(),
+                len,
+                pieces,
+                factor,
             );
         }
     }
 
-    pub(super) fn add_bias(&self, parts: &Numbers, grads: &mut Numbers, at: usize, len: usize, pieces: usize) {
+    pub(super) fn add_bias(
+        &self,
+        parts: &Numbers,
+        grads: &mut Numbers,
+        at: usize,
+        len: usize,
+        pieces: usize,
+    ) {
         let (count, dim) = each(len);
         unsafe {
             sums::add_bias::launch_unchecked(
-                &self.client, count, dim, parts.arg(), grads.arg(), at, len, pieces,
+                &self.client,
+                count,
+                dim,
+                parts.arg(),
+                grads.arg(),
+                at,
+                len,
+                pieces,
             );
         }
     }
@@ -529,12 +573,23 @@ impl<R: Runtime> Gpu<R> {
         })
     }
 
-    pub(super) fn norm_of_running(&self, of: &BatchNorm, values: &Numbers, buffers: &Numbers) -> Result<Norm> {
+    pub(super) fn norm_of_running(
+        &self,
+        of: &BatchNorm,
+        values: &Numbers,
+        buffers: &Numbers,
+    ) -> Result<Norm> {
         let out = self.take(NORM * of.channels)?;
         let (count, dim) = each(of.channels);
         unsafe {
             norm::of_running::launch_unchecked(
-                &self.client, count, dim, layer(of), values.arg(), buffers.arg(), out.arg(),
+                &self.client,
+                count,
+                dim,
+                layer(of),
+                values.arg(),
+                buffers.arg(),
+                out.arg(),
             );
         }
         Ok(Norm {
@@ -572,7 +627,12 @@ impl<R: Runtime> Gpu<R> {
 
     // Depthwise convolution.
 
-    pub(super) fn depthwise_forward(&self, x: &Src<Self>, window: &Window, w: &Param<Self>) -> Result<Numbers> {
+    pub(super) fn depthwise_forward(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        w: &Param<Self>,
+    ) -> Result<Numbers> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
         let z = self.take(images * window.out_height * window.out_width * window.channels)?;
@@ -677,6 +737,7 @@ impl<R: Runtime> Gpu<R> {
                 pieces.count,
                 window.channels,
                 taps,
+                taps == 1,
             );
         }
         Ok(())
@@ -689,7 +750,13 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(out.len() / n);
         unsafe {
             elementwise::materialise::launch_unchecked(
-                &self.client, count, dim, n, x.view(n), out.arg(), float(),
+                &self.client,
+                count,
+                dim,
+                n,
+                x.view(n),
+                out.arg(),
+                float(),
             );
         }
     }
@@ -699,7 +766,14 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(out.len() / n);
         unsafe {
             elementwise::add::launch_unchecked(
-                &self.client, count, dim, n, reading(x).view(n), reading(other).view(n), out.arg(), act,
+                &self.client,
+                count,
+                dim,
+                n,
+                reading(x).view(n),
+                reading(other).view(n),
+                out.arg(),
+                act,
                 float(),
             );
         }
@@ -710,7 +784,14 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(dy.len() / n);
         unsafe {
             elementwise::add_back::launch_unchecked(
-                &self.client, count, dim, n, dy.arg(), reading(x).view(n), reading(other).view(n), act,
+                &self.client,
+                count,
+                dim,
+                n,
+                dy.arg(),
+                reading(x).view(n),
+                reading(other).view(n),
+                act,
                 float(),
             );
         }
@@ -722,26 +803,60 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(g.len() / n);
         unsafe {
             elementwise::through::launch_unchecked(
-                &self.client, count, dim, n, g.arg(), x.view(n), float(),
+                &self.client,
+                count,
+                dim,
+                n,
+                g.arg(),
+                x.view(n),
+                float(),
             );
         }
     }
 
-    pub(super) fn times_images(&self, x: &Numbers, factors: &PerImage, channels: usize, out: &Numbers) {
+    pub(super) fn times_images(
+        &self,
+        x: &Numbers,
+        factors: &PerImage,
+        channels: usize,
+        out: &Numbers,
+    ) {
         let (count, dim) = each(out.len());
         unsafe {
             elementwise::scale_images::launch_unchecked(
-                &self.client, count, dim, x.arg(), factors.numbers.arg(), out.arg(), channels,
-                factors.image_rows, float(),
+                &self.client,
+                count,
+                dim,
+                x.arg(),
+                factors.numbers.arg(),
+                out.arg(),
+                channels,
+                factors.image_rows,
+                float(),
             );
         }
     }
 
-    pub(super) fn spread_rows(&self, x: &Numbers, out: &Numbers, channels: usize, rows: usize, factor: f32) {
+    pub(super) fn spread_rows(
+        &self,
+        x: &Numbers,
+        out: &Numbers,
+        channels: usize,
+        rows: usize,
+        factor: f32,
+    ) {
         let (count, dim) = each(out.len());
         unsafe {
             elementwise::spread::launch_unchecked(
-                &self.client, count, dim, x.arg(), out.arg(), channels, rows, factor, float(),
+                &self.client,
+                count,
+                dim,
+                x.arg(),
+                out.arg(),
+                channels,
+                rows,
+                factor,
+                float(),
             );
         }
     }
@@ -750,7 +865,13 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(x.len());
         unsafe {
             elementwise::rescale::launch_unchecked(
-                &self.client, count, dim, x.arg(), coefficients.arg(), channels, float(),
+                &self.client,
+                count,
+                dim,
+                x.arg(),
+                coefficients.arg(),
+                channels,
+                float(),
             );
         }
     }
@@ -759,7 +880,12 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(own.len());
         unsafe {
             elementwise::multiply::launch_unchecked(
-                &self.client, count, dim, own.arg(), by.arg(), float(),
+                &self.client,
+                count,
+                dim,
+                own.arg(),
+                by.arg(),
+                float(),
             );
         }
     }
@@ -768,16 +894,34 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(own.len());
         unsafe {
             elementwise::plus::launch_unchecked(
-                &self.client, count, dim, own.arg(), by.arg(), float(),
+                &self.client,
+                count,
+                dim,
+                own.arg(),
+                by.arg(),
+                float(),
             );
         }
     }
 
-    pub(super) fn add_to(&self, own: &Numbers, at: usize, (by, from): (&Numbers, usize), len: usize) {
+    pub(super) fn add_to(
+        &self,
+        own: &Numbers,
+        at: usize,
+        (by, from): (&Numbers, usize),
+        len: usize,
+    ) {
         let (count, dim) = each(len);
         unsafe {
             elementwise::add_to::launch_unchecked(
-                &self.client, count, dim, own.arg(), at, by.arg(), from, len,
+                &self.client,
+                count,
+                dim,
+                own.arg(),
+                at,
+                by.arg(),
+                from,
+                len,
             );
         }
     }
@@ -804,7 +948,16 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(len);
         unsafe {
             elementwise::copy_runs::launch_unchecked(
-                &self.client, count, dim, from.arg(), from_at, from_step, to.arg(), to_at, to_step, run,
+                &self.client,
+                count,
+                dim,
+                from.arg(),
+                from_at,
+                from_step,
+                to.arg(),
+                to_at,
+                to_step,
+                run,
                 len,
             );
         }
@@ -814,7 +967,13 @@ impl<R: Runtime> Gpu<R> {
         let (count, units) = each(from.len());
         unsafe {
             elementwise::scatter_rows::launch_unchecked(
-                &self.client, count, units, from.arg(), places.arg(), to.arg(), dim,
+                &self.client,
+                count,
+                units,
+                from.arg(),
+                places.arg(),
+                to.arg(),
+                dim,
             );
         }
     }
@@ -825,16 +984,35 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(out.len());
         unsafe {
             elementwise::gates::launch_unchecked(
-                &self.client, count, dim, logits.arg(), out.arg(), gate,
+                &self.client,
+                count,
+                dim,
+                logits.arg(),
+                out.arg(),
+                gate,
             );
         }
     }
 
-    pub(super) fn gates_back(&self, sums: &Numbers, logits: &Numbers, out: &Numbers, channels: usize, gate: Gate) {
+    pub(super) fn gates_back(
+        &self,
+        sums: &Numbers,
+        logits: &Numbers,
+        out: &Numbers,
+        channels: usize,
+        gate: Gate,
+    ) {
         let (count, dim) = each(out.len());
         unsafe {
             elementwise::gates_back::launch_unchecked(
-                &self.client, count, dim, sums.arg(), logits.arg(), out.arg(), channels, gate,
+                &self.client,
+                count,
+                dim,
+                sums.arg(),
+                logits.arg(),
+                out.arg(),
+                channels,
+                gate,
             );
         }
     }
@@ -850,8 +1028,16 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(groups * channels);
         unsafe {
             elementwise::gated_sums::launch_unchecked(
-                &self.client, count, dim, sums.arg(), gate.arg(), pool.arg(), out.arg(), channels,
-                images / groups, groups,
+                &self.client,
+                count,
+                dim,
+                sums.arg(),
+                gate.arg(),
+                pool.arg(),
+                out.arg(),
+                channels,
+                images / groups,
+                groups,
             );
         }
     }
@@ -866,20 +1052,37 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(groups * channels);
         unsafe {
             elementwise::pooled_sums::launch_unchecked(
-                &self.client, count, dim, sums.arg(), pool.arg(), out.arg(), channels,
-                images / groups, groups,
+                &self.client,
+                count,
+                dim,
+                sums.arg(),
+                pool.arg(),
+                out.arg(),
+                channels,
+                images / groups,
+                groups,
             );
         }
     }
 
-    pub(super) fn max_pool_forward(&self, x: &Src<Self>, window: &Window) -> Result<(Numbers, Numbers)> {
+    pub(super) fn max_pool_forward(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+    ) -> Result<(Numbers, Numbers)> {
         let images = x.z.len() / (window.height * window.width * window.channels);
         let len = images * window.out_height * window.out_width * window.channels;
         let (y, taps) = (self.take(len)?, self.take(len)?);
         let (count, dim) = each(len);
         unsafe {
             max_pool::forward::launch_unchecked(
-                &self.client, count, dim, reading(x).view(1), windows(window), y.arg(), taps.arg(),
+                &self.client,
+                count,
+                dim,
+                reading(x).view(1),
+                windows(window),
+                y.arg(),
+                taps.arg(),
                 float(),
             );
         }
@@ -897,8 +1100,15 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(out.len());
         unsafe {
             max_pool::back::launch_unchecked(
-                &self.client, count, dim, reading(x).view(1), windows(window), taps.arg(), dy.arg(),
-                out.arg(), float(),
+                &self.client,
+                count,
+                dim,
+                reading(x).view(1),
+                windows(window),
+                taps.arg(),
+                dy.arg(),
+                out.arg(),
+                float(),
             );
         }
         Ok(out)
@@ -906,18 +1116,42 @@ impl<R: Runtime> Gpu<R> {
 
     // Rows.
 
-    pub(super) fn normalize_rows(&self, x: &Numbers, kept: &Numbers, inverse: &Numbers, dim: usize) {
+    pub(super) fn normalize_rows(
+        &self,
+        x: &Numbers,
+        kept: &Numbers,
+        inverse: &Numbers,
+        dim: usize,
+    ) {
         unsafe {
             rows::normalize::launch_unchecked(
-                &self.client, cubes(inverse.len()), row(), x.arg(), kept.arg(), inverse.arg(), dim,
+                &self.client,
+                cubes(inverse.len()),
+                row(),
+                x.arg(),
+                kept.arg(),
+                inverse.arg(),
+                dim,
             );
         }
     }
 
-    pub(super) fn normalize_gradient(&self, dy: &Numbers, y: &Numbers, inverse: &Numbers, dim: usize) {
+    pub(super) fn normalize_gradient(
+        &self,
+        dy: &Numbers,
+        y: &Numbers,
+        inverse: &Numbers,
+        dim: usize,
+    ) {
         unsafe {
             rows::normalize_back::launch_unchecked(
-                &self.client, cubes(inverse.len()), row(), dy.arg(), y.arg(), inverse.arg(), dim,
+                &self.client,
+                cubes(inverse.len()),
+                row(),
+                dy.arg(),
+                y.arg(),
+                inverse.arg(),
+                dim,
             );
         }
     }
@@ -927,7 +1161,13 @@ impl<R: Runtime> Gpu<R> {
         let out = self.take(rows * 2)?;
         unsafe {
             rows::row_stats::launch_unchecked(
-                &self.client, cubes(rows), row(), x.arg(), out.arg(), layer.dim, layer.eps,
+                &self.client,
+                cubes(rows),
+                row(),
+                x.arg(),
+                out.arg(),
+                layer.dim,
+                layer.eps,
             );
         }
         Ok(out)
@@ -944,8 +1184,16 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(out.len());
         unsafe {
             rows::layer_norm::launch_unchecked(
-                &self.client, count, dim, x.arg(), stats.arg(), values.arg(), layer.weight.start,
-                layer.bias.start, layer.dim, out.arg(),
+                &self.client,
+                count,
+                dim,
+                x.arg(),
+                stats.arg(),
+                values.arg(),
+                layer.weight.start,
+                layer.bias.start,
+                layer.dim,
+                out.arg(),
             );
         }
         Ok(out)
@@ -997,10 +1245,18 @@ impl<R: Runtime> Gpu<R> {
         Ok(out)
     }
 
-    pub(super) fn attention_gradient(&self, qkv: &Numbers, heads: &Heads, dy: &Numbers) -> Result<Numbers> {
+    pub(super) fn attention_gradient(
+        &self,
+        qkv: &Numbers,
+        heads: &Heads,
+        dy: &Numbers,
+    ) -> Result<Numbers> {
         let out = self.take(qkv.len())?;
         let count = qkv.len() / (3 * heads.dim) * heads.heads;
-        let (ps, ds) = (self.take(count * heads.tokens)?, self.take(count * heads.tokens)?);
+        let (ps, ds) = (
+            self.take(count * heads.tokens)?,
+            self.take(count * heads.tokens)?,
+        );
         let shape = || attention::ShapeLaunch::new(heads.heads, heads.head());
         unsafe {
             attention::back_queries::launch_unchecked(
@@ -1053,7 +1309,10 @@ impl<R: Runtime> Gpu<R> {
         };
         let out = self.take(to * layer.dim)?;
         let (a, b) = (Src::plain(&matrix, here), Src::plain(positions, layer.dim));
-        let sides = (self.source(&a, map, None), self.source(&b, Map::Columns, None));
+        let sides = (
+            self.source(&a, map, None),
+            self.source(&b, Map::Columns, None),
+        );
         self.product((to, layer.dim, from), sides, &Finish::default(), &out);
         Ok(Some(out))
     }
@@ -1063,21 +1322,45 @@ impl<R: Runtime> Gpu<R> {
     pub(super) fn dots(&self, x: &Numbers, y: &Numbers, y_at: usize, out: &Numbers, dim: usize) {
         unsafe {
             contrast::dots::launch_unchecked(
-                &self.client, cubes(out.len()), row(), x.arg(), y.arg(), y_at, out.arg(), dim,
+                &self.client,
+                cubes(out.len()),
+                row(),
+                x.arg(),
+                y.arg(),
+                y_at,
+                out.arg(),
+                dim,
             );
         }
     }
 
-    pub(super) fn mask_own(&self, similarities: &Numbers, own: &Numbers, queue: &Numbers, none: u32) {
+    pub(super) fn mask_own(
+        &self,
+        similarities: &Numbers,
+        own: &Numbers,
+        queue: &Numbers,
+        none: u32,
+    ) {
         let (count, dim) = each(similarities.len());
         unsafe {
             contrast::mask_own::launch_unchecked(
-                &self.client, count, dim, similarities.arg(), own.arg(), queue.arg(), none,
+                &self.client,
+                count,
+                dim,
+                similarities.arg(),
+                own.arg(),
+                queue.arg(),
+                none,
             );
         }
     }
 
-    pub(super) fn album_rows(&self, album: &Numbers, photos: &Numbers, dim: usize) -> Result<(Numbers, Numbers)> {
+    pub(super) fn album_rows(
+        &self,
+        album: &Numbers,
+        photos: &Numbers,
+        dim: usize,
+    ) -> Result<(Numbers, Numbers)> {
         let (out, known) = (self.take(photos.len() * dim)?, self.take(photos.len())?);
         unsafe {
             contrast::album_rows::launch_unchecked(
@@ -1104,8 +1387,14 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(similarities.len());
         unsafe {
             contrast::mask_unknown::launch_unchecked(
-                &self.client, count, dim, similarities.arg(), own.arg(), queue.arg(),
-                own_known.arg(), queue_known.arg(),
+                &self.client,
+                count,
+                dim,
+                similarities.arg(),
+                own.arg(),
+                queue.arg(),
+                own_known.arg(),
+                queue_known.arg(),
             );
         }
     }
@@ -1119,8 +1408,14 @@ impl<R: Runtime> Gpu<R> {
     ) {
         unsafe {
             contrast::near_targets::launch_unchecked(
-                &self.client, cubes(positives.len()), row(), similarities.arg(), positives.arg(), size,
-                t, share,
+                &self.client,
+                cubes(positives.len()),
+                row(),
+                similarities.arg(),
+                positives.arg(),
+                size,
+                t,
+                share,
             );
         }
     }
@@ -1135,16 +1430,34 @@ impl<R: Runtime> Gpu<R> {
     ) {
         unsafe {
             contrast::nearest_targets::launch_unchecked(
-                &self.client, cubes(positives.len()), row(), similarities.arg(), targets.arg(),
-                positives.arg(), size, count, share,
+                &self.client,
+                cubes(positives.len()),
+                row(),
+                similarities.arg(),
+                targets.arg(),
+                positives.arg(),
+                size,
+                count,
+                share,
             );
         }
     }
 
-    pub(super) fn teacher_targets(&self, similarities: &Numbers, positives: &Numbers, size: usize, t: f32) {
+    pub(super) fn teacher_targets(
+        &self,
+        similarities: &Numbers,
+        positives: &Numbers,
+        size: usize,
+        t: f32,
+    ) {
         unsafe {
             contrast::teacher_targets::launch_unchecked(
-                &self.client, cubes(positives.len()), row(), similarities.arg(), positives.arg(), size,
+                &self.client,
+                cubes(positives.len()),
+                row(),
+                similarities.arg(),
+                positives.arg(),
+                size,
                 t,
             );
         }
@@ -1188,14 +1501,26 @@ impl<R: Runtime> Gpu<R> {
         let pieces = size.div_ceil(piece);
         let parts = self.take(pieces * n * dim)?;
         let (a, b) = (Src::plain(slopes, size), Src::plain(keys, dim));
-        let sides = (self.source(&a, Map::Rows, None), self.source(&b, Map::Columns, None));
+        let sides = (
+            self.source(&a, Map::Rows, None),
+            self.source(&b, Map::Columns, None),
+        );
         self.product_in_pieces((n, dim, size), sides, &Finish::default(), &parts, piece);
         let out = self.take(n * dim)?;
         let (count, units) = each(out.len());
         unsafe {
             contrast::gradient::launch_unchecked(
-                &self.client, count, units, parts.arg(), own_slopes.arg(), positives.arg(), at,
-                out.arg(), dim, pieces, scale,
+                &self.client,
+                count,
+                units,
+                parts.arg(),
+                own_slopes.arg(),
+                positives.arg(),
+                at,
+                out.arg(),
+                dim,
+                pieces,
+                scale,
             );
         }
         Ok(out)
@@ -1206,7 +1531,9 @@ impl<R: Runtime> Gpu<R> {
     fn spans(&self, spans: &[(Range<usize>, f32)]) -> Result<(Numbers, Numbers, usize)> {
         let mut spans: Vec<&(Range<usize>, f32)> = spans.iter().collect();
         spans.sort_by_key(|(range, _)| range.start);
-        let bounds = spans.iter().flat_map(|(range, _)| [range.start as u32, range.end as u32]);
+        let bounds = spans
+            .iter()
+            .flat_map(|(range, _)| [range.start as u32, range.end as u32]);
         let bounds = self.send_whole(&bounds.collect::<Vec<u32>>())?;
         let decays = self.send(&spans.iter().map(|(_, decay)| *decay).collect::<Vec<f32>>())?;
         Ok((bounds, decays, spans.len()))
@@ -1279,7 +1606,13 @@ impl<R: Runtime> Gpu<R> {
         let (count, dim) = each(own.len());
         unsafe {
             optim::follow::launch_unchecked(
-                &self.client, count, dim, own.arg(), other.arg(), momentum, from,
+                &self.client,
+                count,
+                dim,
+                own.arg(),
+                other.arg(),
+                momentum,
+                from,
             );
         }
     }
@@ -1290,7 +1623,11 @@ impl<R: Runtime> Gpu<R> {
         let found = self.take(count)?;
         unsafe {
             optim::not_finite::launch_unchecked(
-                &self.client, cubes(count), CubeDim::new_1d(optim::UNITS as u32), x.arg(), found.arg(),
+                &self.client,
+                cubes(count),
+                CubeDim::new_1d(optim::UNITS as u32),
+                x.arg(),
+                found.arg(),
             );
         }
         Ok(found)

@@ -3,7 +3,7 @@
 //!
 //! C(i, j) = sum over k of A(i, k) B(j, k). An [`Operand`] says where its numbers lie and through what
 //! they are read, so that no activation, gradient or patch is ever stored for a product. Tiles of both
-//! go through memory that a cube's units share; each unit keeps `ROWS` x `columns` results.
+//! go through memory that a cube's units share; each unit keeps `rows` x `columns` results.
 //! The weight's gradient sums over all rows of a batch: it is cut into pieces, whose sums are added in
 //! order.
 
@@ -12,13 +12,9 @@ use cubecl::prelude::*;
 use super::view::View;
 
 /// Units of a cube along each side.
-const SIDE: usize = 16;
-/// Results of a unit along i.
-const ROWS: usize = 4;
+pub const SIDE: usize = 16;
 /// Numbers of a tile along k.
 const DEPTH: usize = 16;
-/// Rows of a tile of A.
-pub const TILE: usize = SIDE * ROWS;
 pub const UNITS: u32 = (SIDE * SIDE) as u32;
 
 /// Where the number (i, k) of an operand lies in its tensor.
@@ -34,7 +30,7 @@ pub enum Map {
     PatchColumns,
     /// i is an input's pixel, k a tap and a channel of an output whose window has it under that tap.
     Outputs,
-    /// A weight (out, in, taps): i is out, k a tap and in.
+    /// A weight (out, in, taps) of several taps: i is out, k a tap and in.
     Weight,
     /// The same: i is in, k a tap and out.
     WeightBack,
@@ -84,7 +80,8 @@ impl<F: Float> Operand<F> {
             Map::Outputs => self.output(i, k),
             Map::Weight => {
                 let (tap, c) = (k / self.channels, k % self.channels);
-                self.view.stored(0usize, (i * self.channels + c) * self.taps + tap)[0]
+                self.view
+                    .stored(0usize, (i * self.channels + c) * self.taps + tap)[0]
             }
             Map::WeightBack => {
                 let outputs = self.view.channels;
@@ -134,7 +131,9 @@ impl<F: Float> Operand<F> {
                     let (oy, ox) = (y / w.stride, x / w.stride);
                     let exact = y % w.stride == 0 && x % w.stride == 0;
                     if exact && oy < w.out_height && ox < w.out_width {
-                        found = self.view.read((image * w.out_height + oy) * w.out_width + ox, c)[0];
+                        found = self
+                            .view
+                            .read((image * w.out_height + oy) * w.out_width + ox, c)[0];
                     }
                 }
                 found
@@ -186,7 +185,7 @@ pub struct Sizes {
     pub piece: usize,
 }
 
-/// Cubes are (tiles of j, tiles of i, pieces of k); `columns` are a unit's results along j.
+/// Cubes are (tiles of j, tiles of i, pieces of k); a unit has `rows` x `columns` results.
 #[cube(launch_unchecked)]
 pub fn product<A: Float, B: Float, C: Float>(
     a: &Operand<A>,
@@ -194,31 +193,32 @@ pub fn product<A: Float, B: Float, C: Float>(
     end: &End<A>,
     out: &mut Array<C>,
     sizes: &Sizes,
+    #[comptime] rows: usize,
     #[comptime] columns: usize,
     #[define(A, B, C)] _types: [StorageType; 3],
 ) {
-    let wide = comptime!(SIDE * columns);
+    let (tall, wide) = comptime!((SIDE * rows, SIDE * columns));
     // One more than needed, so that units which store along k do not all meet in one bank.
-    let (stride_a, stride_b) = comptime!((TILE + 1, wide + 1));
+    let (stride_a, stride_b) = comptime!((tall + 1, wide + 1));
     let mut tile_a = SharedMemory::<f32>::new(comptime!(DEPTH * stride_a));
     let mut tile_b = SharedMemory::<f32>::new(comptime!(DEPTH * stride_b));
-    let mut sums = Array::<f32>::new(comptime!(ROWS * columns));
+    let mut sums = Array::<f32>::new(comptime!(rows * columns));
     #[unroll]
-    for s in 0..ROWS * columns {
+    for s in 0..rows * columns {
         sums[s] = 0.0f32;
     }
 
     let unit = UNIT_POS as usize;
     let (down, across) = (unit / SIDE, unit % SIDE);
-    let first_i = CUBE_POS_Y as usize * TILE;
+    let first_i = CUBE_POS_Y as usize * tall;
     let first_j = CUBE_POS_X as usize * wide;
     let begin = CUBE_POS_Z as usize * sizes.piece;
     let finish = min(begin + sizes.piece, sizes.k);
     let mut first_k = begin;
     while first_k < finish {
-        for part in 0..TILE * DEPTH / (SIDE * SIDE) {
+        for part in 0..tall * DEPTH / (SIDE * SIDE) {
             let place = unit + part * SIDE * SIDE;
-            let (i, k) = tile_place(place, TILE, comptime!(a.map.along_k()));
+            let (i, k) = tile_place(place, tall, comptime!(a.map.along_k()));
             let mut x = 0.0f32;
             if first_i + i < sizes.i && first_k + k < finish {
                 x = a.at(first_i + i, first_k + k);
@@ -236,13 +236,17 @@ pub fn product<A: Float, B: Float, C: Float>(
         }
         sync_cube();
         for k in 0..DEPTH {
+            let mut ys = Array::<f32>::new(columns);
             #[unroll]
-            for r in 0..ROWS {
+            for c in 0..columns {
+                ys[c] = tile_b[k * stride_b + across + c * SIDE];
+            }
+            #[unroll]
+            for r in 0..rows {
                 let x = tile_a[k * stride_a + down + r * SIDE];
                 #[unroll]
                 for c in 0..columns {
-                    let y = tile_b[k * stride_b + across + c * SIDE];
-                    sums[r * columns + c] = fma(x, y, sums[r * columns + c]);
+                    sums[r * columns + c] = fma(x, ys[c], sums[r * columns + c]);
                 }
             }
         }
@@ -252,7 +256,7 @@ pub fn product<A: Float, B: Float, C: Float>(
 
     let out_at = CUBE_POS_Z as usize * sizes.i * sizes.j;
     #[unroll]
-    for r in 0..ROWS {
+    for r in 0..rows {
         let i = first_i + down + r * SIDE;
         #[unroll]
         for c in 0..columns {
@@ -276,7 +280,7 @@ fn tile_place(place: usize, #[comptime] side: usize, #[comptime] along_k: bool) 
 }
 
 /// Adds the sums of `pieces` parts to the gradient of a weight (out, in, taps), from place `at` on.
-/// A part has the numbers (out, tap, in).
+/// A part has the numbers (out, tap, in): with one tap, in the weight's own order.
 #[cube(launch_unchecked)]
 pub fn add_parts(
     parts: &Array<f32>,
@@ -286,6 +290,7 @@ pub fn add_parts(
     pieces: usize,
     channels: usize,
     taps: usize,
+    #[comptime] in_order: bool,
 ) {
     let i = ABSOLUTE_POS;
     if i < len {
@@ -293,8 +298,12 @@ pub fn add_parts(
         for piece in 0..pieces {
             sum += parts[piece * len + i];
         }
-        let (out, rest) = (i / (channels * taps), i % (channels * taps));
-        let (tap, c) = (rest / channels, rest % channels);
-        grads[at + (out * channels + c) * taps + tap] += sum;
+        if comptime!(in_order) {
+            grads[at + i] += sum;
+        } else {
+            let (out, rest) = (i / (channels * taps), i % (channels * taps));
+            let (tap, c) = (rest / channels, rest % channels);
+            grads[at + (out * channels + c) * taps + tap] += sum;
+        }
     }
 }

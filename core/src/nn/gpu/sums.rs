@@ -151,7 +151,13 @@ pub fn sums<F: Float, N: Size>(
 
 /// (segments, pieces, len) to (segments, len), times `factor`.
 #[cube(launch_unchecked)]
-pub fn add_pieces(parts: &Array<f32>, out: &mut Array<f32>, len: usize, pieces: usize, factor: f32) {
+pub fn add_pieces(
+    parts: &Array<f32>,
+    out: &mut Array<f32>,
+    len: usize,
+    pieces: usize,
+    factor: f32,
+) {
     let i = ABSOLUTE_POS;
     if i < out.len() {
         let (segment, place) = (i / len, i % len);
@@ -175,4 +181,3 @@ pub fn add_bias(parts: &Array<f32>, grads: &mut Array<f32>, at: usize, len: usiz
         grads[at + i] += sum;
     }
 }
-

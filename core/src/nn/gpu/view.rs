@@ -74,7 +74,11 @@ impl<F: Float, N: Size> View<F, N> {
             How::Gated(act) => value::<N>(self.before(row, c), act) * self.of_image(row, c),
             How::Gradient => self.normed(self.stored(row, c), row, c),
             How::GatedGradient(act) => {
-                let dy = fma(self.stored(row, c), self.of_image(row, c), self.pooled(row, c));
+                let dy = fma(
+                    self.stored(row, c),
+                    self.of_image(row, c),
+                    self.pooled(row, c),
+                );
                 self.normed(dy * slope::<N>(self.before(row, c), act), row, c)
             }
             How::PooledGradient(act) => {
@@ -131,7 +135,11 @@ impl<F: Float, N: Size> View<F, N> {
         #[comptime]
         match &self.grad {
             ComptimeOption::Some(grad) => {
-                let (p, q, r) = (grad[at], grad[at + self.channels], grad[at + 2 * self.channels]);
+                let (p, q, r) = (
+                    grad[at],
+                    grad[at + self.channels],
+                    grad[at + 2 * self.channels],
+                );
                 fma(p, dy, fma(q, self.z(row, c), r))
             }
             ComptimeOption::None => dy,
@@ -155,6 +163,10 @@ impl<F: Float, N: Size> View<F, N> {
     }
 
     fn group(&self, row: usize) -> usize {
-        if comptime!(self.grouped) { row / self.group_rows } else { 0usize.runtime() }
+        if comptime!(self.grouped) {
+            row / self.group_rows
+        } else {
+            0usize.runtime()
+        }
     }
 }
