@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Where to compute: cpu, gpu[:N] or cuda[:N]; `seedling devices` lists what is there
+    /// Where to compute: cpu, gpu, gpu:N, cuda or cuda:N; `seedling devices` lists what is there
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
     /// Threads to use; 0 is one per processor

@@ -1,7 +1,7 @@
 //! `moco_step ARCH SIZE GROUP STEPS`: MoCo steps of one group on noise, to have their instructions counted
 //! (`tests/arm64/instructions`).
 
-use seedling_core::bench::StepBench;
+use seedling_core::bench::{StepBench, Steps};
 use seedling_core::config::Config;
 
 fn main() -> seedling_core::Result<()> {

@@ -3,5 +3,7 @@
 
 #[path = "gpu_ops.rs"]
 mod ops;
+#[path = "gpu_program.rs"]
+mod program;
 #[path = "gpu_runs.rs"]
 mod runs;

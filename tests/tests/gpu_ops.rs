@@ -286,7 +286,7 @@ fn depthwise() {
 
 #[test]
 fn dense() {
-    for (size, c, outputs) in [((1, 4), 3, 4), ((6, 5), 3, 16), ((7, 9), 20, 33)] {
+    for (size, c, outputs) in [((1, 4), 3, 4), ((7, 9), 20, 33)] {
         for (kernel, stride) in [(1, 2), (3, 1), (7, 2)] {
             let window = Window::new(size, c, kernel, stride, SYMMETRIC);
             compare(

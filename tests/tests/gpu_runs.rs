@@ -99,10 +99,10 @@ fn queue<B: Backend>(backend: &B, dim: usize) -> Queue<B::Flat> {
     queue.with_keys(|keys| backend.flat(keys)).unwrap()
 }
 
-/// Losses of a MoCo run, and the keys it leaves.
+/// Losses of a MoCo run in groups of `group`, and the keys it leaves.
 fn moco<B: Backend>(
     backend: &B,
-    (steps, off): (usize, f32),
+    (steps, group, off): (usize, usize, f32),
     mut after: impl FnMut(usize),
 ) -> (Vec<f32>, Vec<f32>) {
     let query = encoder(backend, ARCH, Some(Head::Simple), true);
@@ -112,7 +112,7 @@ fn moco<B: Backend>(
         temperature: 0.2,
         key_momentum: 0.9,
         symmetric: false,
-        bn_group: BATCH / 2,
+        bn_group: group,
         mode: Mode::train(0.1),
         mask_own_photo: true,
         neighbours: 0.0,
@@ -165,8 +165,9 @@ const LR: f32 = 1e-3;
 #[test]
 fn twenty_steps_of_moco() {
     let Some(card) = card() else { return };
-    let [expected, off] = [0.0, OFF].map(|off| moco(&Cpu::default(), (STEPS, off), |_| ()).0);
-    follows(&moco(&card, (STEPS, 0.0), |_| ()).0, &expected, &off);
+    let [expected, off] =
+        [0.0, OFF].map(|off| moco(&Cpu::default(), (STEPS, BATCH, off), |_| ()).0);
+    follows(&moco(&card, (STEPS, BATCH, 0.0), |_| ()).0, &expected, &off);
     assert_ne!(expected.first(), expected.last());
 }
 
@@ -174,7 +175,7 @@ fn twenty_steps_of_moco() {
 fn the_same_steps_give_the_same_bits_and_take_no_more_memory() {
     let Some(card) = card() else { return };
     let mut held = Vec::new();
-    let run = (3, 0.0);
+    let run = (3, BATCH / 2, 0.0);
     let first = moco(&card, run, |_| ());
     let second = moco(&card, run, |_| {
         held.push((card.most_bytes(), card.reserved_bytes().unwrap()));

@@ -2,6 +2,7 @@
 
 mod cli;
 mod data;
+mod devices;
 mod distill;
 mod eval;
 mod every_network;

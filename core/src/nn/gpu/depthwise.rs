@@ -115,7 +115,7 @@ pub fn back<F: Float, N: Size>(
         for down in 0..kernel {
             let under = y + windows.pad_top;
             if under >= down
-                && (under - down) % stride == 0
+                && (under - down).is_multiple_of(stride)
                 && (under - down) / stride < windows.out_height
             {
                 let from =
@@ -131,7 +131,7 @@ pub fn back<F: Float, N: Size>(
                     let begin = x + windows.pad_left + t;
                     if begin >= kernel - 1 {
                         let begin = begin - (kernel - 1);
-                        if begin % stride == 0 && begin / stride < windows.out_width {
+                        if begin.is_multiple_of(stride) && begin / stride < windows.out_width {
                             let dz = dz.read(from + begin / stride, c);
                             #[unroll]
                             for s in 0..STRIP {

@@ -29,7 +29,7 @@ pub fn forward<F: Float>(
                 if down < windows.height && across < windows.width {
                     let from = (image * windows.height + down) * windows.width + across;
                     let found = x.read(from, c)[0];
-                    if !(found <= largest) {
+                    if found > largest {
                         largest = found;
                         which = tap as u32;
                     }

@@ -21,10 +21,10 @@ fn span(bounds: &Array<u32>, count: usize, i: usize) -> usize {
         }
     }
     let mut found = count;
-    if low < count {
-        if bounds[low * 2] as usize <= i {
-            found = low;
-        }
+    // Past the last span nothing is read.
+    let nearest = min(low, count - 1);
+    if nearest == low && bounds[nearest * 2] as usize <= i {
+        found = low;
     }
     found
 }
