@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 
 const MB: f64 = 1024.0 * 1024.0;
 
-/// Megabytes of program, libraries, and weights that are built in or lie open.
-const PROGRAM: f64 = 20.0;
+/// Megabytes of program, libraries, and weights that are built in or lie open; what talks to cards takes
+/// some whether there is one or not.
+const PROGRAM: f64 = if cfg!(feature = "gpu") { 26.0 } else { 20.0 };
 
 /// Megabytes that a thread holds for itself: its stack, and a view or a photo in the making.
 const THREAD: f64 = 2.5;
