@@ -45,11 +45,8 @@ pub fn run(args: &DevicesArgs, console: &Console) -> Result<Outcome> {
             };
             for card in found {
                 let name = card.device.to_string();
-                let speed = match args.seconds > 0.0 {
-                    true => measure(card.device, args.seconds),
-                    false => Ok(None),
-                };
-                let (said, speed) = match speed {
+                let speed = (args.seconds > 0.0).then(|| measure(card.device, args.seconds));
+                let (said, speed) = match speed.transpose() {
                     Ok(Some(rate)) => (format!("; {rate:.1} images/s"), json!(rate)),
                     Ok(None) => (String::new(), Value::Null),
                     Err(error) => (format!("; does not work: {error}"), Value::Null),
@@ -69,7 +66,7 @@ pub fn run(args: &DevicesArgs, console: &Console) -> Result<Outcome> {
 }
 
 /// Images per second of a training step.
-fn measure(device: Device, seconds: f64) -> Result<Option<f64>> {
+fn measure(device: Device, seconds: f64) -> Result<f64> {
     let config = Config {
         arch: "mobilenet_v3_small".into(),
         image_size: 96,
@@ -83,5 +80,5 @@ fn measure(device: Device, seconds: f64) -> Result<Option<f64>> {
     let now = || start.elapsed().as_secs_f64();
     let taken = bench::times(&config, seconds, now, || Ok(()))?;
     let mean = taken.iter().sum::<f64>() / taken.len() as f64;
-    Ok(Some(config.batch_size as f64 / mean))
+    Ok(config.batch_size as f64 / mean)
 }

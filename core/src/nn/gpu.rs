@@ -22,6 +22,7 @@ mod view;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use cubecl::prelude::*;
 use cubecl::stream_id::StreamId;
@@ -99,7 +100,7 @@ pub struct NormGrad {
 /// A number for each image and channel.
 #[derive(Debug)]
 pub struct PerImage {
-    numbers: Numbers,
+    numbers: Arc<Numbers>,
     image_rows: usize,
 }
 
@@ -110,7 +111,8 @@ pub struct Squeezed {
     inner: Numbers,
     hidden: Numbers,
     logits: Numbers,
-    gate: Numbers,
+    /// What [`PerImage`] reads, too.
+    gate: Arc<Numbers>,
 }
 
 impl<R: Runtime> Gpu<R> {
@@ -157,10 +159,10 @@ impl<R: Runtime> Gpu<R> {
         Ok(out)
     }
 
-    /// Numbers from the host; what they replace is still there for kernels that were asked for before.
+    /// Numbers from the host.
     fn send(&self, numbers: &[f32]) -> Result<Numbers> {
         self.memory
-            .send(&self.client, bytes(numbers), numbers.len())
+            .send(&self.client, f32::as_bytes(numbers), numbers.len())
     }
 
     fn send_whole(&self, numbers: &[u32]) -> Result<Numbers> {
@@ -174,15 +176,6 @@ impl<R: Runtime> Gpu<R> {
         }
         let bytes = self.client.read_one(numbers.handle()).map_err(lost)?;
         Ok(f32::from_bytes(&bytes).to_vec())
-    }
-
-    /// Means over the rows of each image, times `factor` of their sums.
-    fn image_sums(&self, x: &Src<Self>, image_rows: usize, factor: f32) -> Result<Numbers> {
-        let images = x.z.len() / x.channels / image_rows;
-        let (parts, pieces) = self.sums(x, None, What::Values, images)?;
-        let out = self.take(images * x.channels)?;
-        self.add_pieces(&parts, &out, x.channels, pieces.count, factor);
-        Ok(out)
     }
 
     /// The sums of each image put together: (images, sums, channels).
@@ -233,7 +226,7 @@ impl<R: Runtime> Gpu<R> {
         Ok(out)
     }
 
-    /// Adds the gradients of weight and bias; dx, plus `shortcut`.
+    /// Adds the gradients of weight and bias; dx.
     fn affine_back(
         &self,
         values: &Numbers,
@@ -274,6 +267,57 @@ impl<R: Runtime> Gpu<R> {
         let out = self.take(x.len())?;
         self.read_into(&launch::activated(x, act), &out);
         Ok(out)
+    }
+
+    /// A convolution; without a window it is 1x1.
+    fn convolve(
+        &self,
+        x: &Src<Self>,
+        window: Option<&Window>,
+        w: &Param<Self>,
+        moments: bool,
+    ) -> Result<Output<Self>> {
+        let taps = window.map_or(1, |w| w.kernel * w.kernel);
+        let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
+        let pixels = x.z.len() / inputs;
+        let rows = window.map_or(pixels, |w| {
+            pixels / (w.height * w.width) * (w.out_height * w.out_width)
+        });
+        let z = self.take(rows * outputs)?;
+        let map = window.map_or(Map::Rows, |_| Map::Patches);
+        let a = self.source(x, map, window);
+        let b = launch::weight(w.values, w.range, (outputs, inputs), taps, false);
+        let sizes = (rows, outputs, inputs * taps);
+        self.product(sizes, (a, b), &Finish::default(), &z);
+        let moments = self.moments(&z, outputs, moments)?;
+        Ok((z, moments))
+    }
+
+    /// Its gradients, of an input that is read as it is stored.
+    fn convolve_back(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: Option<&Window>,
+        (w, dw): (&Param<Self>, ParamMut<Self>),
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        self.convolution_weight_gradient(dz, x, window, dw)?;
+        self.convolution_input_gradient(dz, x, window, w, &Finish::adding(shortcut))
+    }
+
+    /// The same of an input that is read through norm and activation.
+    fn convolve_back_activated(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: Option<&Window>,
+        (w, dw): (&Param<Self>, ParamMut<Self>),
+    ) -> Result<(Numbers, GradSums)> {
+        self.convolution_weight_gradient(dz, x, window, dw)?;
+        let dy = self.convolution_input_gradient(dz, x, window, w, &Finish::through(x))?;
+        let sums = self.sums_of(&dy, x)?;
+        Ok((dy, sums))
     }
 
     /// Adds the gradient of a convolution's weight (outputs, inputs, taps); without a window its taps
@@ -530,17 +574,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         w: Param<Self>,
         moments: bool,
     ) -> Result<Output<Self>> {
-        let taps = window.kernel * window.kernel;
-        let outputs = w.range.len() / taps / x.channels;
-        let images = x.z.len() / x.channels / (window.height * window.width);
-        let rows = images * window.out_height * window.out_width;
-        let z = self.take(rows * outputs)?;
-        let a = self.source(x, Map::Patches, Some(window));
-        let b = launch::weight(w.values, w.range, (outputs, x.channels), taps, false);
-        let sizes = (rows, outputs, x.channels * taps);
-        self.product(sizes, (a, b), &Finish::default(), &z);
-        let moments = self.moments(&z, outputs, moments)?;
-        Ok((z, moments))
+        self.convolve(x, Some(window), &w, moments)
     }
 
     fn conv_back_images(
@@ -562,8 +596,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         dw: ParamMut<Self>,
         shortcut: Option<&Numbers>,
     ) -> Result<Numbers> {
-        self.convolution_weight_gradient(dz, x, Some(window), dw)?;
-        self.convolution_input_gradient(dz, x, Some(window), &w, &Finish::adding(shortcut))
+        self.convolve_back(dz, x, Some(window), (&w, dw), shortcut)
     }
 
     fn conv_back_activated(
@@ -574,22 +607,11 @@ impl<R: Runtime> Backend for Gpu<R> {
         w: Param<Self>,
         dw: ParamMut<Self>,
     ) -> Result<(Numbers, GradSums)> {
-        self.convolution_weight_gradient(dz, x, Some(window), dw)?;
-        let dy = self.convolution_input_gradient(dz, x, Some(window), &w, &Finish::through(x))?;
-        let sums = self.sums_of(&dy, x)?;
-        Ok((dy, sums))
+        self.convolve_back_activated(dz, x, Some(window), (&w, dw))
     }
 
     fn pointwise(&self, x: &Src<Self>, w: Param<Self>, moments: bool) -> Result<Output<Self>> {
-        let outputs = w.range.len() / x.channels;
-        let rows = x.z.len() / x.channels;
-        let z = self.take(rows * outputs)?;
-        let a = self.source(x, Map::Rows, None);
-        let b = launch::weight(w.values, w.range, (outputs, x.channels), 1, false);
-        let sizes = (rows, outputs, x.channels);
-        self.product(sizes, (a, b), &Finish::default(), &z);
-        let moments = self.moments(&z, outputs, moments)?;
-        Ok((z, moments))
+        self.convolve(x, None, &w, moments)
     }
 
     fn pointwise_back(
@@ -600,8 +622,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         dw: ParamMut<Self>,
         shortcut: Option<&Numbers>,
     ) -> Result<Numbers> {
-        self.convolution_weight_gradient(dz, x, None, dw)?;
-        self.convolution_input_gradient(dz, x, None, &w, &Finish::adding(shortcut))
+        self.convolve_back(dz, x, None, (&w, dw), shortcut)
     }
 
     fn pointwise_back_activated(
@@ -611,10 +632,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         w: Param<Self>,
         dw: ParamMut<Self>,
     ) -> Result<(Numbers, GradSums)> {
-        self.convolution_weight_gradient(dz, x, None, dw)?;
-        let dy = self.convolution_input_gradient(dz, x, None, &w, &Finish::through(x))?;
-        let sums = self.sums_of(&dy, x)?;
-        Ok((dy, sums))
+        self.convolve_back_activated(dz, x, None, (&w, dw))
     }
 
     fn pointwise_back_gated(
@@ -749,7 +767,7 @@ impl<R: Runtime> Backend for Gpu<R> {
             .iter()
             .flat_map(|x| std::iter::repeat_n(*x, channels));
         Ok(PerImage {
-            numbers: self.send(&each.collect::<Vec<f32>>())?,
+            numbers: Arc::new(self.send(&each.collect::<Vec<f32>>())?),
             image_rows: rows_per_image,
         })
     }
@@ -777,7 +795,12 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn pool(&self, x: &Src<Self>, rows_per_image: usize) -> Result<Numbers> {
-        self.image_sums(x, rows_per_image, 1.0 / rows_per_image as f32)
+        let images = x.z.len() / x.channels / rows_per_image;
+        let (parts, pieces) = self.sums(x, None, What::Values, images)?;
+        let means = self.take(images * x.channels)?;
+        let share = 1.0 / rows_per_image as f32;
+        self.add_pieces(&parts, &means, x.channels, pieces.count, share);
+        Ok(means)
     }
 
     fn pool_back(
@@ -800,7 +823,7 @@ impl<R: Runtime> Backend for Gpu<R> {
             }
         };
         let pool = PerImage {
-            numbers,
+            numbers: Arc::new(numbers),
             image_rows: rows_per_image,
         };
         let sums = GradSums {
@@ -838,15 +861,15 @@ impl<R: Runtime> Backend for Gpu<R> {
         let inner = self.affine(values, (&layer.w1, &layer.b1), &pooled, None)?;
         let hidden = self.activated(&inner, layer.act)?;
         let logits = self.affine(values, (&layer.w2, &layer.b2), &hidden, None)?;
-        let (gate, kept) = (self.take(logits.len())?, self.take(logits.len())?);
+        let gate = self.take(logits.len())?;
         self.gates(&logits, &gate, layer.gate);
-        self.gates(&logits, &kept, layer.gate);
+        let gate = Arc::new(gate);
         let squeezed = Squeezed {
             pooled,
             inner,
             hidden,
             logits,
-            gate: kept,
+            gate: gate.clone(),
         };
         let gate = PerImage {
             numbers: gate,
@@ -885,7 +908,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         let out = self.take(2 * channels)?;
         self.gated_sums(sums, (&squeezed.gate, &pool), &out, (channels, images, 1));
         let pool = PerImage {
-            numbers: pool,
+            numbers: Arc::new(pool),
             image_rows: rows_per_image,
         };
         let sums = GradSums {
@@ -1184,10 +1207,6 @@ impl<R: Runtime> Grad<'_, Gpu<R>> {
             Grad::Normed { z, .. } | Grad::Gated { z, .. } | Grad::Pooled { z, .. } => z,
         }
     }
-}
-
-fn bytes(numbers: &[f32]) -> &[u8] {
-    f32::as_bytes(numbers)
 }
 
 /// What the device says of itself where it can't go on.

@@ -53,6 +53,11 @@ fn each(n: usize) -> (CubeCount, CubeDim) {
     (cubes(n.div_ceil(EACH)), CubeDim::new_1d(EACH as u32))
 }
 
+/// A cube for each of `n` rows.
+fn per_row(n: usize) -> (CubeCount, CubeDim) {
+    (cubes(n), CubeDim::new_1d(rows::UNITS as u32))
+}
+
 /// `n` cubes or more.
 fn cubes(n: usize) -> CubeCount {
     let n = n.max(1);
@@ -320,8 +325,16 @@ fn layer<R: Runtime>(layer: &BatchNorm) -> LayerLaunch<R> {
     )
 }
 
-// SAFETY of every launch below: kernels compare each place with the lengths or sizes that they are
-// given, and these are of the tensors that are bound.
+/// Asks for a kernel, on so many cubes of so many units.
+macro_rules! launch {
+    ($gpu:expr, $($kernel:ident)::+, $cubes:expr, $($argument:expr),+ $(,)?) => {{
+        let (count, units) = $cubes;
+        // SAFETY: kernels compare each place with the lengths or sizes that they are given, and these
+        // are of the tensors that are bound.
+        unsafe { $($kernel::)+launch_unchecked(&$gpu.client, count, units, $($argument),+) }
+    }};
+}
+
 impl<R: Runtime> Gpu<R> {
     // Products.
 
@@ -400,21 +413,19 @@ impl<R: Runtime> Gpu<R> {
             end.shortcut.map(|shortcut| shortcut.arg()).into(),
             end.through.map(|x| reading(x).view(1)).into(),
         );
-        unsafe {
-            product::product::launch_unchecked(
-                &self.client,
-                count,
-                CubeDim::new_1d(UNITS),
-                self.operand(&a),
-                self.operand(&b),
-                end,
-                out.arg(),
-                SizesLaunch::new(i, j, k, piece),
-                rows,
-                columns,
-                [float(), float(), float()],
-            );
-        }
+        launch!(
+            self,
+            product::product,
+            (count, CubeDim::new_1d(UNITS)),
+            self.operand(&a),
+            self.operand(&b),
+            end,
+            out.arg(),
+            SizesLaunch::new(i, j, k, piece),
+            rows,
+            columns,
+            [float(), float(), float()],
+        );
     }
 
     /// Adds the product over `k` rows to the gradient of a weight (outputs, inputs, taps).
@@ -433,23 +444,32 @@ impl<R: Runtime> Gpu<R> {
         let pieces = k.div_ceil(piece).max(1);
         let parts = self.take(pieces * i * j)?;
         self.product_in_pieces((i, j, k), sides, &Finish::default(), &parts, piece);
-        let (count, dim) = each(i * j);
-        unsafe {
-            product::add_parts::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                parts.arg(),
-                grads.arg(),
-                range.start,
-                i * j,
-                pieces,
-                inputs,
-                taps,
-                taps == 1,
-            );
-        }
+        self.add_parts(&parts, grads, range, (inputs, taps));
         Ok(())
+    }
+
+    /// Adds parts (pieces, out, tap, in) to the gradient of a weight (out, in, taps).
+    fn add_parts(
+        &self,
+        parts: &Numbers,
+        grads: &Numbers,
+        range: &Range<usize>,
+        (inputs, taps): (usize, usize),
+    ) {
+        let len = range.len();
+        launch!(
+            self,
+            product::add_parts,
+            each(len),
+            parts.arg(),
+            grads.arg(),
+            range.start,
+            len,
+            parts.len() / len,
+            inputs,
+            taps,
+            taps == 1
+        );
     }
 
     // Sums.
@@ -473,21 +493,19 @@ impl<R: Runtime> Gpu<R> {
             pieces.count as u32,
             segments as u32,
         );
-        unsafe {
-            sums::sums::launch_unchecked(
-                &self.client,
-                count,
-                CubeDim::new_1d(sums::UNITS as u32),
-                n,
-                reading(x).view(n),
-                g.map(|g| g.arg()).into(),
-                parts.arg(),
-                pieces.arg(),
-                what,
-                lanes,
-                float(),
-            );
-        }
+        launch!(
+            self,
+            sums::sums,
+            (count, CubeDim::new_1d(sums::UNITS as u32)),
+            n,
+            reading(x).view(n),
+            g.map(|g| g.arg()).into(),
+            parts.arg(),
+            pieces.arg(),
+            what,
+            lanes,
+            float(),
+        );
         Ok((parts, pieces))
     }
 
@@ -499,19 +517,16 @@ impl<R: Runtime> Gpu<R> {
         pieces: usize,
         factor: f32,
     ) {
-        let (count, dim) = each(out.len());
-        unsafe {
-            sums::add_pieces::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                parts.arg(),
-                out.arg(),
-                len,
-                pieces,
-                factor,
-            );
-        }
+        launch!(
+            self,
+            sums::add_pieces,
+            each(out.len()),
+            parts.arg(),
+            out.arg(),
+            len,
+            pieces,
+            factor
+        );
     }
 
     pub(super) fn add_bias(
@@ -522,19 +537,16 @@ impl<R: Runtime> Gpu<R> {
         len: usize,
         pieces: usize,
     ) {
-        let (count, dim) = each(len);
-        unsafe {
-            sums::add_bias::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                parts.arg(),
-                grads.arg(),
-                at,
-                len,
-                pieces,
-            );
-        }
+        launch!(
+            self,
+            sums::add_bias,
+            each(len),
+            parts.arg(),
+            grads.arg(),
+            at,
+            len,
+            pieces
+        );
     }
 
     // Batch norm.
@@ -550,22 +562,19 @@ impl<R: Runtime> Gpu<R> {
         let Pieces { segment, count, .. } = moments.pieces;
         let groups = moments.parts.len() / (count * 2 * of.channels);
         let out = self.take(groups * NORM * of.channels)?;
-        let (count, dim) = each(of.channels);
-        unsafe {
-            norm::of_batch::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                moments.parts.arg(),
-                moments.pieces.arg(),
-                layer(of),
-                values.arg(),
-                buffers.arg(),
-                out.arg(),
-                groups,
-                momentum,
-            );
-        }
+        launch!(
+            self,
+            norm::of_batch,
+            each(of.channels),
+            moments.parts.arg(),
+            moments.pieces.arg(),
+            layer(of),
+            values.arg(),
+            buffers.arg(),
+            out.arg(),
+            groups,
+            momentum
+        );
         Ok(Norm {
             numbers: out,
             groups,
@@ -580,18 +589,15 @@ impl<R: Runtime> Gpu<R> {
         buffers: &Numbers,
     ) -> Result<Norm> {
         let out = self.take(NORM * of.channels)?;
-        let (count, dim) = each(of.channels);
-        unsafe {
-            norm::of_running::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                layer(of),
-                values.arg(),
-                buffers.arg(),
-                out.arg(),
-            );
-        }
+        launch!(
+            self,
+            norm::of_running,
+            each(of.channels),
+            layer(of),
+            values.arg(),
+            buffers.arg(),
+            out.arg()
+        );
         Ok(Norm {
             numbers: out,
             groups: 1,
@@ -607,22 +613,19 @@ impl<R: Runtime> Gpu<R> {
         grads: &mut Numbers,
         out: &Numbers,
     ) {
-        let (count, dim) = each(of.channels);
-        unsafe {
-            norm::back::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                sums.parts.arg(),
-                norm.numbers.arg(),
-                layer(of),
-                grads.arg(),
-                out.arg(),
-                norm.groups,
-                sums.pieces,
-                norm.rows,
-            );
-        }
+        launch!(
+            self,
+            norm::back,
+            each(of.channels),
+            sums.parts.arg(),
+            norm.numbers.arg(),
+            layer(of),
+            grads.arg(),
+            out.arg(),
+            norm.groups,
+            sums.pieces,
+            norm.rows
+        );
     }
 
     // Depthwise convolution.
@@ -637,24 +640,21 @@ impl<R: Runtime> Gpu<R> {
         let images = x.z.len() / (window.height * window.width * window.channels);
         let z = self.take(images * window.out_height * window.out_width * window.channels)?;
         let strips = window.out_width.div_ceil(depthwise::STRIP);
-        let (count, dim) = each(images * window.out_height * strips * (window.channels / n));
-        unsafe {
-            depthwise::forward::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                n,
-                reading(x).view(n),
-                w.values.arg(),
-                w.range.start,
-                windows(window),
-                z.arg(),
-                images,
-                window.kernel,
-                window.stride,
-                float(),
-            );
-        }
+        launch!(
+            self,
+            depthwise::forward,
+            each(images * window.out_height * strips * (window.channels / n)),
+            n,
+            reading(x).view(n),
+            w.values.arg(),
+            w.range.start,
+            windows(window),
+            z.arg(),
+            images,
+            window.kernel,
+            window.stride,
+            float()
+        );
         Ok(z)
     }
 
@@ -672,26 +672,23 @@ impl<R: Runtime> Gpu<R> {
         let images = x.z.len() / (window.height * window.width * window.channels);
         let dx = self.take(x.z.len())?;
         let strips = window.width.div_ceil(depthwise::STRIP);
-        let (count, dim) = each(images * window.height * strips * (window.channels / n));
-        unsafe {
-            depthwise::back::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                n,
-                gradient(dz, window.channels).view(n),
-                w.values.arg(),
-                w.range.start,
-                windows(window),
-                shortcut.map(|shortcut| shortcut.arg()).into(),
-                through.then(|| reading(x).view(n)).into(),
-                dx.arg(),
-                images,
-                window.kernel,
-                window.stride,
-                float(),
-            );
-        }
+        launch!(
+            self,
+            depthwise::back,
+            each(images * window.height * strips * (window.channels / n)),
+            n,
+            gradient(dz, window.channels).view(n),
+            w.values.arg(),
+            w.range.start,
+            windows(window),
+            shortcut.map(|shortcut| shortcut.arg()).into(),
+            through.then(|| reading(x).view(n)).into(),
+            dx.arg(),
+            images,
+            window.kernel,
+            window.stride,
+            float()
+        );
         Ok(dx)
     }
 
@@ -709,37 +706,23 @@ impl<R: Runtime> Gpu<R> {
         let pieces = Pieces::new(rows, sums::UNITS / lanes * RUN);
         let parts = self.take(pieces.count * taps * window.channels)?;
         let count = CubeCount::Static(vectors.div_ceil(lanes) as u32, pieces.count as u32, 1);
-        unsafe {
-            depthwise::weight_gradient::launch_unchecked(
-                &self.client,
-                count,
-                CubeDim::new_1d(sums::UNITS as u32),
-                n,
-                gradient(dz, window.channels).view(n),
-                reading(x).view(n),
-                windows(window),
-                parts.arg(),
-                rows,
-                pieces.piece,
-                window.kernel,
-                lanes,
-                float(),
-            );
-            let (count, dim) = each(taps * window.channels);
-            product::add_parts::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                parts.arg(),
-                dw.grads.arg(),
-                dw.range.start,
-                taps * window.channels,
-                pieces.count,
-                window.channels,
-                taps,
-                taps == 1,
-            );
-        }
+        launch!(
+            self,
+            depthwise::weight_gradient,
+            (count, CubeDim::new_1d(sums::UNITS as u32)),
+            n,
+            gradient(dz, window.channels).view(n),
+            reading(x).view(n),
+            windows(window),
+            parts.arg(),
+            rows,
+            pieces.piece,
+            window.kernel,
+            lanes,
+            float(),
+        );
+        // A weight (1, channels, taps), as it were.
+        self.add_parts(&parts, dw.grads, dw.range, (window.channels, taps));
         Ok(())
     }
 
@@ -747,71 +730,59 @@ impl<R: Runtime> Gpu<R> {
 
     pub(super) fn read_into(&self, x: &Reading, out: &Numbers) {
         let n = lanes(x.channels);
-        let (count, dim) = each(out.len() / n);
-        unsafe {
-            elementwise::materialise::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                n,
-                x.view(n),
-                out.arg(),
-                float(),
-            );
-        }
+        launch!(
+            self,
+            elementwise::materialise,
+            each(out.len() / n),
+            n,
+            x.view(n),
+            out.arg(),
+            float()
+        );
     }
 
     pub(super) fn add_into(&self, x: &Src<Self>, other: &Src<Self>, act: Act, out: &Numbers) {
         let n = lanes(x.channels);
-        let (count, dim) = each(out.len() / n);
-        unsafe {
-            elementwise::add::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                n,
-                reading(x).view(n),
-                reading(other).view(n),
-                out.arg(),
-                act,
-                float(),
-            );
-        }
+        launch!(
+            self,
+            elementwise::add,
+            each(out.len() / n),
+            n,
+            reading(x).view(n),
+            reading(other).view(n),
+            out.arg(),
+            act,
+            float()
+        );
     }
 
     pub(super) fn add_through(&self, dy: &Numbers, x: &Src<Self>, other: &Src<Self>, act: Act) {
         let n = lanes(x.channels);
-        let (count, dim) = each(dy.len() / n);
-        unsafe {
-            elementwise::add_back::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                n,
-                dy.arg(),
-                reading(x).view(n),
-                reading(other).view(n),
-                act,
-                float(),
-            );
-        }
+        launch!(
+            self,
+            elementwise::add_back,
+            each(dy.len() / n),
+            n,
+            dy.arg(),
+            reading(x).view(n),
+            reading(other).view(n),
+            act,
+            float()
+        );
     }
 
     /// g through the activation of x, in place.
     pub(super) fn through(&self, g: &Numbers, x: &Reading) {
         let n = lanes(x.channels);
-        let (count, dim) = each(g.len() / n);
-        unsafe {
-            elementwise::through::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                n,
-                g.arg(),
-                x.view(n),
-                float(),
-            );
-        }
+        launch!(
+            self,
+            elementwise::through,
+            each(g.len() / n),
+            n,
+            g.arg(),
+            x.view(n),
+            float()
+        );
     }
 
     pub(super) fn times_images(
@@ -821,20 +792,17 @@ impl<R: Runtime> Gpu<R> {
         channels: usize,
         out: &Numbers,
     ) {
-        let (count, dim) = each(out.len());
-        unsafe {
-            elementwise::scale_images::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                x.arg(),
-                factors.numbers.arg(),
-                out.arg(),
-                channels,
-                factors.image_rows,
-                float(),
-            );
-        }
+        launch!(
+            self,
+            elementwise::scale_images,
+            each(out.len()),
+            x.arg(),
+            factors.numbers.arg(),
+            out.arg(),
+            channels,
+            factors.image_rows,
+            float()
+        );
     }
 
     pub(super) fn spread_rows(
@@ -845,63 +813,51 @@ impl<R: Runtime> Gpu<R> {
         rows: usize,
         factor: f32,
     ) {
-        let (count, dim) = each(out.len());
-        unsafe {
-            elementwise::spread::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                x.arg(),
-                out.arg(),
-                channels,
-                rows,
-                factor,
-                float(),
-            );
-        }
+        launch!(
+            self,
+            elementwise::spread,
+            each(out.len()),
+            x.arg(),
+            out.arg(),
+            channels,
+            rows,
+            factor,
+            float()
+        );
     }
 
     pub(super) fn rescale_by(&self, x: &Numbers, coefficients: &Numbers, channels: usize) {
-        let (count, dim) = each(x.len());
-        unsafe {
-            elementwise::rescale::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                x.arg(),
-                coefficients.arg(),
-                channels,
-                float(),
-            );
-        }
+        launch!(
+            self,
+            elementwise::rescale,
+            each(x.len()),
+            x.arg(),
+            coefficients.arg(),
+            channels,
+            float()
+        );
     }
 
     pub(super) fn times(&self, own: &Numbers, by: &Numbers) {
-        let (count, dim) = each(own.len());
-        unsafe {
-            elementwise::multiply::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                own.arg(),
-                by.arg(),
-                float(),
-            );
-        }
+        launch!(
+            self,
+            elementwise::multiply,
+            each(own.len()),
+            own.arg(),
+            by.arg(),
+            float()
+        );
     }
 
     pub(super) fn plus(&self, own: &Numbers, by: &Numbers) {
-        let (count, dim) = each(own.len());
-        unsafe {
-            elementwise::plus::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                own.arg(),
-                by.arg(),
-                float(),
-            );
-        }
+        launch!(
+            self,
+            elementwise::plus,
+            each(own.len()),
+            own.arg(),
+            by.arg(),
+            float()
+        );
     }
 
     pub(super) fn add_to(
@@ -911,26 +867,20 @@ impl<R: Runtime> Gpu<R> {
         (by, from): (&Numbers, usize),
         len: usize,
     ) {
-        let (count, dim) = each(len);
-        unsafe {
-            elementwise::add_to::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                own.arg(),
-                at,
-                by.arg(),
-                from,
-                len,
-            );
-        }
+        launch!(
+            self,
+            elementwise::add_to,
+            each(len),
+            own.arg(),
+            at,
+            by.arg(),
+            from,
+            len
+        );
     }
 
     pub(super) fn fill(&self, out: &Numbers, x: f32) {
-        let (count, dim) = each(out.len());
-        unsafe {
-            elementwise::fill::launch_unchecked(&self.client, count, dim, out.arg(), x);
-        }
+        launch!(self, elementwise::fill, each(out.len()), out.arg(), x);
     }
 
     /// `len` numbers in runs of `run`: the i-th from place i * from_step goes to place i * to_step.
@@ -945,53 +895,44 @@ impl<R: Runtime> Gpu<R> {
         if len == 0 {
             return;
         }
-        let (count, dim) = each(len);
-        unsafe {
-            elementwise::copy_runs::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                from.arg(),
-                from_at,
-                from_step,
-                to.arg(),
-                to_at,
-                to_step,
-                run,
-                len,
-            );
-        }
+        launch!(
+            self,
+            elementwise::copy_runs,
+            each(len),
+            from.arg(),
+            from_at,
+            from_step,
+            to.arg(),
+            to_at,
+            to_step,
+            run,
+            len
+        );
     }
 
     pub(super) fn scatter_rows(&self, from: &Numbers, places: &Numbers, to: &Numbers, dim: usize) {
-        let (count, units) = each(from.len());
-        unsafe {
-            elementwise::scatter_rows::launch_unchecked(
-                &self.client,
-                count,
-                units,
-                from.arg(),
-                places.arg(),
-                to.arg(),
-                dim,
-            );
-        }
+        launch!(
+            self,
+            elementwise::scatter_rows,
+            each(from.len()),
+            from.arg(),
+            places.arg(),
+            to.arg(),
+            dim
+        );
     }
 
     // Squeeze-excite and pooling.
 
     pub(super) fn gates(&self, logits: &Numbers, out: &Numbers, gate: Gate) {
-        let (count, dim) = each(out.len());
-        unsafe {
-            elementwise::gates::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                logits.arg(),
-                out.arg(),
-                gate,
-            );
-        }
+        launch!(
+            self,
+            elementwise::gates,
+            each(out.len()),
+            logits.arg(),
+            out.arg(),
+            gate
+        );
     }
 
     pub(super) fn gates_back(
@@ -1002,19 +943,16 @@ impl<R: Runtime> Gpu<R> {
         channels: usize,
         gate: Gate,
     ) {
-        let (count, dim) = each(out.len());
-        unsafe {
-            elementwise::gates_back::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                sums.arg(),
-                logits.arg(),
-                out.arg(),
-                channels,
-                gate,
-            );
-        }
+        launch!(
+            self,
+            elementwise::gates_back,
+            each(out.len()),
+            sums.arg(),
+            logits.arg(),
+            out.arg(),
+            channels,
+            gate
+        );
     }
 
     /// `images` are all of them.
@@ -1025,21 +963,18 @@ impl<R: Runtime> Gpu<R> {
         out: &Numbers,
         (channels, images, groups): (usize, usize, usize),
     ) {
-        let (count, dim) = each(groups * channels);
-        unsafe {
-            elementwise::gated_sums::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                sums.arg(),
-                gate.arg(),
-                pool.arg(),
-                out.arg(),
-                channels,
-                images / groups,
-                groups,
-            );
-        }
+        launch!(
+            self,
+            elementwise::gated_sums,
+            each(groups * channels),
+            sums.arg(),
+            gate.arg(),
+            pool.arg(),
+            out.arg(),
+            channels,
+            images / groups,
+            groups
+        );
     }
 
     pub(super) fn pooled_sums(
@@ -1049,20 +984,17 @@ impl<R: Runtime> Gpu<R> {
         out: &Numbers,
         (channels, images, groups): (usize, usize, usize),
     ) {
-        let (count, dim) = each(groups * channels);
-        unsafe {
-            elementwise::pooled_sums::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                sums.arg(),
-                pool.arg(),
-                out.arg(),
-                channels,
-                images / groups,
-                groups,
-            );
-        }
+        launch!(
+            self,
+            elementwise::pooled_sums,
+            each(groups * channels),
+            sums.arg(),
+            pool.arg(),
+            out.arg(),
+            channels,
+            images / groups,
+            groups
+        );
     }
 
     pub(super) fn max_pool_forward(
@@ -1073,19 +1005,16 @@ impl<R: Runtime> Gpu<R> {
         let images = x.z.len() / (window.height * window.width * window.channels);
         let len = images * window.out_height * window.out_width * window.channels;
         let (y, taps) = (self.take(len)?, self.take(len)?);
-        let (count, dim) = each(len);
-        unsafe {
-            max_pool::forward::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                reading(x).view(1),
-                windows(window),
-                y.arg(),
-                taps.arg(),
-                float(),
-            );
-        }
+        launch!(
+            self,
+            max_pool::forward,
+            each(len),
+            reading(x).view(1),
+            windows(window),
+            y.arg(),
+            taps.arg(),
+            float()
+        );
         Ok((y, taps))
     }
 
@@ -1097,20 +1026,17 @@ impl<R: Runtime> Gpu<R> {
         dy: &Numbers,
     ) -> Result<Numbers> {
         let out = self.take(x.z.len())?;
-        let (count, dim) = each(out.len());
-        unsafe {
-            max_pool::back::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                reading(x).view(1),
-                windows(window),
-                taps.arg(),
-                dy.arg(),
-                out.arg(),
-                float(),
-            );
-        }
+        launch!(
+            self,
+            max_pool::back,
+            each(out.len()),
+            reading(x).view(1),
+            windows(window),
+            taps.arg(),
+            dy.arg(),
+            out.arg(),
+            float()
+        );
         Ok(out)
     }
 
@@ -1123,17 +1049,15 @@ impl<R: Runtime> Gpu<R> {
         inverse: &Numbers,
         dim: usize,
     ) {
-        unsafe {
-            rows::normalize::launch_unchecked(
-                &self.client,
-                cubes(inverse.len()),
-                row(),
-                x.arg(),
-                kept.arg(),
-                inverse.arg(),
-                dim,
-            );
-        }
+        launch!(
+            self,
+            rows::normalize,
+            per_row(inverse.len()),
+            x.arg(),
+            kept.arg(),
+            inverse.arg(),
+            dim
+        );
     }
 
     pub(super) fn normalize_gradient(
@@ -1143,33 +1067,29 @@ impl<R: Runtime> Gpu<R> {
         inverse: &Numbers,
         dim: usize,
     ) {
-        unsafe {
-            rows::normalize_back::launch_unchecked(
-                &self.client,
-                cubes(inverse.len()),
-                row(),
-                dy.arg(),
-                y.arg(),
-                inverse.arg(),
-                dim,
-            );
-        }
+        launch!(
+            self,
+            rows::normalize_back,
+            per_row(inverse.len()),
+            dy.arg(),
+            y.arg(),
+            inverse.arg(),
+            dim
+        );
     }
 
     pub(super) fn row_stats_of(&self, x: &Numbers, layer: &LayerNorm) -> Result<Numbers> {
         let rows = x.len() / layer.dim;
         let out = self.take(rows * 2)?;
-        unsafe {
-            rows::row_stats::launch_unchecked(
-                &self.client,
-                cubes(rows),
-                row(),
-                x.arg(),
-                out.arg(),
-                layer.dim,
-                layer.eps,
-            );
-        }
+        launch!(
+            self,
+            rows::row_stats,
+            per_row(rows),
+            x.arg(),
+            out.arg(),
+            layer.dim,
+            layer.eps
+        );
         Ok(out)
     }
 
@@ -1181,21 +1101,18 @@ impl<R: Runtime> Gpu<R> {
         stats: &Numbers,
     ) -> Result<Numbers> {
         let out = self.take(x.len())?;
-        let (count, dim) = each(out.len());
-        unsafe {
-            rows::layer_norm::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                x.arg(),
-                stats.arg(),
-                values.arg(),
-                layer.weight.start,
-                layer.bias.start,
-                layer.dim,
-                out.arg(),
-            );
-        }
+        launch!(
+            self,
+            rows::layer_norm,
+            each(out.len()),
+            x.arg(),
+            stats.arg(),
+            values.arg(),
+            layer.weight.start,
+            layer.bias.start,
+            layer.dim,
+            out.arg()
+        );
         Ok(out)
     }
 
@@ -1208,20 +1125,18 @@ impl<R: Runtime> Gpu<R> {
         dy: &Numbers,
     ) -> Result<Numbers> {
         let normed = self.take(x.len())?;
-        unsafe {
-            rows::layer_norm_back::launch_unchecked(
-                &self.client,
-                cubes(x.len() / layer.dim),
-                row(),
-                x.arg(),
-                stats.arg(),
-                values.arg(),
-                layer.weight.start,
-                layer.dim,
-                dy.arg(),
-                normed.arg(),
-            );
-        }
+        launch!(
+            self,
+            rows::layer_norm_back,
+            per_row(x.len() / layer.dim),
+            x.arg(),
+            stats.arg(),
+            values.arg(),
+            layer.weight.start,
+            layer.dim,
+            dy.arg(),
+            normed.arg()
+        );
         Ok(normed)
     }
 
@@ -1230,18 +1145,16 @@ impl<R: Runtime> Gpu<R> {
     pub(super) fn attention_forward(&self, qkv: &Numbers, heads: &Heads) -> Result<Numbers> {
         let out = self.take(qkv.len() / 3)?;
         let count = qkv.len() / (3 * heads.dim) * heads.heads;
-        unsafe {
-            attention::forward::launch_unchecked(
-                &self.client,
-                cubes(count),
-                row(),
-                qkv.arg(),
-                out.arg(),
-                attention::ShapeLaunch::new(heads.heads, heads.head()),
-                count,
-                heads.tokens,
-            );
-        }
+        launch!(
+            self,
+            attention::forward,
+            per_row(count),
+            qkv.arg(),
+            out.arg(),
+            attention::ShapeLaunch::new(heads.heads, heads.head()),
+            count,
+            heads.tokens
+        );
         Ok(out)
     }
 
@@ -1258,34 +1171,32 @@ impl<R: Runtime> Gpu<R> {
             self.take(count * heads.tokens)?,
         );
         let shape = || attention::ShapeLaunch::new(heads.heads, heads.head());
-        unsafe {
-            attention::back_queries::launch_unchecked(
-                &self.client,
-                cubes(count),
-                row(),
-                qkv.arg(),
-                dy.arg(),
-                out.arg(),
-                ps.arg(),
-                ds.arg(),
-                shape(),
-                count,
-                heads.tokens,
-            );
-            attention::back_keys::launch_unchecked(
-                &self.client,
-                cubes(count),
-                row(),
-                qkv.arg(),
-                dy.arg(),
-                out.arg(),
-                ps.arg(),
-                ds.arg(),
-                shape(),
-                count,
-                heads.tokens,
-            );
-        }
+        launch!(
+            self,
+            attention::back_queries,
+            per_row(count),
+            qkv.arg(),
+            dy.arg(),
+            out.arg(),
+            ps.arg(),
+            ds.arg(),
+            shape(),
+            count,
+            heads.tokens
+        );
+        launch!(
+            self,
+            attention::back_keys,
+            per_row(count),
+            qkv.arg(),
+            dy.arg(),
+            out.arg(),
+            ps.arg(),
+            ds.arg(),
+            shape(),
+            count,
+            heads.tokens
+        );
         Ok(out)
     }
 
@@ -1320,18 +1231,16 @@ impl<R: Runtime> Gpu<R> {
     // The losses.
 
     pub(super) fn dots(&self, x: &Numbers, y: &Numbers, y_at: usize, out: &Numbers, dim: usize) {
-        unsafe {
-            contrast::dots::launch_unchecked(
-                &self.client,
-                cubes(out.len()),
-                row(),
-                x.arg(),
-                y.arg(),
-                y_at,
-                out.arg(),
-                dim,
-            );
-        }
+        launch!(
+            self,
+            contrast::dots,
+            per_row(out.len()),
+            x.arg(),
+            y.arg(),
+            y_at,
+            out.arg(),
+            dim
+        );
     }
 
     pub(super) fn mask_own(
@@ -1341,18 +1250,15 @@ impl<R: Runtime> Gpu<R> {
         queue: &Numbers,
         none: u32,
     ) {
-        let (count, dim) = each(similarities.len());
-        unsafe {
-            contrast::mask_own::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                similarities.arg(),
-                own.arg(),
-                queue.arg(),
-                none,
-            );
-        }
+        launch!(
+            self,
+            contrast::mask_own,
+            each(similarities.len()),
+            similarities.arg(),
+            own.arg(),
+            queue.arg(),
+            none
+        );
     }
 
     pub(super) fn album_rows(
@@ -1362,19 +1268,17 @@ impl<R: Runtime> Gpu<R> {
         dim: usize,
     ) -> Result<(Numbers, Numbers)> {
         let (out, known) = (self.take(photos.len() * dim)?, self.take(photos.len())?);
-        unsafe {
-            contrast::album_rows::launch_unchecked(
-                &self.client,
-                cubes(photos.len()),
-                row(),
-                album.arg(),
-                photos.arg(),
-                out.arg(),
-                known.arg(),
-                (album.len() / dim) as u32,
-                dim,
-            );
-        }
+        launch!(
+            self,
+            contrast::album_rows,
+            per_row(photos.len()),
+            album.arg(),
+            photos.arg(),
+            out.arg(),
+            known.arg(),
+            (album.len() / dim) as u32,
+            dim
+        );
         Ok((out, known))
     }
 
@@ -1384,19 +1288,16 @@ impl<R: Runtime> Gpu<R> {
         (own, own_known): (&Numbers, &Numbers),
         (queue, queue_known): (&Numbers, &Numbers),
     ) {
-        let (count, dim) = each(similarities.len());
-        unsafe {
-            contrast::mask_unknown::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                similarities.arg(),
-                own.arg(),
-                queue.arg(),
-                own_known.arg(),
-                queue_known.arg(),
-            );
-        }
+        launch!(
+            self,
+            contrast::mask_unknown,
+            each(similarities.len()),
+            similarities.arg(),
+            own.arg(),
+            queue.arg(),
+            own_known.arg(),
+            queue_known.arg()
+        );
     }
 
     pub(super) fn near_targets(
@@ -1406,18 +1307,16 @@ impl<R: Runtime> Gpu<R> {
         size: usize,
         (t, share): (f32, f32),
     ) {
-        unsafe {
-            contrast::near_targets::launch_unchecked(
-                &self.client,
-                cubes(positives.len()),
-                row(),
-                similarities.arg(),
-                positives.arg(),
-                size,
-                t,
-                share,
-            );
-        }
+        launch!(
+            self,
+            contrast::near_targets,
+            per_row(positives.len()),
+            similarities.arg(),
+            positives.arg(),
+            size,
+            t,
+            share
+        );
     }
 
     pub(super) fn nearest_targets(
@@ -1428,19 +1327,17 @@ impl<R: Runtime> Gpu<R> {
         (size, count): (usize, usize),
         share: f32,
     ) {
-        unsafe {
-            contrast::nearest_targets::launch_unchecked(
-                &self.client,
-                cubes(positives.len()),
-                row(),
-                similarities.arg(),
-                targets.arg(),
-                positives.arg(),
-                size,
-                count,
-                share,
-            );
-        }
+        launch!(
+            self,
+            contrast::nearest_targets,
+            per_row(positives.len()),
+            similarities.arg(),
+            targets.arg(),
+            positives.arg(),
+            size,
+            count,
+            share
+        );
     }
 
     pub(super) fn teacher_targets(
@@ -1450,17 +1347,15 @@ impl<R: Runtime> Gpu<R> {
         size: usize,
         t: f32,
     ) {
-        unsafe {
-            contrast::teacher_targets::launch_unchecked(
-                &self.client,
-                cubes(positives.len()),
-                row(),
-                similarities.arg(),
-                positives.arg(),
-                size,
-                t,
-            );
-        }
+        launch!(
+            self,
+            contrast::teacher_targets,
+            per_row(positives.len()),
+            similarities.arg(),
+            positives.arg(),
+            size,
+            t
+        );
     }
 
     pub(super) fn losses(
@@ -1471,20 +1366,18 @@ impl<R: Runtime> Gpu<R> {
         size: usize,
         t: f32,
     ) {
-        unsafe {
-            contrast::losses::launch_unchecked(
-                &self.client,
-                cubes(positives.len()),
-                row(),
-                similarities.arg(),
-                positives.arg(),
-                targets.map(|(queue, _)| queue.arg()).into(),
-                targets.map(|(_, positives)| positives.arg()).into(),
-                found.arg(),
-                size,
-                t,
-            );
-        }
+        launch!(
+            self,
+            contrast::losses,
+            per_row(positives.len()),
+            similarities.arg(),
+            positives.arg(),
+            targets.map(|(queue, _)| queue.arg()).into(),
+            targets.map(|(_, positives)| positives.arg()).into(),
+            found.arg(),
+            size,
+            t
+        );
     }
 
     /// From slopes: the queries' gradient.
@@ -1507,22 +1400,19 @@ impl<R: Runtime> Gpu<R> {
         );
         self.product_in_pieces((n, dim, size), sides, &Finish::default(), &parts, piece);
         let out = self.take(n * dim)?;
-        let (count, units) = each(out.len());
-        unsafe {
-            contrast::gradient::launch_unchecked(
-                &self.client,
-                count,
-                units,
-                parts.arg(),
-                own_slopes.arg(),
-                positives.arg(),
-                at,
-                out.arg(),
-                dim,
-                pieces,
-                scale,
-            );
-        }
+        launch!(
+            self,
+            contrast::gradient,
+            each(out.len()),
+            parts.arg(),
+            own_slopes.arg(),
+            positives.arg(),
+            at,
+            out.arg(),
+            dim,
+            pieces,
+            scale
+        );
         Ok(out)
     }
 
@@ -1547,24 +1437,21 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<()> {
         let (bounds, decays, spans) = self.spans(update.spans)?;
         let anchored = update.anchor > 0.0 && base.len() == values.len();
-        let (count, dim) = each(values.len());
-        unsafe {
-            optim::sgd::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                bounds.arg(),
-                decays.arg(),
-                spans,
-                values.arg(),
-                grads.arg(),
-                velocity.arg(),
-                anchored.then(|| base.arg()).into(),
-                update.momentum,
-                update.anchor,
-                update.lr,
-            );
-        }
+        launch!(
+            self,
+            optim::sgd,
+            each(values.len()),
+            bounds.arg(),
+            decays.arg(),
+            spans,
+            values.arg(),
+            grads.arg(),
+            velocity.arg(),
+            anchored.then(|| base.arg()).into(),
+            update.momentum,
+            update.anchor,
+            update.lr
+        );
         Ok(())
     }
 
@@ -1578,63 +1465,50 @@ impl<R: Runtime> Gpu<R> {
         let (beta_1, beta_2) = update.betas;
         // In f64: 1 - 0.999^1 has three digits in f32.
         let correction = |beta: f32| 1.0 - (beta as f64).powf(update.step as f64);
-        let (count, dim) = each(values.len());
-        unsafe {
-            optim::adamw::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                bounds.arg(),
-                decays.arg(),
-                spans,
-                values.arg(),
-                grads.arg(),
-                first.arg(),
-                second.arg(),
-                beta_1,
-                beta_2,
-                (update.lr as f64 / correction(beta_1)) as f32,
-                correction(beta_2).sqrt() as f32,
-                update.eps,
-                update.lr,
-            );
-        }
+        launch!(
+            self,
+            optim::adamw,
+            each(values.len()),
+            bounds.arg(),
+            decays.arg(),
+            spans,
+            values.arg(),
+            grads.arg(),
+            first.arg(),
+            second.arg(),
+            beta_1,
+            beta_2,
+            (update.lr as f64 / correction(beta_1)) as f32,
+            correction(beta_2).sqrt() as f32,
+            update.eps,
+            update.lr
+        );
         Ok(())
     }
 
     pub(super) fn follow_from(&self, own: &Numbers, other: &Numbers, momentum: f32, from: usize) {
-        let (count, dim) = each(own.len());
-        unsafe {
-            optim::follow::launch_unchecked(
-                &self.client,
-                count,
-                dim,
-                own.arg(),
-                other.arg(),
-                momentum,
-                from,
-            );
-        }
+        launch!(
+            self,
+            optim::follow,
+            each(own.len()),
+            own.arg(),
+            other.arg(),
+            momentum,
+            from
+        );
     }
 
     /// For each cube, how many numbers are not finite.
     pub(super) fn not_finite(&self, x: &Numbers) -> Result<Numbers> {
         let count = x.len().div_ceil(optim::UNITS * optim::EACH).max(1);
         let found = self.take(count)?;
-        unsafe {
-            optim::not_finite::launch_unchecked(
-                &self.client,
-                cubes(count),
-                CubeDim::new_1d(optim::UNITS as u32),
-                x.arg(),
-                found.arg(),
-            );
-        }
+        launch!(
+            self,
+            optim::not_finite,
+            (cubes(count), CubeDim::new_1d(optim::UNITS as u32)),
+            x.arg(),
+            found.arg(),
+        );
         Ok(found)
     }
-}
-
-/// Units of a cube that has a row.
-fn row() -> CubeDim {
-    CubeDim::new_1d(rows::UNITS as u32)
 }
