@@ -1,13 +1,18 @@
 //! The card that tests run on.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use seedling_core::nn::gpu::{Card, device};
 
 /// The first card there is (often a program that passes for one); tests are skipped where there is
-/// none, and say so.
+/// none, and say so. It is opened twice, so that two tests can work at a time.
 pub fn card() -> Option<Card> {
-    static CARD: OnceLock<Option<Card>> = OnceLock::new();
+    static CARDS: [OnceLock<Option<Card>>; 2] = [const { OnceLock::new() }; 2];
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % CARDS.len();
+    }
     let open = || match device::gpu(0) {
         Ok(card) => Some(card),
         Err(error) => {
@@ -15,5 +20,5 @@ pub fn card() -> Option<Card> {
             None
         }
     };
-    CARD.get_or_init(open).clone()
+    CARDS[MINE.with(|mine| *mine)].get_or_init(open).clone()
 }

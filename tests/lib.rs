@@ -6,5 +6,7 @@ pub mod formula;
 pub mod fused;
 pub mod golden;
 pub mod program;
+#[cfg(feature = "gpu")]
+pub mod recorder;
 pub mod reference;
 pub mod trajectory;

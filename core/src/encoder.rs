@@ -61,6 +61,8 @@ pub enum Mode {
     /// Statistics of the images given; running ones move towards them by `norm_momentum`.
     Train {
         norm_momentum: f32,
+        /// Equal parts of the images that have statistics of their own.
+        groups: usize,
         /// What is left out at random, if anything.
         dropping: Option<Dropping>,
     },
@@ -71,8 +73,22 @@ impl Mode {
     pub const fn train(norm_momentum: f32) -> Mode {
         Mode::Train {
             norm_momentum,
+            groups: 1,
             dropping: None,
         }
+    }
+
+    /// The same for `n` groups at once, of which `pass` tells the first apart from others of its step.
+    pub(crate) fn at_pass(self, pass: u64, n: usize) -> Mode {
+        let mut mode = self.with(|dropping| Dropping {
+            pass,
+            groups: n,
+            ..dropping
+        });
+        if let Mode::Train { groups, .. } = &mut mode {
+            *groups = n;
+        }
+        mode
     }
 
     /// The same in step `step`.
@@ -80,18 +96,15 @@ impl Mode {
         self.with(|dropping| Dropping { step, ..dropping })
     }
 
-    /// The same for the pass that `pass` tells apart from others of its step.
-    pub(crate) fn at_pass(self, pass: u64) -> Mode {
-        self.with(|dropping| Dropping { pass, ..dropping })
-    }
-
     fn with(self, change: impl FnOnce(Dropping) -> Dropping) -> Mode {
         match self {
             Mode::Train {
                 norm_momentum,
+                groups,
                 dropping,
             } => Mode::Train {
                 norm_momentum,
+                groups,
                 dropping: dropping.map(change),
             },
             Mode::Eval => Mode::Eval,
@@ -226,6 +239,10 @@ impl<B: Backend> Encoder<B> {
     ) -> Result<Encoder<B>> {
         let mut layout = Layout::default();
         let network = Network::new(&mut layout, architecture, frozen);
+        let backend = match architecture.arch.spec().tokens {
+            true => backend.in_f32(),
+            false => backend,
+        };
         let depth = network.backbone.depth();
         if frozen > depth {
             return Err(Error::Config(format!(
@@ -328,7 +345,10 @@ impl<B: Backend> Encoder<B> {
             stage: 0,
             values,
             buffers,
-            train: mode != Mode::Eval,
+            groups: match mode {
+                Mode::Train { groups, .. } => groups,
+                Mode::Eval => 0,
+            },
             norm_momentum: match mode {
                 Mode::Train { norm_momentum, .. } => norm_momentum,
                 Mode::Eval => 0.0,

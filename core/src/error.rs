@@ -52,6 +52,9 @@ pub enum Error {
     /// A device that computes is not there, is lost, or has too little memory.
     #[error("{0}")]
     Device(String),
+    /// A device has no more memory: all of what it has, or may give, is taken.
+    #[error("the device's memory is at its end with {} MB taken", .held / 1_000_000)]
+    DeviceMemory { held: usize },
     /// Someone asked to stop ([`crate::cancel::Cancel`]).
     #[error("cancelled")]
     Cancelled,

@@ -1,7 +1,8 @@
 //! A view of a batch through a network, group by group: the photos of a group share batch-norm
 //! statistics, as those on one of MoCo's devices do.
 //!
-//! Only one group's tensors exist at a time, and gradients of groups add up.
+//! Only as many groups' tensors exist at a time as the engine takes at once, and gradients of groups add
+//! up.
 
 use crate::cancel::Cancel;
 use crate::encoder::{Encoder, Mode};
@@ -22,6 +23,20 @@ pub(crate) fn pass(side: Side, view: usize, group: usize) -> u64 {
     (side as u64) << 33 | (view as u64) << 32 | group as u64
 }
 
+/// Photos in an `order` that go through a network together, in whole groups of `bn_group`, and how many
+/// groups these are.
+pub(crate) fn together<'a, B: Backend>(
+    backend: &B,
+    order: &'a [usize],
+    bn_group: usize,
+) -> impl Iterator<Item = (&'a [usize], usize)> + use<'a, B> {
+    let whole = order.len().is_multiple_of(bn_group);
+    let groups = if whole { backend.groups_at_once() } else { 1 };
+    let groups = groups.clamp(1, order.len().div_ceil(bn_group).max(1));
+    let chunks = order.chunks(groups * bn_group);
+    chunks.map(move |rows| (rows, rows.len().div_ceil(bn_group)))
+}
+
 /// Loss and gradient of `encoder` as it sees `view`, by `contrast`. The gradient is added to
 /// `encoder.params.grads`, the rest to `stats`.
 ///
@@ -37,10 +52,11 @@ pub(crate) fn learn<B: Backend>(
     let backend = encoder.backend();
     let order: Vec<usize> = (0..views.photos.len()).collect();
     let mut groups = Vec::new();
-    for (i, rows) in order.chunks(bn_group).enumerate() {
+    for (rows, count) in together(backend, &order, bn_group) {
         cancel.check()?;
         let images = views.images(backend, view, rows)?;
-        let mode = mode.at_pass(pass(Side::Query, view, i));
+        let first = pass(Side::Query, view, rows[0] / bn_group);
+        let mode = mode.at_pass(first, count);
         let (queries, saved) = encoder.forward(&images, mode)?;
         let found = backend.contrast(&queries, rows[0]..rows[0] + rows.len(), contrast)?;
         encoder.backward(&images, saved, found.grad)?;

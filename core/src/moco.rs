@@ -131,14 +131,16 @@ impl<B: Backend> Moco<B> {
     /// shuffled one: a query and its key must not share batch-norm statistics, or they give the
     /// answer away.
     fn keys(&self, views: &Views, view: usize, order: &[usize]) -> Result<B::Buf> {
-        let mut groups = Vec::new();
-        for (i, rows) in order.chunks(self.config.bn_group).enumerate() {
-            self.cancel.check()?;
-            let images = views.images(self.key.backend(), view, rows)?;
-            let pass = microbatch::pass(Side::Key, view, i);
-            groups.push(self.key.embed(&images, self.config.mode.at_pass(pass))?);
-        }
         let backend = self.key.backend();
+        let (mut groups, mut done) = (Vec::new(), 0);
+        for (rows, count) in microbatch::together(backend, order, self.config.bn_group) {
+            self.cancel.check()?;
+            let images = views.images(backend, view, rows)?;
+            let first = microbatch::pass(Side::Key, view, done);
+            let mode = self.config.mode.at_pass(first, count);
+            groups.push(self.key.embed(&images, mode)?);
+            done += count;
+        }
         backend.gather(&groups, order, self.key.output_dim())
     }
 

@@ -9,6 +9,7 @@ pub mod finish;
 pub mod forecast;
 pub mod memory;
 mod neighbours;
+mod plan;
 mod run;
 mod thread;
 mod trainer;

@@ -1,6 +1,8 @@
 //! A card against the processor: operations, networks, runs. Where there is no card, a program that
 //! passes for one will do (Mesa's lavapipe); where there is neither, this is skipped, and says so.
 
+#[path = "gpu_languages.rs"]
+mod languages;
 #[path = "gpu_ops.rs"]
 mod ops;
 #[path = "gpu_program.rs"]

@@ -2,8 +2,12 @@
 //! shapes. The processor's are held against PyTorch and plain loops elsewhere (ops.rs, ops_shapes.rs).
 //!
 //! Tolerance: 2e-5 of the largest magnitude in a tensor, the rounding of f32 sums of this length in
-//! another order.
+//! another order. Where activations are stored in 16 bits, what goes in is rounded for both, and
+//! tensors are compared as a whole: a slope that rounding puts on the other side of a corner is another
+//! number.
 
+use cubecl::prelude::Runtime;
+use half::f16;
 use seedling_core::layout::{Layout, Role};
 use seedling_core::loss::{Contrast, Neighbours, Target};
 use seedling_core::nn::activation::Act;
@@ -11,6 +15,7 @@ use seedling_core::nn::backend::{
     AdamUpdate, Backend, Grad, Param, ParamMut, Read, Rows, Src, Update,
 };
 use seedling_core::nn::cpu::Cpu;
+use seedling_core::nn::gpu::{Card, Gpu};
 use seedling_core::nn::layer::{
     BatchNorm, Gate, Heads, LayerNorm, Linear, Positions, SqueezeExcite,
 };
@@ -21,17 +26,51 @@ use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
 
 const TOLERANCE: f64 = 2e-5;
+const HALF_TOLERANCE: f64 = 2e-2;
 
 /// What an operation found, by name.
-type Found = Vec<(String, Vec<f32>)>;
+pub type Found = Vec<(String, Vec<f32>)>;
 
 /// An operation's way through a backend, and what it leaves on the host.
-struct Bench<'a, B: Backend> {
+pub struct Bench<'a, B: Engine> {
     b: &'a B,
+    /// Whether activations are of 16 bits.
+    halved: bool,
     found: Found,
 }
 
-impl<B: Backend> Bench<'_, B> {
+/// Engines that may store activations in fewer bits.
+pub trait Engine: Backend {
+    fn stored(&self, x: Self::Buf) -> Self::Buf;
+}
+
+impl Engine for Cpu {
+    fn stored(&self, x: Self::Buf) -> Self::Buf {
+        x
+    }
+}
+
+impl<R: Runtime> Engine for Gpu<R> {
+    fn stored(&self, x: Self::Buf) -> Self::Buf {
+        Gpu::stored(self, x).unwrap()
+    }
+}
+
+impl<B: Engine> Bench<'_, B> {
+    /// Activations, or gradients of such.
+    fn maps(&self, stream: u64, len: usize, scale: f64) -> B::Buf {
+        let mut numbers = numbers(stream, len, scale);
+        if self.halved {
+            let round = |x: &mut f32| *x = f16::from_f32(*x).to_f32();
+            numbers.iter_mut().for_each(round);
+        }
+        let numbers = self
+            .b
+            .upload(len, |out| out.copy_from_slice(&numbers))
+            .unwrap();
+        self.b.stored(numbers)
+    }
+
     fn buf(&self, stream: u64, len: usize, scale: f64) -> B::Buf {
         let numbers = numbers(stream, len, scale);
         self.b
@@ -55,27 +94,83 @@ impl<B: Backend> Bench<'_, B> {
 }
 
 /// An operation, whatever the backend.
-trait Operation {
-    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>);
+pub trait Operation {
+    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>);
 }
 
-fn found<B: Backend>(backend: &B, operation: &impl Operation) -> Found {
+pub fn found<B: Engine>(backend: &B, operation: &impl Operation, halved: bool) -> Found {
     let mut bench = Bench {
         b: backend,
+        halved,
         found: Vec::new(),
     };
     operation.on(&mut bench);
     bench.found
 }
 
+/// What is done with an operation.
+pub trait See {
+    fn operation(&mut self, what: &str, operation: &impl Operation);
+}
+
+/// The card's numbers are compared with the processor's.
+struct Compare;
+
+impl See for Compare {
+    #[track_caller]
+    fn operation(&mut self, what: &str, operation: &impl Operation) {
+        if let Some(card) = card() {
+            compare(what, operation, &card, false);
+        }
+    }
+}
+
+/// The same where activations are stored in 16 bits.
+struct CompareHalved;
+
+impl See for CompareHalved {
+    #[track_caller]
+    fn operation(&mut self, what: &str, operation: &impl Operation) {
+        let Some(card) = card() else { return };
+        match card.halved() {
+            Ok(halved) => {
+                let halved = halved.with_loss_scale(1.0);
+                compare(what, operation, &halved, true);
+            }
+            Err(error) => println!("SKIPPED: {error}"),
+        }
+    }
+}
+
 #[track_caller]
-fn compare(what: &str, operation: &impl Operation) {
-    let Some(card) = card() else { return };
-    let (expected, got) = (found(&Cpu::default(), operation), found(&card, operation));
+fn compare(what: &str, operation: &impl Operation, card: &Card, halved: bool) {
+    let expected = found(&Cpu::default(), operation, halved);
+    let got = found(card, operation, halved);
     assert!(!expected.is_empty());
     for ((name, expected), (_, got)) in expected.iter().zip(&got) {
-        assert_close(got, expected, TOLERANCE, 0.0, &format!("{what}: {name}"));
+        let what = format!("{what}: {name}");
+        if !halved {
+            assert_close(got, expected, TOLERANCE, 0.0, &what);
+            continue;
+        }
+        assert_eq!(got.len(), expected.len(), "{what}");
+        let length =
+            |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let off = length(&mut got.iter().zip(expected).map(|(a, b)| a - b));
+        let whole = length(&mut expected.iter().copied());
+        assert!(
+            off <= HALF_TOLERANCE * whole + 1e-6,
+            "{what}: {off:e} off, of {whole:e}"
+        );
     }
+}
+
+/// Every operation, at all the shapes of this file.
+pub fn all(see: &mut impl See) {
+    on_maps(see);
+    transformers_cases(see);
+    losses_cases(see);
+    optimizers_cases(see);
 }
 
 /// A norm of `channels` numbers each, and its place.
@@ -102,7 +197,7 @@ enum Kind {
 }
 
 impl Operation for Convolution {
-    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let Convolution {
             kind,
@@ -113,7 +208,7 @@ impl Operation for Convolution {
         } = self;
         let c = window.channels;
         let rows = images * window.height * window.width;
-        let stored = bench.buf(1, rows * c, 5.0);
+        let stored = bench.maps(1, rows * c, 5.0);
         let (before, parameters, statistics) = norm_layer(c);
         let values = bench.flat(2, parameters, 2.0);
         let mut buffers = b.flat(vec![0.5; statistics]).unwrap();
@@ -127,7 +222,7 @@ impl Operation for Convolution {
             values: &identity,
             range: &whole,
         };
-        let (z, moments) = b.pointwise(&Src::plain(&stored, c), w, true).unwrap();
+        let (z, moments) = b.pointwise(&Src::plain(&stored, c), w, 1).unwrap();
         let norm = b
             .norm(&before, &values, &mut buffers, moments.map(|m| (m, 0.1)))
             .unwrap();
@@ -150,9 +245,9 @@ impl Operation for Convolution {
             range: &range,
         };
         let (out, moments) = match kind {
-            Kind::Pointwise => b.pointwise(&x, param(), true),
-            Kind::Depthwise => b.depthwise(&x, window, param(), true),
-            Kind::Dense => b.conv(&x, window, param(), true),
+            Kind::Pointwise => b.pointwise(&x, param(), 1),
+            Kind::Depthwise => b.depthwise(&x, window, param(), 1),
+            Kind::Dense => b.conv(&x, window, param(), 1),
         }
         .unwrap();
         bench.see("z", &out);
@@ -170,7 +265,7 @@ impl Operation for Convolution {
         bench.see_flat("running statistics behind", &buffers);
 
         let len = b.download(&out).unwrap().len();
-        let mut dy = bench.buf(6, len, 1.0);
+        let mut dy = bench.maps(6, len, 1.0);
         let read = Src::normed((&out, &outer), channels, *act);
         let sums = b.activation_back(&mut dy, &read).unwrap();
         bench.see("dy", &dy);
@@ -202,7 +297,7 @@ impl Operation for Convolution {
         bench.see_flat("gradients of the norm before", &grads);
 
         // Stored as it is read, with a shortcut.
-        let shortcut = bench.buf(7, rows * c, 1.0);
+        let shortcut = bench.maps(7, rows * c, 1.0);
         let plain = Src::plain(&z, c);
         let mut dw = b.flat(vec![0.0; weights + 7]).unwrap();
         let dx = {
@@ -246,11 +341,19 @@ impl Operation for Convolution {
 
 const SYMMETRIC: Padding = Padding::Symmetric;
 
-#[test]
-fn pointwise() {
+/// Those on activations, which may be of 16 bits; heads and losses stay in f32.
+pub fn on_maps(see: &mut impl See) {
+    pointwise_cases(see);
+    depthwise_cases(see);
+    dense_cases(see);
+    squeeze_excite_and_pooling_cases(see);
+    sums_and_largest_cases(see);
+}
+
+fn pointwise_cases(see: &mut impl See) {
     for (rows, c, outputs) in [(7, 1, 1), (13, 17, 7), (333, 40, 96), (4099, 12, 33)] {
         let window = Window::new((rows, 1), c, 1, 1, SYMMETRIC);
-        compare(
+        see.operation(
             &format!("{rows} rows, {c} to {outputs}"),
             &Convolution {
                 kind: Kind::Pointwise,
@@ -264,12 +367,21 @@ fn pointwise() {
 }
 
 #[test]
-fn depthwise() {
+fn in_half_precision() {
+    on_maps(&mut CompareHalved);
+}
+
+#[test]
+fn pointwise() {
+    pointwise_cases(&mut Compare);
+}
+
+fn depthwise_cases(see: &mut impl See) {
     for (size, c) in [((1, 2), 3), ((5, 9), 24), ((14, 13), 72)] {
         for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
             for padding in [Padding::Symmetric, Padding::Same] {
                 let window = Window::new(size, c, kernel, stride, padding);
-                compare(
+                see.operation(
                     &format!("{window:?}"),
                     &Convolution {
                         kind: Kind::Depthwise,
@@ -285,11 +397,15 @@ fn depthwise() {
 }
 
 #[test]
-fn dense() {
+fn depthwise() {
+    depthwise_cases(&mut Compare);
+}
+
+fn dense_cases(see: &mut impl See) {
     for (size, c, outputs) in [((1, 4), 3, 4), ((7, 9), 20, 33)] {
         for (kernel, stride) in [(1, 2), (3, 1), (7, 2)] {
             let window = Window::new(size, c, kernel, stride, SYMMETRIC);
-            compare(
+            see.operation(
                 &format!("{window:?} to {outputs}"),
                 &Convolution {
                     kind: Kind::Dense,
@@ -301,6 +417,11 @@ fn dense() {
             );
         }
     }
+}
+
+#[test]
+fn dense() {
+    dense_cases(&mut Compare);
 }
 
 /// A step takes what the step before gave back.
@@ -318,7 +439,7 @@ fn two_hundred_times_in_the_memory_of_one() {
     };
     let held: Vec<usize> = (0..200)
         .map(|_| {
-            found(&card, &operation);
+            found(&card, &operation, false);
             card.most_bytes()
         })
         .collect();
@@ -339,7 +460,7 @@ struct Gated {
 }
 
 impl Operation for Gated {
-    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let Gated {
             images,
@@ -361,8 +482,8 @@ impl Operation for Gated {
             values: &weight,
             range: &whole,
         };
-        let stored = bench.buf(3, rows * c, 2.0);
-        let (z, moments) = b.pointwise(&Src::plain(&stored, c), param(), true).unwrap();
+        let stored = bench.maps(3, rows * c, 2.0);
+        let (z, moments) = b.pointwise(&Src::plain(&stored, c), param(), 1).unwrap();
         let state = b
             .norm(&norm, &values, &mut buffers, moments.map(|m| (m, 0.1)))
             .unwrap();
@@ -371,7 +492,7 @@ impl Operation for Gated {
         let x = activated.gated(&gates);
         let y = b.materialise(&x).unwrap();
         bench.see("gated", &y);
-        let (out, moments) = b.pointwise(&x, param(), true).unwrap();
+        let (out, moments) = b.pointwise(&x, param(), 1).unwrap();
         bench.see("z behind", &out);
 
         let outer = b
@@ -429,14 +550,13 @@ impl Operation for Gated {
     }
 }
 
-#[test]
-fn squeeze_excite_and_pooling() {
+fn squeeze_excite_and_pooling_cases(see: &mut impl See) {
     for (images, per_image, channels) in [(2, 1, 3), (3, 49, 24), (2, 400, 17), (5, 9, 72)] {
         for (acts, gate) in [
             ((Act::HardSwish, Act::Relu), Gate::HardSigmoid),
             ((Act::Silu, Act::Silu), Gate::Sigmoid),
         ] {
-            compare(
+            see.operation(
                 &format!("{images} images of {per_image}, {channels} channels"),
                 &Gated {
                     images,
@@ -451,6 +571,11 @@ fn squeeze_excite_and_pooling() {
     }
 }
 
+#[test]
+fn squeeze_excite_and_pooling() {
+    squeeze_excite_and_pooling_cases(&mut Compare);
+}
+
 /// A residual block's ends: a sum behind an activation, pooling of the largest, factors of images.
 struct Sums {
     window: Window,
@@ -458,7 +583,7 @@ struct Sums {
 }
 
 impl Operation for Sums {
-    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let (window, images, c) = (&self.window, self.images, self.window.channels);
         let rows = images * window.height * window.width;
@@ -466,14 +591,14 @@ impl Operation for Sums {
         let values = bench.flat(1, parameters, 2.0);
         let mut buffers = b.flat(vec![0.5; statistics]).unwrap();
         let norm = b.norm(&layer, &values, &mut buffers, None).unwrap();
-        let (z, other) = (bench.buf(2, rows * c, 3.0), bench.buf(3, rows * c, 3.0));
+        let (z, other) = (bench.maps(2, rows * c, 3.0), bench.maps(3, rows * c, 3.0));
         let (x, plain) = (
             Src::normed((&z, &norm), c, Act::Identity),
             Src::plain(&other, c),
         );
         let y = b.add(&x, &plain, Act::Relu).unwrap();
         bench.see("sum", &y);
-        let mut dy = bench.buf(4, rows * c, 1.0);
+        let mut dy = bench.maps(4, rows * c, 1.0);
         b.add_back(&mut dy, &x, &plain, Act::Relu).unwrap();
         bench.see("through the sum", &dy);
         let sums = b.norm_sums(&dy, &x).unwrap();
@@ -485,7 +610,7 @@ impl Operation for Sums {
         let (y, largest) = b.max_pool(&x, window).unwrap();
         bench.see("largest", &y);
         let len = b.download(&y).unwrap().len();
-        let dy = bench.buf(5, len, 1.0);
+        let dy = bench.maps(5, len, 1.0);
         let (g, sums) = b.max_pool_back(&x, window, &largest, &dy).unwrap();
         bench.see("to the largest", &g);
         let mut grads = b.flat(vec![0.5; parameters]).unwrap();
@@ -496,7 +621,7 @@ impl Operation for Sums {
         let factors = b.per_image(&factors, c, rows / images).unwrap();
         let scaled = b.scale_images(&z, &factors, c).unwrap();
         bench.see("images times factors", &scaled);
-        let mut own = bench.buf(6, rows * c, 1.0);
+        let mut own = bench.maps(6, rows * c, 1.0);
         b.multiply(&mut own, &other).unwrap();
         bench.see("product", &own);
         let coefficients: Vec<(f32, f32)> = (0..c).map(|i| (i as f32 + 0.5, -1.0)).collect();
@@ -508,12 +633,16 @@ impl Operation for Sums {
     }
 }
 
-#[test]
-fn sums_and_largest() {
+fn sums_and_largest_cases(see: &mut impl See) {
     for (size, channels) in [((3, 2), 1), ((7, 9), 24), ((12, 11), 17)] {
         let window = Window::new(size, channels, 3, 2, SYMMETRIC);
-        compare(&format!("{window:?}"), &Sums { window, images: 3 });
+        see.operation(&format!("{window:?}"), &Sums { window, images: 3 });
     }
+}
+
+#[test]
+fn sums_and_largest() {
+    sums_and_largest_cases(&mut Compare);
 }
 
 /// A transformer's layer, and what stands below and above it.
@@ -526,7 +655,7 @@ struct Tokens {
 }
 
 impl Operation for Tokens {
-    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let dim = self.heads * self.head;
         let count = self.grid.0 * self.grid.1;
@@ -607,10 +736,9 @@ impl Operation for Tokens {
     }
 }
 
-#[test]
-fn transformers() {
+fn transformers_cases(see: &mut impl See) {
     for (images, grid, heads, head) in [(2, (1, 1), 1, 3), (3, (4, 4), 2, 5), (2, (3, 5), 3, 8)] {
-        compare(
+        see.operation(
             &format!("{images} images of {grid:?}, {heads} heads of {head}"),
             &Tokens {
                 images,
@@ -623,6 +751,11 @@ fn transformers() {
     }
 }
 
+#[test]
+fn transformers() {
+    transformers_cases(&mut Compare);
+}
+
 /// Every loss, of queries in the middle of a batch.
 struct Losses {
     queries: usize,
@@ -632,7 +765,7 @@ struct Losses {
 }
 
 impl Operation for Losses {
-    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let Losses {
             queries: n,
@@ -704,11 +837,10 @@ impl Operation for Losses {
     }
 }
 
-#[test]
-fn losses() {
+fn losses_cases(see: &mut impl See) {
     for which in 0..4 {
         for (queries, size, dim) in [(1, 5, 3), (7, 100, 128), (3, 1000, 16)] {
-            compare(
+            see.operation(
                 &format!("loss {which}: {queries} queries, queue of {size}, {dim} numbers"),
                 &Losses {
                     queries,
@@ -721,11 +853,16 @@ fn losses() {
     }
 }
 
+#[test]
+fn losses() {
+    losses_cases(&mut Compare);
+}
+
 /// What becomes of a network's flat numbers.
 struct Steps;
 
 impl Operation for Steps {
-    fn on<B: Backend>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let len = 70_001;
         let mut values = bench.flat(1, len, 1.0);
@@ -777,7 +914,11 @@ impl Operation for Steps {
     }
 }
 
+fn optimizers_cases(see: &mut impl See) {
+    see.operation("flat numbers", &Steps);
+}
+
 #[test]
 fn optimizers() {
-    compare("flat numbers", &Steps);
+    optimizers_cases(&mut Compare);
 }

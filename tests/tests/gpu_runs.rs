@@ -8,6 +8,7 @@ use seedling_core::init::initialise;
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::backend::Backend;
 use seedling_core::nn::cpu::Cpu;
+use seedling_core::nn::gpu::device;
 use seedling_core::optim::{Sgd, SgdConfig, WeightDecay};
 use seedling_core::queue::Queue;
 use seedling_core::step::Views;
@@ -28,7 +29,7 @@ fn encoder<B: Backend>(backend: &B, arch: Arch, head: Option<Head>, trained: boo
 }
 
 /// Features; then embeddings of a training pass, statistics and gradients it leaves.
-fn passes<B: Backend>(backend: &B, arch: Arch) -> [Vec<f32>; 4] {
+pub fn passes<B: Backend>(backend: &B, arch: Arch) -> [Vec<f32>; 4] {
     let encoder = encoder(backend, arch, Some(Head::Simple), true);
     let pixels = numbers(5, 4 * IMAGE, 2.0);
     let fill = |out: &mut [f32]| out.copy_from_slice(&pixels);
@@ -162,6 +163,12 @@ fn follows(got: &[f32], expected: &[f32], off: &[f32]) {
 const OFF: f32 = 1e-6;
 const LR: f32 = 1e-3;
 
+/// A step of every kind of training.
+pub fn a_step_of_each<B: Backend>(backend: &B) {
+    moco(backend, (1, BATCH / 2, 0.0), |_| ());
+    distill(backend, (1, 0.0));
+}
+
 #[test]
 fn twenty_steps_of_moco() {
     let Some(card) = card() else { return };
@@ -173,7 +180,11 @@ fn twenty_steps_of_moco() {
 
 #[test]
 fn the_same_steps_give_the_same_bits_and_take_no_more_memory() {
-    let Some(card) = card() else { return };
+    // One of its own: what others take would be seen.
+    let Ok(card) = device::gpu(0) else {
+        println!("SKIPPED: no card");
+        return;
+    };
     let mut held = Vec::new();
     let run = (3, BATCH / 2, 0.0);
     let first = moco(&card, run, |_| ());
@@ -184,8 +195,53 @@ fn the_same_steps_give_the_same_bits_and_take_no_more_memory() {
     assert!(held[1..].iter().all(|now| *now == held[1]), "{held:?}");
 }
 
+/// Groups have statistics of their own whether they go one after another or at once.
+#[test]
+fn groups_at_once_are_groups_one_after_another() {
+    let Some(card) = card() else { return };
+    let run = (2, BATCH / 4, 0.0);
+    let (expected, expected_keys) = moco(&card, run, |_| ());
+    let (got, keys) = moco(&card.taking(4), run, |_| ());
+    assert_close(&got, &expected, 1e-3, 0.0, "losses");
+    assert_close(&keys, &expected_keys, 1e-2, 0.0, "keys");
+}
+
+/// Memory is known before the first step, and the more groups go at once the more it is.
+#[test]
+fn a_rehearsal_takes_what_the_run_takes() {
+    let Some(card) = card() else { return };
+    let mut most = Vec::new();
+    for at_once in [1, 2] {
+        let card = card.apart().taking(at_once);
+        let stage = card.rehearsal().unwrap();
+        moco(&stage, (2, BATCH / 2, 0.0), |_| ());
+        moco(&card, (2, BATCH / 2, 0.0), |_| ());
+        assert_eq!(stage.most_bytes(), card.most_bytes());
+        most.push(card.most_bytes());
+    }
+    assert!(most[0] < most[1], "{most:?}");
+}
+
+/// In half precision losses stay near those in f32, and activations take half the memory.
+#[test]
+fn a_run_in_half_precision() {
+    let Some(card) = card() else { return };
+    let card = card.apart();
+    let halved = match card.apart().halved() {
+        Ok(halved) => halved,
+        Err(error) => {
+            println!("SKIPPED: {error}");
+            return;
+        }
+    };
+    let (expected, _) = moco(&card, (3, BATCH, 0.0), |_| ());
+    let (got, _) = moco(&halved, (3, BATCH, 0.0), |_| ());
+    assert_close(&got, &expected, 2e-2, 0.0, "losses");
+    assert!(halved.most_bytes() < card.most_bytes());
+}
+
 /// Losses of a distillation.
-fn distill<B: Backend>(backend: &B, off: f32) -> Vec<f32> {
+fn distill<B: Backend>(backend: &B, (steps, off): (usize, f32)) -> Vec<f32> {
     let student = encoder(backend, ARCH, Some(Head::Simple), true);
     let dim = student.output_dim();
     let net = encoder(backend, ARCH, None, false);
@@ -213,13 +269,13 @@ fn distill<B: Backend>(backend: &B, off: f32) -> Vec<f32> {
         sgd.step(&distill.student.params, LR).unwrap();
         stats.loss
     };
-    (0..STEPS).map(step).collect()
+    (0..steps).map(step).collect()
 }
 
 #[test]
 fn twenty_steps_of_distillation() {
     let Some(card) = card() else { return };
-    let [expected, off] = [0.0, OFF].map(|off| distill(&Cpu::default(), off));
-    follows(&distill(&card, 0.0), &expected, &off);
+    let [expected, off] = [0.0, OFF].map(|off| distill(&Cpu::default(), (STEPS, off)));
+    follows(&distill(&card, (STEPS, 0.0)), &expected, &off);
     assert_ne!(expected.first(), expected.last());
 }

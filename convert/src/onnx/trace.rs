@@ -252,13 +252,13 @@ impl Backend for Tracer {
         x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
-        _: bool,
+        _: usize,
     ) -> Result<Output<Self>> {
         let (x, w) = (self.read(x), self.parameter(w.values, w.range));
         Ok((self.convolve(&x, window, &w, 1), None))
     }
 
-    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, _: bool) -> Result<Output<Self>> {
+    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, _: usize) -> Result<Output<Self>> {
         let (x, w) = (self.read(x), self.parameter(w.values, w.range));
         Ok((self.conv_1x1(&[&x, &w]), None))
     }
@@ -268,7 +268,7 @@ impl Backend for Tracer {
         x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
-        _: bool,
+        _: usize,
     ) -> Result<Output<Self>> {
         let (x, w) = (self.read(x), self.parameter(w.values, w.range));
         Ok((self.convolve(&x, window, &w, window.channels), None))

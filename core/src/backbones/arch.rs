@@ -28,6 +28,8 @@ pub struct Spec {
     pub dropout: f32,
     /// Share of the images that skip the last block's branch then.
     pub drop_connect: f32,
+    /// Whether it is made of tokens and attention, not of convolutions.
+    pub tokens: bool,
     /// Declares its parameters and lists its stages.
     pub build: fn(&mut Layout, Shape) -> Backbone,
 }

@@ -17,6 +17,7 @@ pub(super) const TINY: Spec = Spec {
     class_layer: "head.",
     dropout: 0.0,
     drop_connect: 0.0,
+    tokens: true,
     build: tiny,
 };
 

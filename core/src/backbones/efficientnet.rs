@@ -19,6 +19,7 @@ pub(super) const B0: Spec = Spec {
     class_layer: "classifier.1.",
     dropout: 0.2,
     drop_connect: 0.2,
+    tokens: false,
     build: b0,
 };
 

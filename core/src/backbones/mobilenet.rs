@@ -19,6 +19,7 @@ pub(super) const V3_SMALL: Spec = Spec {
     class_layer: "classifier.3.",
     dropout: 0.2,
     drop_connect: 0.0,
+    tokens: false,
     build: |layout, shape| v3(layout, &SMALL, 1024, shape),
 };
 
@@ -32,6 +33,7 @@ pub(super) const V3_LARGE: Spec = Spec {
     class_layer: "classifier.3.",
     dropout: 0.2,
     drop_connect: 0.0,
+    tokens: false,
     build: |layout, shape| v3(layout, &LARGE, 1280, shape),
 };
 
@@ -45,6 +47,7 @@ pub(super) const V2: Spec = Spec {
     class_layer: "classifier.1.",
     dropout: 0.0,
     drop_connect: 0.0,
+    tokens: false,
     build: v2,
 };
 

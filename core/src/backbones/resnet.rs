@@ -15,6 +15,7 @@ pub(super) const R18: Spec = Spec {
     class_layer: "fc.",
     dropout: 0.0,
     drop_connect: 0.0,
+    tokens: false,
     build: |layout, shape| resnet(layout, (&[3, 3], 1), [2, 2, 2, 2], shape),
 };
 
@@ -28,6 +29,7 @@ pub(super) const R50: Spec = Spec {
     class_layer: "fc.",
     dropout: 0.0,
     drop_connect: 0.0,
+    tokens: false,
     build: |layout, shape| resnet(layout, (&[1, 3, 1], 4), [3, 4, 6, 3], shape),
 };
 

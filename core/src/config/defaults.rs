@@ -61,6 +61,8 @@ impl Config {
             threads: 0,
             seed: 0,
             device: "cpu".into(),
+            device_mb: 0,
+            precision: "f32".into(),
         }
     }
 

@@ -13,6 +13,7 @@ pub use device::{DEVICES, Device};
 pub use keys::{Allowed, Config, KEYS, Key};
 pub use presets::{PRESETS, preset, preset_text};
 
+use crate::backbones::Arch;
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -139,6 +140,12 @@ impl Config {
         }
         if self.optimizer == "adamw" && self.anchor > 0.0 {
             return fail("anchor needs optimizer = sgd".into());
+        }
+        let arch: Arch = self.arch.parse()?;
+        if self.precision == "bf16" && arch.spec().tokens {
+            return fail(format!(
+                "precision = bf16 is for networks of convolutions, and {arch} is none"
+            ));
         }
         if self.epochs == 0 && self.steps == 0 {
             return fail("epochs and steps are both 0: nothing would be trained".into());

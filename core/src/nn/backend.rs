@@ -17,9 +17,9 @@ use std::ops::Range;
 use super::activation::Act;
 use super::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use super::window::Window;
-use crate::Result;
 use crate::loss::{Contrast, Evaluated};
 use crate::queue::Queue;
+use crate::{Error, Result};
 
 /// A set of kernels, and the memory they work in. Cloning shares the memory.
 pub trait Backend: Clone + Debug + Send + Sync + 'static {
@@ -27,7 +27,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     type Buf: Debug + Send + Sync;
     /// All parameters of a network, or all its gradients, or all its running statistics.
     type Flat: Debug + Send + Sync;
-    /// Statistics of a convolution's output: count, mean, sum of squared deviations.
+    /// Statistics of a convolution's output: count, mean, sum of squared deviations, of each group.
     type Moments;
     /// A batch norm of one forward, ready to be read.
     type Norm: Debug + Send;
@@ -116,14 +116,57 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// own <- own * by, number by number.
     fn multiply(&self, own: &mut Self::Buf, by: &Self::Buf) -> Result<()>;
 
-    /// Dense convolution of x (n, height, width, in) by w (out, in, k, k); z, and its moments if
-    /// asked for.
+    /// The same engine with memory that is only counted, where memory is shared out beforehand: work
+    /// takes no time, every number is zero, and [`Backend::most_bytes`] says what it would have taken.
+    fn rehearsal(&self) -> Option<Self> {
+        None
+    }
+
+    /// The most bytes that work has taken at a time.
+    fn most_bytes(&self) -> usize {
+        0
+    }
+
+    /// Bytes that the engine has for itself, where it says.
+    fn memory_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// The same engine, which takes `groups` at once ([`Backend::groups_at_once`]) if it can.
+    #[must_use]
+    fn taking(&self, groups: usize) -> Self {
+        let _ = groups;
+        self.clone()
+    }
+
+    /// The same engine, which stores convolutions' outputs in half the bytes: what is called bf16,
+    /// though it is f16 where the engine knows no bf16.
+    fn halved(&self) -> Result<Self> {
+        Err(Error::Config(
+            "precision = bf16 is for cards (--device); the processor computes in f32".into(),
+        ))
+    }
+
+    /// The same engine, which stores everything in f32.
+    #[must_use]
+    fn in_f32(&self) -> Self {
+        self.clone()
+    }
+
+    /// How many groups of photos, each with statistics of its own, go through a network at once at
+    /// most. Each takes memory of its own.
+    fn groups_at_once(&self) -> usize {
+        1
+    }
+
+    /// Dense convolution of x (n, height, width, in) by w (out, in, k, k); z, and the moments of each
+    /// of `groups` equal parts of its rows (none for 0).
     fn conv(
         &self,
         x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
-        moments: bool,
+        groups: usize,
     ) -> Result<Output<Self>>;
 
     /// Adds the weight's gradient to `dw`; images get none.
@@ -156,9 +199,9 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         dw: ParamMut<Self>,
     ) -> Result<(Self::Buf, Self::GradSums)>;
 
-    /// 1x1 convolution: z (rows, out) from x (rows, in) and w (out, in), and its moments if asked
-    /// for.
-    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, moments: bool) -> Result<Output<Self>>;
+    /// 1x1 convolution: z (rows, out) from x (rows, in) and w (out, in), and moments as
+    /// [`Backend::conv`].
+    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, groups: usize) -> Result<Output<Self>>;
 
     /// Adds the weight's gradient to `dw`; dx of an input that is read as it is stored, plus the
     /// gradient that a shortcut brings.
@@ -191,13 +234,13 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         rows_per_image: usize,
     ) -> Result<(Self::Buf, Self::ImageSums)>;
 
-    /// Depthwise convolution by w (c, 1, k, k); z, and its moments if asked for.
+    /// Depthwise convolution by w (c, 1, k, k); z, and moments as [`Backend::conv`].
     fn depthwise(
         &self,
         x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
-        moments: bool,
+        groups: usize,
     ) -> Result<Output<Self>>;
 
     /// As [`Backend::pointwise_back`].
@@ -221,8 +264,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         dw: ParamMut<Self>,
     ) -> Result<(Self::Buf, Self::GradSums)>;
 
-    /// Batch norm of the batch's `moments`, by which running statistics (in `buffers`) move by
-    /// `momentum`; without moments, of the running statistics.
+    /// Batch norm of each group's `moments`, by which running statistics (in `buffers`) move by
+    /// `momentum`, one group after another; without moments, of the running statistics.
     fn norm(
         &self,
         layer: &BatchNorm,

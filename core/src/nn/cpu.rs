@@ -156,6 +156,12 @@ fn halves<'a>(
     flat[weight.start..bias.end].split_at_mut(weight.len())
 }
 
+/// Whether moments are asked for. Groups come one at a time ([`Backend::groups_at_once`]).
+fn one(groups: usize) -> bool {
+    assert!(groups <= 1, "the processor takes a group at a time");
+    groups == 1
+}
+
 impl Backend for Cpu {
     type Buf = Buffer;
     type Flat = Vec<f32>;
@@ -285,12 +291,12 @@ impl Backend for Cpu {
         x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
-        moments: bool,
+        groups: usize,
     ) -> Result<Output<Self>> {
         let (w, patch) = (w.slice(), window.kernel * window.kernel * window.channels);
         let n = x.rows() / (window.height * window.width);
         let mut z = self.take(n * window.out_height * window.out_width * (w.len() / patch));
-        let moments = conv::forward(&x.source(), window, w, &mut z, moments, &self.workspace);
+        let moments = conv::forward(&x.source(), window, w, &mut z, one(groups), &self.workspace);
         Ok((z, moments))
     }
 
@@ -338,10 +344,10 @@ impl Backend for Cpu {
         Ok((dy, sums))
     }
 
-    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, moments: bool) -> Result<Output<Self>> {
+    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, groups: usize) -> Result<Output<Self>> {
         let w = w.slice();
         let mut z = self.take(x.rows() * (w.len() / x.channels));
-        let moments = pointwise::forward(&x.source(), w, &mut z, moments, &self.workspace);
+        let moments = pointwise::forward(&x.source(), w, &mut z, one(groups), &self.workspace);
         Ok((z, moments))
     }
 
@@ -395,12 +401,12 @@ impl Backend for Cpu {
         x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
-        moments: bool,
+        groups: usize,
     ) -> Result<Output<Self>> {
         let images = x.rows() / (window.height * window.width);
         let mut z = self.take(images * window.out_height * window.out_width * window.channels);
         let (x, w) = (x.source(), w.slice());
-        let moments = depthwise::forward(&x, window, w, &mut z, moments, &self.workspace);
+        let moments = depthwise::forward(&x, window, w, &mut z, one(groups), &self.workspace);
         Ok((z, moments))
     }
 

@@ -24,9 +24,13 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use cubecl::bytes::Bytes;
+use cubecl::ir::{ElemType, FloatKind, StorageType};
 use cubecl::prelude::*;
+use cubecl::server::ServerError;
 use cubecl::stream_id::StreamId;
 
+use self::device::About;
 use self::launch::{Finish, Pieces};
 use self::memory::{Memory, Numbers};
 use self::product::Map;
@@ -41,10 +45,24 @@ use crate::loss::{Agreement, Contrast, Evaluated, Target};
 use crate::queue::{NO_PHOTO, Queue};
 use crate::{Error, Result};
 
+/// What gradients are multiplied by where they are kept in f16: numbers of five exponent bits would lose
+/// the small ones (Micikevicius et al. 2018).
+const LOSS_SCALE: f32 = 1024.0;
+
 /// Kernels for a card, and its memory. Clones share it.
 pub struct Gpu<R: Runtime> {
     client: ComputeClient<R>,
     memory: Memory,
+    /// What convolutions' outputs are stored in; all else is f32.
+    kind: FloatKind,
+    /// What gradients are multiplied by on their way through activations ([`LOSS_SCALE`]).
+    loss_scale: f32,
+    /// Groups that go through a network at once.
+    at_once: usize,
+    /// What the device is known to have, and to have complained of.
+    card: About,
+    /// Whether nothing is asked of the card: see [`Backend::rehearsal`].
+    rehearsed: bool,
 }
 
 impl<R: Runtime> Clone for Gpu<R> {
@@ -52,6 +70,11 @@ impl<R: Runtime> Clone for Gpu<R> {
         Gpu {
             client: self.client.clone(),
             memory: self.memory.clone(),
+            kind: self.kind,
+            loss_scale: self.loss_scale,
+            at_once: self.at_once,
+            card: self.card.clone(),
+            rehearsed: self.rehearsed,
         }
     }
 }
@@ -113,31 +136,46 @@ pub struct Squeezed {
     logits: Numbers,
     /// What [`PerImage`] reads, too.
     gate: Arc<Numbers>,
+    /// Groups of the norm before.
+    groups: usize,
 }
 
 impl<R: Runtime> Gpu<R> {
     /// On a device that is there.
-    pub(crate) fn new(mut client: ComputeClient<R>) -> Gpu<R> {
+    pub fn new(client: ComputeClient<R>) -> Gpu<R> {
+        Gpu::on(client, About::default())
+    }
+
+    fn on(mut client: ComputeClient<R>, card: About) -> Gpu<R> {
         // Memory is used again in the order of the work: all threads must share a stream.
         // SAFETY: a stream may be used from any thread.
         unsafe { client.set_stream(StreamId::current()) };
         Gpu {
             client,
             memory: Memory::default(),
+            kind: FloatKind::F32,
+            loss_scale: 1.0,
+            at_once: 1,
+            card,
+            rehearsed: false,
+        }
+    }
+
+    /// The same card, whose gradients are `scale` times as large on their way through activations.
+    #[must_use]
+    pub fn with_loss_scale(&self, scale: f32) -> Gpu<R> {
+        Gpu {
+            loss_scale: scale,
+            ..self.clone()
         }
     }
 
     /// The same card with memory of its own.
     pub fn apart(&self) -> Gpu<R> {
         Gpu {
-            client: self.client.clone(),
             memory: Memory::default(),
+            ..self.clone()
         }
-    }
-
-    /// The most bytes that were in use, or waited to be, at a time.
-    pub fn most_bytes(&self) -> usize {
-        self.memory.most_bytes()
     }
 
     /// Bytes that the runtime holds on the card: these and its own.
@@ -145,12 +183,76 @@ impl<R: Runtime> Gpu<R> {
     /// # Errors
     /// The device is lost.
     pub fn reserved_bytes(&self) -> Result<usize> {
-        let usage = self.client.memory_usage().map_err(lost)?;
+        let usage = self.client.memory_usage();
+        let usage = usage.map_err(|error| self.lost(&error))?;
         Ok(usage.bytes_reserved as usize)
     }
 
     fn take(&self, len: usize) -> Result<Numbers> {
-        self.memory.take(&self.client, len)
+        self.take_as(len, FloatKind::F32)
+    }
+
+    fn take_as(&self, len: usize, kind: FloatKind) -> Result<Numbers> {
+        self.complaint()?;
+        self.memory.take(&self.client, len, kind)
+    }
+
+    /// The bytes of what is on the card. Whoever waits for them hears of what went wrong before.
+    fn read(&self, numbers: &Numbers) -> Result<Bytes> {
+        let bytes = self.client.read_one(numbers.handle());
+        let bytes = bytes.map_err(|error| self.lost(&error))?;
+        self.complaint().map(|()| bytes)
+    }
+
+    /// What the device has complained of, if it has.
+    fn complaint(&self) -> Result<()> {
+        match self.card.complaint() {
+            None => Ok(()),
+            Some(complaint) => Err(self.refused(&complaint)),
+        }
+    }
+
+    fn lost(&self, error: &ServerError) -> Error {
+        let first = self.card.complaint();
+        self.refused(&first.unwrap_or_else(|| error.to_string()))
+    }
+
+    /// What the device says of itself where it can't go on: memory at its end, or worse.
+    fn refused(&self, complaint: &str) -> Error {
+        let lower = complaint.to_lowercase();
+        if [
+            "out of memory",
+            "out_of_memory",
+            "outofmemory",
+            "out-of-memory",
+            "can't allocate",
+        ]
+        .iter()
+        .any(|words| lower.contains(words))
+        {
+            return Error::DeviceMemory {
+                held: self.memory.most_bytes(),
+            };
+        }
+        let mut lines = complaint.lines().map(str::trim);
+        let line = lines.find(|line| !line.is_empty());
+        Error::Device(format!(
+            "the device is lost: {}",
+            line.unwrap_or("it says no more")
+        ))
+    }
+
+    /// `x` as convolutions' outputs are stored.
+    ///
+    /// # Errors
+    /// The card's memory is at its end.
+    pub fn stored(&self, x: Numbers) -> Result<Numbers> {
+        if x.kind() == self.kind {
+            return Ok(x);
+        }
+        let out = self.take_as(x.len(), self.kind)?;
+        self.read_into(&launch::activated(&x, Act::Identity), &out);
+        Ok(out)
     }
 
     fn zeros(&self, len: usize) -> Result<Numbers> {
@@ -171,10 +273,16 @@ impl<R: Runtime> Gpu<R> {
     }
 
     fn receive(&self, numbers: &Numbers) -> Result<Vec<f32>> {
-        if numbers.len() == 0 {
-            return Ok(Vec::new());
+        if numbers.len() == 0 || self.rehearsed {
+            return Ok(vec![0.0; numbers.len()]);
         }
-        let bytes = self.client.read_one(numbers.handle()).map_err(lost)?;
+        self.complaint()?;
+        if numbers.kind() != FloatKind::F32 {
+            let wide = self.take(numbers.len())?;
+            self.read_into(&launch::activated(numbers, Act::Identity), &wide);
+            return self.receive(&wide);
+        }
+        let bytes = self.read(numbers)?;
         Ok(f32::from_bytes(&bytes).to_vec())
     }
 
@@ -275,7 +383,7 @@ impl<R: Runtime> Gpu<R> {
         x: &Src<Self>,
         window: Option<&Window>,
         w: &Param<Self>,
-        moments: bool,
+        groups: usize,
     ) -> Result<Output<Self>> {
         let taps = window.map_or(1, |w| w.kernel * w.kernel);
         let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
@@ -283,13 +391,15 @@ impl<R: Runtime> Gpu<R> {
         let rows = window.map_or(pixels, |w| {
             pixels / (w.height * w.width) * (w.out_height * w.out_width)
         });
-        let z = self.take(rows * outputs)?;
+        // A dense convolution makes activations of images; without a window, pooled rows stay f32.
+        let kind = window.map_or(x.z.kind(), |_| self.kind);
+        let z = self.take_as(rows * outputs, kind)?;
         let map = window.map_or(Map::Rows, |_| Map::Patches);
         let a = self.source(x, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, false);
         let sizes = (rows, outputs, inputs * taps);
         self.product(sizes, (a, b), &Finish::default(), &z);
-        let moments = self.moments(&z, outputs, moments)?;
+        let moments = self.moments(&z, outputs, groups)?;
         Ok((z, moments))
     }
 
@@ -349,7 +459,7 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<Numbers> {
         let taps = window.map_or(1, |w| w.kernel * w.kernel);
         let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
-        let dx = self.take(x.z.len())?;
+        let dx = self.take_as(x.z.len(), x.z.kind())?;
         let map = window.map_or(Map::Rows, |_| Map::Outputs);
         let a = self.gradient(dz, outputs, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, true);
@@ -358,12 +468,12 @@ impl<R: Runtime> Gpu<R> {
         Ok(dx)
     }
 
-    /// A convolution's output's moments, if asked for.
-    fn moments(&self, z: &Numbers, channels: usize, wanted: bool) -> Result<Option<Moments>> {
-        if !wanted {
+    /// The moments of each of a convolution's output's groups.
+    fn moments(&self, z: &Numbers, channels: usize, groups: usize) -> Result<Option<Moments>> {
+        if groups == 0 {
             return Ok(None);
         }
-        let (parts, pieces) = self.sums(&Src::plain(z, channels), None, What::Moments, 1)?;
+        let (parts, pieces) = self.sums(&Src::plain(z, channels), None, What::Moments, groups)?;
         Ok(Some(Moments { parts, pieces }))
     }
 
@@ -475,9 +585,68 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.memory.release(&self.client);
     }
 
+    fn rehearsal(&self) -> Option<Self> {
+        Some(Gpu {
+            memory: Memory::counted(),
+            rehearsed: true,
+            ..self.clone()
+        })
+    }
+
+    fn most_bytes(&self) -> usize {
+        self.memory.most_bytes()
+    }
+
+    fn memory_bytes(&self) -> Option<usize> {
+        self.card.bytes
+    }
+
+    fn taking(&self, groups: usize) -> Self {
+        Gpu {
+            at_once: groups.max(1),
+            ..self.clone()
+        }
+    }
+
+    fn halved(&self) -> Result<Self> {
+        let known = |kind: &FloatKind| {
+            let kind = StorageType::Scalar(ElemType::Float(*kind));
+            self.client.properties().supports_type(kind)
+        };
+        let kind = [FloatKind::BF16, FloatKind::F16].into_iter().find(known);
+        let Some(kind) = kind else {
+            return Err(Error::Device(
+                "precision = bf16: this device has neither bf16 nor f16".into(),
+            ));
+        };
+        Ok(Gpu {
+            kind,
+            loss_scale: match kind {
+                FloatKind::F16 => LOSS_SCALE,
+                _ => 1.0,
+            },
+            ..self.clone()
+        })
+    }
+
+    fn in_f32(&self) -> Self {
+        Gpu {
+            kind: FloatKind::F32,
+            loss_scale: 1.0,
+            ..self.clone()
+        }
+    }
+
+    fn groups_at_once(&self) -> usize {
+        self.at_once
+    }
+
     fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Numbers> {
         let mut numbers = vec![0.0; len];
-        fill(&mut numbers);
+        // Nobody looks at the numbers of a rehearsal, which are never even written.
+        if !self.rehearsed {
+            fill(&mut numbers);
+        }
         self.send(&numbers)
     }
 
@@ -532,7 +701,10 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn all_finite(&self, flat: &Numbers) -> Result<bool> {
         let found = self.not_finite(flat)?;
-        let bytes = self.client.read_one(found.handle()).map_err(lost)?;
+        if self.rehearsed {
+            return Ok(true);
+        }
+        let bytes = self.read(&found)?;
         Ok(u32::from_bytes(&bytes).iter().all(|count| *count == 0))
     }
 
@@ -572,9 +744,9 @@ impl<R: Runtime> Backend for Gpu<R> {
         x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
-        moments: bool,
+        groups: usize,
     ) -> Result<Output<Self>> {
-        self.convolve(x, Some(window), &w, moments)
+        self.convolve(x, Some(window), &w, groups)
     }
 
     fn conv_back_images(
@@ -610,8 +782,8 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.convolve_back_activated(dz, x, Some(window), (&w, dw))
     }
 
-    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, moments: bool) -> Result<Output<Self>> {
-        self.convolve(x, None, &w, moments)
+    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, groups: usize) -> Result<Output<Self>> {
+        self.convolve(x, None, &w, groups)
     }
 
     fn pointwise_back(
@@ -654,10 +826,10 @@ impl<R: Runtime> Backend for Gpu<R> {
         x: &Src<Self>,
         window: &Window,
         w: Param<Self>,
-        moments: bool,
+        groups: usize,
     ) -> Result<Output<Self>> {
         let z = self.depthwise_forward(x, window, &w)?;
-        let moments = self.moments(&z, window.channels, moments)?;
+        let moments = self.moments(&z, window.channels, groups)?;
         Ok((z, moments))
     }
 
@@ -741,13 +913,13 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn materialise(&self, x: &Src<Self>) -> Result<Numbers> {
-        let out = self.take(x.z.len())?;
+        let out = self.take_as(x.z.len(), x.z.kind())?;
         self.read_into(&launch::reading(x), &out);
         Ok(out)
     }
 
     fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Numbers> {
-        let out = self.take(x.z.len())?;
+        let out = self.take_as(x.z.len(), x.z.kind())?;
         self.add_into(x, other, act, &out);
         Ok(out)
     }
@@ -773,7 +945,7 @@ impl<R: Runtime> Backend for Gpu<R> {
     }
 
     fn scale_images(&self, x: &Numbers, factors: &PerImage, channels: usize) -> Result<Numbers> {
-        let out = self.take(x.len())?;
+        let out = self.take_as(x.len(), x.kind())?;
         self.times_images(x, factors, channels, &out);
         Ok(out)
     }
@@ -839,7 +1011,7 @@ impl<R: Runtime> Backend for Gpu<R> {
         channels: usize,
         rows_per_image: usize,
     ) -> Result<Numbers> {
-        let out = self.take(dy.len() * rows_per_image)?;
+        let out = self.take_as(dy.len() * rows_per_image, self.kind)?;
         self.spread_rows(
             dy,
             &out,
@@ -870,6 +1042,7 @@ impl<R: Runtime> Backend for Gpu<R> {
             hidden,
             logits,
             gate: gate.clone(),
+            groups: x.norm.map_or(1, |(norm, _)| norm.groups),
         };
         let gate = PerImage {
             numbers: gate,
@@ -905,8 +1078,9 @@ impl<R: Runtime> Backend for Gpu<R> {
         let dpooled = self.affine_back(values, grads, first, &squeezed.pooled, &dhidden)?;
         let pool = self.take(dpooled.len())?;
         self.spread_rows(&dpooled, &pool, channels, 1, 1.0 / rows_per_image as f32);
-        let out = self.take(2 * channels)?;
-        self.gated_sums(sums, (&squeezed.gate, &pool), &out, (channels, images, 1));
+        let out = self.take(squeezed.groups * 2 * channels)?;
+        let sizes = (channels, images, squeezed.groups);
+        self.gated_sums(sums, (&squeezed.gate, &pool), &out, sizes);
         let pool = PerImage {
             numbers: Arc::new(pool),
             image_rows: rows_per_image,
@@ -1159,7 +1333,8 @@ impl<R: Runtime> Backend for Gpu<R> {
             size,
             contrast.temperature,
         );
-        let scale = 1.0 / (contrast.batch as f64 * contrast.temperature as f64);
+        let share = contrast.batch as f64 * contrast.temperature as f64;
+        let scale = self.loss_scale as f64 / share;
         let grad = self.contrast_gradient(
             (&similarities, &positives),
             (contrast.positives, rows.start * dim),
@@ -1207,14 +1382,4 @@ impl<R: Runtime> Grad<'_, Gpu<R>> {
             Grad::Normed { z, .. } | Grad::Gated { z, .. } | Grad::Pooled { z, .. } => z,
         }
     }
-}
-
-/// What the device says of itself where it can't go on.
-fn lost(error: cubecl::server::ServerError) -> Error {
-    let all = error.to_string();
-    let line = all.lines().find(|line| !line.trim().is_empty());
-    Error::Device(format!(
-        "the device is lost: {}",
-        line.unwrap_or("it says no more")
-    ))
 }

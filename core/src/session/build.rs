@@ -100,6 +100,7 @@ pub(crate) fn training_mode(config: &Config, arch: Arch) -> Mode {
     let asked = |share: f32| if config.dropout { share } else { 0.0 };
     Mode::Train {
         norm_momentum: NORM_MOMENTUM,
+        groups: 1,
         // A head may leave out some of its own, asked or not.
         dropping: Some(Dropping {
             features: asked(arch.spec().dropout),

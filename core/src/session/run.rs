@@ -1,6 +1,7 @@
 //! What a session has on its engine: method, networks, queue and optimizer.
 
 use super::build::{moco_config, optimizer, training_mode};
+use super::plan::Smaller;
 use super::trainer::{Backbone, Trainer};
 use super::{Guide, Start};
 use crate::checkpoint::{Network, Numbers};
@@ -31,6 +32,8 @@ pub(super) struct Run<B: Backend> {
     initial: Option<Backbone>,
     /// The running statistics that were kept.
     kept: Vec<B::Flat>,
+    /// What would fit if this did not.
+    pub(super) smaller: Smaller,
 }
 
 /// The two ways to train.
@@ -114,6 +117,7 @@ impl<B: Backend> Run<B> {
             seed: config.seed,
             initial,
             kept,
+            smaller: Smaller::default(),
         })
     }
 }
@@ -140,10 +144,11 @@ impl<B: Backend> Trainer for Run<B> {
                     .and_then(|targets| distill.step(views, &targets))
             }
         };
-        if stats.is_err() {
-            self.recall_statistics()?;
-        }
-        stats
+        stats.map_err(|error| {
+            // Where the engine is lost, the first error says why.
+            let _ = self.recall_statistics();
+            self.smaller.explain(error)
+        })
     }
 
     fn update(&mut self, lr: f32) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! What a session asks of whatever is on its device.
 
-use super::Start;
 use super::run::Run;
+use super::{Start, plan};
 use crate::Result;
 use crate::checkpoint::Numbers;
 use crate::config::Config;
@@ -81,7 +81,15 @@ pub(super) fn open(
         type Output = Box<dyn Trainer>;
 
         fn on<B: Backend>(self, backend: B) -> Result<Box<dyn Trainer>> {
-            Ok(Box::new(Run::new(backend, self.0, self.1, self.2, self.3)?))
+            let Open(config, about, start, saved) = self;
+            let backend = match config.precision.as_str() {
+                "bf16" => backend.halved()?,
+                _ => backend,
+            };
+            let (backend, smaller) = plan::fitted(backend, (config, about, start))?;
+            let mut run = Run::new(backend, config, about, start, saved)?;
+            run.smaller = smaller;
+            Ok(Box::new(run))
         }
     }
     let device: Device = config.device.parse()?;

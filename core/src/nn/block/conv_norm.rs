@@ -43,7 +43,7 @@ impl ConvNorm {
         window: &Window,
     ) -> Result<Normed<B>> {
         let w = pass.param(&self.weight);
-        let (z, moments) = pass.backend.conv(x, window, w, pass.train)?;
+        let (z, moments) = pass.backend.conv(x, window, w, pass.groups)?;
         Ok((z, pass.norm(&self.norm, moments)?))
     }
 
@@ -53,7 +53,7 @@ impl ConvNorm {
         x: &Src<B>,
     ) -> Result<Normed<B>> {
         let w = pass.param(&self.weight);
-        let (z, moments) = pass.backend.pointwise(x, w, pass.train)?;
+        let (z, moments) = pass.backend.pointwise(x, w, pass.groups)?;
         Ok((z, pass.norm(&self.norm, moments)?))
     }
 
@@ -64,7 +64,7 @@ impl ConvNorm {
         window: &Window,
     ) -> Result<Normed<B>> {
         let w = pass.param(&self.weight);
-        let (z, moments) = pass.backend.depthwise(x, window, w, pass.train)?;
+        let (z, moments) = pass.backend.depthwise(x, window, w, pass.groups)?;
         Ok((z, pass.norm(&self.norm, moments)?))
     }
 

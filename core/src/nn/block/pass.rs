@@ -18,19 +18,25 @@ pub struct Dropping {
     pub paths: f32,
     pub seed: u64,
     pub step: u64,
-    /// Tells the passes of a step apart: which network, view, and group.
+    /// Tells the passes of a step apart: which network, view, and group (the first of several).
     pub pass: u64,
+    /// Groups that go through the network at once; 0 is one.
+    pub groups: usize,
 }
 
 impl Dropping {
     /// `n` factors: 0 with probability `share`, 1 / (1 - share) otherwise. `layer` tells the layers
-    /// of a pass apart.
+    /// of a pass apart. Each group draws as it would by itself.
     pub fn factors(&self, layer: usize, share: f32, n: usize) -> Vec<f32> {
-        let place = self.pass << 8 | layer as u64;
-        let mut rng = Rng::new(self.seed, Purpose::Dropout, self.step, place);
         let kept = 1.0 / (1.0 - share);
-        let draw = |_| if rng.chance(share) { 0.0 } else { kept };
-        (0..n).map(draw).collect()
+        let groups = self.groups.max(1);
+        let of_group = |group: usize| {
+            let place = (self.pass + group as u64) << 8 | layer as u64;
+            let mut rng = Rng::new(self.seed, Purpose::Dropout, self.step, place);
+            let draw = move |_| if rng.chance(share) { 0.0 } else { kept };
+            (0..n / groups).map(draw)
+        };
+        (0..groups).flat_map(of_group).collect()
     }
 }
 
@@ -39,8 +45,8 @@ pub struct Forward<'a, B: Backend> {
     pub backend: &'a B,
     pub values: &'a B::Flat,
     pub buffers: &'a mut B::Flat,
-    /// Batch statistics (training) or running ones.
-    pub train: bool,
+    /// Of how many equal parts of the images statistics are taken (training); 0: running ones.
+    pub groups: usize,
     /// How far running statistics move towards the batch's.
     pub norm_momentum: f32,
     /// Whether a backward pass will follow.
@@ -61,7 +67,7 @@ impl<'a, B: Backend> Forward<'a, B> {
             backend: self.backend,
             values: self.values,
             buffers: self.buffers,
-            train: self.train && trained,
+            groups: if trained { self.groups } else { 0 },
             norm_momentum: self.norm_momentum,
             keep: self.keep && trained,
             dropping: self.dropping.filter(|_| trained),

@@ -54,7 +54,7 @@ impl Block for Patches {
         let window = Window::tiles(size, RGB, self.side);
         let w = pass.param(&self.weight);
         let images = Src::plain(images, RGB);
-        let (z, _) = pass.backend.conv(&images, &window, w, false)?;
+        let (z, _) = pass.backend.conv(&images, &window, w, 0)?;
         Ok((z, (window.out_height, window.out_width), ()))
     }
 

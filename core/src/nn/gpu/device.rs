@@ -2,11 +2,18 @@
 //! is said.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cubecl::MemoryConfiguration;
 use cubecl::future::block_on;
 use cubecl::prelude::*;
-use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, WgpuDevice, WgpuRuntime};
-use wgpu::{Adapter, DeviceType, Instance, InstanceDescriptor};
+use cubecl::wgpu::{
+    AutoGraphicsApi, GraphicsApi, RuntimeOptions, WgpuRuntime, WgpuSetup, init_device,
+};
+use wgpu::{
+    Adapter, DeviceDescriptor, DeviceLostReason, DeviceType, Features, Instance,
+    InstanceDescriptor, MemoryHints,
+};
 
 use super::Gpu;
 use crate::{Error, Result};
@@ -23,7 +30,7 @@ pub struct Found {
 /// Cards by Vulkan or Metal, the likely fastest first.
 pub fn gpus() -> Vec<Found> {
     let adapters = adapters();
-    let found = adapters.iter().map(|(adapter, _)| {
+    let found = adapters.iter().map(|adapter| {
         let info = adapter.get_info();
         let driver = [info.driver, info.driver_info].join(" ");
         Found {
@@ -46,61 +53,121 @@ pub fn looked_for() -> String {
     }
 }
 
+/// What is known of an open device, and what it has complained of, by whichever thread heard it first.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Bytes of its memory, where it says.
+    pub bytes: Option<usize>,
+    complaint: Arc<Mutex<Option<String>>>,
+}
+
+impl About {
+    pub fn complaint(&self) -> Option<String> {
+        self.first().clone()
+    }
+
+    fn complain(&self, text: String) {
+        self.first().get_or_insert(text);
+    }
+
+    fn first(&self) -> MutexGuard<'_, Option<String>> {
+        let first = self.complaint.lock();
+        first.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The `index`-th of [`gpus`].
 ///
 /// # Errors
 /// There is none, or its driver refuses.
 pub fn gpu(index: usize) -> Result<Gpu<WgpuRuntime>> {
-    let adapters = adapters();
-    let Some((_, device)) = adapters.get(index) else {
+    let mut adapters = adapters();
+    if index >= adapters.len() {
         return Err(Error::Device(match adapters.len() {
             0 => format!("device = gpu: {}", looked_for()),
             n => format!("device = gpu:{index}: there are {n}, counted from 0 (seedling devices)"),
         }));
+    }
+    let adapter = adapters.swap_remove(index);
+    let about = About::default();
+    let wanted = DeviceDescriptor {
+        required_features: adapter.features() & wanted_features(),
+        required_limits: adapter.limits(),
+        memory_hints: MemoryHints::MemoryUsage,
+        ..DeviceDescriptor::default()
     };
-    open(&format!("gpu:{index}"), || WgpuRuntime::client(device))
+    let (device, queue) = block_on(adapter.request_device(&wanted)).map_err(|error| {
+        Error::Device(format!(
+            "device = gpu:{index}: its driver refuses to open it ({error})"
+        ))
+    })?;
+    let heard = about.clone();
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        heard.complain(error.to_string());
+    }));
+    let heard = about.clone();
+    device.set_device_lost_callback(move |reason, text| {
+        // Who closes a device is told the same way.
+        if reason != DeviceLostReason::Destroyed {
+            heard.complain(text);
+        }
+    });
+    let setup = WgpuSetup {
+        instance: instance(),
+        adapter,
+        device,
+        queue,
+        backend: AutoGraphicsApi::backend(),
+    };
+    // What is dropped is used again by us: a page for each buffer wastes nothing.
+    let options = RuntimeOptions {
+        memory_config: MemoryConfiguration::ExclusivePages,
+        ..RuntimeOptions::default()
+    };
+    open(&format!("gpu:{index}"), about, move || {
+        WgpuRuntime::client(&init_device(setup, options))
+    })
+}
+
+/// What kernels may use where a device has it.
+fn wanted_features() -> Features {
+    Features::SHADER_F16 | Features::SUBGROUP | Features::TIMESTAMP_QUERY
 }
 
 /// Asks the runtime, which panics where a driver refuses.
-fn open<R: Runtime>(name: &str, client: impl FnOnce() -> ComputeClient<R>) -> Result<Gpu<R>> {
+fn open<R: Runtime>(
+    name: &str,
+    about: About,
+    client: impl FnOnce() -> ComputeClient<R>,
+) -> Result<Gpu<R>> {
     catch_unwind(AssertUnwindSafe(client))
-        .map(Gpu::new)
+        .map(|client| Gpu::on(client, about))
         .map_err(|_| Error::Device(format!("device = {name}: its driver refuses to open it")))
 }
 
-fn adapters() -> Vec<(Adapter, WgpuDevice)> {
-    let backend = AutoGraphicsApi::backend();
-    let instance = Instance::new(InstanceDescriptor {
-        backends: backend.into(),
+fn instance() -> Instance {
+    Instance::new(InstanceDescriptor {
+        backends: AutoGraphicsApi::backend().into(),
         ..InstanceDescriptor::new_without_display_handle()
+    })
+}
+
+fn adapters() -> Vec<Adapter> {
+    let backend = AutoGraphicsApi::backend();
+    let mut found = block_on(instance().enumerate_adapters(backend.into()));
+    found.sort_by_key(|adapter| match adapter.get_info().device_type {
+        DeviceType::DiscreteGpu => 0,
+        DeviceType::IntegratedGpu => 1,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other => 3,
+        DeviceType::Cpu => 4,
     });
-    let adapters = block_on(instance.enumerate_adapters(backend.into()));
-    // The runtime counts each kind by itself.
-    let mut counts = [0; 3];
-    let mut next = |kind: usize| {
-        counts[kind] += 1;
-        counts[kind] - 1
-    };
-    let mut found: Vec<(usize, Adapter, WgpuDevice)> = Vec::new();
-    for adapter in adapters {
-        let (rank, device) = match adapter.get_info().device_type {
-            DeviceType::DiscreteGpu => (0, WgpuDevice::DiscreteGpu(next(0))),
-            DeviceType::IntegratedGpu => (1, WgpuDevice::IntegratedGpu(next(1))),
-            DeviceType::VirtualGpu => (2, WgpuDevice::VirtualGpu(next(2))),
-            DeviceType::Cpu => (4, WgpuDevice::Cpu),
-            DeviceType::Other => (3, WgpuDevice::DefaultDevice),
-        };
-        found.push((rank, adapter, device));
-    }
-    found.sort_by_key(|(rank, ..)| *rank);
     found
-        .into_iter()
-        .map(|(_, adapter, device)| (adapter, device))
-        .collect()
 }
 
 #[cfg(feature = "cuda")]
 mod cuda {
+    use cubecl::cuda::install::cuda_path;
     use cubecl::cuda::{CudaDevice, CudaRuntime};
     use cudarc::driver::{result, sys};
 
@@ -132,9 +199,7 @@ mod cuda {
     fn found(index: usize) -> Result<Found> {
         let ask = || -> std::result::Result<(String, usize), result::DriverError> {
             let device = result::device::get(index as i32)?;
-            // SAFETY: the device was found a line ago.
-            let bytes = unsafe { result::device::total_mem(device)? };
-            Ok((result::device::get_name(device)?, bytes))
+            Ok((result::device::get_name(device)?, total_bytes(index)?))
         };
         let (card, bytes) =
             ask().map_err(|error| Error::Device(format!("device = cuda:{index}: {error}")))?;
@@ -142,6 +207,12 @@ mod cuda {
             card,
             driver: format!("CUDA, {} GB", bytes >> 30),
         })
+    }
+
+    fn total_bytes(index: usize) -> std::result::Result<usize, result::DriverError> {
+        let device = result::device::get(index as i32)?;
+        // SAFETY: the device was found a line ago.
+        unsafe { result::device::total_mem(device) }
     }
 
     /// The `index`-th of [`cudas`].
@@ -155,7 +226,19 @@ mod cuda {
                 "device = cuda:{index}: there are {count}, counted from 0 (seedling devices)"
             )));
         }
-        open(&format!("cuda:{index}"), || {
+        // Kernels are compiled at first use, against the toolkit's headers.
+        if cuda_path().is_none() {
+            return Err(Error::Device(format!(
+                "device = cuda:{index}: CUDA's headers are not on this machine (looked in CUDA_PATH, \
+                 /usr/local/cuda and /opt/cuda); kernels are compiled with them when first used"
+            )));
+        }
+        let bytes = total_bytes(index).ok();
+        let about = About {
+            bytes,
+            ..About::default()
+        };
+        open(&format!("cuda:{index}"), about, || {
             CudaRuntime::client(&CudaDevice::new(index))
         })
     }

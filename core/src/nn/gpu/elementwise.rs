@@ -9,10 +9,10 @@ use crate::nn::layer::Gate;
 
 /// x stored as it is read.
 #[cube(launch_unchecked)]
-pub fn materialise<F: Float, N: Size>(
+pub fn materialise<F: Float, G: Float, N: Size>(
     x: &View<F, N>,
-    out: &mut Array<Vector<F, N>>,
-    #[define(F)] _type: StorageType,
+    out: &mut Array<Vector<G, N>>,
+    #[define(F, G)] _types: [StorageType; 2],
 ) {
     let i = ABSOLUTE_POS;
     if i < out.len() {
@@ -88,7 +88,7 @@ pub fn scale_images<F: Float>(
 /// (images, channels) to every row of each image, times `factor`.
 #[cube(launch_unchecked)]
 pub fn spread<F: Float>(
-    x: &Array<F>,
+    x: &Array<f32>,
     out: &mut Array<F>,
     channels: usize,
     image_rows: usize,
@@ -98,7 +98,7 @@ pub fn spread<F: Float>(
     let i = ABSOLUTE_POS;
     if i < out.len() {
         let (row, c) = (i / channels, i % channels);
-        out[i] = F::cast_from(f32::cast_from(x[row / image_rows * channels + c]) * factor);
+        out[i] = F::cast_from(x[row / image_rows * channels + c] * factor);
     }
 }
 

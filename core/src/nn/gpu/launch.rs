@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cubecl::ir::{ElemType, FloatKind, StorageType};
+use cubecl::ir::StorageType;
 use cubecl::prelude::*;
 
 use super::memory::Numbers;
@@ -34,11 +34,6 @@ const PIECES: usize = 256;
 
 /// Rows that a unit sums at least.
 const RUN: usize = 16;
-
-/// Activations are f32.
-fn float() -> StorageType {
-    StorageType::Scalar(ElemType::Float(FloatKind::F32))
-}
 
 /// How many channels a unit takes at once.
 fn lanes(channels: usize) -> usize {
@@ -98,6 +93,10 @@ impl<'a> Reading<'a> {
             how: How::Plain,
             grouped: false,
         }
+    }
+
+    fn kind(&self) -> StorageType {
+        self.a.storage()
     }
 
     fn normed(self, norm: &'a Norm, how: How) -> Reading<'a> {
@@ -328,10 +327,12 @@ fn layer<R: Runtime>(layer: &BatchNorm) -> LayerLaunch<R> {
 /// Asks for a kernel, on so many cubes of so many units.
 macro_rules! launch {
     ($gpu:expr, $($kernel:ident)::+, $cubes:expr, $($argument:expr),+ $(,)?) => {{
-        let (count, units) = $cubes;
-        // SAFETY: kernels compare each place with the lengths or sizes that they are given, and these
-        // are of the tensors that are bound.
-        unsafe { $($kernel::)+launch_unchecked(&$gpu.client, count, units, $($argument),+) }
+        if !$gpu.rehearsed {
+            let (count, units) = $cubes;
+            // SAFETY: kernels compare each place with the lengths or sizes that they are given, and
+            // these are of the tensors that are bound.
+            unsafe { $($kernel::)+launch_unchecked(&$gpu.client, count, units, $($argument),+) }
+        }
     }};
 }
 
@@ -398,10 +399,11 @@ impl<R: Runtime> Gpu<R> {
         out: &Numbers,
         piece: usize,
     ) {
-        if i == 0 || j == 0 {
+        if i == 0 || j == 0 || self.rehearsed {
             return;
         }
         let (rows, columns) = (results(i), results(j));
+        let kinds = [a.reading.kind(), b.reading.kind(), out.storage()];
         let count = CubeCount::Static(
             j.div_ceil(SIDE * columns) as u32,
             i.div_ceil(SIDE * rows) as u32,
@@ -424,7 +426,7 @@ impl<R: Runtime> Gpu<R> {
             SizesLaunch::new(i, j, k, piece),
             rows,
             columns,
-            [float(), float(), float()],
+            kinds,
         );
     }
 
@@ -468,6 +470,7 @@ impl<R: Runtime> Gpu<R> {
             parts.len() / len,
             inputs,
             taps,
+            1.0 / self.loss_scale,
             taps == 1
         );
     }
@@ -504,7 +507,7 @@ impl<R: Runtime> Gpu<R> {
             pieces.arg(),
             what,
             lanes,
-            float(),
+            x.z.storage(),
         );
         Ok((parts, pieces))
     }
@@ -545,7 +548,8 @@ impl<R: Runtime> Gpu<R> {
             grads.arg(),
             at,
             len,
-            pieces
+            pieces,
+            1.0 / self.loss_scale
         );
     }
 
@@ -624,7 +628,8 @@ impl<R: Runtime> Gpu<R> {
             out.arg(),
             norm.groups,
             sums.pieces,
-            norm.rows
+            norm.rows,
+            1.0 / self.loss_scale
         );
     }
 
@@ -638,7 +643,8 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<Numbers> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
-        let z = self.take(images * window.out_height * window.out_width * window.channels)?;
+        let len = images * window.out_height * window.out_width * window.channels;
+        let z = self.take_as(len, x.z.kind())?;
         let strips = window.out_width.div_ceil(depthwise::STRIP);
         launch!(
             self,
@@ -653,7 +659,7 @@ impl<R: Runtime> Gpu<R> {
             images,
             window.kernel,
             window.stride,
-            float()
+            z.storage()
         );
         Ok(z)
     }
@@ -670,7 +676,7 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<Numbers> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
-        let dx = self.take(x.z.len())?;
+        let dx = self.take_as(x.z.len(), x.z.kind())?;
         let strips = window.width.div_ceil(depthwise::STRIP);
         launch!(
             self,
@@ -687,7 +693,7 @@ impl<R: Runtime> Gpu<R> {
             images,
             window.kernel,
             window.stride,
-            float()
+            dx.storage()
         );
         Ok(dx)
     }
@@ -719,7 +725,7 @@ impl<R: Runtime> Gpu<R> {
             pieces.piece,
             window.kernel,
             lanes,
-            float(),
+            x.z.storage(),
         );
         // A weight (1, channels, taps), as it were.
         self.add_parts(&parts, dw.grads, dw.range, (window.channels, taps));
@@ -737,7 +743,7 @@ impl<R: Runtime> Gpu<R> {
             n,
             x.view(n),
             out.arg(),
-            float()
+            [x.kind(), out.storage()]
         );
     }
 
@@ -752,7 +758,7 @@ impl<R: Runtime> Gpu<R> {
             reading(other).view(n),
             out.arg(),
             act,
-            float()
+            out.storage()
         );
     }
 
@@ -767,7 +773,7 @@ impl<R: Runtime> Gpu<R> {
             reading(x).view(n),
             reading(other).view(n),
             act,
-            float()
+            dy.storage()
         );
     }
 
@@ -781,7 +787,7 @@ impl<R: Runtime> Gpu<R> {
             n,
             g.arg(),
             x.view(n),
-            float()
+            g.storage()
         );
     }
 
@@ -801,7 +807,7 @@ impl<R: Runtime> Gpu<R> {
             out.arg(),
             channels,
             factors.image_rows,
-            float()
+            out.storage()
         );
     }
 
@@ -822,7 +828,7 @@ impl<R: Runtime> Gpu<R> {
             channels,
             rows,
             factor,
-            float()
+            out.storage()
         );
     }
 
@@ -834,7 +840,7 @@ impl<R: Runtime> Gpu<R> {
             x.arg(),
             coefficients.arg(),
             channels,
-            float()
+            x.storage()
         );
     }
 
@@ -845,7 +851,7 @@ impl<R: Runtime> Gpu<R> {
             each(own.len()),
             own.arg(),
             by.arg(),
-            float()
+            own.storage()
         );
     }
 
@@ -856,7 +862,7 @@ impl<R: Runtime> Gpu<R> {
             each(own.len()),
             own.arg(),
             by.arg(),
-            float()
+            own.storage()
         );
     }
 
@@ -1004,7 +1010,7 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<(Numbers, Numbers)> {
         let images = x.z.len() / (window.height * window.width * window.channels);
         let len = images * window.out_height * window.out_width * window.channels;
-        let (y, taps) = (self.take(len)?, self.take(len)?);
+        let (y, taps) = (self.take_as(len, x.z.kind())?, self.take(len)?);
         launch!(
             self,
             max_pool::forward,
@@ -1013,7 +1019,7 @@ impl<R: Runtime> Gpu<R> {
             windows(window),
             y.arg(),
             taps.arg(),
-            float()
+            y.storage()
         );
         Ok((y, taps))
     }
@@ -1025,7 +1031,7 @@ impl<R: Runtime> Gpu<R> {
         taps: &Numbers,
         dy: &Numbers,
     ) -> Result<Numbers> {
-        let out = self.take(x.z.len())?;
+        let out = self.take_as(x.z.len(), x.z.kind())?;
         launch!(
             self,
             max_pool::back,
@@ -1035,7 +1041,7 @@ impl<R: Runtime> Gpu<R> {
             taps.arg(),
             dy.arg(),
             out.arg(),
-            float()
+            out.storage()
         );
         Ok(out)
     }

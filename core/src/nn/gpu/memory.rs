@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cubecl::ir::{ElemType, FloatKind, StorageType};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
@@ -16,6 +17,7 @@ const GRANULE: usize = 256;
 pub struct Numbers {
     handle: Option<Handle>,
     len: usize,
+    kind: FloatKind,
     /// Bytes behind the handle.
     room: usize,
     /// Whether they are used again.
@@ -26,7 +28,7 @@ pub struct Numbers {
 /// Buffers that nobody uses, and how much there is of everything.
 #[derive(Debug, Default)]
 struct Waiting {
-    free: Vec<(usize, Handle)>,
+    free: Vec<(usize, Option<Handle>)>,
     lent: usize,
     most: usize,
 }
@@ -35,15 +37,30 @@ struct Waiting {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     waiting: Arc<Mutex<Waiting>>,
+    /// Whether there is nothing behind it.
+    counted: bool,
 }
 
 impl Memory {
-    /// `len` numbers of 4 bytes, whatever they were.
+    /// None: what is taken is counted.
+    pub fn counted() -> Memory {
+        Memory {
+            counted: true,
+            ..Memory::default()
+        }
+    }
+
+    /// `len` numbers, whatever they were.
     ///
     /// # Errors
     /// More than the card takes in one piece.
-    pub fn take<R: Runtime>(&self, client: &ComputeClient<R>, len: usize) -> Result<Numbers> {
-        let room = (len.max(1) * 4).next_multiple_of(GRANULE);
+    pub fn take<R: Runtime>(
+        &self,
+        client: &ComputeClient<R>,
+        len: usize,
+        kind: FloatKind,
+    ) -> Result<Numbers> {
+        let room = (len.max(1) * bytes(kind)).next_multiple_of(GRANULE);
         let limit = client.properties().memory.max_page_size as usize;
         if room > limit {
             return Err(Error::Device(format!(
@@ -54,26 +71,28 @@ impl Memory {
         }
         let mut waiting = lock(&self.waiting);
         // The tightest that fits, unless half of it would lie idle.
-        let fits = |(bytes, _): &(usize, Handle)| *bytes >= room && *bytes <= 2 * room;
+        let fits = |(bytes, _): &(usize, Option<Handle>)| *bytes >= room && *bytes <= 2 * room;
         let found = waiting.free.iter().enumerate().filter(|(_, one)| fits(one));
         let best = found.min_by_key(|(_, (bytes, _))| *bytes).map(|(i, _)| i);
         let (room, handle) = match best {
             Some(i) => waiting.free.swap_remove(i),
-            None => (room, client.empty(room)),
+            None if self.counted => (room, None),
+            None => (room, Some(client.empty(room))),
         };
         waiting.lent += room;
         let held = waiting.lent + waiting.free.iter().map(|(bytes, _)| bytes).sum::<usize>();
         waiting.most = waiting.most.max(held);
         Ok(Numbers {
-            handle: Some(handle),
+            handle,
             len,
+            kind,
             room,
             kept: true,
             home: self.waiting.clone(),
         })
     }
 
-    /// `len` numbers from the host, in memory that the runtime keeps for transfers.
+    /// `len` numbers of 4 bytes from the host, in memory that the runtime keeps for transfers.
     ///
     /// # Errors
     /// As [`Memory::take`].
@@ -84,13 +103,14 @@ impl Memory {
         len: usize,
     ) -> Result<Numbers> {
         if len == 0 {
-            return self.take(client, 0);
+            return self.take(client, 0, FloatKind::F32);
         }
         let mut waiting = lock(&self.waiting);
         waiting.lent += bytes.len();
         Ok(Numbers {
-            handle: Some(client.create_from_slice(bytes)),
+            handle: (!self.counted).then(|| client.create_from_slice(bytes)),
             len,
+            kind: FloatKind::F32,
             room: bytes.len(),
             kept: false,
             home: self.waiting.clone(),
@@ -115,6 +135,16 @@ impl Numbers {
         self.len
     }
 
+    /// Of which kind; whole numbers pass for f32.
+    pub fn kind(&self) -> FloatKind {
+        self.kind
+    }
+
+    /// The same, as kernels are told.
+    pub fn storage(&self) -> StorageType {
+        StorageType::Scalar(ElemType::Float(self.kind))
+    }
+
     /// All of them for a kernel, however many it reads at a time.
     pub fn arg<R: Runtime>(&self) -> ArrayArg<R> {
         // SAFETY: the handle has room for at least `len` numbers.
@@ -124,22 +154,29 @@ impl Numbers {
     /// What the card knows them by: exactly the numbers, without what lies behind them.
     pub fn handle(&self) -> Handle {
         let Some(handle) = &self.handle else {
-            unreachable!("only Drop takes it");
+            unreachable!("nothing is asked of a card with memory that is only counted");
         };
-        let rest = self.room - self.len.max(1) * 4;
+        // Bindings end at multiples of four bytes.
+        let rest = self.room - (self.len.max(1) * bytes(self.kind)).next_multiple_of(4);
         handle.clone().offset_end(rest as u64)
     }
 }
 
 impl Drop for Numbers {
     fn drop(&mut self) {
-        if let Some(handle) = self.handle.take() {
-            let mut waiting = lock(&self.home);
-            waiting.lent -= self.room;
-            if self.kept {
-                waiting.free.push((self.room, handle));
-            }
+        let mut waiting = lock(&self.home);
+        waiting.lent -= self.room;
+        if self.kept {
+            waiting.free.push((self.room, self.handle.take()));
         }
+    }
+}
+
+/// Bytes of a number.
+fn bytes(kind: FloatKind) -> usize {
+    match kind {
+        FloatKind::F16 | FloatKind::BF16 => 2,
+        _ => 4,
     }
 }
 

@@ -91,7 +91,7 @@ fn write(
 }
 
 /// From the sums' parts (groups, pieces, 2, channels), the coefficients of dz; the groups' gradients of
-/// weight and bias are added up in order. `rows` are a group's, 0 for running statistics.
+/// weight and bias are added up in order, times `factor`. `rows` are a group's, 0 for running statistics.
 #[cube(launch_unchecked)]
 pub fn back(
     parts: &Array<f32>,
@@ -102,6 +102,7 @@ pub fn back(
     groups: usize,
     pieces: usize,
     rows: usize,
+    factor: f32,
 ) {
     let c = ABSOLUTE_POS;
     if c < layer.channels {
@@ -133,7 +134,7 @@ pub fn back(
             out[to + channels] = q;
             out[to + 2 * channels] = r;
         }
-        grads[layer.weight + c] += dweight;
-        grads[layer.bias + c] += dbias;
+        grads[layer.weight + c] += dweight * factor;
+        grads[layer.bias + c] += dbias * factor;
     }
 }

@@ -279,7 +279,8 @@ fn tile_place(place: usize, #[comptime] side: usize, #[comptime] along_k: bool) 
     }
 }
 
-/// Adds the sums of `pieces` parts to the gradient of a weight (out, in, taps), from place `at` on.
+/// Adds the sums of `pieces` parts, times `factor`, to the gradient of a weight (out, in, taps), from
+/// place `at` on.
 /// A part has the numbers (out, tap, in): with one tap, in the weight's own order.
 #[cube(launch_unchecked)]
 pub fn add_parts(
@@ -290,6 +291,7 @@ pub fn add_parts(
     pieces: usize,
     channels: usize,
     taps: usize,
+    factor: f32,
     #[comptime] in_order: bool,
 ) {
     let i = ABSOLUTE_POS;
@@ -298,6 +300,7 @@ pub fn add_parts(
         for piece in 0..pieces {
             sum += parts[piece * len + i];
         }
+        sum *= factor;
         if comptime!(in_order) {
             grads[at + i] += sum;
         } else {

@@ -171,13 +171,20 @@ pub fn add_pieces(
 
 /// Adds the sum over pieces of (pieces, len) to a layer's gradient.
 #[cube(launch_unchecked)]
-pub fn add_bias(parts: &Array<f32>, grads: &mut Array<f32>, at: usize, len: usize, pieces: usize) {
+pub fn add_bias(
+    parts: &Array<f32>,
+    grads: &mut Array<f32>,
+    at: usize,
+    len: usize,
+    pieces: usize,
+    factor: f32,
+) {
     let i = ABSOLUTE_POS;
     if i < len {
         let mut sum = 0.0f32;
         for piece in 0..pieces {
             sum += parts[piece * len + i];
         }
-        grads[at + i] += sum;
+        grads[at + i] += sum * factor;
     }
 }

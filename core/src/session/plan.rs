@@ -1,0 +1,137 @@
+//! How a card's memory is shared out before the first step: a step is rehearsed, on memory that is only
+//! counted, with as many groups of photos at once as there are, then half as many, until they fit.
+
+use super::Start;
+use super::run::Run;
+use super::trainer::Trainer;
+use crate::config::Config;
+use crate::nn::backend::Backend;
+use crate::step::{Pixels, Views};
+use crate::weights::About;
+use crate::{Error, Result};
+
+/// What a card that does not say how much it has is taken to have, in MB.
+const UNSAID_MB: usize = 1024;
+
+/// Of what a card has, the share that a run may take: others use it, too.
+const SHARE: f64 = 0.9;
+
+const MB: usize = 1_000_000;
+
+/// `backend` as it takes as many groups at once as its memory holds, and what a step of fewer photos in
+/// a group would take.
+///
+/// # Errors
+/// Not even one group fits; the message says which would.
+pub(super) fn fitted<B: Backend>(
+    backend: B,
+    (config, about, start): (&Config, &About, &Start<'_>),
+) -> Result<(B, Smaller)> {
+    if backend.rehearsal().is_none() {
+        return Ok((backend, Smaller::default()));
+    }
+    let has = backend
+        .memory_bytes()
+        .map(|has| (has as f64 * SHARE) as usize);
+    let may_take = match config.device_mb {
+        0 => has.unwrap_or(UNSAID_MB * MB),
+        asked => has.unwrap_or(usize::MAX).min(asked * MB),
+    };
+    let run = (config, about, start);
+    let mut at_once = config.batch_size / config.bn_group.max(1);
+    loop {
+        let taken = taken(&backend.taking(at_once), run)?;
+        if taken <= may_take {
+            let smaller = Smaller::than(&backend.taking(1), run)?;
+            return Ok((backend.taking(at_once), smaller));
+        }
+        if at_once <= 1 {
+            let smaller = Smaller::than(&backend.taking(1), run)?;
+            return Err(Error::Device(format!(
+                "a step in groups of bn_group = {} takes {} MB of the device's memory, and {} MB may be \
+                 taken: {}",
+                config.bn_group,
+                taken.div_ceil(MB),
+                may_take / MB,
+                smaller.within(may_take)
+            )));
+        }
+        at_once /= 2;
+    }
+}
+
+/// What a step takes by `bn_group`, the largest first: the run's halves and their halves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Smaller(Vec<(usize, usize)>);
+
+impl Smaller {
+    fn than<B: Backend>(
+        backend: &B,
+        (config, about, start): (&Config, &About, &Start<'_>),
+    ) -> Result<Smaller> {
+        let mut found = Vec::new();
+        let mut bn_group = config.bn_group / 2;
+        while bn_group >= 2 && config.batch_size.is_multiple_of(bn_group) {
+            let config = Config {
+                bn_group,
+                ..config.clone()
+            };
+            found.push((bn_group, taken(backend, (&config, about, start))?));
+            bn_group /= 2;
+        }
+        Ok(Smaller(found))
+    }
+
+    /// What would fit into so many bytes, in words.
+    pub(super) fn within(&self, bytes: usize) -> String {
+        match self.0.iter().find(|(_, taken)| *taken <= bytes) {
+            Some((group, taken)) => {
+                format!("--set bn_group={group} takes {} MB", taken.div_ceil(MB))
+            }
+            None => {
+                "no smaller bn_group would fit; lower image_size or batch_size, or freeze stages"
+                    .into()
+            }
+        }
+    }
+
+    /// An engine's complaint, and if it is that memory is at its end, what would fit.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::DeviceMemory { held } => Error::Device(format!(
+                "the device's memory is at its end with {} MB taken: {}",
+                held / MB,
+                self.within((held as f64 * SHARE) as usize)
+            )),
+            other => other,
+        }
+    }
+}
+
+/// Bytes that a step takes.
+fn taken<B: Backend>(
+    backend: &B,
+    (config, about, start): (&Config, &About, &Start<'_>),
+) -> Result<usize> {
+    let Some(stage) = backend.rehearsal() else {
+        return Ok(0);
+    };
+    let mut run = Run::new(stage.clone(), config, about, start, None)?;
+    let photos: Vec<u32> = (0..config.batch_size as u32).collect();
+    let views = Views {
+        pixels: &Unseen,
+        size: (config.image_size, config.image_size),
+        photos: &photos,
+    };
+    run.learn(&views, 0)?;
+    run.update(0.0)?;
+    Ok(stage.most_bytes())
+}
+
+/// Pixels that nobody looks at.
+#[derive(Debug)]
+struct Unseen;
+
+impl Pixels for Unseen {
+    fn write(&self, _: usize, _: &[usize], _: &mut [f32]) {}
+}

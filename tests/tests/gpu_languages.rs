@@ -1,0 +1,221 @@
+//! Every kernel in the languages of cards that are not here: CUDA's C++ through NVIDIA's own compiler,
+//! for sm_80 and sm_90, and Metal's language. What the kernels compute is tested in gpu_ops.rs.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::ptr::null_mut;
+
+use naga::back::msl;
+use naga::front::wgsl;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use rayon::prelude::*;
+use seedling_core::backbones::Arch;
+use seedling_core::nn::backend::Backend;
+use seedling_core::nn::gpu::Gpu;
+use seedling_tests::recorder::{Cuda, Language, Recorder, Source, Wgsl, written};
+
+use crate::ops::{self, Operation, See, found};
+use crate::runs;
+
+/// Operations are done, and nothing is compared.
+struct Write<L: Language>(Gpu<Recorder<L>>, bool);
+
+impl<L: Language> See for Write<L> {
+    fn operation(&mut self, _: &str, operation: &impl Operation) {
+        found(&self.0, operation, self.1);
+    }
+}
+
+/// Every kernel there is: of all operations, of a pass of every network, and of a step of a run.
+fn kernels<L: Language>() -> BTreeMap<String, Source> {
+    let (kernels, _) = written::<L>(|client| {
+        let gpu = Gpu::new(client);
+        let halved = gpu.halved().unwrap();
+        ops::all(&mut Write(gpu.clone(), false));
+        ops::on_maps(&mut Write(halved.clone(), true));
+        for arch in Arch::ALL {
+            runs::passes(&gpu, *arch);
+            runs::passes(&halved, *arch);
+        }
+        runs::a_step_of_each(&gpu);
+        runs::a_step_of_each(&halved);
+        runs::a_step_of_each(&gpu.taking(2));
+    });
+    assert!(kernels.len() > 100, "only {} kernels", kernels.len());
+    let written = kernels.into_iter().map(|(name, source)| match source {
+        Ok(source) => (name, source),
+        Err(error) => panic!("{name}: {error}"),
+    });
+    written.collect()
+}
+
+#[test]
+fn every_kernel_in_metals_language() {
+    let kernels = kernels::<Wgsl>();
+    let failed: Vec<String> = kernels
+        .par_iter()
+        .filter_map(|(name, source)| match metal(source) {
+            Ok(text) if text.contains("kernel void") => None,
+            Ok(text) => Some(format!("{name}: no kernel\n{text}")),
+            Err(error) => Some(format!("{name}: {error}\n{}", source.text)),
+        })
+        .collect();
+    println!("{} kernels in Metal's language", kernels.len());
+    assert!(failed.is_empty(), "{} failed, {}", failed.len(), failed[0]);
+}
+
+/// As wgpu does it where Metal is.
+fn metal(source: &Source) -> Result<String, String> {
+    let module = wgsl::parse_str(&source.text).map_err(|e| e.emit_to_string(&source.text))?;
+    let capabilities = Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .map_err(|e| e.emit_to_string(&source.text))?;
+    let options = msl::Options {
+        lang_version: (2, 4),
+        fake_missing_bindings: true,
+        ..msl::Options::default()
+    };
+    let pipeline = msl::PipelineOptions::default();
+    msl::write_string(&module, &info, &options, &pipeline)
+        .map(|(text, _)| text)
+        .map_err(|e| e.to_string())
+}
+
+#[test]
+fn every_kernel_through_nvidias_compiler() {
+    let nvrtc = match Nvrtc::find() {
+        Ok(nvrtc) => nvrtc,
+        Err(why) => {
+            println!("SKIPPED: {why}");
+            return;
+        }
+    };
+    let kernels = kernels::<Cuda>();
+    let work: Vec<(&String, &Source, &str)> = kernels
+        .iter()
+        .flat_map(|(name, source)| ["sm_80", "sm_90"].map(|card| (name, source, card)))
+        .collect();
+    let failed: Vec<String> = work
+        .par_iter()
+        .filter_map(
+            |(name, source, card)| match nvrtc.cubin(&source.text, card) {
+                Ok(bytes) if bytes > 0 => None,
+                Ok(_) => Some(format!("{name} for {card}: nothing")),
+                Err(log) => Some(format!("{name} for {card}: {log}\n{}", source.text)),
+            },
+        )
+        .collect();
+    println!("{} kernels for sm_80 and sm_90", kernels.len());
+    assert!(failed.is_empty(), "{} failed, {}", failed.len(), failed[0]);
+}
+
+/// NVIDIA's runtime compiler, which needs neither a card nor a driver.
+struct Nvrtc {
+    library: libloading::Library,
+    /// Where `cuda_fp16.h` is.
+    headers: PathBuf,
+}
+
+/// What `.ci/nvrtc` fills, or where somebody says that the wheels are.
+fn folder() -> PathBuf {
+    match std::env::var_os("SEEDLING_NVRTC") {
+        Some(folder) => folder.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/nvrtc"),
+    }
+}
+
+fn find(folder: &Path, matches: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    entries.sort();
+    let named = |path: &&PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        path.is_file() && name.is_some_and(matches)
+    };
+    if let Some(found) = entries.iter().find(named) {
+        return Some(found.clone());
+    }
+    let folders = entries.iter().filter(|path| path.is_dir());
+    folders.into_iter().find_map(|path| find(path, matches))
+}
+
+type Program = *mut c_void;
+type Create = unsafe extern "C" fn(
+    *mut Program,
+    *const c_char,
+    *const c_char,
+    c_int,
+    *const *const c_char,
+    *const *const c_char,
+) -> c_int;
+type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int;
+type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
+type Log = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
+type Destroy = unsafe extern "C" fn(*mut Program) -> c_int;
+
+impl Nvrtc {
+    fn find() -> Result<Nvrtc, String> {
+        let folder = folder();
+        let missing = |what: &str| {
+            let folder = folder.display();
+            format!("no {what} in {folder} (.ci/nvrtc fetches NVIDIA's wheels)")
+        };
+        let library = |name: &str| name.starts_with("libnvrtc.so");
+        let path = find(&folder, &library).ok_or_else(|| missing("libnvrtc.so"))?;
+        let header = find(&folder, &|name| name == "cuda_fp16.h");
+        let headers = header.ok_or_else(|| missing("cuda_fp16.h"))?;
+        // SAFETY: NVIDIA's library, which does nothing when it is loaded.
+        let library = unsafe { libloading::Library::new(&path) }.map_err(|e| e.to_string())?;
+        Ok(Nvrtc {
+            library,
+            headers: headers.with_file_name(""),
+        })
+    }
+
+    /// The size of what `source` becomes, or the compiler's words.
+    fn cubin(&self, source: &str, card: &str) -> Result<usize, String> {
+        let source = CString::new(source).unwrap();
+        let headers = self.headers.display();
+        let options = [
+            format!("--gpu-architecture={card}"),
+            format!("--include-path={headers}"),
+            format!("--include-path={headers}cccl"),
+        ]
+        .map(|option| CString::new(option).unwrap());
+        let options = [0, 1, 2].map(|i: usize| options[i].as_ptr());
+        let mut program = null_mut();
+        let mut size = 0;
+        // SAFETY: the names and arguments of nvrtc.h; every pointer lives until the call returns, and
+        // the log has the room that it asked for.
+        unsafe {
+            let create = self.library.get::<Create>(b"nvrtcCreateProgram").unwrap();
+            let compile = self.library.get::<Compile>(b"nvrtcCompileProgram").unwrap();
+            let log_size = self.library.get::<Size>(b"nvrtcGetProgramLogSize").unwrap();
+            let log = self.library.get::<Log>(b"nvrtcGetProgramLog").unwrap();
+            let cubin = self.library.get::<Size>(b"nvrtcGetCUBINSize").unwrap();
+            let destroy = self.library.get::<Destroy>(b"nvrtcDestroyProgram").unwrap();
+            let (none, name) = (std::ptr::null(), std::ptr::null());
+            create(&mut program, source.as_ptr(), name, 0, none, none);
+            let rc = compile(program, options.len() as c_int, options.as_ptr());
+            let result = match rc {
+                0 => {
+                    cubin(program, &mut size);
+                    Ok(size)
+                }
+                rc => {
+                    log_size(program, &mut size);
+                    let mut text = vec![0 as c_char; size + 1];
+                    log(program, text.as_mut_ptr());
+                    let text = CStr::from_ptr(text.as_ptr()).to_string_lossy();
+                    Err(format!("error {rc}: {text}"))
+                }
+            };
+            destroy(&mut program);
+            result
+        }
+    }
+}
