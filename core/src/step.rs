@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::data::Batch;
+use crate::data::{Batch, Normalise, Photo, ViewParams};
 use crate::encoder::Images;
 use crate::error::Result;
 use crate::loss::Agreement;
@@ -13,11 +13,25 @@ pub trait Pixels: Debug {
     /// Writes `view` (0 or 1) of the photos at `rows` of the batch, photo after photo, normalised:
     /// (rows, height, width, 3).
     fn write(&self, view: usize, rows: &[usize], out: &mut [f32]);
+
+    /// The photos at `rows`, what their `view` is made by, and how it becomes floats, where there are no
+    /// pixels yet.
+    fn undrawn(&self, view: usize, rows: &[usize]) -> Option<Undrawn<'_>> {
+        let _ = (view, rows);
+        None
+    }
 }
+
+/// Photos and the random numbers of a view of each.
+pub type Undrawn<'a> = (Vec<(&'a Photo, &'a ViewParams)>, Normalise);
 
 impl Pixels for Batch {
     fn write(&self, view: usize, rows: &[usize], out: &mut [f32]) {
         self.write_view(view, rows, out);
+    }
+
+    fn undrawn(&self, view: usize, rows: &[usize]) -> Option<Undrawn<'_>> {
+        Some((Batch::undrawn(self, view, rows)?, *self.normalise()))
     }
 }
 
@@ -50,6 +64,9 @@ impl Views<'_> {
         view: usize,
         rows: &[usize],
     ) -> Result<Images<B>> {
+        if let Some((views, normalise)) = self.pixels.undrawn(view, rows) {
+            return Images::of_views(backend, &views, self.size.0, &normalise);
+        }
         Images::new(backend, rows.len(), self.size, |out| {
             self.pixels.write(view, rows, out);
         })

@@ -9,3 +9,5 @@ mod ops;
 mod program;
 #[path = "gpu_runs.rs"]
 mod runs;
+#[path = "gpu_views.rs"]
+mod views;

@@ -31,6 +31,12 @@ fn half_kernel(sigma: f32, kernel: usize, limit: usize) -> Vec<f32> {
     pdf[..=kept].iter().map(|x| (x / sum) as f32).collect()
 }
 
+/// The weights, from the middle outwards, by which square pictures of `size` pixels are blurred.
+#[cfg(feature = "gpu")]
+pub(crate) fn blur_kernel(sigma: f32, size: usize) -> Vec<f32> {
+    half_kernel(sigma, kernel_size(size), size.saturating_sub(1))
+}
+
 /// Blurs `planes` (each `height` rows of `width`) in place with a Gaussian of `sigma` pixels and
 /// `kernel` taps.
 pub fn gaussian(

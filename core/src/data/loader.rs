@@ -41,6 +41,9 @@ pub struct LoaderConfig {
     pub cache_mb: usize,
     /// How views become floats.
     pub normalise: Normalise,
+    /// Whether batches hold photos and the random numbers of their views, and no pixels: for an engine
+    /// that makes views itself.
+    pub undrawn: bool,
 }
 
 impl LoaderConfig {
@@ -57,6 +60,7 @@ impl LoaderConfig {
             ahead: 2,
             cache_mb: 0,
             normalise: Normalise::default(),
+            undrawn: false,
         }
     }
 }
@@ -163,20 +167,21 @@ impl Loader {
             views: self.shared.config.views,
             normalise: self.shared.config.normalise,
             pixels: Vec::with_capacity(pending.photos.len()),
+            undrawn: Vec::new(),
         };
         let mut gaps = Vec::new();
         for (row, (index, slot)) in pending.photos.into_iter().zip(pending.slots).enumerate() {
-            let pixels = match slot {
-                Some(Ok(pixels)) => pixels,
+            let made = match slot {
+                Some(Ok(made)) => made,
                 failed => {
                     let reason = failed.and_then(|outcome| outcome.err());
                     self.skipped.insert(index, reason.unwrap_or_default());
                     gaps.push(row);
-                    Vec::new()
+                    self.shared.nothing()
                 }
             };
             batch.photos.push(index as u32);
-            batch.pixels.push(pixels);
+            batch.push(made);
         }
         if !gaps.is_empty() {
             self.fill(&mut batch, &gaps)?;
@@ -221,12 +226,12 @@ impl Loader {
                 }
                 let pixels = Vec::new();
                 match shared.make(index, batch.epoch, pixels, &mut self.scratch) {
-                    Ok(pixels) => break (index, pixels),
+                    Ok(made) => break (index, made),
                     Err(reason) => self.skipped.insert(index, reason),
                 };
             };
             batch.photos[row] = found.0 as u32;
-            batch.pixels[row] = found.1;
+            batch.replace(row, found.1);
         }
         Ok(())
     }
@@ -235,16 +240,14 @@ impl Loader {
     /// every photo has been tried, so that the result depends on nothing but the album.
     fn shorten(&self, batch: &mut Batch, gaps: &[usize]) -> Result<()> {
         for &row in gaps.iter().rev() {
-            batch.photos.remove(row);
-            batch.pixels.remove(row);
+            batch.remove(row);
         }
         let group = self.shared.config.group.max(1);
         let whole = batch.photos.len() / group * group;
         if whole == 0 {
             return Err(self.too_few());
         }
-        batch.photos.truncate(whole);
-        batch.pixels.truncate(whole);
+        batch.truncate(whole);
         Ok(())
     }
 

@@ -26,12 +26,17 @@ pub mod resize;
 pub mod source;
 pub mod views;
 
-pub use batch::Batch;
+pub use batch::{Batch, Undrawn};
+#[cfg(feature = "gpu")]
+pub(crate) use blur::blur_kernel;
 pub use budget::DecodeBudget;
 pub use loader::{Loader, LoaderConfig, Position, Skipped};
 pub use normalise::Normalise;
 pub use outline::Outline;
 pub use photo::Photo;
 pub use photos::Photos;
+pub use resize::Rect;
+#[cfg(feature = "gpu")]
+pub(crate) use resize::resize_axis;
 pub use source::{PhotoSource, hold_out, open, open_within, split};
-pub use views::{Recipe, Scratch, ViewParams};
+pub use views::{Colour, Recipe, Scratch, ViewParams};

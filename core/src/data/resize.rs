@@ -26,10 +26,18 @@ const HALF: i32 = 1 << (BITS - 1);
 
 /// For every output position: where its window starts and its weights, zero-padded to `taps`.
 #[derive(Debug, Default)]
-pub(super) struct Axis {
-    starts: Vec<usize>,
-    weights: Vec<i32>,
-    taps: usize,
+pub(crate) struct Axis {
+    pub(crate) starts: Vec<usize>,
+    pub(crate) weights: Vec<i32>,
+    pub(crate) taps: usize,
+}
+
+/// The axis of `from` input positions that become `to`.
+#[cfg(feature = "gpu")]
+pub(crate) fn resize_axis(from: usize, to: usize) -> Axis {
+    let mut axis = Axis::default();
+    axis.set(from, to, 0..to);
+    axis
 }
 
 impl Axis {
@@ -65,7 +73,7 @@ impl Axis {
     }
 
     /// The input positions that any output looks at.
-    fn reach(&self) -> Range<usize> {
+    pub(crate) fn reach(&self) -> Range<usize> {
         let first = self.starts.first().copied().unwrap_or(0);
         let last = self.starts.last().copied().unwrap_or(0);
         first..last + self.taps

@@ -219,11 +219,16 @@ impl Colour {
 }
 
 impl ViewParams {
+    /// The crop, cut to what there is of `photo`.
+    pub(crate) fn crop_of(&self, photo: &Photo) -> Rect {
+        inside(self.crop, photo)
+    }
+
     /// Makes the view as bytes: `out` takes `size * size * 3`, rows of R, G, B.
     ///
     /// A crop that reaches outside the photo is cut to it.
     pub fn render(&self, photo: &Photo, size: usize, scratch: &mut Scratch, out: &mut [u8]) {
-        let crop = inside(self.crop, photo);
+        let crop = self.crop_of(photo);
         scratch.planes.resize(size * size * 3, 0);
         let planes = scratch.planes.as_mut_slice();
         resize::crop_resize(photo, crop, size, size, &mut scratch.resize, planes);

@@ -1,5 +1,6 @@
 //! What goes into a network.
 
+use crate::data::{Normalise, Photo, ViewParams};
 use crate::error::{Error, Result};
 use crate::nn::backend::Backend;
 use crate::nn::cpu::Cpu;
@@ -35,5 +36,22 @@ impl<B: Backend> Images<B> {
         }
         let pixels = backend.upload(len, fill)?;
         Ok(Images { pixels, n, size })
+    }
+
+    /// Views of photos that `backend` makes, `side` pixels wide and high.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub(crate) fn of_views(
+        backend: &B,
+        views: &[(&Photo, &ViewParams)],
+        side: usize,
+        normalise: &Normalise,
+    ) -> Result<Images<B>> {
+        Ok(Images {
+            pixels: backend.views(views, side, normalise)?,
+            n: views.len(),
+            size: (side, side),
+        })
     }
 }

@@ -17,6 +17,7 @@ use std::ops::Range;
 use super::activation::Act;
 use super::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use super::window::Window;
+use crate::data::{Normalise, Photo, Scratch, ViewParams};
 use crate::loss::{Contrast, Evaluated};
 use crate::queue::Queue;
 use crate::{Error, Result};
@@ -53,6 +54,28 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
 
     /// `len` numbers that `fill` writes on the host.
     fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Self::Buf>;
+
+    /// Whether photos are better made into views here ([`Backend::views`]) than on the host beforehand.
+    fn makes_views(&self) -> bool {
+        false
+    }
+
+    /// Views of photos, (views, size, size, 3), normalised: what [`ViewParams::apply`] writes, but for
+    /// single levels that rounding puts on either side.
+    fn views(
+        &self,
+        views: &[(&Photo, &ViewParams)],
+        size: usize,
+        normalise: &Normalise,
+    ) -> Result<Self::Buf> {
+        let image = size * size * 3;
+        self.upload(views.len() * image, |out| {
+            let mut scratch = Scratch::default();
+            for ((photo, params), out) in views.iter().zip(out.chunks_exact_mut(image)) {
+                params.apply(photo, size, normalise, &mut scratch, out);
+            }
+        })
+    }
 
     /// The numbers of `buf` on the host.
     fn download(&self, buf: &Self::Buf) -> Result<Vec<f32>>;

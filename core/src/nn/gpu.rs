@@ -16,9 +16,11 @@ mod memory;
 mod norm;
 mod optim;
 mod product;
+mod render;
 mod rows;
 mod sums;
 mod view;
+mod views;
 
 use std::fmt;
 use std::ops::Range;
@@ -41,6 +43,7 @@ use super::backend::{
 };
 use super::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use super::window::Window;
+use crate::data::{Normalise, Photo, ViewParams};
 use crate::loss::{Agreement, Contrast, Evaluated, Target};
 use crate::queue::{NO_PHOTO, Queue};
 use crate::{Error, Result};
@@ -208,38 +211,14 @@ impl<R: Runtime> Gpu<R> {
     fn complaint(&self) -> Result<()> {
         match self.card.complaint() {
             None => Ok(()),
-            Some(complaint) => Err(self.refused(&complaint)),
+            Some(complaint) => Err(refused(&complaint, self.memory.most_bytes())),
         }
     }
 
     fn lost(&self, error: &ServerError) -> Error {
         let first = self.card.complaint();
-        self.refused(&first.unwrap_or_else(|| error.to_string()))
-    }
-
-    /// What the device says of itself where it can't go on: memory at its end, or worse.
-    fn refused(&self, complaint: &str) -> Error {
-        let lower = complaint.to_lowercase();
-        if [
-            "out of memory",
-            "out_of_memory",
-            "outofmemory",
-            "out-of-memory",
-            "can't allocate",
-        ]
-        .iter()
-        .any(|words| lower.contains(words))
-        {
-            return Error::DeviceMemory {
-                held: self.memory.most_bytes(),
-            };
-        }
-        let mut lines = complaint.lines().map(str::trim);
-        let line = lines.find(|line| !line.is_empty());
-        Error::Device(format!(
-            "the device is lost: {}",
-            line.unwrap_or("it says no more")
-        ))
+        let complaint = first.unwrap_or_else(|| error.to_string());
+        refused(&complaint, self.memory.most_bytes())
     }
 
     /// `x` as convolutions' outputs are stored.
@@ -265,6 +244,10 @@ impl<R: Runtime> Gpu<R> {
     fn send(&self, numbers: &[f32]) -> Result<Numbers> {
         self.memory
             .send(&self.client, f32::as_bytes(numbers), numbers.len())
+    }
+
+    fn send_bytes(&self, bytes: &[u8]) -> Result<Numbers> {
+        self.memory.send(&self.client, bytes, bytes.len() / 4)
     }
 
     fn send_whole(&self, numbers: &[u32]) -> Result<Numbers> {
@@ -648,6 +631,19 @@ impl<R: Runtime> Backend for Gpu<R> {
             fill(&mut numbers);
         }
         self.send(&numbers)
+    }
+
+    fn makes_views(&self) -> bool {
+        true
+    }
+
+    fn views(
+        &self,
+        views: &[(&Photo, &ViewParams)],
+        size: usize,
+        normalise: &Normalise,
+    ) -> Result<Numbers> {
+        self.make_views(views, size, normalise)
     }
 
     fn download(&self, buf: &Numbers) -> Result<Vec<f32>> {
@@ -1381,5 +1377,54 @@ impl<R: Runtime> Grad<'_, Gpu<R>> {
         match self {
             Grad::Normed { z, .. } | Grad::Gated { z, .. } | Grad::Pooled { z, .. } => z,
         }
+    }
+}
+
+/// How drivers and the runtime say that memory is at its end.
+const AT_ITS_END: [&str; 4] = [
+    "out of memory",
+    "out_of_memory",
+    "out-of-memory",
+    "can't allocate",
+];
+
+/// What the device says of itself where it can't go on: memory at its end, with `held` bytes taken, or
+/// worse.
+fn refused(complaint: &str, held: usize) -> Error {
+    let lower = complaint.to_lowercase();
+    if AT_ITS_END.iter().any(|words| lower.contains(words)) {
+        return Error::DeviceMemory { held };
+    }
+    let mut lines = complaint.lines().map(str::trim);
+    let line = lines.find(|line| !line.is_empty());
+    Error::Device(format!(
+        "the device is lost: {}",
+        line.unwrap_or("it says no more")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_at_its_end_is_told_from_a_lost_device() {
+        for complaint in [
+            "Out of Memory",
+            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+            "An out-of-memory error happened during launch\nCaused by:\n  page",
+            "can't allocate buffer of size: 8000000",
+        ] {
+            let held = match refused(complaint, 7) {
+                Error::DeviceMemory { held } => held,
+                other => panic!("{other}"),
+            };
+            assert_eq!(held, 7);
+        }
+        let lost = refused("\n  Parent device is lost\nBacktrace:\n  0: main", 7);
+        assert_eq!(
+            lost.to_string(),
+            "the device is lost: Parent device is lost"
+        );
     }
 }

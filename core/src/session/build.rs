@@ -315,6 +315,7 @@ impl Session {
         loading.ahead = config.prefetch;
         loading.cache_mb = config.cache_mb;
         loading.normalise = about.normalise;
+        loading.undrawn = trainer.makes_views();
         let epoch = (source.len() / config.batch_size.max(1)).max(1);
         let position = Position {
             epoch: step / epoch as u64,

@@ -5,8 +5,9 @@ use super::Start;
 use super::run::Run;
 use super::trainer::Trainer;
 use crate::config::Config;
+use crate::data::{Normalise, Photo, Rect, ViewParams};
 use crate::nn::backend::Backend;
-use crate::step::{Pixels, Views};
+use crate::step::{Pixels, Undrawn, Views};
 use crate::weights::About;
 use crate::{Error, Result};
 
@@ -119,7 +120,7 @@ fn taken<B: Backend>(
     let mut run = Run::new(stage.clone(), config, about, start, None)?;
     let photos: Vec<u32> = (0..config.batch_size as u32).collect();
     let views = Views {
-        pixels: &Unseen,
+        pixels: &Unseen::new(config.image_size, backend.makes_views()),
         size: (config.image_size, config.image_size),
         photos: &photos,
     };
@@ -128,10 +129,41 @@ fn taken<B: Backend>(
     Ok(stage.most_bytes())
 }
 
-/// Pixels that nobody looks at.
+/// Pixels that nobody looks at, or photos and views of them, as large as any.
 #[derive(Debug)]
-struct Unseen;
+struct Unseen(Option<(Photo, ViewParams)>);
+
+impl Unseen {
+    fn new(side: usize, views: bool) -> Unseen {
+        // Half as long again as wide: few photos are longer.
+        let (width, height) = (3 * side, 2 * side);
+        let photo = Photo {
+            width,
+            height,
+            rgb: vec![0; width * height * 3],
+        };
+        let whole = ViewParams {
+            crop: Rect {
+                left: 0,
+                top: 0,
+                width,
+                height,
+            },
+            jitter: Vec::new(),
+            grey: false,
+            blur: None,
+            flip: false,
+        };
+        Unseen(views.then_some((photo, whole)))
+    }
+}
 
 impl Pixels for Unseen {
     fn write(&self, _: usize, _: &[usize], _: &mut [f32]) {}
+
+    fn undrawn(&self, _: usize, rows: &[usize]) -> Option<Undrawn<'_>> {
+        let (photo, view) = self.0.as_ref()?;
+        let views = vec![(photo, view); rows.len()];
+        Some((views, Normalise::default()))
+    }
 }

@@ -130,6 +130,10 @@ impl<B: Backend> Trainer for Run<B> {
         }
     }
 
+    fn makes_views(&self) -> bool {
+        self.method.encoder().backend().makes_views()
+    }
+
     fn learn(&mut self, views: &Views, step: u64) -> Result<StepStats> {
         self.keep_statistics()?;
         let stats = match &mut self.method {

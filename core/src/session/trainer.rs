@@ -17,6 +17,9 @@ pub(super) trait Trainer: Send + Sync {
     /// Photos per view that the method looks at.
     fn views(&self) -> usize;
 
+    /// Whether its engine makes views of photos itself.
+    fn makes_views(&self) -> bool;
+
     /// Loss and gradient of step number `step`, which [`Trainer::update`] then follows. One that
     /// fails or is cancelled leaves nothing.
     fn learn(&mut self, views: &Views, step: u64) -> Result<StepStats>;

@@ -6,13 +6,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::LoaderConfig;
 use crate::Error;
+use crate::data::batch::{Made, Undrawn};
 use crate::data::cache::Cache;
+use crate::data::photo::Photo;
 use crate::data::source::PhotoSource;
 use crate::data::views::Scratch;
 use crate::rng::{Purpose, Rng};
 
 /// The outcome for one photo of a batch.
-type Outcome = std::result::Result<Vec<u8>, String>;
+type Outcome = std::result::Result<Made, String>;
 
 /// A batch in the making.
 pub(super) struct Pending {
@@ -123,6 +125,20 @@ impl Shared {
         Some((pending.number, row, pending.photos[row], buffer))
     }
 
+    /// What stands for a photo that can't be read until another takes its place.
+    pub(super) fn nothing(&self) -> Made {
+        if !self.config.undrawn {
+            return Made::Pixels(Vec::new());
+        }
+        let photo = Arc::new(Photo {
+            width: 1,
+            height: 1,
+            rgb: vec![0; 3],
+        });
+        let views = Vec::new();
+        Made::Undrawn(Undrawn { photo, views })
+    }
+
     /// The views of one photo in one epoch, in `pixels`.
     pub(super) fn make(
         &self,
@@ -154,15 +170,21 @@ impl Shared {
             self.source.with(index, |photo| photo.shrunk(2 * size))
         });
         let photo = photo.map_err(Error::reason)?;
+        let draw = |view: usize| {
+            let stream = (index * 2 + view) as u64;
+            let mut rng = Rng::new(config.seed, Purpose::Augment, epoch, stream);
+            config.recipe.sample(photo.width, photo.height, &mut rng)
+        };
+        if config.undrawn {
+            let views = (0..config.views).map(draw).collect();
+            return Ok(Made::Undrawn(Undrawn { photo, views }));
+        }
         let view_len = size * size * 3;
         pixels.resize(config.views * view_len, 0);
         for (view, out) in pixels.chunks_exact_mut(view_len).enumerate() {
-            let stream = (index * 2 + view) as u64;
-            let mut rng = Rng::new(config.seed, Purpose::Augment, epoch, stream);
-            let params = config.recipe.sample(photo.width, photo.height, &mut rng);
-            params.render(&photo, size, scratch, out);
+            draw(view).render(&photo, size, scratch, out);
         }
-        Ok(pixels)
+        Ok(Made::Pixels(pixels))
     }
 }
 

@@ -336,6 +336,8 @@ macro_rules! launch {
     }};
 }
 
+pub(super) use launch;
+
 impl<R: Runtime> Gpu<R> {
     // Products.
 
