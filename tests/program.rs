@@ -17,7 +17,6 @@ pub fn seedling() -> Command {
             // Of the whole workspace, as the tests are: by itself it would have other features, and
             // all its dependencies would be compiled once more.
             .args(["build", "--quiet", "--workspace", "--bin", "seedling"])
-            .args(cfg!(feature = "gpu").then_some("--features=seedling-tests/gpu"))
             .arg("--target-dir")
             .arg(folder.parent().expect("target folder"))
             .args(release.then_some("--release"))

@@ -34,9 +34,11 @@ fn kernels<L: Language>() -> BTreeMap<String, Source> {
         let halved = gpu.halved().unwrap();
         ops::all(&mut Write(gpu.clone(), false));
         ops::on_maps(&mut Write(halved.clone(), true));
-        for arch in Arch::ALL {
-            runs::passes(&gpu, *arch);
-            runs::passes(&halved, *arch);
+        // One of each family: others have the same layers in other numbers.
+        for name in ["resnet50", "efficientnet_b0", "deit_tiny"] {
+            let arch: Arch = name.parse().unwrap();
+            runs::passes(&gpu, arch);
+            runs::passes(&halved, arch);
         }
         runs::a_step_of_each(&gpu);
         runs::a_step_of_each(&halved);
