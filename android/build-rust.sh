@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles the native library for Android's two ABIs into build/rust/jniLibs, and writes its Kotlin side into
 # build/rust/kotlin. Needs Rust, the NDK (ANDROID_NDK_HOME, r28 or later) and cargo-ndk
-# (cargo install cargo-ndk).
+# (cargo install cargo-ndk). SEEDLING_FEATURES=gpu makes the flavour that can use the graphics processor.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 out="$PWD/build/rust"
@@ -13,7 +13,7 @@ rustup target add aarch64-linux-android x86_64-linux-android
 export RUSTFLAGS="${RUSTFLAGS:-} -Clink-arg=-Wl,-z,max-page-size=16384"
 rm -rf "$out/jniLibs"
 cargo ndk --target arm64-v8a --target x86_64 --platform 26 --output-dir "$out/jniLibs" \
-    build --locked --profile phone --package seedling-mobile
+    build --locked --profile phone --package seedling-mobile --features "${SEEDLING_FEATURES:-}"
 
 readelf="$(ls "$ANDROID_NDK_HOME"/toolchains/llvm/prebuilt/*/bin/llvm-readelf)"
 target="$(realpath "${CARGO_TARGET_DIR:-../target}")"

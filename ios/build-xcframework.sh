@@ -5,6 +5,8 @@
 #     ios/build-xcframework.sh                            to work on the package and the sample
 #     ios/build-xcframework.sh 0.1.0 https://example.org/Seedling.xcframework.zip
 #
+# SEEDLING_FEATURES=gpu makes the flavour that can use the graphics processor.
+#
 # The second one also leaves build/Seedling.xcframework.zip and build/release/, a Swift package whose
 # binaryTarget names that address and the archive's checksum: commit it, with its tag, wherever apps add it
 # from.
@@ -18,7 +20,8 @@ targets=(aarch64-apple-ios aarch64-apple-ios-sim aarch64-apple-darwin x86_64-app
 rustup target add "${targets[@]}"
 export IPHONEOS_DEPLOYMENT_TARGET=16.0 MACOSX_DEPLOYMENT_TARGET=13.0
 for triple in "${targets[@]}"; do
-    cargo build --locked --profile phone --target "$triple" --package seedling-mobile
+    cargo build --locked --profile phone --target "$triple" --package seedling-mobile \
+        --features "${SEEDLING_FEATURES:-}"
 done
 target="$(cd .. && cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"
 

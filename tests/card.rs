@@ -3,7 +3,11 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use seedling_core::nn::gpu::{Card, device};
+#[cfg(not(feature = "cuda"))]
+pub use seedling_core::nn::gpu::Card;
+#[cfg(feature = "cuda")]
+pub use seedling_core::nn::gpu::CudaCard as Card;
+use seedling_core::nn::gpu::device;
 
 /// The first card there is (often a program that passes for one); tests are skipped where there is
 /// none, and say so. It is opened twice, so that two tests can work at a time.
@@ -13,12 +17,22 @@ pub fn card() -> Option<Card> {
     thread_local! {
         static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % CARDS.len();
     }
-    let open = || match device::gpu(0) {
+    CARDS[MINE.with(|mine| *mine)]
+        .get_or_init(another)
+        .clone()
+}
+
+/// The same, opened once more: what others take of its memory is not seen.
+pub fn another() -> Option<Card> {
+    #[cfg(not(feature = "cuda"))]
+    let opened = device::gpu(0);
+    #[cfg(feature = "cuda")]
+    let opened = device::cuda(0);
+    match opened {
         Ok(card) => Some(card),
         Err(error) => {
             println!("SKIPPED: {error}");
             None
         }
-    };
-    CARDS[MINE.with(|mine| *mine)].get_or_init(open).clone()
+    }
 }

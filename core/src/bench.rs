@@ -7,12 +7,13 @@ use crate::device::{Device, Work};
 use crate::encoder::{Architecture, Encoder};
 use crate::init::initialise;
 use crate::moco::{Moco, key_orders};
-use crate::nn::backend::Backend;
+use crate::nn::backend::{Asked, Backend};
 use crate::nn::cpu::Cpu;
 use crate::optim::Optimizer;
 use crate::queue::Queue;
 use crate::rng::{Purpose, Rng};
 use crate::session::memory::fit_budget;
+use crate::session::plan::fitted_for_bench;
 use crate::session::{moco_config, optimizer, training_mode};
 use crate::step::Views;
 use crate::{Error, Result};
@@ -46,6 +47,10 @@ pub trait Steps: Send {
     /// # Errors
     /// The numbers are no longer finite, or the device's.
     fn step(&mut self) -> Result<()>;
+
+    /// What the steps have asked of a card, and the most bytes of its memory that they have taken; nothing
+    /// on a processor.
+    fn card(&self) -> Option<(Asked, usize)>;
 }
 
 /// Steps as `config` has them, on its device.
@@ -58,6 +63,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
         type Output = Box<dyn Steps>;
 
         fn on<B: Backend>(self, backend: B) -> Result<Box<dyn Steps>> {
+            let backend = fitted_for_bench(backend, self.0)?;
             Ok(Box::new(StepBench::on(&backend, self.0)?))
         }
     }
@@ -121,6 +127,11 @@ impl<B: Backend> Steps for StepBench<B> {
         // A rate of almost nothing: noise must not drive the numbers apart.
         self.optimizer.step(params, 1e-6)?;
         self.moco.follow()
+    }
+
+    fn card(&self) -> Option<(Asked, usize)> {
+        let backend = self.moco.query.backend();
+        Some((backend.asked()?, backend.most_bytes()))
     }
 }
 

@@ -9,7 +9,7 @@ pub mod finish;
 pub mod forecast;
 pub mod memory;
 mod neighbours;
-mod plan;
+pub(crate) mod plan;
 mod run;
 mod thread;
 mod trainer;

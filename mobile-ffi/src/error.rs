@@ -15,8 +15,8 @@ pub enum SeedlingError {
     /// The weights are not vouched for by anybody trusted. Do not use them.
     #[error("{reason}")]
     Untrusted { reason: String },
-    /// Settings that cannot be meant, or a memory budget that is too small; the text says what would
-    /// do.
+    /// Settings that cannot be meant, a memory budget that is too small, or a graphics processor that is
+    /// not there; the text says what would do.
     #[error("{reason}")]
     Settings { reason: String },
     /// The disk refused: it may be full.
@@ -48,7 +48,9 @@ impl From<Error> for SeedlingError {
                 SeedlingError::Weights { reason }
             }
             Error::Untrusted { .. } => SeedlingError::Untrusted { reason },
-            Error::Config(_) => SeedlingError::Settings { reason },
+            Error::Config(_) | Error::Device(_) | Error::DeviceMemory { .. } => {
+                SeedlingError::Settings { reason }
+            }
             Error::Io { .. } => SeedlingError::Storage { reason },
             Error::Cancelled => SeedlingError::Stopped { reason },
             _ => SeedlingError::Training { reason },

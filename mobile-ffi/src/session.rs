@@ -97,6 +97,10 @@ impl Session {
         let found = memory::fit_budget(&mut config, run, settings.memory_mb as usize, |key| {
             key == "image_size" && settings.image_size != 0
         })?;
+        if settings.on_card {
+            // A phone's card has no memory of its own: it may take what would be the processor's.
+            config.device_mb = (found.networks + found.work) as usize;
+        }
         Ok(Arc::new(Session {
             folder: folder.into(),
             weights,

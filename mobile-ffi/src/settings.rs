@@ -26,6 +26,9 @@ pub struct Settings {
     /// clearly better, asked without labels.
     #[uniffi(default = false)]
     pub keep_always: bool,
+    /// Computes on the phone's graphics processor: refused by a library that was built without it.
+    #[uniffi(default = false)]
+    pub on_card: bool,
 }
 
 impl Settings {
@@ -55,6 +58,10 @@ impl Settings {
             epochs: self.epochs as usize,
             threads: self.threads as usize,
             seed: self.seed as u64,
+            device: match self.on_card {
+                true => "gpu".into(),
+                false => usual.device.clone(),
+            },
             keep: match self.keep_always {
                 true => "always".into(),
                 false => usual.keep.clone(),

@@ -46,6 +46,7 @@ fn settings() -> Settings {
         threads: 2,
         seed: 1,
         keep_always: false,
+        on_card: false,
     }
 }
 

@@ -11,11 +11,12 @@ use seedling_core::backbones::Arch;
 use seedling_core::bench::{self, noise};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
-use seedling_core::data::{self, PhotoSource};
+use seedling_core::data::{self, Normalise, Photo, PhotoSource, Recipe, ViewParams};
 use seedling_core::device::{Device, Work};
 use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::init::initialise;
 use seedling_core::nn::backend::Backend;
+use seedling_core::rng::{Purpose, Rng};
 use seedling_core::{Result, session};
 use serde_json::json;
 use std::path::PathBuf;
@@ -115,11 +116,24 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
         if let Some(peak) = step.peak_memory_mb {
             console.say(&format!("  peak memory   {peak:8.0} MB"));
         }
+        if let Some(card) = &step.card {
+            console.say(&format!(
+                "  on the card   {:8.0} MB, {:.0} launches a step, {:.1} ms of the host's time",
+                card.peak_mb, card.launches, card.host_ms
+            ));
+        }
         let features = features(&config, args.seconds)?;
         console.say(&format!(
             "features        {:8.1} images/s, the fastest {:.1}",
             features.mean, features.fastest
         ));
+        let card_views = card_views(&config, &*source, args.seconds)?;
+        if let Some(rate) = &card_views {
+            console.say(&format!(
+                "two aug+ views  {:8.1} photos/s on the card, decoded before",
+                rate.mean
+            ));
+        }
         let mut work = ViewsWork::new(&*source)?;
         let views = rate(1, args.seconds, |_| work.photo())?;
         console.say(&format!(
@@ -133,16 +147,26 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
             "batch_size": config.batch_size,
             "bn_group": config.bn_group,
             "threads": threads,
+            "device": config.device,
+            "precision": config.precision,
             "moco_step": {
                 "images_per_second": step.rate.mean,
                 "fastest_images_per_second": step.rate.fastest,
                 "peak_memory_mb": step.peak_memory_mb,
+                "card": step.card.as_ref().map(|card| json!({
+                    "peak_mb": card.peak_mb,
+                    "launches_per_step": card.launches,
+                    "host_ms_per_step": card.host_ms,
+                })),
             },
             "features": {
                 "images_per_second": features.mean,
                 "fastest_images_per_second": features.fastest,
             },
-            "views": { "photos_per_second_per_core": views.mean },
+            "views": {
+                "photos_per_second_per_core": views.mean,
+                "photos_per_second_on_card": card_views.map(|rate| rate.mean),
+            },
         }));
         Ok(Outcome::Done)
     })?
@@ -159,6 +183,15 @@ struct Rate {
 struct StepFigures {
     rate: Rate,
     peak_memory_mb: Option<f64>,
+    card: Option<CardFigures>,
+}
+
+/// What a step asks of a card.
+struct CardFigures {
+    peak_mb: f64,
+    launches: f64,
+    /// What the host is busy with, other than waiting.
+    host_ms: f64,
 }
 
 /// A whole MoCo v2 step (both encoders, loss, backward, SGD) on noise, as often as `seconds`
@@ -166,11 +199,63 @@ struct StepFigures {
 fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
     memory::reset_peak();
     let mut bench = bench::open(config)?;
-    let rate = rate(config.batch_size, seconds, |_| bench.step())?;
+    // Compiling kernels and taking memory is the first step's.
+    bench.step()?;
+    let (before, begun, mut steps) = (bench.card(), Instant::now(), 0.0);
+    let rate = rate(config.batch_size, seconds, |_| {
+        steps += 1.0;
+        bench.step()
+    })?;
+    let card = before
+        .zip(bench.card())
+        .map(|((before, _), (after, bytes))| {
+            let busy = begun.elapsed().saturating_sub(after.waited - before.waited);
+            CardFigures {
+                peak_mb: bytes as f64 / 1e6,
+                launches: (after.launches - before.launches) as f64 / steps,
+                host_ms: busy.as_secs_f64() * 1e3 / steps,
+            }
+        });
     Ok(StepFigures {
         rate,
         peak_memory_mb: memory::peak_mb(),
+        card,
     })
+}
+
+/// Photos a second of which a card makes two views, where the device makes them itself.
+fn card_views(config: &Config, source: &dyn PhotoSource, seconds: f64) -> Result<Option<Rate>> {
+    struct CardViews<'a>(&'a Config, &'a dyn PhotoSource, f64);
+    impl Work for CardViews<'_> {
+        type Output = Option<Rate>;
+
+        fn on<B: Backend>(self, backend: B) -> Result<Option<Rate>> {
+            let CardViews(config, source, seconds) = self;
+            if !backend.makes_views() {
+                return Ok(None);
+            }
+            let side = config.image_size;
+            let recipe = Recipe::by_name("aug+")?;
+            let count = source.len().min(config.batch_size);
+            let photos: Vec<Photo> = (0..count)
+                .map(|i| Ok(source.load(i)?.shrunk(2 * side)))
+                .collect::<Result<_>>()?;
+            let normalise = Normalise::default();
+            let mut rng = Rng::new(config.seed, Purpose::Augment, 0, 0);
+            let two = rate(count, seconds, |_| {
+                let mut draw = |photo: &Photo| recipe.sample(photo.width, photo.height, &mut rng);
+                let drawn: Vec<(&Photo, ViewParams)> = (photos.iter().chain(&photos))
+                    .map(|photo| (photo, draw(photo)))
+                    .collect();
+                let views: Vec<_> = drawn.iter().map(|(photo, view)| (*photo, view)).collect();
+                backend.views(&views, side, &normalise)?;
+                backend.wait()
+            })?;
+            Ok(Some(two))
+        }
+    }
+    let device: Device = config.device.parse()?;
+    device.run(CardViews(config, source, seconds))
 }
 
 fn features(config: &Config, seconds: f64) -> Result<Rate> {

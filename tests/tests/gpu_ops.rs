@@ -15,13 +15,13 @@ use seedling_core::nn::backend::{
     AdamUpdate, Backend, Grad, Param, ParamMut, Read, Rows, Src, Update,
 };
 use seedling_core::nn::cpu::Cpu;
-use seedling_core::nn::gpu::{Card, Gpu};
+use seedling_core::nn::gpu::Gpu;
 use seedling_core::nn::layer::{
     BatchNorm, Gate, Heads, LayerNorm, Linear, Positions, SqueezeExcite,
 };
 use seedling_core::nn::window::{Padding, Window};
 use seedling_core::queue::Queue;
-use seedling_tests::card::card;
+use seedling_tests::card::{Card, card};
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
 

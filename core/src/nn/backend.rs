@@ -13,6 +13,7 @@
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::activation::Act;
 use super::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
@@ -152,6 +153,16 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
 
     /// Bytes that the engine has for itself, where it says.
     fn memory_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Waits until all that was asked for is done.
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the host has asked of a card so far; nothing where the host computes.
+    fn asked(&self) -> Option<Asked> {
         None
     }
 
@@ -519,6 +530,15 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         keys: &Self::Buf,
         photos: &[u32],
     ) -> Result<()>;
+}
+
+/// What a host has asked of a card.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Asked {
+    /// Kernels that were launched.
+    pub launches: u64,
+    /// How long the host did nothing but wait for numbers.
+    pub waited: Duration,
 }
 
 /// What one step of momentum SGD does to a network's flat numbers.

@@ -27,6 +27,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cubecl::bytes::Bytes;
+use cubecl::future::block_on;
 use cubecl::ir::{ElemType, FloatKind, StorageType};
 use cubecl::prelude::*;
 use cubecl::server::ServerError;
@@ -39,7 +40,7 @@ use self::product::Map;
 use self::sums::What;
 use super::activation::Act;
 use super::backend::{
-    AdamUpdate, Backend, Grad, Host, Output, Param, ParamMut, Read, Rows, Src, Update,
+    AdamUpdate, Asked, Backend, Grad, Host, Output, Param, ParamMut, Read, Rows, Src, Update,
 };
 use super::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use super::window::Window;
@@ -90,6 +91,10 @@ impl<R: Runtime> fmt::Debug for Gpu<R> {
 
 /// A card by Vulkan or Metal.
 pub type Card = Gpu<cubecl::wgpu::WgpuRuntime>;
+
+/// A card by CUDA.
+#[cfg(feature = "cuda")]
+pub type CudaCard = Gpu<cubecl::cuda::CudaRuntime>;
 
 /// A batch norm of one forward.
 #[derive(Debug)]
@@ -202,7 +207,8 @@ impl<R: Runtime> Gpu<R> {
 
     /// The bytes of what is on the card. Whoever waits for them hears of what went wrong before.
     fn read(&self, numbers: &Numbers) -> Result<Bytes> {
-        let bytes = self.client.read_one(numbers.handle());
+        let read = || self.client.read_one(numbers.handle());
+        let bytes = self.card.waiting(read);
         let bytes = bytes.map_err(|error| self.lost(&error))?;
         self.complaint().map(|()| bytes)
     }
@@ -582,6 +588,16 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn memory_bytes(&self) -> Option<usize> {
         self.card.bytes
+    }
+
+    fn wait(&self) -> Result<()> {
+        let done = self.card.waiting(|| block_on(self.client.sync()));
+        done.map_err(|error| self.lost(&error))?;
+        self.complaint()
+    }
+
+    fn asked(&self) -> Option<Asked> {
+        Some(self.card.asked())
     }
 
     fn taking(&self, groups: usize) -> Self {

@@ -6,6 +6,7 @@ use super::run::Run;
 use super::trainer::Trainer;
 use crate::config::Config;
 use crate::data::{Normalise, Photo, Rect, ViewParams};
+use crate::encoder::Architecture;
 use crate::nn::backend::Backend;
 use crate::step::{Pixels, Undrawn, Views};
 use crate::weights::About;
@@ -19,8 +20,8 @@ const SHARE: f64 = 0.9;
 
 const MB: usize = 1_000_000;
 
-/// `backend` as it takes as many groups at once as its memory holds, and what a step of fewer photos in
-/// a group would take.
+/// `backend` in the precision that is asked for, as it takes as many groups at once as its memory holds,
+/// and what a step of fewer photos in a group would take.
 ///
 /// # Errors
 /// Not even one group fits; the message says which would.
@@ -28,6 +29,10 @@ pub(super) fn fitted<B: Backend>(
     backend: B,
     (config, about, start): (&Config, &About, &Start<'_>),
 ) -> Result<(B, Smaller)> {
+    let backend = match config.precision.as_str() {
+        "bf16" => backend.halved()?,
+        _ => backend,
+    };
     if backend.rehearsal().is_none() {
         return Ok((backend, Smaller::default()));
     }
@@ -59,6 +64,20 @@ pub(super) fn fitted<B: Backend>(
         }
         at_once /= 2;
     }
+}
+
+/// The same for a step of contrast from random weights, as a benchmark takes it.
+///
+/// # Errors
+/// As [`fitted`].
+pub(crate) fn fitted_for_bench<B: Backend>(backend: B, config: &Config) -> Result<B> {
+    let about = About {
+        architecture: Architecture::new(config.arch.parse()?, Some(config.head.parse()?)),
+        image_size: config.image_size,
+        normalise: Normalise::default(),
+        made: String::new(),
+    };
+    Ok(fitted(backend, (config, &about, &Start::default()))?.0)
 }
 
 /// What a step takes by `bn_group`, the largest first: the run's halves and their halves.

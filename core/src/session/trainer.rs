@@ -85,10 +85,6 @@ pub(super) fn open(
 
         fn on<B: Backend>(self, backend: B) -> Result<Box<dyn Trainer>> {
             let Open(config, about, start, saved) = self;
-            let backend = match config.precision.as_str() {
-                "bf16" => backend.halved()?,
-                _ => backend,
-            };
             let (backend, smaller) = plan::fitted(backend, (config, about, start))?;
             let mut run = Run::new(backend, config, about, start, saved)?;
             run.smaller = smaller;

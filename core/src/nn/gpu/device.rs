@@ -2,7 +2,10 @@
 //! is said.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use std::time::{Duration, Instant};
 
 use cubecl::MemoryConfiguration;
 use cubecl::future::block_on;
@@ -16,6 +19,7 @@ use wgpu::{
 };
 
 use super::Gpu;
+use crate::nn::backend::Asked;
 use crate::{Error, Result};
 
 /// A card that is there.
@@ -59,9 +63,31 @@ pub struct About {
     /// Bytes of its memory, where it says.
     pub bytes: Option<usize>,
     complaint: Arc<Mutex<Option<String>>>,
+    launches: Arc<AtomicU64>,
+    waited_nanos: Arc<AtomicU64>,
 }
 
 impl About {
+    pub fn asked(&self) -> Asked {
+        Asked {
+            launches: self.launches.load(Ordering::Relaxed),
+            waited: Duration::from_nanos(self.waited_nanos.load(Ordering::Relaxed)),
+        }
+    }
+
+    pub fn launched(&self) {
+        self.launches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the time of `wait` as waiting.
+    pub fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let out = wait();
+        let nanos = begun.elapsed().as_nanos() as u64;
+        self.waited_nanos.fetch_add(nanos, Ordering::Relaxed);
+        out
+    }
+
     pub fn complaint(&self) -> Option<String> {
         self.first().clone()
     }

@@ -328,6 +328,7 @@ fn layer<R: Runtime>(layer: &BatchNorm) -> LayerLaunch<R> {
 macro_rules! launch {
     ($gpu:expr, $($kernel:ident)::+, $cubes:expr, $($argument:expr),+ $(,)?) => {{
         if !$gpu.rehearsed {
+            $gpu.card.launched();
             let (count, units) = $cubes;
             // SAFETY: kernels compare each place with the lengths or sizes that they are given, and
             // these are of the tensors that are bound.

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# What runs on a card, on a card: the suite of operations, networks and runs, then speed beside PyTorch on
+# the same card in the same run. One command, under nine minutes; figures in $OUT/card.json (or ./card.json)
+# and a table on the screen.
+#
+#   tests/gpu.sh [gpu|cuda]
+#
+# It builds what it needs. Where there is no Rust, SEEDLING names the program (cargo build --release -p
+# seedling-server --features gpu) and SEEDLING_SUITE the suite (cargo test --release -p seedling-tests
+# --features cuda --test gpu --no-run), both built elsewhere. PyTorch is the python3's that is found, or
+# left out, saying so.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+device="${1:-cuda}"
+out="${OUT:-.}"
+
+# Kernels for CUDA are compiled when first used, with NVIDIA's headers: of a toolkit, or of the wheels.
+if [ "$device" = cuda ] && [ -z "${CUDA_PATH:-}" ] && [ ! -d /usr/local/cuda ]; then
+    .ci/nvrtc
+    CUDA_PATH="$(find "$PWD/target/nvrtc/nvidia" -maxdepth 1 -name 'cu*' | head -1)"
+    export CUDA_PATH LD_LIBRARY_PATH="$CUDA_PATH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+fi
+
+program="${SEEDLING:-target/release/seedling}"
+suite="${SEEDLING_SUITE:-}"
+if [ -z "${SEEDLING:-}" ]; then
+    cargo build --release --locked -p seedling-server --features gpu
+fi
+if [ -z "$suite" ]; then
+    feature=gpu
+    [ "$device" != cuda ] || feature=cuda
+    suite="$(cargo test --release --locked -p seedling-tests --features "$feature" --test gpu --no-run --message-format json |
+        grep -o '"executable":"[^"]*"' | tail -1 | cut -d'"' -f4)"
+fi
+
+printf '== devices\n'
+"$program" devices || true
+
+printf '== the suite\n'
+# What needs the program would build it.
+suite="$(realpath "$suite")"
+(cd tests && timeout 240 "$suite" --test-threads=1 \
+    --skip program:: --skip languages::) || echo "!! THE SUITE FAILED"
+
+printf '== speed\n'
+timeout 280 python3 tests/peers/card_step.py --program "$program" --device "$device" --out "$out/card.json"
