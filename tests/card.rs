@@ -17,9 +17,7 @@ pub fn card() -> Option<Card> {
     thread_local! {
         static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % CARDS.len();
     }
-    CARDS[MINE.with(|mine| *mine)]
-        .get_or_init(another)
-        .clone()
+    CARDS[MINE.with(|mine| *mine)].get_or_init(another).clone()
 }
 
 /// The same, opened once more: what others take of its memory is not seen.

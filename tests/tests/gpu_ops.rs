@@ -431,6 +431,27 @@ fn dense() {
     dense_cases(&mut Compare);
 }
 
+/// A product of many rows.
+struct Tall;
+
+impl Operation for Tall {
+    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
+        let x = bench.buf(1, 65_600 * 64 + 5, 1.0);
+        let w = bench.flat(2, 1, 1.0);
+        let w = Param {
+            values: &w,
+            range: &(0..1),
+        };
+        let (z, _) = bench.b.pointwise(&Src::plain(&x, 1), w, 0).unwrap();
+        bench.see("z", &z);
+    }
+}
+
+#[test]
+fn more_tiles_than_a_dimension_has_cubes() {
+    Compare.operation("tall", &Tall);
+}
+
 /// A step takes what the step before gave back.
 #[test]
 fn two_hundred_times_in_the_memory_of_one() {
@@ -858,6 +879,16 @@ fn losses_cases(see: &mut impl See) {
             );
         }
     }
+    // More similarities than a card has at a time.
+    see.operation(
+        "300 queries, queue of 65536",
+        &Losses {
+            queries: 300,
+            size: 65_536,
+            dim: 4,
+            which: 0,
+        },
+    );
 }
 
 #[test]

@@ -202,16 +202,15 @@ fn groups_at_once_are_groups_one_after_another() {
 #[test]
 fn a_rehearsal_takes_what_the_run_takes() {
     let Some(card) = card() else { return };
-    let mut most = Vec::new();
-    for at_once in [1, 2] {
-        let card = card.apart().taking(at_once);
-        let stage = card.rehearsal().unwrap();
-        moco(&stage, (2, BATCH / 2, 0.0), |_| ());
-        moco(&card, (2, BATCH / 2, 0.0), |_| ());
-        assert_eq!(stage.most_bytes(), card.most_bytes());
-        most.push(card.most_bytes());
-    }
-    assert!(most[0] < most[1], "{most:?}");
+    let rehearsed = |at_once| {
+        let stage = card.taking(at_once).rehearsal().unwrap();
+        moco(&stage, (2, BATCH / 4, 0.0), |_| ());
+        stage.most_bytes()
+    };
+    let card = card.apart().taking(4);
+    moco(&card, (2, BATCH / 4, 0.0), |_| ());
+    assert_eq!(rehearsed(4), card.most_bytes());
+    assert!(rehearsed(1) < rehearsed(4));
 }
 
 /// In half precision losses stay near those in f32, and activations take half the memory.
@@ -226,8 +225,8 @@ fn a_run_in_half_precision() {
             return;
         }
     };
-    let (expected, _) = moco(&card, (3, BATCH, 0.0), |_| ());
-    let (got, _) = moco(&halved, (3, BATCH, 0.0), |_| ());
+    let (expected, _) = moco(&card, (2, BATCH, 0.0), |_| ());
+    let (got, _) = moco(&halved, (2, BATCH, 0.0), |_| ());
     assert_close(&got, &expected, 2e-2, 0.0, "losses");
     assert!(halved.most_bytes() < card.most_bytes());
 }

@@ -53,6 +53,9 @@ use crate::{Error, Result};
 /// the small ones (Micikevicius et al. 2018).
 const LOSS_SCALE: f32 = 1024.0;
 
+/// Similarities of queries and queue that are there at a time: of 256 queries and the method's queue.
+const SIMILARITIES: usize = 1 << 24;
+
 /// Kernels for a card, and its memory. Clones share it.
 pub struct Gpu<R: Runtime> {
     client: ComputeClient<R>,
@@ -502,6 +505,47 @@ impl<R: Runtime> Gpu<R> {
             self.mask_own(similarities, &own, &queue, NO_PHOTO);
         }
         Ok(())
+    }
+
+    /// Gradient (n, dim), and loss and agreement (n, 3), of queries that are the batch's at `rows`.
+    fn contrast_some(
+        &self,
+        queries: &Numbers,
+        rows: Range<usize>,
+        contrast: &Contrast<'_, Numbers, Numbers>,
+    ) -> Result<(Numbers, Numbers)> {
+        let (n, dim, size) = (rows.len(), contrast.queue.dim, contrast.queue.size());
+        let keys = &contrast.queue.keys;
+        let similarities = self.similarities(queries, keys, dim)?;
+        let positives = self.take(n)?;
+        self.dots(
+            queries,
+            contrast.positives,
+            rows.start * dim,
+            &positives,
+            dim,
+        );
+        self.leave_out(&similarities, &rows, contrast)?;
+        let targets = self.targets(&similarities, &rows, contrast)?;
+        let found = self.take(n * 3)?;
+        let targets = targets.as_ref();
+        self.losses(
+            (&similarities, &positives),
+            targets,
+            &found,
+            size,
+            contrast.temperature,
+        );
+        let share = contrast.batch as f64 * contrast.temperature as f64;
+        let scale = self.loss_scale as f64 / share;
+        let grad = self.contrast_gradient(
+            (&similarities, &positives),
+            (contrast.positives, rows.start * dim),
+            keys,
+            dim,
+            scale as f32,
+        )?;
+        Ok((grad, found))
     }
 
     /// What queries are pulled towards: parts of the queue's rows, and of their positives.
@@ -1323,37 +1367,26 @@ impl<R: Runtime> Backend for Gpu<R> {
         rows: Range<usize>,
         contrast: &Contrast<'_, Numbers, Numbers>,
     ) -> Result<Evaluated<Numbers>> {
-        let (n, dim, size) = (rows.len(), contrast.queue.dim, contrast.queue.size());
-        let keys = &contrast.queue.keys;
-        let similarities = self.similarities(queries, keys, dim)?;
-        let positives = self.take(n)?;
-        self.dots(
-            queries,
-            contrast.positives,
-            rows.start * dim,
-            &positives,
-            dim,
-        );
-        self.leave_out(&similarities, &rows, contrast)?;
-        let targets = self.targets(&similarities, &rows, contrast)?;
-        let found = self.take(n * 3)?;
-        let targets = targets.as_ref();
-        self.losses(
-            (&similarities, &positives),
-            targets,
-            &found,
-            size,
-            contrast.temperature,
-        );
-        let share = contrast.batch as f64 * contrast.temperature as f64;
-        let scale = self.loss_scale as f64 / share;
-        let grad = self.contrast_gradient(
-            (&similarities, &positives),
-            (contrast.positives, rows.start * dim),
-            keys,
-            dim,
-            scale as f32,
-        )?;
+        let (n, dim) = (rows.len(), contrast.queue.dim);
+        let at_once = (SIMILARITIES / contrast.queue.size().max(1)).max(1);
+        let (grad, found) = if n <= at_once {
+            self.contrast_some(queries, rows, contrast)?
+        } else {
+            let (grad, found) = (self.take(n * dim)?, self.take(n * 3)?);
+            let copy = |from: (&Numbers, usize), to: (&Numbers, usize), len| {
+                self.copy_runs(from, len, to, len, (len, len));
+            };
+            for first in (0..n).step_by(at_once) {
+                let count = at_once.min(n - first);
+                let some = self.take(count * dim)?;
+                copy((queries, first * dim), (&some, 0), count * dim);
+                let at = rows.start + first;
+                let (grad_of, found_of) = self.contrast_some(&some, at..at + count, contrast)?;
+                copy((&grad_of, 0), (&grad, first * dim), count * dim);
+                copy((&found_of, 0), (&found, first * 3), count * 3);
+            }
+            (grad, found)
+        };
         let found = self.receive(&found)?;
         let sum = |which: usize| {
             found

@@ -47,18 +47,23 @@ pub(super) fn fitted<B: Backend>(
     let mut at_once = config.batch_size / config.bn_group.max(1);
     loop {
         let taken = taken(&backend.taking(at_once), run)?;
-        if taken <= may_take {
+        if taken <= may_take && taken < usize::MAX {
             let smaller = Smaller::than(&backend.taking(1), run)?;
             return Ok((backend.taking(at_once), smaller));
         }
         if at_once <= 1 {
             let smaller = Smaller::than(&backend.taking(1), run)?;
+            let takes = match taken {
+                usize::MAX => "needs a tensor larger than the device holds in one piece".into(),
+                taken => format!(
+                    "takes {} MB of the device's memory, and {} MB may be taken",
+                    taken.div_ceil(MB),
+                    may_take / MB
+                ),
+            };
             return Err(Error::Device(format!(
-                "a step in groups of bn_group = {} takes {} MB of the device's memory, and {} MB may be \
-                 taken: {}",
+                "a step in groups of bn_group = {} {takes}: {}",
                 config.bn_group,
-                taken.div_ceil(MB),
-                may_take / MB,
                 smaller.within(may_take)
             )));
         }
@@ -104,7 +109,11 @@ impl Smaller {
 
     /// What would fit into so many bytes, in words.
     pub(super) fn within(&self, bytes: usize) -> String {
-        match self.0.iter().find(|(_, taken)| *taken <= bytes) {
+        match self
+            .0
+            .iter()
+            .find(|(_, taken)| *taken <= bytes && *taken < usize::MAX)
+        {
             Some((group, taken)) => {
                 format!("--set bn_group={group} takes {} MB", taken.div_ceil(MB))
             }

@@ -7,6 +7,9 @@ use super::product::Windows;
 use super::sums::UNITS;
 use super::view::View;
 
+/// Taps whose sums go through shared memory together: 12 KB of the 16 that any card has.
+const CHUNK: usize = 3;
+
 /// Outputs of a unit.
 pub const STRIP: usize = 4;
 
@@ -51,7 +54,6 @@ pub fn forward<F: Float, N: Size>(
         for s in 0..STRIP {
             sums[s] = Vector::new(0.0f32);
         }
-        #[unroll]
         for down in 0..kernel {
             let y = oy * stride + down;
             if y >= windows.pad_top && y - windows.pad_top < windows.height {
@@ -111,7 +113,6 @@ pub fn back<F: Float, N: Size>(
         for s in 0..STRIP {
             sums[s] = Vector::new(0.0f32);
         }
-        #[unroll]
         for down in 0..kernel {
             let under = y + windows.pad_top;
             if under >= down
@@ -180,7 +181,7 @@ pub fn weight_gradient<F: Float, N: Size>(
 ) {
     let taps = comptime!(kernel * kernel);
     let deep = comptime!(UNITS / lanes);
-    let mut shared = SharedMemory::<Vector<f32, N>>::new(UNITS);
+    let mut shared = SharedMemory::<Vector<f32, N>>::new(comptime!(UNITS * CHUNK));
     let lane = UNIT_POS as usize % lanes;
     let depth = UNIT_POS as usize / lanes;
     let c = CUBE_POS_X as usize * lanes + lane;
@@ -217,16 +218,25 @@ pub fn weight_gradient<F: Float, N: Size>(
             row += deep;
         }
     }
+    // Some taps at a time go through what the units share.
     #[unroll]
-    for tap in 0..taps {
-        shared[UNIT_POS as usize] = totals[tap];
+    for chunk in 0..comptime!(taps.div_ceil(CHUNK)) {
+        let first = comptime!(chunk * CHUNK);
+        let count = comptime!(CHUNK.min(taps - first));
+        #[unroll]
+        for t in 0..count {
+            shared[t * UNITS + UNIT_POS as usize] = totals[first + t];
+        }
         sync_cube();
         if depth == 0 && here {
-            let mut sum = shared[lane];
-            for d in 1..deep {
-                sum += shared[d * lanes + lane];
+            for t in 0..count {
+                let mut sum = shared[t * UNITS + lane];
+                for d in 1..deep {
+                    sum += shared[t * UNITS + d * lanes + lane];
+                }
+                let tap = first + t;
+                parts[(CUBE_POS_Y as usize * taps + tap) * dz.channels + c] = sum;
             }
-            parts[(CUBE_POS_Y as usize * taps + tap) * dz.channels + c] = sum;
         }
         sync_cube();
     }

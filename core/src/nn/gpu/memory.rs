@@ -62,7 +62,10 @@ impl Memory {
     ) -> Result<Numbers> {
         let room = (len.max(1) * bytes(kind)).next_multiple_of(GRANULE);
         let limit = client.properties().memory.max_page_size as usize;
-        if room > limit {
+        if room > limit && self.counted {
+            // No amount of memory holds it: that is known by the count.
+            lock(&self.waiting).most = usize::MAX;
+        } else if room > limit {
             return Err(Error::Device(format!(
                 "a tensor of {} MB is more than this device takes in one piece ({} MB)",
                 room >> 20,
@@ -123,7 +126,7 @@ impl Memory {
         client.memory_cleanup();
     }
 
-    /// The most bytes there were at a time.
+    /// The most bytes there were at a time; all that can be, where a counted piece was too large.
     pub fn most_bytes(&self) -> usize {
         lock(&self.waiting).most
     }

@@ -185,7 +185,8 @@ pub struct Sizes {
     pub piece: usize,
 }
 
-/// Cubes are (tiles of j, tiles of i, pieces of k); a unit has `rows` x `columns` results.
+/// Cubes are (tiles, pieces of k), where tiles, those of j first, may go on in a second dimension and past
+/// the last; a unit has `rows` x `columns` results.
 #[cube(launch_unchecked)]
 pub fn product<A: Float, B: Float, C: Float>(
     a: &Operand<A>,
@@ -210,8 +211,10 @@ pub fn product<A: Float, B: Float, C: Float>(
 
     let unit = UNIT_POS as usize;
     let (down, across) = (unit / SIDE, unit % SIDE);
-    let first_i = CUBE_POS_Y as usize * tall;
-    let first_j = CUBE_POS_X as usize * wide;
+    let tile = CUBE_POS_X as usize + CUBE_POS_Y as usize * CUBE_COUNT_X as usize;
+    let across_j = sizes.j.div_ceil(wide);
+    let first_i = tile / across_j * tall;
+    let first_j = tile % across_j * wide;
     let begin = CUBE_POS_Z as usize * sizes.piece;
     let finish = min(begin + sizes.piece, sizes.k);
     let mut first_k = begin;
