@@ -131,6 +131,7 @@ def table(args, rows):
     print(f"\nMoCo step, {args.image_size} px, batch {args.batch}, {args.device}, images a second of the fastest step:\n")
     print("| network | precision | ours | PyTorch eager | compiled | ours / best | ours MB | PyTorch MB | launches | host ms | views/s |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
+    failed = []
     for row in rows:
         ours, step = row["ours"], row["ours"].get("moco_step", {})
         card = step.get("card") or {}
@@ -146,7 +147,8 @@ def table(args, rows):
         print("| " + " | ".join(cells) + " |")
         for side in ["ours", "eager", "compiled"]:
             if "failed" in row[side]:
-                print(f"  {row['network']} {row['precision']} {side}: {row[side]['failed']}")
+                failed.append(f"{row['network']} {row['precision']} {side}: {row[side]['failed']}")
+    print("\n" + "\n".join(failed))
 
 
 def main():
