@@ -125,7 +125,7 @@ fn every_recipe_draws_the_same_views() {
     let photos = [(64, 48), (51, 97), (128, 128)].map(|size| photo(size, 3));
     for recipe in &RECIPES {
         let mut rng = Rng::new(7, Purpose::Augment, 0, 0);
-        let views: Vec<(&Photo, ViewParams)> = (0..21)
+        let views: Vec<(&Photo, ViewParams)> = (0..70)
             .map(|i| {
                 let photo = &photos[i % 3];
                 (photo, recipe.sample(photo.width, photo.height, &mut rng))

@@ -252,7 +252,14 @@ mod cuda {
                 "device = cuda:{index}: there are {count}, counted from 0 (seedling devices)"
             )));
         }
-        // Kernels are compiled at first use, against the toolkit's headers.
+        // Kernels are compiled at first use, by NVIDIA's compiler and against its headers.
+        // SAFETY: it only tries to load the library.
+        if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
+            return Err(Error::Device(format!(
+                "device = cuda:{index}: libnvrtc.so, which compiles kernels when they are first used, is not \
+                 on this machine"
+            )));
+        }
         if cuda_path().is_none() {
             return Err(Error::Device(format!(
                 "device = cuda:{index}: CUDA's headers are not on this machine (looked in CUDA_PATH, \
