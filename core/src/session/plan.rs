@@ -56,9 +56,14 @@ pub(super) fn fitted<B: Backend>(
             let takes = match taken {
                 usize::MAX => "needs a tensor larger than the device holds in one piece".into(),
                 taken => format!(
-                    "takes {} MB of the device's memory, and {} MB may be taken",
+                    "takes {} MB of the device's memory, and {} MB may be taken{}",
                     taken.div_ceil(MB),
-                    may_take / MB
+                    may_take / MB,
+                    match (config.device_mb, has) {
+                        (0, None) =>
+                            " of one that does not say what it has (--set device_mb=M says it)",
+                        _ => "",
+                    }
                 ),
             };
             return Err(Error::Device(format!(
