@@ -101,9 +101,14 @@ def last_json(command, seconds):
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         return {"failed": f"took more than {seconds} s"}
+    except OSError as error:
+        return {"failed": str(error)}
     if done.returncode != 0:
         return {"failed": (done.stderr.strip().splitlines() or ["no word"])[-1]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, json.JSONDecodeError):
+        return {"failed": "said nothing that can be read"}
 
 
 def measure(args):
