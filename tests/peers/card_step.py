@@ -95,12 +95,15 @@ def torch_step(args):
     }))
 
 
-def last_json(command, seconds):
-    """The JSON on a command's last line, or what went wrong."""
+def last_json(command, seconds, until):
+    """The JSON on a command's last line, or what went wrong; nothing is begun that has no time left."""
+    seconds = min(seconds, until - time.monotonic())
+    if seconds < 10:
+        return {"failed": "no time was left"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return {"failed": f"took more than {seconds} s"}
+        return {"failed": f"took more than {seconds:.0f} s"}
     except OSError as error:
         return {"failed": str(error)}
     if done.returncode != 0:
@@ -112,7 +115,7 @@ def last_json(command, seconds):
 
 
 def measure(args):
-    rows = []
+    rows, until = [], time.monotonic() + args.limit
     for network in NETWORKS:
         for precision in ["f32", "bf16"]:
             ours = last_json([
@@ -120,12 +123,12 @@ def measure(args):
                 "--batch-size", str(args.batch), "--bn-group", str(args.batch), "--device", args.device,
                 "--seconds", str(args.seconds), "--set", f"queue_size={QUEUE}", "--set", f"precision={precision}",
                 "--set", f"device_mb={args.device_mb}",
-            ], 60)
+            ], 60, until)
             row = {"network": network, "precision": precision, "ours": ours}
             for compiled in [False, True]:
                 command = [sys.executable, __file__, "--part", "torch", "--network", network, "--precision", precision,
                            "--batch", str(args.batch), "--image-size", str(args.image_size), "--seconds", str(args.seconds)]
-                row["compiled" if compiled else "eager"] = last_json(command + ["--compiled"] * compiled, 90)
+                row["compiled" if compiled else "eager"] = last_json(command + ["--compiled"] * compiled, 90, until)
             rows.append(row)
             print(json.dumps(row), flush=True)
             args.out.write_text(json.dumps({"image_size": args.image_size, "batch": args.batch, "rows": rows}, indent=1))
@@ -164,6 +167,7 @@ def main():
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--limit", type=float, default=270, help="seconds for all of it")
     parser.add_argument("--out", type=Path, default=Path("card.json"))
     parser.add_argument("--part", choices=["torch"], help=argparse.SUPPRESS)
     parser.add_argument("--network", help=argparse.SUPPRESS)
