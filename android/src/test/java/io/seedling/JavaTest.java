@@ -25,7 +25,7 @@ class JavaTest {
         for (File file : TestPhotos.INSTANCE.getFiles()) {
             photos.add(file, file.getName());
         }
-        Settings settings = new Settings(300, 2, 32, 2, 1L, true);
+        Settings settings = new Settings(300, 2, 32, 2, 1L, true, false);
         File out = folder.resolve("out.safetensors").toFile();
         try (Weights weights = Weights.openOwn(SHIPPED);
                 Session session = Session.open(folder.resolve("run").toFile(), weights, photos, settings)) {
