@@ -80,11 +80,7 @@ impl Mode {
 
     /// The same for `n` groups at once, of which `pass` tells the first apart from others of its step.
     pub(crate) fn at_pass(self, pass: u64, n: usize) -> Mode {
-        let mut mode = self.with(|dropping| Dropping {
-            pass,
-            groups: n,
-            ..dropping
-        });
+        let mut mode = self.with(|dropping| Dropping { pass, ..dropping });
         if let Mode::Train { groups, .. } = &mut mode {
             *groups = n;
         }
@@ -113,7 +109,9 @@ impl Mode {
 
     fn dropping(self) -> Option<Dropping> {
         match self {
-            Mode::Train { dropping, .. } => dropping,
+            Mode::Train {
+                groups, dropping, ..
+            } => dropping.map(|dropping| Dropping { groups, ..dropping }),
             Mode::Eval => None,
         }
     }

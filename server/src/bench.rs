@@ -199,12 +199,15 @@ struct CardFigures {
 fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
     memory::reset_peak();
     let mut bench = bench::open(config)?;
-    // Compiling kernels and taking memory is the first step's.
-    bench.step()?;
-    let (before, begun, mut steps) = (bench.card(), Instant::now(), 0.0);
-    let rate = rate(config.batch_size, seconds, |_| {
-        steps += 1.0;
-        bench.step()
+    let (mut before, mut begun, mut steps) = (None, Instant::now(), 0.0);
+    let rate = rate(config.batch_size, seconds, |n| {
+        bench.step()?;
+        if n == 0 {
+            // Compiling kernels and taking memory was this step's.
+            (before, begun) = (bench.card(), Instant::now());
+        }
+        steps = n as f64;
+        Ok(())
     })?;
     let card = before
         .zip(bench.card())

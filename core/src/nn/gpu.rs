@@ -57,6 +57,7 @@ const LOSS_SCALE: f32 = 1024.0;
 const SIMILARITIES: usize = 1 << 24;
 
 /// Kernels for a card, and its memory. Clones share it.
+#[derive(Clone)]
 pub struct Gpu<R: Runtime> {
     client: ComputeClient<R>,
     memory: Memory,
@@ -70,20 +71,6 @@ pub struct Gpu<R: Runtime> {
     card: About,
     /// Whether nothing is asked of the card: see [`Backend::rehearsal`].
     rehearsed: bool,
-}
-
-impl<R: Runtime> Clone for Gpu<R> {
-    fn clone(&self) -> Self {
-        Gpu {
-            client: self.client.clone(),
-            memory: self.memory.clone(),
-            kind: self.kind,
-            loss_scale: self.loss_scale,
-            at_once: self.at_once,
-            card: self.card.clone(),
-            rehearsed: self.rehearsed,
-        }
-    }
 }
 
 impl<R: Runtime> fmt::Debug for Gpu<R> {

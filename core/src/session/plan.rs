@@ -44,15 +44,14 @@ pub(super) fn fitted<B: Backend>(
         asked => has.unwrap_or(usize::MAX).min(asked * MB),
     };
     let run = (config, about, start);
+    let smaller = Smaller::than(&backend.taking(1), run)?;
     let mut at_once = config.batch_size / config.bn_group.max(1);
     loop {
         let taken = taken(&backend.taking(at_once), run)?;
         if taken <= may_take && taken < usize::MAX {
-            let smaller = Smaller::than(&backend.taking(1), run)?;
             return Ok((backend.taking(at_once), smaller));
         }
         if at_once <= 1 {
-            let smaller = Smaller::than(&backend.taking(1), run)?;
             let takes = match taken {
                 usize::MAX => "needs a tensor larger than the device holds in one piece".into(),
                 taken => format!(

@@ -33,7 +33,7 @@ pub struct Found {
 
 /// Cards by Vulkan or Metal, the likely fastest first.
 pub fn gpus() -> Vec<Found> {
-    let adapters = adapters();
+    let adapters = adapters(&instance());
     let found = adapters.iter().map(|adapter| {
         let info = adapter.get_info();
         let driver = [info.driver, info.driver_info].join(" ");
@@ -107,7 +107,8 @@ impl About {
 /// # Errors
 /// There is none, or its driver refuses.
 pub fn gpu(index: usize) -> Result<Gpu<WgpuRuntime>> {
-    let mut adapters = adapters();
+    let instance = instance();
+    let mut adapters = adapters(&instance);
     if index >= adapters.len() {
         return Err(Error::Device(match adapters.len() {
             0 => format!("device = gpu: {}", looked_for()),
@@ -139,7 +140,7 @@ pub fn gpu(index: usize) -> Result<Gpu<WgpuRuntime>> {
         }
     });
     let setup = WgpuSetup {
-        instance: instance(),
+        instance,
         adapter,
         device,
         queue,
@@ -178,9 +179,9 @@ fn instance() -> Instance {
     })
 }
 
-fn adapters() -> Vec<Adapter> {
+fn adapters(instance: &Instance) -> Vec<Adapter> {
     let backend = AutoGraphicsApi::backend();
-    let mut found = block_on(instance().enumerate_adapters(backend.into()));
+    let mut found = block_on(instance.enumerate_adapters(backend.into()));
     found.sort_by_key(|adapter| match adapter.get_info().device_type {
         DeviceType::DiscreteGpu => 0,
         DeviceType::IntegratedGpu => 1,
@@ -225,7 +226,7 @@ mod cuda {
     fn found(index: usize) -> Result<Found> {
         let ask = || -> std::result::Result<(String, usize), result::DriverError> {
             let device = result::device::get(index as i32)?;
-            Ok((result::device::get_name(device)?, total_bytes(index)?))
+            Ok((result::device::get_name(device)?, total_bytes(device)?))
         };
         let (card, bytes) =
             ask().map_err(|error| Error::Device(format!("device = cuda:{index}: {error}")))?;
@@ -235,9 +236,8 @@ mod cuda {
         })
     }
 
-    fn total_bytes(index: usize) -> std::result::Result<usize, result::DriverError> {
-        let device = result::device::get(index as i32)?;
-        // SAFETY: the device was found a line ago.
+    fn total_bytes(device: sys::CUdevice) -> std::result::Result<usize, result::DriverError> {
+        // SAFETY: whoever has a device has found it.
         unsafe { result::device::total_mem(device) }
     }
 
@@ -266,9 +266,9 @@ mod cuda {
                  /usr/local/cuda and /opt/cuda); kernels are compiled with them when first used"
             )));
         }
-        let bytes = total_bytes(index).ok();
+        let found = result::device::get(index as i32);
         let about = About {
-            bytes,
+            bytes: found.and_then(total_bytes).ok(),
             ..About::default()
         };
         open(&format!("cuda:{index}"), about, || {

@@ -8,6 +8,8 @@
 
 use cubecl::prelude::*;
 
+use super::rows::total;
+
 /// Words of a view's record, by name.
 pub mod record {
     /// Where its photo's bytes begin.
@@ -178,7 +180,16 @@ fn clip(sum: u32) -> u32 {
     min(sum >> BITS, 255u32)
 }
 
-/// Rows of the crops, narrowed. Cubes are (parts of a view, views).
+/// The view that a unit works on, where its record begins, and the unit's place in the view. Cubes are
+/// (parts of a view, views).
+#[cube]
+fn here() -> (usize, usize, usize) {
+    let view = CUBE_POS_Y as usize;
+    let place = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    (view, view * comptime!(record::LEN), place)
+}
+
+/// Rows of the crops, narrowed.
 #[cube(launch_unchecked)]
 pub fn across(
     photos: &Array<u32>,
@@ -187,8 +198,7 @@ pub fn across(
     rows: &mut Array<u32>,
     size: usize,
 ) {
-    let at = CUBE_POS_Y as usize * comptime!(record::LEN);
-    let place = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    let (_, at, place) = here();
     let (y, x) = (place / size, place % size);
     if y < records[at + comptime!(record::COUNT)] as usize {
         let axis = records[at + comptime!(record::ACROSS)] as usize;
@@ -224,9 +234,7 @@ pub fn down(
     out: &mut Array<u32>,
     size: usize,
 ) {
-    let view = CUBE_POS_Y as usize;
-    let at = view * comptime!(record::LEN);
-    let place = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    let (view, at, place) = here();
     let (y, x) = (place / size, place % size);
     if y < size {
         let axis = records[at + comptime!(record::DOWN)] as usize;
@@ -270,20 +278,10 @@ pub fn mean_luma(pixels: &Array<u32>, means: &mut Array<f32>, size: usize) {
             i += comptime!(UNITS);
         }
     }
-    shared[unit] = sum;
-    sync_cube();
-    let mut half = comptime!(UNITS / 2).runtime();
-    while half > 0 {
-        if unit < half {
-            let other = shared[unit + half];
-            shared[unit] += other;
-        }
-        sync_cube();
-        half /= 2;
-    }
+    let sum = total(sum, &mut shared);
     if unit == 0 && view < means.len() {
         let n = count as u32;
-        means[view] = f32::cast_from((2u32 * shared[0] + n) / (2u32 * n));
+        means[view] = f32::cast_from((2u32 * sum + n) / (2u32 * n));
     }
 }
 
@@ -296,9 +294,7 @@ pub fn colours(
     means: &Array<f32>,
     size: usize,
 ) {
-    let view = CUBE_POS_Y as usize;
-    let at = view * comptime!(record::LEN);
-    let place = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    let (view, at, place) = here();
     if place < size * size {
         let to = view * size * size + place;
         let mut p = pixels[to];
@@ -331,9 +327,7 @@ pub fn blur_across(
     out: &mut Array<f32>,
     size: usize,
 ) {
-    let view = CUBE_POS_Y as usize;
-    let at = view * comptime!(record::LEN);
-    let place = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    let (view, at, place) = here();
     let (y, x) = (place / size, place % size);
     if y < size {
         let first = records[at + comptime!(record::BLUR)] as usize;
@@ -375,9 +369,7 @@ pub fn blur_down(
     from: usize,
     size: usize,
 ) {
-    let view = CUBE_POS_Y as usize;
-    let at = view * comptime!(record::LEN);
-    let place = CUBE_POS_X as usize * comptime!(UNITS) + UNIT_POS as usize;
+    let (view, at, place) = here();
     let (pixel, c) = (place / 3, place % 3);
     let (y, x) = (pixel / size, pixel % size);
     if y < size {

@@ -7,11 +7,11 @@ pub const UNITS: usize = 64;
 
 /// The sum over a cube's units, for all of them.
 #[cube]
-pub fn total(x: f32, shared: &mut SharedMemory<f32>) -> f32 {
+pub fn total<N: Numeric>(x: N, shared: &mut SharedMemory<N>) -> N {
     let unit = UNIT_POS as usize;
     shared[unit] = x;
     sync_cube();
-    let mut half = comptime!(UNITS / 2).runtime();
+    let mut half = CUBE_DIM as usize / 2;
     while half > 0 {
         if unit < half {
             let other = shared[unit + half];
