@@ -24,7 +24,12 @@ pub fn seedling() -> Command {
         assert!(build.status().expect("cargo runs").success());
         folder.join("seedling")
     });
-    Command::new(program)
+    let mut command = Command::new(program);
+    // Where it is missing, Mesa writes an error of its own between the program's.
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    }
+    command
 }
 
 /// What a run printed, and how it ended.
