@@ -42,6 +42,15 @@ impl Naming {
         }
     }
 
+    /// The name of the layer of classes, where a linear layer behind the features goes.
+    pub fn class_layer(self, arch: Arch) -> &'static str {
+        match (self, arch.name()) {
+            (Naming::Timm, name) if name.starts_with("mobilenet") => "classifier",
+            (Naming::Timm, "efficientnet_b0") => "classifier",
+            _ => arch.spec().class_layer.trim_end_matches('.'),
+        }
+    }
+
     /// Epsilon of batch norm in this program's definition of `arch`, which no file states.
     pub fn norm_eps(self, arch: Arch) -> f32 {
         match (self, arch.name()) {

@@ -14,7 +14,7 @@ pub use self::runtime::OnnxNet;
 use self::graph::Graph;
 use self::trace::Tracer;
 use prost::Message;
-use seedling_core::encoder::Encoder;
+use seedling_core::encoder::{Encoder, LinearLayer};
 use seedling_core::weights::About;
 use seedling_core::{Error, Result, atomic};
 use std::path::Path;
@@ -25,12 +25,13 @@ pub const INPUT: &str = "images";
 pub const OUTPUT: &str = "features";
 
 /// Writes the features of `encoder`: from `images` (batch, 3, height, width), normalised as the file's
-/// metadata say, to `features` (batch, dim). The batch is free, the size is the weights' own.
+/// metadata say, to `features` (batch, dim). The batch is free, the size is the weights' own. Behind a linear
+/// `layer` features are of unit length.
 ///
 /// # Errors
 /// The disk refuses; a network has an operation that this does not know.
-pub fn write(path: &Path, encoder: &Encoder, about: &About) -> Result<()> {
-    let bytes = bytes(encoder, about)?;
+pub fn write(path: &Path, net: (&Encoder, Option<&LinearLayer>), about: &About) -> Result<()> {
+    let bytes = bytes(net, about)?;
     atomic::write(path, |file| file.write_all(&bytes))
 }
 
@@ -38,7 +39,7 @@ pub fn write(path: &Path, encoder: &Encoder, about: &About) -> Result<()> {
 ///
 /// # Errors
 /// As [`fn@write`].
-pub fn bytes(encoder: &Encoder, about: &About) -> Result<Vec<u8>> {
+pub fn bytes((encoder, layer): (&Encoder, Option<&LinearLayer>), about: &About) -> Result<Vec<u8>> {
     let side = about.image_size;
     let tracer = Tracer::new(&encoder.params.layout);
     let network = Encoder::on(tracer.clone(), encoder.architecture, false, 0)?;
@@ -54,6 +55,11 @@ pub fn bytes(encoder: &Encoder, about: &About) -> Result<Vec<u8>> {
     let images = network.images(1, (side, side), |_| ())?;
     network.features(&images)?;
     let mut graph: Graph = tracer.finish();
+    let mut dim = encoder.feature_dim();
+    if let Some(layer) = layer {
+        add_layer(&mut graph, layer);
+        dim = layer.outputs();
+    }
     graph.metadata = vec![
         ("arch".into(), about.architecture.arch.name().into()),
         ("image_size".into(), side.to_string()),
@@ -61,13 +67,29 @@ pub fn bytes(encoder: &Encoder, about: &About) -> Result<Vec<u8>> {
         ("std".into(), triple(about.normalise.std)),
         ("made".into(), about.made.clone()),
     ];
-    let model = graph.model(side, encoder.feature_dim());
+    let model = graph.model(side, dim);
     if model.encoded_len() >= 1 << 31 {
         return Err(Error::Config(
             "an ONNX file may not be larger than 2 GB".into(),
         ));
     }
     Ok(model.encode_to_vec())
+}
+
+/// The linear layer behind the features, and the unit length of what it gives.
+fn add_layer(graph: &mut Graph, layer: &LinearLayer) {
+    let shape = [layer.outputs(), layer.inputs()];
+    let weight = graph.constant("linear_layer.weight", &shape, layer.weight());
+    let bias = graph.constant("linear_layer.bias", &shape[..1], layer.bias());
+    let features = graph.result.clone();
+    let inputs = [&features[..], &weight, &bias];
+    let out = graph.node("Gemm", &inputs, &[graph::int("transB", 1)]);
+    let over = [graph::ints("axes", &[1]), graph::int("keepdims", 1)];
+    let length = graph.node("ReduceL2", &[&out], &over);
+    // What lies at the centre has no direction: zeros, not NaN.
+    let least = graph.constant("least_length", &[], &[f32::MIN_POSITIVE]);
+    let length = graph.node("Max", &[&length, &least], &[]);
+    graph.result = graph.node("Div", &[&out, &length], &[]);
 }
 
 fn triple([r, g, b]: [f32; 3]) -> String {

@@ -5,9 +5,11 @@ use crate::recognise::{Hints, Recognised, recognise};
 use crate::tensors::Tensors;
 use seedling_core::backbones::Arch;
 use seedling_core::data::Normalise;
-use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::encoder::{Architecture, Encoder, LinearLayer};
 use seedling_core::tensor_file::{self, Data, TensorRef};
-use seedling_core::weights::{About, HEAD_PREFIX, Precision, SqueezeOrder, WeightFile, save_as};
+use seedling_core::weights::{
+    About, HEAD_PREFIX, LINEAR_LAYER, Precision, SqueezeOrder, WeightFile, save_as,
+};
 use seedling_core::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -114,11 +116,17 @@ pub fn open(path: &Path, arch: Option<Arch>) -> Result<WeightFile> {
     convert(path, &hints, &Facts::default()).map(|found| found.file)
 }
 
-/// Writes the features of `encoder` as `naming` calls their tensors.
+/// Writes the features of `encoder` as `naming` calls their tensors, and the linear layer behind them as its
+/// layer of classes.
 ///
 /// # Errors
 /// That program has no such network; the disk refuses.
-pub fn write(path: &Path, encoder: &Encoder, about: &About, naming: Naming) -> Result<()> {
+pub fn write(
+    path: &Path,
+    (encoder, layer): (&Encoder, Option<&LinearLayer>),
+    about: &About,
+    naming: Naming,
+) -> Result<()> {
     let arch = encoder.architecture.arch;
     let entries = encoder.params.layout.entries();
     if entries
@@ -127,12 +135,21 @@ pub fn write(path: &Path, encoder: &Encoder, about: &About, naming: Naming) -> R
     {
         return Err(Error::Config(format!("{} has no {arch}", naming.title())));
     }
+    let class_layer = naming.class_layer(arch);
     let metadata: BTreeMap<String, String> = match naming {
         // Ours, and readable as such.
-        Naming::Torchvision => about.to_metadata(),
+        Naming::Torchvision => {
+            let mut metadata = about.to_metadata();
+            if layer.is_some() {
+                metadata.insert(LINEAR_LAYER.into(), class_layer.into());
+            }
+            metadata
+        }
         _ => BTreeMap::from([("format".to_string(), "pt".to_string())]),
     };
-    save_as(path, &encoder.params, &metadata, Precision::Full, |entry| {
+    let layer = layer.map(|layer| (class_layer, layer));
+    let (params, full) = (&encoder.params, Precision::Full);
+    save_as(path, params, &metadata, layer, full, |entry| {
         let name = naming.name(arch, entry)?;
         let mut shape = entry.shape.clone();
         // timm's layer of features is a 1x1 convolution.

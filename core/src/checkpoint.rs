@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use crate::data::PhotoSource;
+use crate::encoder::LinearLayer;
 use crate::tensor_file::{self, Data, TensorFile, TensorRef, hex};
 use crate::weights::About;
 use crate::{Error, Result, atomic};
@@ -49,11 +50,22 @@ impl Album {
 }
 
 /// The measurement before training, kept because it can't be taken again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Before {
     /// The photos it was taken on: those of the run, or held-out ones.
     pub photos: Album,
     /// What it said, as the log has it.
+    pub figures: String,
+    /// What the album's statistics come to, where that was asked for.
+    pub closed_form: Option<ClosedForm>,
+}
+
+/// The linear layer behind the initial weights' features.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClosedForm {
+    /// `None` where the album has too few photos for one.
+    pub layer: Option<LinearLayer>,
+    /// The measurement with it, as the log has it.
     pub figures: String,
 }
 
@@ -114,7 +126,15 @@ pub struct State<'a> {
     pub numbers: Numbers<'a>,
 }
 
+/// The linear layer's tensors, where there is one.
+const LAYER_WEIGHT: &str = "closed_form.weight";
+const LAYER_BIAS: &str = "closed_form.bias";
+
 impl State<'_> {
+    fn layer(&self) -> Option<&LinearLayer> {
+        self.before.as_ref()?.closed_form.as_ref()?.layer.as_ref()
+    }
+
     fn tensors(&self) -> Vec<TensorRef<'_>> {
         let numbers = &self.numbers;
         [
@@ -136,6 +156,12 @@ impl State<'_> {
             ("initial.buffers", Data::F32(&numbers.initial.buffers)),
         ]
         .into_iter()
+        .chain(self.layer().into_iter().flat_map(|layer| {
+            [
+                (LAYER_WEIGHT, Data::F32(layer.weight())),
+                (LAYER_BIAS, Data::F32(layer.bias())),
+            ]
+        }))
         .map(|(name, data)| TensorRef {
             name: name.into(),
             shape: vec![data.len()],
@@ -164,9 +190,12 @@ impl State<'_> {
                 ("before.figures", before.figures.clone()),
             ]
         });
+        let closed_form = self.before.iter().filter_map(|b| b.closed_form.as_ref());
+        let closed_form = closed_form.map(|found| ("closed_form.figures", found.figures.clone()));
         let teacher = self.teacher.iter().map(|t| ("teacher.digest", t.clone()));
         metadata.extend(
             before
+                .chain(closed_form)
                 .chain(teacher)
                 .map(|(key, value)| (key.to_string(), value)),
         );
@@ -197,10 +226,29 @@ impl State<'_> {
                 digest: text(&format!("{name}.digest"))?.clone(),
             })
         };
+        let closed_form = |figures: &String| -> Result<ClosedForm> {
+            let layer = match file.shape(LAYER_BIAS) {
+                None => None,
+                Some(_) => {
+                    let (weight, bias) = (file.f32(LAYER_WEIGHT)?, file.f32(LAYER_BIAS)?);
+                    let inputs = weight.len() / bias.len().max(1);
+                    Some(LinearLayer::new(inputs, weight, bias)?)
+                }
+            };
+            Ok(ClosedForm {
+                layer,
+                figures: figures.clone(),
+            })
+        };
         let before = |figures: &String| -> Result<Before> {
             Ok(Before {
                 photos: album("before")?,
                 figures: figures.clone(),
+                closed_form: file
+                    .metadata()
+                    .get("closed_form.figures")
+                    .map(closed_form)
+                    .transpose()?,
             })
         };
         // What a checkpoint of an older version does not say was not done, and it does not have.
@@ -209,6 +257,8 @@ impl State<'_> {
             mix: 1.0,
             keep: "always".into(),
             holdout: 0.0,
+            train_from: 0,
+            whitening: false,
             ..Config::adapt()
         };
         Ok(State {
@@ -326,6 +376,10 @@ mod tests {
                     digest: "e".into(),
                 },
                 figures: "{\"best\":1}".into(),
+                closed_form: Some(ClosedForm {
+                    layer: Some(LinearLayer::new(2, vec![0.5; 6], vec![1.0; 3]).unwrap()),
+                    figures: "{}".into(),
+                }),
             }),
             teacher: Some("f".into()),
             about: About {

@@ -11,8 +11,11 @@
 //! [`Course::cancel`] stops it within a micro-batch, from any thread; what was trained is saved.
 
 mod beginning;
+mod ending;
 mod event;
 mod folder;
+mod looking;
+mod seen;
 mod watch;
 
 pub use beginning::Sources;
@@ -21,19 +24,22 @@ pub use folder::{CONFIG_FILE, RunFolder, forget};
 
 use crate::atomic;
 use crate::cancel::Cancel;
-use crate::checkpoint::{Album, Before};
-use crate::data::PhotoSource;
-use crate::eval::extract::{Extracted, Extractor, Look};
-use crate::eval::{Metric, collapse_warning, measure_photos, measured};
-use crate::records::{
-    self, MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, VerdictRecord, When,
-};
+use crate::checkpoint::{Album, Before, ClosedForm};
+use crate::data::{PhotoSource, Skipped};
+use crate::encoder::LinearLayer;
+use crate::records::{self, MeasureRecord, MetricsWriter, Record, StepRecord, When};
 use crate::session::Session;
-use crate::verdict::Jury;
 use crate::{Error, Result};
-use std::path::{Path, PathBuf};
+use ending::Ending;
+use seen::Seen;
+use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use watch::Watch;
+
+/// Where the closed form was asked for and is none.
+const TOO_FEW: &str = "too few photos (or all alike) for statistics of the album: the features stay as the \
+                       weights give them";
 
 /// A run on its way.
 pub struct Course {
@@ -46,6 +52,15 @@ pub struct Course {
     /// `adapt`, `pretrain` or `distill`.
     method: String,
     next: Next,
+    /// What was seen of photos, in a part of the run that is not through yet.
+    seen: Seen,
+    /// The linear layer that a part of the run came to, if any.
+    fitted: Option<(&'static str, Option<LinearLayer>)>,
+    ending: Ending,
+    /// Whether there is a checkpoint.
+    saved: bool,
+    /// Photos that could not be read before training.
+    unreadable: Vec<Skipped>,
     log: MetricsWriter,
     watch: Watch,
     /// Whether batches were seen to be smaller than asked for.
@@ -58,6 +73,7 @@ pub struct Course {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Before,
+    Neighbours,
     Step,
     After,
     Nothing,
@@ -102,7 +118,13 @@ impl Course {
             false => MetricsWriter::create(&folder.path)?,
             true => MetricsWriter::resume(&folder.path, session.steps_done())?,
         };
+        let resumed = folder.resumed;
         Ok(Course {
+            seen: Seen::open(&folder.path, resumed)?,
+            fitted: None,
+            ending: Ending::default(),
+            saved: resumed,
+            unreadable: Vec::new(),
             folder,
             session,
             judged_on: (measured_on.clone(), Vec::new()),
@@ -138,7 +160,7 @@ impl Course {
 
     /// Whether the run could be resumed if it ended now.
     pub fn is_saved(&self) -> bool {
-        self.session.before().is_some()
+        self.saved
     }
 
     /// Does the next thing: a measurement, a step (with what follows it), or the end.
@@ -150,6 +172,7 @@ impl Course {
         let start = observer.seconds();
         let outcome = self.cancel().check().and_then(|()| match self.next {
             Next::Before => self.before(observer),
+            Next::Neighbours => self.neighbours(observer),
             Next::Step => self.step(observer),
             Next::After => self.after(observer, start),
             Next::Nothing => Ok(()),
@@ -183,14 +206,18 @@ impl Course {
         let log = records::read(&self.folder.path.join(records::FILE_NAME))?;
         let logged = |r: &Record| matches!(r, Record::Measure(m) if m.when == When::Before);
         if !log.iter().any(logged) {
-            match self.session.before() {
+            match self.session.before().cloned() {
                 Some(before) => {
-                    let record = serde_json::from_str(&before.figures).map_err(|e| {
-                        let reason =
-                            format!("its measurement before training is not readable ({e})");
-                        Error::file(&self.folder.path, reason)
-                    })?;
-                    self.append(&record, observer)?;
+                    let closed_form = before.closed_form.iter().map(|found| &found.figures);
+                    let figures = std::iter::once(&before.figures).chain(closed_form);
+                    for figures in figures {
+                        let record = serde_json::from_str(figures).map_err(|e| {
+                            let reason =
+                                format!("its measurement before training is not readable ({e})");
+                            Error::file(&self.folder.path, reason)
+                        })?;
+                        self.append(&record, observer)?;
+                    }
                 }
                 None if self.session.steps_done() > 0 => {
                     return Err(Error::file(
@@ -199,25 +226,61 @@ impl Course {
                          put the log back, or start a new run",
                     ));
                 }
-                None => self.take_before(observer)?,
+                None if self.take_before(observer)? => {}
+                None => return Ok(()),
             }
         }
         self.go_on();
         Ok(())
     }
 
-    fn take_before(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        let record = self.measure(When::Before, observer)?;
-        let figures = serde_json::to_string(&Record::Measure(record)).map_err(|e| {
+    /// The measurement of the initial weights, and of the closed form behind them. Says whether it is taken:
+    /// to be called again until it is.
+    fn take_before(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        const PART: &str = "before";
+        let Poll::Ready(layer) = self.layer(PART, When::Before, observer)? else {
+            return Ok(false);
+        };
+        let Poll::Ready(looks) = self.looks(PART, When::Before, observer)? else {
+            return Ok(false);
+        };
+        let through = layer.as_ref().map(|layer| looks.through(layer));
+        self.unreadable = looks.plain.skipped.clone();
+        let plain = self.figures(looks)?;
+        let record = self.record(When::Before, &plain, observer)?;
+        drop(plain);
+        let figures = self.written(record)?;
+        let closed_form = match through.transpose()? {
+            Some(looks) => {
+                let measured = self.figures(looks)?;
+                let record = self.record(When::ClosedForm, &measured, observer)?;
+                let figures = self.written(record)?;
+                Some(ClosedForm { layer, figures })
+            }
+            None => None,
+        };
+        if closed_form.is_none() && self.session.config().whitening {
+            observer.event(Event::Note(TOO_FEW))?;
+        }
+        let photos = Album::of(&*self.measured_on);
+        self.session.took_before(Before {
+            photos,
+            figures,
+            closed_form,
+        });
+        self.save(observer)?;
+        self.folder.keep();
+        self.saved = true;
+        self.seen.clear()?;
+        Ok(true)
+    }
+
+    /// A measurement as a checkpoint keeps it.
+    fn written(&self, record: Box<MeasureRecord>) -> Result<String> {
+        serde_json::to_string(&Record::Measure(record)).map_err(|e| {
             let reason = format!("a measurement can't be written ({e})");
             Error::file(&self.folder.path, reason)
-        })?;
-        let photos = Album::of(&*self.measured_on);
-        self.session.took_before(Before { photos, figures });
-        self.save(observer)?;
-        // From here on the run can be resumed, whatever becomes of this process.
-        self.folder.keep();
-        Ok(())
+        })
     }
 
     /// Saves what was trained, where the run can be resumed at all.
@@ -285,140 +348,29 @@ impl Course {
         Ok(())
     }
 
-    /// Statistics, mix, and what comes of them. A checkpoint of a run that is stopped in here holds
-    /// what was trained, unmixed.
-    fn after(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
-        self.session.reestimate_statistics()?;
-        let share = match self.session.config().judges() {
-            true => self.judge(observer)?,
-            false => self.session.config().mix,
-        };
-        let mixed = self.session.mix(share)?;
-        let finished = self.finish(observer, start);
-        if finished.is_err() {
-            self.session.unmix(&mixed)?;
-        }
-        finished
-    }
-
-    /// The share of what training has changed that serves best: `mix`, half of it, or nothing.
-    fn judge(&mut self, observer: &mut dyn Observer) -> Result<f64> {
-        let (mix, seed) = (self.session.config().mix, self.session.config().seed);
-        let initial = self.features_of(0.0, (0, 3), observer)?;
-        let out = &self.judged_on.1;
-        let rows = initial.photos.iter().enumerate();
-        let held = rows.filter_map(|(row, photo)| out.binary_search(photo).ok().map(|_| row));
-        let mut jury = Jury::new(&initial.features, held.collect(), seed)?;
-        if jury.can_judge() {
-            for (look, share) in [mix / 2.0, mix].into_iter().enumerate() {
-                let features = self.features_of(share, (1 + look, 3), observer)?;
-                jury.hear(share, &features.features)?;
-            }
-        }
-        let verdict = jury.decide();
-        let share = verdict.share;
-        let record = Record::Verdict(VerdictRecord {
-            step: self.session.steps_done(),
-            accepted: verdict.accepted(),
-            sentence: verdict.sentence(),
-            verdict,
-        });
-        self.append(&record, observer)?;
-        Ok(share)
-    }
-
-    /// Features of the photos to judge by with a share of what training has changed; the network
-    /// is then what it was. `look` out of how many it is.
-    fn features_of(
-        &mut self,
-        share: f64,
-        (look, looks): (usize, usize),
-        observer: &mut dyn Observer,
-    ) -> Result<Extracted> {
-        let mixed = self.session.mix(share)?;
-        let found = {
-            let (session, config) = (&self.session, self.session.config());
-            let album = &*self.judged_on.0;
-            let extractor = self.extractor(album);
-            let sample = measured::sample(album.len(), config.measure_photos, config.seed);
-            let total = looks * sample.len();
-            session.on_threads(|| {
-                extractor.features(&sample, &Look::Plain, |done| {
-                    self.cancel().check()?;
-                    let done = look * sample.len() + done;
-                    observer.event(Event::Judging { done, total })
-                })
-            })
-        };
-        self.session.unmix(&mixed)?;
-        found
-    }
-
-    fn extractor<'a>(&'a self, source: &'a dyn PhotoSource) -> Extractor<'a> {
-        Extractor {
-            encoder: self.session.network(),
-            source,
-            image_size: self.session.about().image_size,
-            normalise: &self.session.about().normalise,
-        }
-    }
-
-    /// Weights, the measurement after training, and the log's last line.
-    fn finish(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
-        let weights = self.save_weights()?;
-        if let Some(warning) = self.measure(When::After, observer)?.collapse {
-            observer.event(Event::Warning(&warning))?;
-        }
-        let skipped = self.session.skipped();
-        let facts = RunRecord {
-            step: self.session.steps(),
-            method: self.method.clone(),
-            photos: Some(self.session.source().len() as u64),
-            skipped: Some(skipped.len() as u64),
-            seconds: Some(self.seconds + observer.seconds() - start),
-            peak_memory_mb: observer.peak_memory_mb(),
-        };
-        self.append(&Record::Run(facts.clone()), observer)?;
-        self.log.sync()?;
-        self.next = Next::Nothing;
-        observer.event(Event::Finished {
-            weights: &weights,
-            facts: &facts,
-            skipped: &skipped,
-        })
-    }
-
     fn go_on(&mut self) {
+        let behind = self
+            .session
+            .before()
+            .is_some_and(|b| b.closed_form.is_some());
         self.next = match self.session.is_done() {
             true => Next::After,
+            // Without a closed form the session finds neighbours itself.
+            false if behind && self.session.wants_neighbours() => Next::Neighbours,
             false => Next::Step,
         };
     }
 
-    /// On the session's threads, with the same sample and views each time; logged, and shown to
-    /// the observer.
-    fn measure(&mut self, when: When, observer: &mut dyn Observer) -> Result<Box<MeasureRecord>> {
-        let (session, config) = (&self.session, self.session.config());
-        let extractor = self.extractor(&*self.measured_on);
-        let photos = self.measured_on.len();
-        let sample = measured::sample(photos, config.measure_photos, config.seed);
-        let how = (config.seed, Metric::Euclidean);
-        let measured = session.on_threads(|| {
-            measure_photos(&extractor, &sample, how, (true, true), |done, total| {
-                self.cancel().check()?;
-                observer.event(Event::Measuring { when, done, total })
-            })
-        })?;
-        let mut record = MeasureRecord::new(session.steps_done(), when, &measured.figures);
-        record.collapse = collapse_warning(&measured.features);
-        let record = Box::new(record);
-        self.append(&Record::Measure(record.clone()), observer)?;
-        observer.event(Event::Measured {
-            when,
-            measured: &measured,
-            source: &*self.measured_on,
-        })?;
-        Ok(record)
+    /// Measures the weights as they are, between steps.
+    fn measure(&mut self, when: When, observer: &mut dyn Observer) -> Result<()> {
+        let looks = loop {
+            if let Poll::Ready(looks) = self.looks("during", when, observer)? {
+                break looks;
+            }
+        };
+        let measured = self.figures(looks)?;
+        self.record(when, &measured, observer)?;
+        self.seen.clear()
     }
 
     fn append(&mut self, record: &Record, observer: &mut dyn Observer) -> Result<()> {
@@ -436,38 +388,6 @@ impl Course {
         self.write_checkpoint()?;
         let step = self.session.steps_done();
         observer.event(Event::Saved { step })
-    }
-
-    /// With how they came about in their header.
-    fn save_weights(&self) -> Result<PathBuf> {
-        let config = self.session.config();
-        let from = match config.init.as_str() {
-            "random" => "random weights".to_string(),
-            "shipped" => "the shipped weights".to_string(),
-            path => Path::new(path)
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-        };
-        let teacher = match self.method.as_str() {
-            "distill" => {
-                let file = Path::new(&config.teacher).file_name().unwrap_or_default();
-                format!(", teacher {}", file.to_string_lossy())
-            }
-            _ => String::new(),
-        };
-        let made = format!(
-            "seedling {} {}: {} steps of {} photos out of {} at {} px from {from}{teacher}, seed {}",
-            env!("CARGO_PKG_VERSION"),
-            self.method,
-            self.session.steps(),
-            config.batch_size,
-            self.session.source().len(),
-            config.image_size,
-            config.seed
-        );
-        self.session.save_weights(&self.folder.path, &made)
     }
 }
 

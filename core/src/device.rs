@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 pub use crate::config::{DEVICES, Device};
-use crate::encoder::{Architecture, Encoder, FeatureNet};
+use crate::encoder::{Architecture, Encoder, FeatureNet, WithLayer};
 use crate::nn::backend::Backend;
 use crate::nn::cpu::Cpu;
 #[cfg(feature = "gpu")]
@@ -45,7 +45,7 @@ impl Device {
         }
     }
 
-    /// The network of `file` on this device, for looking.
+    /// The network of `file` on this device, for looking, with the linear layer that the file has.
     ///
     /// # Errors
     /// As [`Device::run`], or the file's.
@@ -64,7 +64,7 @@ impl Device {
                 Ok(Arc::new(encoder))
             }
         }
-        self.run(Load(architecture, file))
+        WithLayer::over(self.run(Load(architecture, file))?, file.linear_layer()?)
     }
 }
 

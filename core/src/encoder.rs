@@ -7,12 +7,14 @@
 mod feature_net;
 mod head;
 mod images;
+mod linear_layer;
 #[cfg(feature = "candle")]
 mod op;
 
 pub use feature_net::FeatureNet;
 pub use head::{EMBEDDING_DIM, Head};
 pub use images::Images;
+pub use linear_layer::{LinearLayer, WithLayer};
 
 use std::sync::Arc;
 

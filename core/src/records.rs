@@ -4,7 +4,7 @@
 //! was logged after it, since those steps will be taken again.
 
 use crate::error::{Error, Result};
-use crate::eval::Measurement;
+use crate::eval::{Measurement, Panel};
 use crate::verdict::Verdict;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fs::{File, OpenOptions};
@@ -59,6 +59,9 @@ pub struct StepRecord {
 pub enum When {
     /// With the initial weights.
     Before,
+    /// With the initial weights and the linear layer that the album's statistics come to.
+    #[serde(rename = "closed_form")]
+    ClosedForm,
     /// In between.
     #[default]
     During,
@@ -72,7 +75,7 @@ pub enum When {
 pub struct MeasureRecord {
     /// Steps taken before it.
     pub step: u64,
-    /// Before, during or after training.
+    /// Before, during or after training, or with the closed form alone.
     pub when: When,
     /// See [`crate::eval::Geometry`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +98,9 @@ pub struct MeasureRecord {
     /// The k of `best_nn`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knn_k: Option<usize>,
+    /// Percent, each; see [`crate::eval::Panel`].
+    #[serde(flatten)]
+    pub panel: Panel,
     /// See [`crate::eval::Collapse`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std_ratio: Option<f64>,
@@ -120,6 +126,7 @@ impl MeasureRecord {
             lidar: geometry.lidar,
             best_nn: measurement.knn.as_ref().map(|knn| knn.best_nn),
             knn_k: measurement.knn.as_ref().map(|knn| knn.k),
+            panel: measurement.panel.unwrap_or_default(),
             std_ratio: measurement.collapse.map(|c| c.std_ratio),
             effective_rank: measurement.collapse.map(|c| c.effective_rank),
             collapse: None,
@@ -153,6 +160,9 @@ pub struct RunRecord {
     /// Photos found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub photos: Option<u64>,
+    /// Photos of them that it trained on; the others were held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<u64>,
     /// Photos that could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<u64>,

@@ -21,7 +21,7 @@ pub use thread::{on_own_threads, threads};
 use crate::cancel::Cancel;
 use crate::checkpoint::{self, Album, Before, Numbers, State};
 use crate::config::Config;
-use crate::data::{Batch, Loader, PhotoSource};
+use crate::data::{Batch, Loader, LoaderConfig, PhotoSource, Position, Skipped};
 use crate::encoder::FeatureNet;
 use crate::schedule::Schedule;
 use crate::step::{StepStats, Views};
@@ -62,7 +62,9 @@ pub struct Session {
     before: Option<Before>,
     /// SHA-256 of the teacher's weights, where there is one.
     teacher: Option<String>,
-    loader: Loader,
+    loading: LoaderConfig,
+    /// Made when the first step asks for a batch: a run that only looks at photos makes none.
+    loader: Option<Loader>,
     /// All that is on the engine.
     trainer: Box<dyn Trainer>,
     schedule: Schedule,
@@ -86,9 +88,13 @@ impl Session {
     }
 
     fn step_here(&mut self) -> Result<Progress> {
+        if self.wants_neighbours() {
+            let album = self.album_in_mind()?;
+            self.trainer.keep_in_mind(album)?;
+        }
         let batch = match self.pending.take() {
             Some(batch) => batch,
-            None => self.loader.next_batch()?,
+            None => self.loader()?.next_batch()?,
         };
         let side = self.config.image_size;
         let (epoch, photos) = (batch.epoch, batch.photos.len());
@@ -104,7 +110,10 @@ impl Session {
                 return Err(error);
             }
         };
-        self.loader.recycle(batch);
+        let skipped = self.loader.as_ref().map_or(0, |loader| {
+            loader.recycle(batch);
+            loader.skipped().len()
+        });
         let lr = self.schedule.lr(self.step as usize);
         if !stats.loss.is_finite() || !self.trainer.update(lr as f32)? {
             return Err(Error::Training(format!(
@@ -119,11 +128,11 @@ impl Session {
             step: self.step,
             steps: self.steps(),
             epoch,
-            epoch_ends: self.step.is_multiple_of(self.loader.steps_per_epoch()),
+            epoch_ends: self.step.is_multiple_of(self.steps_per_epoch()),
             lr,
             stats,
             photos,
-            skipped: self.loader.skipped().len(),
+            skipped,
         })
     }
 
@@ -144,7 +153,7 @@ impl Session {
 
     /// Steps of one epoch.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.loader.steps_per_epoch()
+        self.schedule.steps_per_epoch as u64
     }
 
     /// Stops the step, or whatever else of this session runs, when it is asked to; from any thread.
@@ -196,8 +205,24 @@ impl Session {
     }
 
     /// Ids of the photos that could not be read so far, and why.
-    pub fn skipped(&self) -> Vec<crate::data::Skipped> {
-        self.loader.skipped()
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.loader.as_ref().map_or_else(Vec::new, Loader::skipped)
+    }
+
+    /// What makes batches, at the place of the next step.
+    fn loader(&mut self) -> Result<&mut Loader> {
+        let loader = match self.loader.take() {
+            Some(loader) => loader,
+            None => {
+                let epoch = self.steps_per_epoch();
+                let position = Position {
+                    epoch: self.step / epoch,
+                    step: self.step % epoch,
+                };
+                Loader::new(self.source.clone(), self.loading.clone(), position)?
+            }
+        };
+        Ok(self.loader.insert(loader))
     }
 
     /// Saves everything into the run folder `folder`, atomically (see [`checkpoint::save`]).

@@ -1,10 +1,10 @@
-//! Whether what was trained serves better than what was there before, asked without labels.
+//! Whether what was trained is kept, asked without labels: a guard against accidents.
 //!
-//! The initial weights sort the photos into kinds ([`Kinds`]); weights are better if a photo's
-//! neighbours name its kind clearly more often, and if that holds for the photos that were held out,
-//! which nothing was trained on. These alone are too few to tell a rise from chance, all together have
-//! seen the training: so both are asked. Of the figures compared in the README this one gained
-//! most and lost least. The initial weights stay unless others are better.
+//! No figure that needs no labels tells better weights from worse ones by a few points (docs/results.md): what
+//! training gains on average is known from albums with labels, and kept unless something went wrong. That is
+//! where features are not finite, where they have collapsed, and where neighborhoods are torn apart: the
+//! initial weights sort the photos into kinds ([`Kinds`]), and far fewer of a photo's neighbors name its kind
+//! than did before, among all photos or among those that were held out.
 
 use crate::Result;
 use crate::eval::Features;
@@ -12,9 +12,9 @@ use crate::eval::collapse_warning;
 use crate::eval::kinds::{Kinds, LEAST_PHOTOS};
 use serde::{Deserialize, Serialize};
 
-/// Points in percent by which others have to be better on all photos: less was seen to lose. On those
-/// held out they have to be better at all.
-pub const MARGIN: f64 = 1.0;
+/// Points in percent that photos found among their kind may fall by. Runs that gained by every figure of the
+/// panel fell by up to 4.2 where half of what training changed was kept; sabotaged ones by 4 to 28.
+pub const MARGIN: f64 = 6.0;
 
 /// What was decided, and from what.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,11 @@ pub const MARGIN: f64 = 1.0;
 pub struct Verdict {
     /// Share of what training has changed that the result keeps; 0 are the initial weights.
     pub share: f64,
+    /// Why nothing was trained, where nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untrained: Option<Untrained>,
+    /// Whether the album's statistics lie behind the features.
+    pub closed_form: bool,
     /// Photos that were looked at.
     pub photos: usize,
     /// Groups that they were sorted into; 0 where there were too few photos.
@@ -37,6 +42,19 @@ pub struct Verdict {
     pub held_out_initial: Option<f64>,
     /// As `tried`, of the photos held out.
     pub held_out_tried: Vec<(f64, Option<f64>)>,
+}
+
+/// Why nothing was trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Untrained {
+    /// The album is smaller than training helps.
+    FewPhotos {
+        /// From how many photos on it does.
+        train_from: usize,
+    },
+    /// Nobody asked for a step.
+    Asked,
 }
 
 /// A decision on its way: the initial weights' features first, then those of every share.
@@ -98,21 +116,20 @@ impl Jury {
         Ok(())
     }
 
-    /// The share that keeps kinds best, if it does so clearly better than the initial weights; the
-    /// smaller of two that are equally good.
+    /// The largest share with which no accident has happened.
     pub fn decide(self) -> Verdict {
         let mut verdict = self.verdict;
-        let Some(initial) = verdict.initial else {
-            return verdict;
-        };
-        let mut best = None;
-        for (&(share, found), &(_, held)) in verdict.tried.iter().zip(&verdict.held_out_tried) {
-            let holds = verdict.held_out == 0 || held > verdict.held_out_initial;
-            let clearly = found.filter(|found| holds && *found >= initial + MARGIN);
-            if clearly > best {
-                (best, verdict.share) = (clearly, share);
-            }
-        }
+        let tried = verdict.tried.iter().zip(&verdict.held_out_tried);
+        let sound = tried.filter(|((_, found), (_, held))| {
+            let holds = |found: Option<f64>, initial: Option<f64>| match (found, initial) {
+                (Some(found), Some(initial)) => found >= initial - MARGIN,
+                _ => false,
+            };
+            holds(*found, verdict.initial)
+                && (verdict.held_out == 0 || holds(*held, verdict.held_out_initial))
+        });
+        let shares = sound.map(|((share, _), _)| *share);
+        verdict.share = shares.fold(0.0, f64::max);
         verdict
     }
 }
@@ -123,50 +140,60 @@ impl Verdict {
         self.share > 0.0
     }
 
-    /// What was looked at, and what a share gave for the photos held out.
-    fn looked_at(&self, share: f64) -> String {
-        let tried = self
-            .held_out_tried
-            .iter()
-            .find(|(tried, _)| *tried == share);
-        let (found, initial) = (tried.and_then(|(_, found)| *found), self.held_out_initial);
-        match (found, initial) {
-            (Some(found), Some(initial)) => format!(
-                "{} photos, {} kinds; of {} that were not trained on {found:.1} and {initial:.1} %",
-                self.photos, self.kinds, self.held_out
-            ),
-            _ => format!("{} photos, {} kinds", self.photos, self.kinds),
-        }
+    /// For the person whose photos they are: what was done.
+    pub fn sentence(&self) -> String {
+        let closed_form = match (self.closed_form, self.accepted()) {
+            (false, _) => "",
+            (true, true) => " The album's statistics are fitted to them in closed form.",
+            (true, false) => " The album's statistics are fitted to these in closed form.",
+        };
+        self.trained() + closed_form
     }
 
-    /// For the person whose photos they are.
-    pub fn sentence(&self) -> String {
+    fn trained(&self) -> String {
+        match self.untrained {
+            Some(Untrained::FewPhotos { train_from }) => {
+                return format!(
+                    "The initial weights stay: from fewer than {train_from} photos training teaches a \
+                     network little that other photos show."
+                );
+            }
+            Some(Untrained::Asked) => {
+                return "The initial weights stay: no step of training was asked for.".into();
+            }
+            None => {}
+        }
         let Some(initial) = self.initial else {
             return format!(
-                "The initial weights stay: {} photos are too few to tell whether others are \
-                 better ({LEAST_PHOTOS} are needed).",
+                "The initial weights stay: {} photos are too few to tell whether training went well \
+                 ({LEAST_PHOTOS} are needed).",
                 self.photos
             );
         };
-        let best = self
-            .tried
-            .iter()
-            .filter(|(share, _)| !self.accepted() || *share == self.share)
-            .filter_map(|(share, found)| found.map(|found| (*share, found)))
-            .reduce(|best, next| if next.1 > best.1 { next } else { best });
-        let Some((share, found)) = best else {
-            return "The initial weights stay: with the adapted ones photos can no longer be told apart."
-                .into();
+        let of = |share: f64| {
+            let tried = self.tried.iter().find(|(tried, _)| *tried == share);
+            tried.and_then(|(_, found)| *found)
         };
-        let looked_at = self.looked_at(share);
-        match self.accepted() {
-            true => format!(
-                "The adapted weights are kept: they find {found:.1} % of the photos among their kind, \
-                 the initial ones {initial:.1} % ({looked_at})."
-            ),
-            false => format!(
-                "The initial weights stay: they find {initial:.1} % of the photos among their kind, the \
-                 adapted ones {found:.1} % ({looked_at})."
+        if let Some(found) = of(self.share) {
+            return format!(
+                "What was trained is kept, {:.0} % of it: {found:.1} % of {} photos lie among their kind, \
+                 {initial:.1} % before.",
+                100.0 * self.share,
+                self.photos
+            );
+        }
+        let found = self.tried.iter().filter_map(|(_, found)| *found);
+        match found.reduce(f64::max) {
+            None => "The initial weights stay: after training photos can no longer be told apart."
+                .into(),
+            Some(found) => format!(
+                "The initial weights stay: training has torn apart what belongs together. {found:.1} % of {} \
+                 photos lie among their kind, {initial:.1} % before{}.",
+                self.photos,
+                match self.held_out {
+                    0 => String::new(),
+                    n => format!(", or too few of the {n} that were not trained on"),
+                }
             ),
         }
     }
@@ -221,25 +248,39 @@ mod tests {
     }
 
     #[test]
-    fn better_weights_are_kept_and_others_are_not() {
+    fn what_was_trained_is_kept_unless_neighbourhoods_are_torn() {
         let verdict = judged(&[(0.25, gathered(0.0)), (0.5, gathered(0.3))]);
         assert_eq!(verdict.share, 0.5);
-        assert!(verdict.initial < verdict.tried[1].1);
         let text = verdict.sentence();
         assert!(
-            text.contains("are kept") && text.contains("72 photos"),
+            text.contains("is kept, 50 %") && text.contains("72 photos"),
             "{text}"
         );
-
-        let verdict = judged(&[(0.25, album(2.0)), (0.5, album(1.0))]);
+        // A little worse is chance; the larger share has torn photos apart, the smaller has not.
+        let verdict = judged(&[(0.25, album(2.9)), (0.5, album(1.0))]);
+        assert_eq!(verdict.share, 0.25, "{verdict:?}");
+        let verdict = judged(&[(0.25, album(1.0)), (0.5, album(0.5))]);
         assert!(!verdict.accepted());
-        assert!(verdict.sentence().contains("initial weights stay"));
-        // As good is not better, and of two equally good ones the smaller change is kept.
-        assert_eq!(judged(&[(0.5, album(3.0))]).share, 0.0);
-        assert_eq!(
-            judged(&[(0.25, gathered(0.3)), (0.5, gathered(0.3))]).share,
-            0.25
+        assert!(verdict.sentence().contains("torn apart"));
+    }
+
+    #[test]
+    fn sentences_say_what_was_done() {
+        let mut verdict = Verdict {
+            untrained: Some(Untrained::FewPhotos { train_from: 900 }),
+            closed_form: true,
+            ..Verdict::default()
+        };
+        let text = verdict.sentence();
+        assert!(
+            text.contains("fewer than 900") && text.contains("closed form"),
+            "{text}"
         );
+        verdict.untrained = Some(Untrained::Asked);
+        verdict.closed_form = false;
+        assert!(!verdict.sentence().contains("closed form"));
+        let json = serde_json::to_string(&verdict).unwrap();
+        assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), verdict);
     }
 
     #[test]
@@ -272,7 +313,7 @@ mod tests {
         assert!(verdict.held_out_tried[0].1 < verdict.held_out_initial);
         let sentence = verdict.sentence();
         assert!(
-            sentence.contains("of 18 that were not trained on"),
+            sentence.contains("of the 18 that were not trained on"),
             "{sentence}"
         );
         // The others alone would have been enough.

@@ -20,6 +20,17 @@ pub struct Evaluation {
     /// With a kind for every photo ([`Photos::label`]): how often a photo's nearest others name its kind,
     /// in percent. Higher is better.
     pub best_nn: Option<f64>,
+    /// With a kind for every photo: how many of the ten photos most like a photo are of its kind, in percent.
+    /// Higher is better, here and in the four that follow.
+    pub precision_at_10: Option<f64>,
+    /// How near the top all photos of a photo's kind are ranked (mean average precision).
+    pub mean_average_precision: Option<f64>,
+    /// How many photos are told right from one labeled photo of each kind.
+    pub one_shot: Option<f64>,
+    /// The same from five.
+    pub five_shot: Option<f64>,
+    /// How many photos are of the commonest kind of their cluster.
+    pub purity: Option<f64>,
     /// How often a photo is nearer to an altered copy of itself than to any other photo, in percent.
     /// Higher is better.
     pub instance_discrimination: Option<f64>,
@@ -44,9 +55,9 @@ pub fn evaluate(
     listener: Option<Arc<dyn Listener>>,
     stop: Option<Arc<Stop>>,
 ) -> Result<Evaluation> {
-    let encoder = weights.backbone()?;
+    let encoder = weights.network()?;
     let source = photos.source(DECODE_MB);
-    let extractor = weights.extractor(&encoder, &*source);
+    let extractor = weights.extractor(&*encoder, &*source);
     let all: Vec<usize> = (0..source.len()).collect();
     let mut looking = Looking::new(Stage::Measuring, listener, stop);
     // The seed of `seedling eval`: the same figures.
@@ -57,10 +68,16 @@ pub fn evaluate(
         })
     })??;
     let figures = &measured.figures;
+    let panel = figures.panel.unwrap_or_default();
     Ok(Evaluation {
         photos: measured.photos.len() as i32,
         unreadable: measured.skipped.len() as i32,
         best_nn: figures.knn.as_ref().map(|knn| knn.best_nn),
+        precision_at_10: panel.precision_at_10,
+        mean_average_precision: panel.mean_average_precision,
+        one_shot: panel.one_shot,
+        five_shot: panel.five_shot,
+        purity: panel.purity,
         instance_discrimination: figures.geometry.instance_discrimination,
         alignment: figures.geometry.alignment,
         uniformity: figures.geometry.uniformity,

@@ -31,7 +31,7 @@ pub use governor::{Decision, Governor, Sensors, usual_rules};
 pub use listener::{Listener, ListenerError, Stop};
 pub use photos::Photos;
 pub use progress::{Progress, Stage};
-pub use search::{Embedding, Match, Search};
+pub use search::{Embedding, Match, Search, SearchSettings};
 pub use session::{Outcome, Resources, Session};
 pub use settings::Settings;
 pub use verdict::Verdict;

@@ -1,17 +1,18 @@
 //! Photos by example.
 
-use crate::error::Result;
+use crate::error::{Result, SeedlingError};
 use crate::listener::{Listener, Looking, Stop};
 use crate::photos::{DECODE_MB, Photos};
 use crate::progress::Stage;
 use crate::weights::Weights;
 use seedling_core::data::{self, PhotoSource};
-use seedling_core::encoder::Encoder;
-use seedling_core::eval::extract::Look;
-use seedling_core::eval::neighbours::{Exclude, search};
-use seedling_core::eval::{Features, Metric, nearest};
+use seedling_core::encoder::FeatureNet;
+use seedling_core::eval::neighbours::{Exclude, Neighbour, search};
+use seedling_core::eval::{Features, Metric, looks, nearest};
+use seedling_core::index::{AlbumIndex, StoredFeatures};
 use seedling_core::session::on_own_threads;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// A photo that is like another.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
@@ -27,71 +28,167 @@ pub struct Match {
 pub struct Embedding {
     /// Its name.
     pub name: String,
-    /// What the weights see in it.
+    /// What the search compares.
     pub values: Vec<f32>,
 }
 
-/// The photos as some weights see them.
+/// How a search looks at photos.
+#[derive(Clone, Debug, uniffi::Record)]
+pub struct SearchSettings {
+    /// Threads; 0 is one per processor.
+    #[uniffi(default = 0)]
+    pub threads: i32,
+    /// Looks at each photo that are averaged: 1, 2 (with its mirror image) or 8 (both at four sizes), each
+    /// some ten milliseconds; 0 is 2 where the weights were fitted to an album, 1 otherwise.
+    #[uniffi(default = 0)]
+    pub looks: i32,
+    /// A file of the app's that keeps what was seen: looking goes on where it was stopped or killed, and
+    /// only photos that are new are looked at the next time.
+    #[uniffi(default = None)]
+    pub store: Option<String>,
+}
+
+/// Photos that are looked at before what was seen is stored.
+const CHUNK: usize = 32;
+
+/// The photos as some weights see them. Weights that were fitted to an album compare photos by way of their
+/// neighbours, too (diffusion over the album's graph); others by the distance of their features.
 #[derive(uniffi::Object)]
 pub struct Search {
-    encoder: Encoder,
-    weights: Arc<Weights>,
+    /// With their weights, one beside the other.
+    networks: Vec<(Arc<dyn FeatureNet>, Arc<Weights>)>,
     threads: usize,
+    looks: usize,
+    diffuses: bool,
+    stored: Mutex<StoredFeatures>,
+    album: RwLock<Album>,
+}
+
+/// What is searched.
+#[derive(Default)]
+struct Album {
     names: Vec<String>,
-    features: Features,
     unreadable: i32,
+    searched: Searched,
+}
+
+/// Features as they are, or diffused.
+enum Searched {
+    Plain(Features),
+    Diffused(AlbumIndex),
+}
+
+impl Default for Searched {
+    fn default() -> Searched {
+        Searched::Plain(Features::default())
+    }
 }
 
 #[uniffi::export]
 impl Search {
-    /// Looks at every photo once: some ten milliseconds each. Call it from a background thread. `stop`
-    /// ends it early.
+    /// Looks at every photo: some ten milliseconds a look. Call it from a background thread. `stop` ends it
+    /// early; what was seen is then in the settings' store, where there is one. With `beside`, the features of
+    /// a second network stand beside those of the first (Small and Large together).
     #[uniffi::constructor]
     pub fn new(
         weights: Arc<Weights>,
         photos: Arc<Photos>,
-        threads: i32,
+        settings: SearchSettings,
+        beside: Option<Arc<Weights>>,
         listener: Option<Arc<dyn Listener>>,
         stop: Option<Arc<Stop>>,
     ) -> Result<Arc<Search>> {
-        let source = photos.source(DECODE_MB);
-        let mut found = Search {
-            encoder: weights.backbone()?,
-            weights,
-            threads: threads.max(0) as usize,
-            names: Vec::new(),
-            features: Features::default(),
-            unreadable: 0,
+        let diffuses = weights.has_layer()?;
+        let looks = match settings.looks {
+            0 => 1 + usize::from(diffuses),
+            looks => usize::try_from(looks).unwrap_or(0),
         };
+        looks::check(looks).map_err(|error| SeedlingError::Settings {
+            reason: error.to_string(),
+        })?;
+        let all = std::iter::once(weights).chain(beside);
+        let networks = all
+            .map(|weights| Ok((weights.network()?, weights)))
+            .collect::<Result<Vec<_>>>()?;
+        let dim = networks.iter().map(|(net, _)| net.feature_dim()).sum();
+        let names = networks.iter().map(|(_, weights)| {
+            let about = &weights.file.about;
+            Ok(format!(
+                "{} at {}",
+                weights.file.digest()?,
+                about.image_size
+            ))
+        });
+        let names = names.collect::<Result<Vec<String>>>()?;
+        let viewer = format!("{}, looks {looks}", names.join(" and "));
+        let store = settings.store.as_deref().map(Path::new);
+        let search = Search {
+            networks,
+            threads: settings.threads.max(0) as usize,
+            looks,
+            diffuses,
+            stored: Mutex::new(StoredFeatures::open(store, &viewer, dim)?),
+            album: RwLock::default(),
+        };
+        search.refresh(photos, listener, stop)?;
+        Ok(Arc::new(search))
+    }
+
+    /// Searches these photos from now on: looks at those that are new, and forgets those that are gone. A
+    /// photo is known by its name. Takes some ten milliseconds a look at each new photo, and then a second or
+    /// two for twenty thousand. Call it from a background thread.
+    pub fn refresh(
+        &self,
+        photos: Arc<Photos>,
+        listener: Option<Arc<dyn Listener>>,
+        stop: Option<Arc<Stop>>,
+    ) -> Result<()> {
+        let source = photos.source(DECODE_MB);
         let mut looking = Looking::new(Stage::Searching, listener, stop);
-        let (seen, features, skipped) =
-            found.look(&*source, |done| looking.looked(done, source.len()))?;
-        found.names = seen.into_iter().map(|i| source.id(i).into()).collect();
-        found.features = features;
-        found.unreadable = skipped;
-        Ok(Arc::new(found))
+        let mut stored = self.stored();
+        let missing = stored.missing(&*source);
+        for (i, chunk) in missing.chunks(CHUNK).enumerate() {
+            let found = self.look(&*source, chunk, |done| {
+                looking.looked(i * CHUNK + done, missing.len())
+            })?;
+            stored.add(&*source, &found)?;
+        }
+        stored.forget_others(&*source)?;
+        let (seen, features) = stored.of(&*source);
+        let unreadable = stored.skipped(&*source).len() as i32;
+        let searched = match self.diffuses {
+            true => {
+                let index = on_own_threads(self.threads, || AlbumIndex::new(&features))??;
+                Searched::Diffused(index)
+            }
+            false => Searched::Plain(features),
+        };
+        let album = Album {
+            names: seen.into_iter().map(|i| source.id(i).into()).collect(),
+            unreadable,
+            searched,
+        };
+        *self.album.write().unwrap_or_else(PoisonError::into_inner) = album;
+        Ok(())
     }
 
     /// Photos that could not be read, and are not among the matches. Returns at once.
     pub fn unreadable(&self) -> i32 {
-        self.unreadable
+        self.album().unreadable
     }
 
     /// The `count` photos most like the one of that name, nearest first; none where there is no such
     /// photo. Takes a moment (a millisecond for a thousand photos).
     pub fn like(&self, name: String, count: i32) -> Vec<Match> {
-        let Some(query) = self.names.iter().position(|known| *known == name) else {
+        let album = self.album();
+        let Some(query) = album.names.iter().position(|known| *known == name) else {
             return Vec::new();
         };
-        let near = nearest(
-            &self.features,
-            query,
-            count.max(0) as usize,
-            Metric::Euclidean,
-        );
-        near.into_iter()
-            .map(|near| self.matched(near.index, near.squared))
-            .collect()
+        let count = count.max(0) as usize;
+        album.matched(match &album.searched {
+            Searched::Plain(features) => nearest(features, query, count, Metric::Euclidean),
+            Searched::Diffused(index) => index.like(query, count),
+        })
     }
 
     /// The same for a picture that need not be among the photos, encoded. Takes as long as looking
@@ -99,22 +196,32 @@ impl Search {
     pub fn like_encoded(&self, bytes: Vec<u8>, count: i32) -> Result<Vec<Match>> {
         let mut example = data::Photos::default();
         example.add_encoded("example", bytes)?;
-        let (_, asked, _) = self.look(&example, |_| Ok(()))?;
-        let found = search(
-            &asked,
-            &self.features,
-            (count.max(0) as usize).min(self.features.rows),
-            Metric::Euclidean,
-            Exclude::Nothing,
-            |_, near| near.to_vec(),
-        )?;
-        let near = found.into_iter().flatten();
-        Ok(near.map(|n| self.matched(n.index, n.squared)).collect())
+        let asked = self.look(&example, &[0], |_| Ok(()))?;
+        asked.check(1)?;
+        let album = self.album();
+        let count = (count.max(0) as usize).min(album.names.len());
+        let found = match &album.searched {
+            Searched::Diffused(index) => index.search(&asked.features, count)?,
+            Searched::Plain(features) => search(
+                &asked.features,
+                features,
+                count,
+                Metric::Euclidean,
+                Exclude::Nothing,
+                |_, near| near.to_vec(),
+            )?,
+        };
+        Ok(album.matched(found.into_iter().flatten().collect()))
     }
 
-    /// What the weights see in every photo. Takes as long as copying it.
+    /// What is compared, of every photo. Takes as long as copying it.
     pub fn embeddings(&self) -> Vec<Embedding> {
-        let rows = self.names.iter().zip(self.features.iter());
+        let album = self.album();
+        let rows = match &album.searched {
+            Searched::Plain(features) => features,
+            Searched::Diffused(index) => index.rows(),
+        };
+        let rows = album.names.iter().zip(rows.iter());
         rows.map(|(name, row)| Embedding {
             name: name.clone(),
             values: row.to_vec(),
@@ -127,20 +234,33 @@ impl Search {
     fn look(
         &self,
         source: &dyn PhotoSource,
+        photos: &[usize],
         done: impl FnMut(usize) -> seedling_core::Result<()> + Send,
-    ) -> Result<(Vec<usize>, Features, i32)> {
-        let extractor = self.weights.extractor(&self.encoder, source);
-        let all: Vec<usize> = (0..source.len()).collect();
-        let found = on_own_threads(self.threads, || {
-            extractor.features(&all, &Look::Plain, done)
-        })??;
-        Ok((found.photos, found.features, found.skipped.len() as i32))
+    ) -> Result<seedling_core::eval::extract::Extracted> {
+        let viewers = self.networks.iter();
+        let viewers: Vec<_> = viewers
+            .map(|(net, weights)| weights.viewer(&**net))
+            .collect();
+        Ok(on_own_threads(self.threads, || {
+            looks::look(&viewers, self.looks, source, photos, done)
+        })??)
     }
 
-    fn matched(&self, index: usize, squared: f64) -> Match {
-        Match {
-            name: self.names[index].clone(),
-            distance: squared.sqrt(),
-        }
+    fn stored(&self) -> MutexGuard<'_, StoredFeatures> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn album(&self) -> std::sync::RwLockReadGuard<'_, Album> {
+        self.album.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Album {
+    fn matched(&self, near: Vec<Neighbour>) -> Vec<Match> {
+        let near = near.into_iter().map(|near| Match {
+            name: self.names[near.index].clone(),
+            distance: near.squared.sqrt(),
+        });
+        near.collect()
     }
 }

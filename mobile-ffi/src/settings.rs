@@ -10,9 +10,10 @@ pub struct Settings {
     /// Megabytes that training may take. It is refused where they are not enough.
     #[uniffi(default = 300)]
     pub memory_mb: i32,
-    /// Passes over the photos.
-    #[uniffi(default = 12)]
-    pub epochs: i32,
+    /// Passes over the photos. Without it an album that is large enough is trained on as `seedling adapt`
+    /// does, and a smaller one is fitted in closed form alone; 0 is that for any album.
+    #[uniffi(default = None)]
+    pub epochs: Option<i32>,
     /// Width and height of the views it trains on; 0 is 128, or less where memory asks for it.
     #[uniffi(default = 0)]
     pub image_size: i32,
@@ -22,8 +23,8 @@ pub struct Settings {
     /// Where all randomness starts: the same seed and photos give the same weights.
     #[uniffi(default = 0)]
     pub seed: i64,
-    /// Ends with the adapted weights whatever they are. Otherwise the initial ones stay unless others are
-    /// clearly better, asked without labels.
+    /// Ends with what was trained whatever it is. Otherwise the initial weights stay where something went
+    /// wrong, asked without labels. What is done in closed form is kept either way.
     #[uniffi(default = false)]
     pub keep_always: bool,
     /// Computes on the phone's graphics processor: refused by a library that was built without it.
@@ -37,15 +38,13 @@ impl Settings {
         let usual = Config::adapt();
         let size = self.image_size;
         if !(size == 0 || (32..=1024).contains(&size))
-            || self.epochs < 1
+            || self.epochs.is_some_and(|epochs| epochs < 0)
             || self.threads < 0
             || self.memory_mb < 0
         {
             return Err(SeedlingError::Settings {
-                reason:
-                    "expected an image_size from 32 to 1024 (or 0), at least one epoch, and no \
-                         negative numbers"
-                        .into(),
+                reason: "expected an image_size from 32 to 1024 (or 0), and no negative numbers"
+                    .into(),
             });
         }
         Ok(Config {
@@ -55,7 +54,11 @@ impl Settings {
                 0 => usual.image_size,
                 asked => asked as usize,
             },
-            epochs: self.epochs as usize,
+            epochs: self.epochs.map_or(usual.epochs, |epochs| epochs as usize),
+            train_from: match self.epochs {
+                Some(_) => 0,
+                None => usual.train_from,
+            },
             threads: self.threads as usize,
             seed: self.seed as u64,
             device: match self.on_card {

@@ -2,11 +2,13 @@
 
 use seedling_core::records::VerdictRecord;
 
-/// Which weights serve better, asked without labels.
+/// What a session has done, and whether what it trained is kept, asked without labels.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Verdict {
-    /// Whether the adapted weights are kept. Otherwise the session's weights are the initial ones.
+    /// Whether what was trained is kept. Otherwise the session's backbone is the initial one.
     pub accepted: bool,
+    /// Whether the album's statistics lie behind the features, in closed form: nearly always.
+    pub closed_form: bool,
     /// Share of what training has changed that they keep.
     pub share: f64,
     /// Percent of photos whose neighbours name their kind, with the initial weights.
@@ -22,6 +24,7 @@ impl From<VerdictRecord> for Verdict {
         let found = record.verdict;
         Verdict {
             accepted: record.accepted,
+            closed_form: found.closed_form,
             share: found.share,
             initial: found.initial,
             adapted: found

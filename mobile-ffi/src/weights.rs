@@ -2,9 +2,10 @@
 
 use crate::error::Result;
 use seedling_core::data::PhotoSource;
-use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::device::Device;
+use seedling_core::encoder::{Architecture, FeatureNet};
 use seedling_core::eval::extract::Extractor;
-use seedling_core::nn::workspace::Workspace;
+use seedling_core::eval::looks::Viewer;
 use seedling_core::weights::WeightFile;
 use seedling_core::weights::manifest::{self, PublicKey, Seen, Trust};
 use std::path::Path;
@@ -64,21 +65,24 @@ impl Weights {
 }
 
 impl Weights {
-    /// Their network, without a head.
-    pub(crate) fn backbone(&self) -> Result<Encoder> {
+    /// Their network, without a head, and with the linear layer that the file has.
+    pub(crate) fn network(&self) -> Result<Arc<dyn FeatureNet>> {
         let architecture = Architecture {
             head: None,
             ..self.file.about.architecture
         };
-        let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
-        self.file.load_backbone(&encoder.params)?;
-        Ok(encoder)
+        Ok(Device::Cpu.load(architecture, &self.file)?)
+    }
+
+    /// Whether an album's statistics lie behind their features.
+    pub(crate) fn has_layer(&self) -> Result<bool> {
+        Ok(self.file.linear_layer()?.is_some())
     }
 
     /// How `encoder`, made of them, looks at photos.
     pub(crate) fn extractor<'a>(
         &'a self,
-        encoder: &'a Encoder,
+        encoder: &'a dyn FeatureNet,
         source: &'a dyn PhotoSource,
     ) -> Extractor<'a> {
         let about = &self.file.about;
@@ -87,6 +91,16 @@ impl Weights {
             source,
             image_size: about.image_size,
             normalise: &about.normalise,
+        }
+    }
+
+    /// The same for several looks.
+    pub(crate) fn viewer<'a>(&'a self, encoder: &'a dyn FeatureNet) -> Viewer<'a> {
+        Viewer {
+            encoder,
+            image_size: self.file.about.image_size,
+            normalise: &self.file.about.normalise,
+            layer: None,
         }
     }
 }

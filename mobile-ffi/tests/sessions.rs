@@ -3,8 +3,9 @@
 use seedling_core::governor::{Readings, Reason, Rules};
 use seedling_core::weights::manifest::{Manifest, SecretKey};
 use seedling_mobile::{
-    Decision, Governor, Listener, ListenerError, Outcome, Photos, Progress, Search, SeedlingError,
-    Sensors, Session, Settings, Stage, Stop, Weights, benchmark, evaluate, usual_rules,
+    Decision, Governor, Listener, ListenerError, Outcome, Photos, Progress, Search, SearchSettings,
+    SeedlingError, Sensors, Session, Settings, Stage, Stop, Weights, benchmark, evaluate,
+    usual_rules,
 };
 use std::fs;
 use std::path::Path;
@@ -41,12 +42,20 @@ fn photos() -> Arc<Photos> {
 fn settings() -> Settings {
     Settings {
         memory_mb: 300,
-        epochs: 6,
+        epochs: Some(6),
         image_size: 32,
         threads: 2,
         seed: 1,
         keep_always: false,
         on_card: false,
+    }
+}
+
+fn looking(store: Option<&Path>) -> SearchSettings {
+    SearchSettings {
+        threads: 2,
+        looks: 0,
+        store: store.map(|path| path.to_string_lossy().into_owned()),
     }
 }
 
@@ -138,7 +147,7 @@ fn a_session_trains_judges_and_exports() {
     );
 
     let weights = Weights::open_own(out.to_string_lossy().into_owned()).unwrap();
-    let search = Search::new(weights, photos(), 2, None, None).unwrap();
+    let search = Search::new(weights, photos(), looking(None), None, None, None).unwrap();
     let like = search.like("photo 3".into(), 5);
     assert_eq!(like.len(), 5);
     assert!(
@@ -151,7 +160,9 @@ fn a_session_trains_judges_and_exports() {
     assert!(same[0].distance < 1e-3);
     assert!(search.like("nobody".into(), 5).is_empty());
     assert!(search.like_encoded(b"no picture".to_vec(), 1).is_err());
+    // Fitted to 40 photos: as many numbers as features.
     assert_eq!(search.embeddings()[7].values.len(), 1024);
+    assert!(verdict.closed_form);
 
     session.discard().unwrap();
     assert!(session.verdict().unwrap().is_none());
@@ -300,7 +311,7 @@ fn what_cannot_be_is_refused_and_says_why() {
         Outcome::Done
     );
     assert_eq!(
-        Search::new(weights.clone(), some, 2, None, None)
+        Search::new(weights.clone(), some, looking(None), None, None, None)
             .unwrap()
             .unreadable(),
         2
@@ -335,13 +346,23 @@ fn photos_are_evaluated_with_and_without_kinds() {
     let with = evaluate(weights.clone(), photos.clone(), 2, None, None).unwrap();
     // Their base colour tells these kinds apart.
     assert!(with.best_nn.unwrap() > 50.0, "{with:?}");
+    for figure in [
+        with.precision_at_10,
+        with.mean_average_precision,
+        with.one_shot,
+        with.five_shot,
+        with.purity,
+    ] {
+        assert!(figure.is_some_and(|f| f > 20.0 && f <= 100.0), "{with:?}");
+    }
+    assert!(without.purity.is_none());
     assert_eq!(with.uniformity, without.uniformity);
 
     let stop = Stop::new();
     stop.ask();
     let ended = evaluate(weights.clone(), photos.clone(), 2, None, Some(stop.clone()));
     assert!(matches!(ended, Err(SeedlingError::Stopped { .. })));
-    let ended = Search::new(weights, photos, 2, None, Some(stop)).map(drop);
+    let ended = Search::new(weights, photos, looking(None), None, None, Some(stop)).map(drop);
     assert!(matches!(ended, Err(SeedlingError::Stopped { .. })));
 }
 
@@ -465,4 +486,95 @@ fn a_benchmark_is_ended_by_whoever_asks() {
         matches!(ended, Err(SeedlingError::Stopped { .. })),
         "{ended:?}"
     );
+}
+
+/// The closed form alone, stopped at every moment by a pause and by the death of the process; the search
+/// over its weights, likewise; and photos that come and go.
+#[test]
+fn the_closed_form_and_its_index_are_made_in_slices() {
+    let folder = tempfile::tempdir().unwrap();
+    let closed = |folder: &Path, threads| {
+        let weights = Weights::open_own(shipped()).unwrap();
+        let settings = Settings {
+            epochs: Some(0),
+            threads,
+            ..settings()
+        };
+        let folder = folder.to_string_lossy().into_owned();
+        Session::open(folder, weights, photos(), settings).unwrap()
+    };
+    let whole = closed(&folder.path().join("whole"), 2);
+    assert_eq!(whole.run(None, None, usual_rules()).unwrap(), Outcome::Done);
+    let verdict = whole.verdict().unwrap().unwrap();
+    assert!(verdict.closed_form && !verdict.accepted);
+    assert!(verdict.sentence.contains("closed form"), "{verdict:?}");
+    let export = |session: &Session, name: &str| {
+        let path = folder.path().join(name);
+        session.export(path.to_string_lossy().into_owned()).unwrap();
+        path
+    };
+    let expected = export(&whole, "whole.safetensors");
+    // One part of the work a life, on another number of threads each.
+    let path = folder.path().join("parts");
+    let mut lives = 0;
+    while closed(&path, 1 + lives % 3).step(None).unwrap() {
+        lives += 1;
+        assert!(lives < 50);
+    }
+    assert!(lives > 1);
+    let found = export(&closed(&path, 1), "parts.safetensors");
+    assert!(fs::read(&found).unwrap() == fs::read(&expected).unwrap());
+
+    // A search that is stopped, and goes on with what is stored.
+    let weights = || Weights::open_own(expected.to_string_lossy().into_owned()).unwrap();
+    let store = folder.path().join("index");
+    let ear = Arc::new(Ear::default());
+    let over = |photos, stop| {
+        let settings = looking(Some(&store));
+        Search::new(weights(), photos, settings, None, Some(ear.clone()), stop)
+    };
+    let stop = Stop::new();
+    stop.ask();
+    assert!(matches!(
+        over(photos(), Some(stop)),
+        Err(SeedlingError::Stopped { .. })
+    ));
+    let search = over(photos(), None).unwrap();
+    let all = search.embeddings();
+    assert_eq!(all.len(), 40);
+    let plain = Search::new(weights(), photos(), looking(None), None, None, None).unwrap();
+    assert_eq!(plain.embeddings(), all);
+    // Again: nothing is looked at.
+    ear.heard.lock().unwrap().clear();
+    assert_eq!(over(photos(), None).unwrap().embeddings(), all);
+    assert!(ear.heard.lock().unwrap().is_empty());
+    // One goes, one comes.
+    let others = Photos::new();
+    for i in 1..41 {
+        others
+            .add_encoded(format!("photo {i}"), picture(i))
+            .unwrap();
+    }
+    search
+        .refresh(others.clone(), Some(ear.clone()), None)
+        .unwrap();
+    let last = ear.heard.lock().unwrap().last().map(|p| (p.done, p.total));
+    assert_eq!(last, Some((1, 1)));
+    assert!(search.like("photo 0".into(), 3).is_empty());
+    assert_eq!(search.like("photo 40".into(), 3).len(), 3);
+    let anew = Search::new(weights(), others, looking(None), None, None, None).unwrap();
+    assert_eq!(search.embeddings(), anew.embeddings());
+    // Several looks, and two networks side by side.
+    let eight = SearchSettings {
+        looks: 8,
+        ..looking(None)
+    };
+    let both = Search::new(weights(), photos(), eight, Some(weights()), None, None).unwrap();
+    assert_eq!(both.embeddings()[0].values.len(), 2048);
+    let three = SearchSettings {
+        looks: 3,
+        ..looking(None)
+    };
+    let refused = Search::new(weights(), photos(), three, None, None, None);
+    assert!(matches!(refused, Err(SeedlingError::Settings { .. })));
 }

@@ -28,7 +28,9 @@ pub struct Album {
     pub labels: Vec<u32>,
     /// Features with the initial weights.
     pub before: Option<Features>,
-    /// Features with the final weights.
+    /// Features with the closed form behind the initial weights.
+    pub closed_form: Option<Features>,
+    /// Features with the final weights, where these were trained.
     pub after: Option<Features>,
     /// JPEG files; an empty one is a photo without a picture.
     pub thumbnails: Vec<Vec<u8>>,
@@ -94,10 +96,12 @@ impl Album {
                 .flat_map(|&x| clamp(x).to_le_bytes())
                 .collect()
         };
-        let (before, after) = (
-            self.before.as_ref().map(halves),
-            self.after.as_ref().map(halves),
-        );
+        let sets = [
+            ("features_before", &self.before),
+            ("features_closed_form", &self.closed_form),
+            ("features_after", &self.after),
+        ];
+        let sets = sets.map(|(name, set)| (name, set, set.as_ref().map(halves)));
         let n = self.ids.len();
         let mut tensors = Vec::new();
         let mut add = |name, dtype, shape: Vec<usize>, bytes| {
@@ -110,10 +114,7 @@ impl Album {
         if !self.labels.is_empty() {
             add("labels", Dtype::U32, vec![n], &labels)?;
         }
-        for (name, features, bytes) in [
-            ("features_before", &self.before, &before),
-            ("features_after", &self.after, &after),
-        ] {
+        for (name, features, bytes) in &sets {
             if let (Some(f), Some(bytes)) = (features, bytes) {
                 add(name, Dtype::F16, vec![f.rows, f.dim], bytes)?;
             }
@@ -191,6 +192,7 @@ impl Album {
             classes: list("classes")?,
             labels,
             before: features("features_before")?,
+            closed_form: features("features_closed_form")?,
             after: features("features_after")?,
             thumbnails,
         })
@@ -209,6 +211,7 @@ impl Album {
             ("thumbnails", self.thumbnails.len()),
             ("labels", labels),
             ("features before", rows(&self.before)),
+            ("features of the closed form", rows(&self.closed_form)),
             ("features after", rows(&self.after)),
         ] {
             if got != n {
@@ -251,6 +254,7 @@ mod tests {
             classes: vec!["a".into(), "b".into()],
             labels: vec![0, 1],
             before: Some(Features::new(2, 3, vec![0.5, 1.0, -2.0, 0.0, 8.0, 0.25]).unwrap()),
+            closed_form: Some(Features::new(2, 1, vec![0.5, 1.0]).unwrap()),
             after: None,
             thumbnails: vec![small, vec![]],
         };

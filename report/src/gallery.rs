@@ -29,10 +29,7 @@ pub struct MapData<'a> {
 pub fn map_data(album: &Album) -> Option<MapData<'_>> {
     let mut layouts: Vec<Vec<Point>> = Vec::new();
     let mut names = Vec::new();
-    for (name, features) in [("Before", &album.before), ("After", &album.after)] {
-        let Some(features) = usable(features) else {
-            continue;
-        };
+    for (name, features) in sets(album) {
         layouts.push(map::layout(features, layouts.first().map(Vec::as_slice)));
         names.push(name);
     }
@@ -50,10 +47,21 @@ pub fn map_data(album: &Album) -> Option<MapData<'_>> {
     })
 }
 
-fn usable(features: &Option<Features>) -> Option<&Features> {
-    features
-        .as_ref()
-        .filter(|f| f.rows > 1 && f.check_finite().is_ok())
+/// The features that can be shown, in the order and under the names of the table's columns.
+fn sets(album: &Album) -> Vec<(&'static str, &Features)> {
+    let last = match album.closed_form {
+        Some(_) => "Trained",
+        None => "After",
+    };
+    [
+        ("Before", &album.before),
+        ("Closed form", &album.closed_form),
+        (last, &album.after),
+    ]
+    .into_iter()
+    .filter_map(|(name, features)| Some((name, features.as_ref()?)))
+    .filter(|(_, features)| features.rows > 1 && features.check_finite().is_ok())
+    .collect()
 }
 
 /// Scales every layout into the unit square, 4 digits being plenty for a screen. Each axis fills it
@@ -76,14 +84,11 @@ fn fit(layouts: &mut [Vec<Point>]) {
     }
 }
 
-/// Rows of photos: each query, its neighbours before and after. An empty text where the album
+/// Rows of photos: each query, its neighbours by each set of features. An empty text where the album
 /// has too little for that.
 pub fn neighbours(album: &Album) -> String {
     let n = album.ids.len();
-    let sets: Vec<(&str, &Features)> = [("Before", &album.before), ("After", &album.after)]
-        .into_iter()
-        .filter_map(|(name, f)| usable(f).map(|f| (name, f)))
-        .collect();
+    let sets = sets(album);
     if n < 3 || sets.is_empty() {
         return String::new();
     }

@@ -77,7 +77,7 @@ fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> S
     let map = album.and_then(gallery::map_data);
     let data = map.as_ref().and_then(|m| serde_json::to_string(m).ok());
     let mut parts = [
-        section("change", "Before and after", &table(run)),
+        section("change", "Side by side", &table(run)),
         section("curves", "Over the run", &curves(run)),
         map_section(album, data.is_some()),
         neighbour_section(album),
@@ -213,8 +213,12 @@ fn table(run: &Run) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut html = String::from(
-        r#"<table class="change" role="table"><thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">Measure</th><th role="columnheader" scope="col" class="n">Before</th><th role="columnheader" scope="col" class="n">After</th><th role="columnheader" scope="col" class="n">Change</th><th role="columnheader" scope="col" class="why">What it says</th></tr></thead><tbody role="rowgroup">"#,
+    let names: Vec<&str> = run.columns().iter().map(|(name, _)| *name).collect();
+    let head = |name: &str| format!(r#"<th role="columnheader" scope="col" class="n">{name}</th>"#);
+    let heads: String = names.iter().map(|name| head(name)).collect();
+    let mut html = format!(
+        r#"<table class="change" role="table"><thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">Measure</th>{heads}{}<th role="columnheader" scope="col" class="why">What it says</th></tr></thead><tbody role="rowgroup">"#,
+        head("Change")
     );
     for row in rows {
         let (change, class, spoken) = match row.change() {
@@ -237,12 +241,20 @@ fn table(run: &Run) -> String {
                 (text, class, spoken)
             }
         };
+        let cells: String = names
+            .iter()
+            .zip(&row.values)
+            .enumerate()
+            .map(|(i, (name, value))| {
+                let last = if i + 1 == names.len() { " after" } else { "" };
+                let value = row.show(*value);
+                format!(r#"<td role="cell" class="n{last}" data-name="{name}">{value}</td>"#)
+            })
+            .collect();
         let _ = write!(
             html,
-            r#"<tr role="row"><th role="rowheader" scope="row">{}</th><td role="cell" class="n" data-name="Before">{}</td><td role="cell" class="n after" data-name="After">{}</td><td role="cell" class="n {class}" data-name="Change">{change}{}</td><td role="cell" class="why">{}</td></tr>"#,
+            r#"<tr role="row"><th role="rowheader" scope="row">{}</th>{cells}<td role="cell" class="n {class}" data-name="Change">{change}{}</td><td role="cell" class="why">{}</td></tr>"#,
             row.name,
-            row.show(row.before),
-            row.show(row.after),
             if spoken.is_empty() {
                 String::new()
             } else {

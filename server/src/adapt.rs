@@ -13,11 +13,14 @@ use std::path::PathBuf;
 
 /// Adapt a model to a folder of photos, without labels
 ///
-/// Trains MoCo v2 on the photos, starting from the shipped weights, and measures before and
-/// after. Class subfolders, where there are any, are used for measuring only.
+/// Fits the shipped weights to the album's statistics in closed form, trains MoCo v2 where there are
+/// photos enough for that, and measures before and after. Class subfolders, where there are any, are
+/// used for measuring only.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  seedling adapt ~/Pictures                        the shipped model, 12 epochs, into seedling-run/
+  seedling adapt ~/Pictures                        the shipped model, into seedling-run/
+  seedling adapt ~/Pictures --epochs 0             in closed form alone: seconds, nothing trained
+  seedling adapt ~/Pictures --epochs 12            trained, however few photos there are
   seedling adapt --demo                            no photos at hand: rendered ones
   seedling adapt ~/Pictures --memory-mb 600        on a small machine
   seedling adapt ~/Pictures --set lr=0.01 --set views=aug+ --out run2
@@ -36,8 +39,8 @@ pub struct AdaptArgs {
     /// Memory to stay within, in MB: picks how many photos are computed at a time (bn_group)
     #[arg(long, value_name = "M")]
     pub memory_mb: Option<u32>,
-    /// Keep the adapted weights only where they are better than the initial ones (asked without
-    /// labels), or always
+    /// Keep what was trained unless something went wrong (asked without labels), or always; the closed
+    /// form is kept unasked
     #[arg(long, value_name = "WHEN", value_parser = ["better", "always"])]
     pub keep: Option<String>,
     /// Write a picture of photos and their two views, and stop
@@ -58,7 +61,11 @@ pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
     flags
         .put("init", args.init.clone())
         .put("keep", args.keep.clone());
-    let settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
+    let mut settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
+    let asks = |key| settings.asks_for(key);
+    if (asks("epochs") || asks("steps")) && !asks("train_from") {
+        settings.config.train_from = 0;
+    }
     let photos = match &args.photos {
         Some(path) => Photos::At(path),
         None => Photos::Demo,

@@ -3,6 +3,7 @@
 use seedling_core::Result;
 use seedling_core::data::PhotoSource;
 use seedling_core::eval::{Features, Measured, measured};
+use seedling_core::records::When;
 use seedling_report::{Album, album};
 use std::collections::HashMap;
 use std::path::Path;
@@ -31,6 +32,7 @@ pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u
         },
         labels: labels.unwrap_or_default(),
         before: Some(before.features.select(&rows)),
+        closed_form: None,
         after: None,
         // A photo that can't be read any more has no picture.
         thumbnails: photos
@@ -41,26 +43,30 @@ pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u
     album.write(folder)
 }
 
-/// Adds the features after training to the run's album, for the photos it holds.
+/// Adds the features of the closed form or those after training to the run's album, for the photos it holds.
 ///
 /// # Errors
 /// It cannot be read or written.
-pub fn finish(folder: &Path, source: &dyn PhotoSource, after: &Measured) -> Result<()> {
+pub fn add(folder: &Path, source: &dyn PhotoSource, when: When, found: &Measured) -> Result<()> {
     let Some(mut album) = Album::read(folder)? else {
         return Ok(());
     };
-    let rows: HashMap<&str, usize> = after
+    let rows: HashMap<&str, usize> = found
         .photos
         .iter()
         .enumerate()
         .map(|(row, &photo)| (source.id(photo), row))
         .collect();
-    let found: Option<Vec<usize>> = album
+    let places: Option<Vec<usize>> = album
         .ids
         .iter()
         .map(|id| rows.get(id.as_str()).copied())
         .collect();
     // Where a photo has vanished since, the map is of the features before alone.
-    album.after = found.map(|rows| -> Features { after.features.select(&rows) });
+    let features = places.map(|rows| -> Features { found.features.select(&rows) });
+    match when {
+        When::ClosedForm => album.closed_form = features,
+        _ => album.after = features,
+    }
     album.write(folder)
 }

@@ -1,8 +1,8 @@
 //! The command line: its commands.
 
 use crate::{
-    adapt, bench, convert, devices, distill, embed, eval, keygen, presets, pretrain, report, sign,
-    verify,
+    adapt, bench, convert, devices, distill, embed, eval, keygen, presets, pretrain, report,
+    search, sign, verify,
 };
 use clap::{Parser, Subcommand};
 
@@ -31,6 +31,7 @@ pub enum Command {
     Distill(distill::DistillArgs),
     Eval(eval::EvalArgs),
     Embed(embed::EmbedArgs),
+    Search(search::SearchArgs),
     Report(report::ReportArgs),
     Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),

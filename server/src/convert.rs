@@ -11,7 +11,7 @@ use seedling_convert::recognise::{Hints, Recognised};
 use seedling_convert::weights::{Facts, convert, write};
 use seedling_core::backbones::Arch;
 use seedling_core::data::Normalise;
-use seedling_core::encoder::{Architecture, Encoder};
+use seedling_core::encoder::{Architecture, Encoder, LinearLayer};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::weights::{HEAD_FILE, Precision, WeightFile, save_backbone, save_head};
 use seedling_core::{Error, Result};
@@ -64,7 +64,7 @@ pub struct ConvertArgs {
 pub enum Target {
     /// A weight file of ours (torchvision's names, DeiT: timm's), its head beside it
     Seedling,
-    /// The same names, nothing but the backbone
+    /// The same names, nothing but the backbone (and the linear layer behind it, as its layer of classes)
     Torchvision,
     /// timm's names
     Timm,
@@ -98,20 +98,28 @@ pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
     if let Some(head) = kept {
         file.load_head_of(&encoder.params, head)?;
     }
+    let layer = file.linear_layer()?;
+    let layer = layer.as_ref();
     let dim = encoder.feature_dim();
     let mut written = vec![args.out.clone()];
     match args.to {
         Target::Seedling => {
-            save_backbone(&args.out, &encoder.params, dim, &about, Precision::Full)?;
+            let (params, full) = (&encoder.params, Precision::Full);
+            save_backbone(&args.out, params, dim, &about, layer, full)?;
             if kept.is_some() {
                 let beside = args.out.with_file_name(HEAD_FILE);
                 save_head(&beside, &encoder.params, dim, &about)?;
                 written.push(beside);
             }
         }
-        Target::Torchvision => write(&args.out, &encoder, &about, Naming::Torchvision)?,
-        Target::Timm => write(&args.out, &encoder, &about, Naming::Timm)?,
-        Target::Onnx => onnx::write(&args.out, &encoder, &about)?,
+        Target::Torchvision => {
+            write(&args.out, (&encoder, layer), &about, Naming::Torchvision)?;
+        }
+        Target::Timm => write(&args.out, (&encoder, layer), &about, Naming::Timm)?,
+        Target::Onnx => onnx::write(&args.out, (&encoder, layer), &about)?,
+    }
+    if layer.is_some() {
+        console.say("with the linear layer behind its features; what that gives is compared by its direction");
     }
     for path in &written {
         console.say(&format!("wrote {}", path.display()));
@@ -122,7 +130,8 @@ pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
         "program": recognised.as_ref().map_or("seedling", |found| found.program),
         "root": recognised.as_ref().map(|found| found.root.clone()),
         "head": head.map(|head| head.name()),
-        "features": dim,
+        "features": layer.map_or(dim, LinearLayer::outputs),
+        "linear_layer": layer.is_some(),
         "taken": recognised.as_ref().map(|found| found.taken.len()),
         "left": recognised.as_ref().map(|found| &found.left),
         "written": written,

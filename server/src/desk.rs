@@ -114,17 +114,17 @@ impl<'a> Desk<'a> {
         let page = seedling_report::render(&self.folder)?;
         let summary = Summary::new(records::read(&self.folder.join(records::FILE_NAME))?);
         self.console.say(&summary.verdict().1);
-        self.console.say(&format!(
-            "{:<26}{:>12}{:>12}{:>10}",
-            "", "before", "after", "change"
-        ));
+        let line = |name: &str, cells: Vec<String>, change: &str| {
+            let cells: String = cells.iter().map(|cell| format!("{cell:>13}")).collect();
+            self.console.say(&format!("{name:<26}{cells}{change:>10}"));
+        };
+        let names = summary.columns();
+        let names = names.iter().map(|(name, _)| name.to_lowercase()).collect();
+        line("", names, "change");
         for row in summary.rows() {
             let change = row.change().map_or_else(String::new, |(text, _)| text);
-            let (before, after) = (row.show(row.before), row.show(row.after));
-            self.console.say(&format!(
-                "{:<26}{before:>12}{after:>12}{change:>10}",
-                row.name
-            ));
+            let cells = row.values.iter().map(|value| row.show(*value)).collect();
+            line(row.name, cells, &change);
         }
         self.console.say(&format!("weights  {}", weights.display()));
         self.console.say(&format!("report   {}", page.display()));
@@ -141,6 +141,8 @@ impl<'a> Desk<'a> {
             "loss": summary.steps.last().map(|step| step.loss),
             "verdict": summary.judged,
             "before": summary.before(),
+            "closed_form": summary.closed_form(),
+            "trained": summary.leaves_trained(),
             "after": summary.after(),
         }));
         Ok(())
@@ -154,7 +156,7 @@ impl Observer for Desk<'_> {
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Measuring { when, done, total } => {
                 let name = match when {
-                    When::Before => "before",
+                    When::Before | When::ClosedForm => "before",
                     When::During => "measure",
                     When::After => "after",
                 };
@@ -174,7 +176,9 @@ impl Observer for Desk<'_> {
                 match when {
                     When::Before => album::begin(&self.folder, source, measured, self.seed)?,
                     When::During => {}
-                    When::After => album::finish(&self.folder, source, measured)?,
+                    When::ClosedForm | When::After => {
+                        album::add(&self.folder, source, when, measured)?;
+                    }
                 }
             }
             Event::Step {

@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use crate::console::Console;
-use crate::eval::load;
+use crate::eyes::{Eyes, open_index};
 use crate::flags::Common;
 use crate::photos::budget;
 use clap::Args;
@@ -10,7 +10,8 @@ use clap::builder::PossibleValuesParser;
 use seedling_core::backbones::Arch;
 use seedling_core::data;
 use seedling_core::eval::Features;
-use seedling_core::eval::extract::{Extracted, Extractor, Look};
+use seedling_core::eval::extract::Extracted;
+use seedling_core::index::{AlbumIndex, StoredFeatures};
 use seedling_core::tensor_file::{self, Data, TensorRef};
 use seedling_core::{Error, Result, atomic, session};
 use serde_json::json;
@@ -18,22 +19,41 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Write the features of photos to a file
+/// Write the features of photos to a file, or make the index of an album
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   seedling embed ~/Pictures --weights seedling-run/weights.safetensors --out features.safetensors
   seedling embed ~/Pictures --weights shipped --out features.csv
+  seedling embed ~/Pictures --weights seedling-run/weights.safetensors --index --out album.index
+  seedling search album.index --weights seedling-run/weights.safetensors photo.jpg
 safetensors: `features` (N, feature_dim) f32, photo ids as a JSON list under the metadata key `ids`.
-csv: rows of id,v0,v1,... Ids are paths relative to PHOTOS.")]
+csv: rows of id,v0,v1,... Ids are paths relative to PHOTOS.
+--index writes what `seedling search` asks; with --out features.safetensors beside it, the diffused rows.")]
 pub struct EmbedArgs {
     /// Folder of photos (searched recursively)
     pub photos: PathBuf,
     /// The weights: a file, or shipped
     #[arg(long, value_name = "W")]
     pub weights: String,
-    /// File to write: .safetensors or .csv
+    /// A second network, whose features stand beside the first one's
+    #[arg(long, value_name = "W2")]
+    pub and: Option<String>,
+    /// File to write: .safetensors or .csv; with --index any name
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Looks at each photo that are averaged: 1, 2 (with its mirror image) or 8 (both at four sizes)
+    /// [default: 1, with --index 2]
+    #[arg(long, value_name = "N", value_parser = PossibleValuesParser::new(["1", "2", "8"]))]
+    pub looks: Option<String>,
+    /// Make the album's index, or renew it: only photos that are new are looked at
+    #[arg(long)]
+    pub index: bool,
+    /// Diffuse features over the album's graph of neighbours before they are written, as an index does
+    #[arg(long, conflicts_with = "index")]
+    pub diffuse: bool,
+    /// Write the photos as queries to this index: each averaged with what it finds there
+    #[arg(long, value_name = "INDEX", conflicts_with_all = ["index", "diffuse"])]
+    pub within: Option<PathBuf>,
     /// The network, for files that do not say it
     #[arg(long, value_parser = PossibleValuesParser::new(Arch::NAMES))]
     pub arch: Option<String>,
@@ -47,54 +67,76 @@ pub struct EmbedArgs {
 /// Weights or photos cannot be used, or the file cannot be written.
 pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
     let csv = match args.out.extension().and_then(|e| e.to_str()) {
+        _ if args.index => false,
         Some("csv") => true,
         Some("safetensors") => false,
         _ => {
             let text = format!(
-                "--out {}: expected .safetensors or .csv",
+                "--out {}: expected .safetensors or .csv (or --index)",
                 args.out.display()
             );
             return Err(Error::Config(text));
         }
     };
-    let loaded = load(&args.weights, args.arch.as_deref(), &args.common)?;
-    let source = data::open_within(&args.photos, budget(&loaded.config))?;
-    session::on_own_threads(loaded.config.threads, || {
-        let all: Vec<usize> = (0..source.len()).collect();
-        let extractor = Extractor {
-            encoder: &*loaded.encoder,
-            source: &*source,
-            image_size: loaded.image_size,
-            normalise: &loaded.file.about.normalise,
-        };
-        let bar = console.bar(all.len() as u64, "embed");
-        let Extracted {
-            features,
+    let together = args.index || args.diffuse || args.within.is_some();
+    let looks = match &args.looks {
+        Some(count) => count.parse().unwrap_or(1),
+        None => 1 + usize::from(together),
+    };
+    let eyes = Eyes::open(
+        &args.weights,
+        args.and.as_deref(),
+        args.arch.as_deref(),
+        looks,
+        &args.common,
+    )?;
+    let source = data::open_within(&args.photos, budget(eyes.config()))?;
+    session::on_own_threads(eyes.config().threads, || {
+        let stored = args.index.then_some(&*args.out);
+        let mut stored = StoredFeatures::open(stored, &eyes.name()?, eyes.feature_dim())?;
+        let known = source.len() - stored.missing(&*source).len();
+        eyes.look(&*source, &mut stored, console)?;
+        if args.index {
+            stored.forget_others(&*source)?;
+        }
+        let (photos, mut features) = stored.of(&*source);
+        let skipped = stored.skipped(&*source);
+        let found = Extracted {
+            features: Features::default(),
             photos,
             skipped,
-        } = extractor.features(&all, &Look::Plain, |done| {
-            bar.set_position(done as u64);
-            Ok(())
-        })?;
-        bar.finish_and_clear();
-        let ids: Vec<&str> = photos.iter().map(|&photo| source.id(photo)).collect();
-        match csv {
-            true => write_csv(&args.out, &ids, &features)?,
-            false => write_tensors(&args.out, &ids, &features)?,
+        };
+        found.check(source.len())?;
+        if let Some(index) = &args.within {
+            features = open_index(index, &eyes)?.0.queries(&features)?;
+        } else if args.diffuse {
+            features = AlbumIndex::new(&features)?.rows().clone();
         }
-        console.skipped(&skipped);
+        let photos = &found.photos;
+        let ids: Vec<&str> = photos.iter().map(|&photo| source.id(photo)).collect();
+        match (args.index, csv) {
+            (true, _) => {}
+            (false, true) => write_csv(&args.out, &ids, &features)?,
+            (false, false) => write_tensors(&args.out, &ids, &features)?,
+        }
+        console.skipped(&found.skipped);
         console.say(&format!(
-            "{} features of {} numbers in {}",
+            "{} features of {} numbers in {}{}",
             features.rows,
             features.dim,
-            args.out.display()
+            args.out.display(),
+            match args.index {
+                true => format!(", {} of them known before", known.min(features.rows)),
+                false => String::new(),
+            }
         ));
         console.summary(&json!({
             "command": "embed",
             "out": args.out,
             "photos": features.rows,
-            "skipped": skipped.len(),
+            "skipped": found.skipped.len(),
             "feature_dim": features.dim,
+            "looks": looks,
         }));
         Ok(Outcome::Done)
     })?

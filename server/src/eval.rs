@@ -13,14 +13,16 @@ use seedling_core::data::{self, PhotoSource, Skipped};
 use seedling_core::device::Device;
 use seedling_core::encoder::{Architecture, FeatureNet};
 use seedling_core::eval::extract::{Extractor, Look};
-use seedling_core::eval::{Features, Knn, Measured, Metric, knn, measure_photos, measured};
+use seedling_core::eval::{
+    Features, Knn, Measured, Metric, Panel, knn, measure_photos, measured, panel_train_test,
+};
 use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result, session};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Measure features on photos: geometry without labels, nearest neighbours with class folders
+/// Measure features on photos: geometry without labels, the panel with class folders
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   seedling eval ~/Pictures --weights seedling-run/weights.safetensors
@@ -33,7 +35,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "W")]
     pub weights: String,
     /// What to measure
-    #[arg(long, value_delimiter = ',', default_value = "geometry,knn")]
+    #[arg(long, value_delimiter = ',', default_value = "geometry,knn,panel")]
     pub protocol: Vec<Protocol>,
     /// What near means
     #[arg(long, default_value = "euclidean")]
@@ -51,6 +53,8 @@ pub enum Protocol {
     Geometry,
     /// k nearest neighbours, the best over k
     Knn,
+    /// What an app asks: precision at 10, mean average precision, 1- and 5-shot accuracy, purity
+    Panel,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -123,11 +127,12 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
             normalise: &loaded.file.about.normalise,
         };
         let seed = loaded.config.seed;
-        // With halves, geometry looks at the test half and kNN asks it of the training half.
+        // With halves, geometry looks at the test half; kNN and panel ask it of the training half.
         let judged = halves.as_ref().map_or(&whole, |(_, test)| test);
         let sample = measured::sample(judged.len(), 0, seed);
         let views = wants(Protocol::Geometry);
-        let alone = wants(Protocol::Knn) && halves.is_none();
+        let classes = wants(Protocol::Knn) || wants(Protocol::Panel);
+        let alone = classes && halves.is_none();
         let judged = extractor(&**judged);
         let knows = (views, alone || views);
         let bar = console.bar(sample.len() as u64, "measure");
@@ -138,16 +143,24 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
                 Ok(())
             })?;
         bar.finish_and_clear();
-        if let Some((train, _)) = halves.as_ref().filter(|_| wants(Protocol::Knn)) {
+        if let Some((train, _)) = halves.as_ref().filter(|_| classes) {
             let test = (&measured.features, &measured.photos[..], judged.source);
             let skipped = &mut measured.skipped;
             let train = extractor(&**train);
-            measured.figures.knn = train_test(&train, test, metric, skipped, console)?;
-        } else if !wants(Protocol::Knn) {
+            let found = train_test(&train, test, (seed, metric), skipped, console)?;
+            (measured.figures.knn, measured.figures.panel) = match found {
+                Some((knn, panel)) => (knn, Some(panel)),
+                None => (None, None),
+            };
+        }
+        if classes && measured.figures.panel.is_none() {
+            console.note("no class folders here: neighbours and classes cannot be judged");
+        }
+        if !wants(Protocol::Knn) {
             measured.figures.knn = None;
         }
-        if wants(Protocol::Knn) && measured.figures.knn.is_none() {
-            console.note("no class folders here: nearest neighbours cannot be judged");
+        if !wants(Protocol::Panel) {
+            measured.figures.panel = None;
         }
         console.skipped(&measured.skipped);
         show(args, &loaded, &measured, console);
@@ -158,10 +171,10 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
 fn train_test(
     train: &Extractor<'_>,
     (test, photos, source): (&Features, &[usize], &dyn PhotoSource),
-    metric: Metric,
+    (seed, metric): (u64, Metric),
     skipped: &mut Vec<Skipped>,
     console: &Console,
-) -> Result<Option<Knn>> {
+) -> Result<Option<(Option<Knn>, Panel)>> {
     let all: Vec<usize> = (0..train.source.len()).collect();
     let bar = console.bar(all.len() as u64, "train");
     let found = train.features(&all, &Look::Plain, |done| {
@@ -177,11 +190,14 @@ fn train_test(
     let (Some(train_labels), Some(test_labels)) = labels else {
         return Ok(None);
     };
-    knn(
-        (&found.features, &train_labels),
-        (test, &test_labels),
-        metric,
-    )
+    let (train, test) = (
+        (&found.features, &train_labels[..]),
+        (test, &test_labels[..]),
+    );
+    Ok(Some((
+        knn(train, test, metric)?,
+        panel_train_test(train, test, seed)?,
+    )))
 }
 
 fn show(args: &EvalArgs, loaded: &Loaded, measured: &Measured, console: &Console) {
@@ -217,6 +233,13 @@ fn show(args: &EvalArgs, loaded: &Loaded, measured: &Measured, console: &Console
         );
         line("best-NN", Some(knn.best_nn), &how.to_lowercase());
     }
+    if let Some(panel) = &measured.figures.panel {
+        line("precision at 10", panel.precision_at_10, " %");
+        line("mean average precision", panel.mean_average_precision, " %");
+        line("1-shot accuracy", panel.one_shot, " %");
+        line("5-shot accuracy", panel.five_shot, " %");
+        line("purity of clusters", panel.purity, " %");
+    }
     console.summary(&json!({
         "command": "eval",
         "weights": args.weights,
@@ -226,6 +249,7 @@ fn show(args: &EvalArgs, loaded: &Loaded, measured: &Measured, console: &Console
         "skipped": measured.skipped.len(),
         "geometry": args.protocol.contains(&Protocol::Geometry).then_some(geometry),
         "knn": measured.figures.knn,
+        "panel": measured.figures.panel,
         "collapse": measured.figures.collapse,
     }));
 }

@@ -12,6 +12,7 @@ mod devices;
 mod distill;
 mod embed;
 mod eval;
+mod eyes;
 mod flags;
 mod interrupt;
 mod keygen;
@@ -20,6 +21,7 @@ mod photos;
 mod presets;
 mod pretrain;
 mod report;
+mod search;
 mod settings;
 mod shipped;
 mod sign;
@@ -69,6 +71,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Distill(args) => distill::run(args, &Console::new(&args.common)),
         Command::Eval(args) => eval::run(args, &Console::new(&args.common)),
         Command::Embed(args) => embed::run(args, &Console::new(&args.common)),
+        Command::Search(args) => search::run(args, &Console::new(&args.common)),
         Command::Report(args) => report::run(args, &Console::new(&args.common)),
         Command::Convert(args) => convert::run(args, &Console::new(&args.common)),
         Command::Bench(args) => bench::run(args, &Console::new(&args.common)),

@@ -235,6 +235,16 @@ fn onnx(path: &Path, config: &Config) -> Result<Foreign> {
 fn announce(course: &Course, plan: &Plan<'_>, console: &Console) {
     let (session, resumed) = (course.session(), plan.training.resume);
     let config = session.config();
+    if !config.trains() {
+        console.note(&format!(
+            "{} {} on {} photos: the album's statistics alone, at {} px",
+            plan.command,
+            config.arch,
+            session.source().len(),
+            config.measure_size
+        ));
+        return;
+    }
     console.note(&format!(
         "{} {} on {} photos: {} steps of {} photos in groups of {}, {} px (measured at {}), lr {}{}",
         plan.command,

@@ -1,11 +1,14 @@
-//! Measurements against scikit-learn, PyTorch and brute force (golden/eval.py).
+//! Measurements against scikit-learn, PyTorch and brute force (golden/eval.py, golden/panel.py).
 
 use safetensors::{Dtype, SafeTensors};
-use seedling_core::eval::geometry;
+use seedling_core::eval::clusters::{mean_purity, purity};
+use seedling_core::eval::few_shot::nearest_class_mean;
 use seedling_core::eval::{
     Features, Metric, Protocol, Subject, collapse, instance_discrimination, knn, knn_leave_one_out,
     measure,
 };
+use seedling_core::eval::{geometry, panel, panel_train_test};
+use seedling_core::rng::{Purpose, Rng};
 use serde_json::Value;
 
 struct Golden {
@@ -15,8 +18,12 @@ struct Golden {
 
 impl Golden {
     fn read() -> Golden {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/eval.safetensors");
-        let bytes = std::fs::read(path).unwrap();
+        Golden::of("eval")
+    }
+
+    fn of(topic: &str) -> Golden {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/golden");
+        let bytes = std::fs::read(format!("{folder}/{topic}.safetensors")).unwrap();
         let (_, meta) = SafeTensors::read_metadata(&bytes).unwrap();
         let figures = &meta.metadata().as_ref().unwrap()["figures"];
         let figures = serde_json::from_str(figures).unwrap();
@@ -208,4 +215,65 @@ fn one_photo_and_duplicates_are_measured_without_fuss() {
     assert_eq!(m.geometry.instance_discrimination, Some(0.0));
     assert_eq!(m.knn.unwrap().per_k.len(), 51);
     assert!(collapse::collapse_warning(&same).is_some());
+}
+
+#[test]
+fn the_panel_equals_scikit_learn() {
+    let g = Golden::of("panel");
+    let (x, labels) = (g.features("x"), g.labels("labels"));
+    let (test, truth) = (g.features("test"), g.labels("truth"));
+    let near = |got: Option<f64>, name: &str, within: f64| {
+        assert!(
+            (got.unwrap() - g.number(name)).abs() < within,
+            "{name}: {got:?}"
+        );
+    };
+    let found = panel(&x, &labels, 0).unwrap();
+    near(found.precision_at_10, "precision_at_10", 1e-9);
+    near(found.mean_average_precision, "mean_average_precision", 1e-3);
+    // Other draws of the same clusterings' starts.
+    near(found.purity, "kmeans_purity", 6.0);
+    let found = panel_train_test((&x, &labels), (&test, &truth), 0).unwrap();
+    near(found.precision_at_10, "test_precision_at_10", 1e-9);
+    near(
+        found.mean_average_precision,
+        "test_mean_average_precision",
+        1e-3,
+    );
+    assert!(found.five_shot > found.one_shot);
+
+    let clusters = g.labels("clusters");
+    near(purity(&clusters, &labels).unwrap(), "purity", 1e-9);
+    for shots in [1, 5] {
+        let drawn = g.labels(&format!("drawn_{shots}"));
+        let drawn: Vec<Vec<usize>> = drawn
+            .chunks(shots)
+            .map(|rows| rows.iter().map(|&row| row as usize).collect())
+            .collect();
+        let (x, test) = (x.normalised(), test.normalised());
+        let found = nearest_class_mean(&x, &drawn, &test);
+        let want = g.labels(&format!("predicted_{shots}"));
+        assert!(found.iter().zip(&want).all(|(a, b)| *a == *b as usize));
+    }
+}
+
+#[test]
+fn the_panel_depends_on_no_thread_and_on_its_seed() {
+    let g = Golden::of("panel");
+    let (x, labels) = (g.features("x"), g.labels("labels"));
+    let on = |threads, seed| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.build().unwrap();
+        pool.install(|| panel(&x, &labels, seed).unwrap())
+    };
+    assert_eq!(on(1, 0), on(3, 0));
+    assert_ne!(on(1, 0).one_shot, on(1, 1).one_shot);
+    // One photo, and one class: no figure, or a perfect one.
+    let one = panel(&x.select(&[0]), &labels[..1], 0).unwrap();
+    assert_eq!(one, seedling_core::eval::Panel::default());
+    let same = panel(&x, &vec![3; x.rows], 0).unwrap();
+    assert_eq!(same.precision_at_10, Some(100.0));
+    assert_eq!(same.one_shot, None);
+    let rng = || std::iter::once(Rng::new(0, Purpose::Measure, 0, 0));
+    assert!(mean_purity(&x, &labels[1..], rng()).is_err());
 }

@@ -85,7 +85,7 @@ fn save(path: &Path, encoder: &Encoder) {
         made: "by a test".into(),
     };
     let (params, dim) = (&encoder.params, encoder.feature_dim());
-    save_backbone(path, params, dim, &about, Precision::Full).unwrap();
+    save_backbone(path, params, dim, &about, None, Precision::Full).unwrap();
 }
 
 #[test]

@@ -261,7 +261,7 @@ fn graphs_of_every_network_compute_its_features() {
             normalise: Normalise::default(),
             made: String::new(),
         };
-        onnx::write(&path, &encoder, &about).unwrap();
+        onnx::write(&path, (&encoder, None), &about).unwrap();
         let net = OnnxNet::open(&path, "", 64, 2).unwrap();
         assert_eq!(net.feature_dim(), encoder.feature_dim(), "{arch}");
         // Another batch than the one it was made with.
@@ -298,7 +298,7 @@ fn names_go_there_and_back() {
                 made: String::new(),
             };
             let timm_has_own = arch.name().contains("net_v") || arch.name().contains("efficient");
-            let written = write(&path, &encoder, &about, naming);
+            let written = write(&path, (&encoder, None), &about, naming);
             if naming == Naming::Timm && !timm_has_own {
                 // timm's names are ours there; there is nothing to write under others.
                 assert!(written.is_ok() || written.unwrap_err().to_string().contains("timm"));

@@ -112,6 +112,7 @@ fn build(run: &Path) -> Option<usize> {
     put(measured(180, When::During, &between, &labels, 0.09));
     put(measured(360, When::After, &after, &labels, 0.08));
     put(Record::Run(RunRecord {
+        trained_on: None,
         step: 360,
         method: "adapt".into(),
         photos: Some(files.len() as u64),
@@ -198,6 +199,7 @@ fn tiny_album(ids: [&str; 4], classes: &[&str]) -> Album {
             .map(|i| i % classes.len() as u32)
             .collect(),
         before: Some(f(0.0)),
+        closed_form: None,
         after: Some(f(1.5)),
         thumbnails: vec![b"\xff\xd8".to_vec(), vec![], vec![], vec![]],
     }

@@ -116,7 +116,9 @@ fn distillation_goes_on_where_it_stopped() {
         ..config()
     };
     let session = Session::new(teacher, photos(folder.path()), &Start::default()).unwrap();
-    let path = session.save_weights(folder.path(), "by a test").unwrap();
+    let path = session
+        .save_weights(folder.path(), "by a test", None)
+        .unwrap();
     let teacher = WeightFile::open(&path, None).unwrap();
     let config = Config {
         mask_own_photo: false,
@@ -219,7 +221,7 @@ fn half_weights_are_smaller_and_see_the_same() {
         let session = Session::new(config, source.clone(), &Start::default()).unwrap();
         let run = folder.path().join(half_weights.to_string());
         std::fs::create_dir_all(&run).unwrap();
-        let path = session.save_weights(&run, "by a test").unwrap();
+        let path = session.save_weights(&run, "by a test", None).unwrap();
         let file = WeightFile::open(&path, None).unwrap();
         let architecture = Architecture {
             head: None,
@@ -300,7 +302,9 @@ fn whole_photos_are_looked_at_as_the_initial_weights_ask() {
     let random = sized(0, None);
     assert_eq!(random.about().image_size, 32);
     let asking = sized(48, None);
-    let path = asking.save_weights(folder.path(), "by a test").unwrap();
+    let path = asking
+        .save_weights(folder.path(), "by a test", None)
+        .unwrap();
     let file = WeightFile::open(&path, None).unwrap();
     assert_eq!(file.about.image_size, 48);
     let asked = sized(0, Some(&file));

@@ -34,7 +34,7 @@ impl Signed {
         };
         let dim = encoder.feature_dim();
         let path = signed.weights();
-        save_backbone(&path, &encoder.params, dim, &about, Precision::Half).unwrap();
+        save_backbone(&path, &encoder.params, dim, &about, None, Precision::Half).unwrap();
         signed.sign(version, not_before);
         signed
     }

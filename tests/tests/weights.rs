@@ -37,7 +37,7 @@ fn about(encoder: &Encoder) -> About {
 
 fn save(path: &Path, encoder: &Encoder, precision: Precision) {
     let (params, dim) = (&encoder.params, encoder.feature_dim());
-    save_backbone(path, params, dim, &about(encoder), precision).unwrap();
+    save_backbone(path, params, dim, &about(encoder), None, precision).unwrap();
 }
 
 fn values(encoder: &Encoder) -> Vec<f32> {
@@ -245,7 +245,7 @@ fn numbers_that_a_file_cannot_hold_are_not_written() {
     let encoder = filled();
     encoder.params.values.write().unwrap()[3] = 1e6;
     let about = about(&encoder);
-    let save = |precision| save_backbone(&path, &encoder.params, 1024, &about, precision);
+    let save = |precision| save_backbone(&path, &encoder.params, 1024, &about, None, precision);
     assert!(
         save(Precision::Half)
             .unwrap_err()

@@ -35,11 +35,13 @@ impl Config {
             schedule: "step".into(),
             warmup_epochs: 0.0,
             warmup_steps: 0,
+            train_from: 1000,
             epochs: 12,
             steps: 0,
             mix: 0.5,
             keep: "better".into(),
             holdout: 0.2,
+            whitening: true,
             reestimate_bn: true,
             half_weights: false,
             teacher: String::new(),
@@ -86,6 +88,8 @@ impl Config {
             mix: 1.0,
             keep: "always".into(),
             holdout: 0.0,
+            train_from: 0,
+            whitening: false,
             ..Config::adapt()
         }
     }
@@ -104,6 +108,8 @@ impl Config {
             mix: 1.0,
             keep: "always".into(),
             holdout: 0.0,
+            train_from: 0,
+            whitening: false,
             ..Config::adapt()
         }
     }

@@ -241,6 +241,9 @@ settings! {
     warmup_epochs: f64, Number(0.0, 10_000.0), FIXED;
     /// Steps over which the learning rate rises linearly, on top of warmup_epochs.
     warmup_steps: usize, Whole(0, 1_000_000_000), FIXED;
+    /// Photos from which on an album is trained on: from fewer a network learns these photos and little that
+    /// others show, and the closed form is all that is done. Asking for epochs or steps sets it to 0.
+    train_from: usize, Whole(0, 1_000_000_000), FIXED;
     /// Passes over the photos.
     epochs: usize, Whole(0, 1_000_000), FIXED;
     /// Optimizer steps; where not 0, this counts and epochs does not.
@@ -248,12 +251,15 @@ settings! {
     /// Share of what training has changed that the result keeps: initial + mix (trained - initial),
     /// for parameters and running statistics alike.
     mix: f64, Number(0.0, 1.0), FIXED;
-    /// better keeps the initial weights unless the result is better, and half of `mix` where that
-    /// is better still, asked without labels; always keeps the result.
+    /// better keeps the result unless something went wrong, asked without labels: then half of `mix` is
+    /// kept, or the initial weights; always keeps the result.
     keep: String, OneOf(&["better", "always"]), FIXED;
-    /// Share of the photos that are not trained on, where better weights are to be kept: which are
-    /// better is asked about these. Albums of fewer than 100 photos are trained on whole.
+    /// Share of the photos that are not trained on, where better weights are to be kept: whether something
+    /// went wrong is asked about these, too. Albums of fewer than 100 photos are trained on whole.
     holdout: f64, Number(0.0, 0.5), FIXED;
+    /// Put a linear layer behind the features, in closed form from the album's statistics: it shortens the
+    /// directions in which photos differ from their mirror images and their neighbours.
+    whitening: bool, Switch, FIXED;
     /// Re-estimate the batch-norm statistics over the photos when training is done.
     reestimate_bn: bool, Switch, FIXED;
     /// Write the kernels in weights.safetensors as 16-bit numbers: a file of half the size, and

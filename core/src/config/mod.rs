@@ -147,20 +147,25 @@ impl Config {
                 "precision = bf16 is for networks of convolutions, and {arch} is none"
             ));
         }
-        if self.epochs == 0 && self.steps == 0 {
-            return fail("epochs and steps are both 0: nothing would be trained".into());
+        if !self.trains() && !self.whitening {
+            return fail("epochs and steps are both 0: nothing would be done".into());
         }
         Ok(())
     }
 
+    /// Whether any step is to be taken: otherwise the album's statistics are all there is.
+    pub fn trains(&self) -> bool {
+        self.epochs > 0 || self.steps > 0
+    }
+
     /// Whether the initial weights stay unless the result is better. Random ones never do.
     pub fn judges(&self) -> bool {
-        self.keep == "better" && self.init != "random"
+        self.trains() && self.keep == "better" && self.init != "random"
     }
 
     /// Whether the initial weights are needed at the end.
     pub fn keeps_initial(&self) -> bool {
-        self.mix < 1.0 || self.judges()
+        self.trains() && (self.mix < 1.0 || self.judges())
     }
 
     /// The settings as a TOML document with a comment on every key.

@@ -94,7 +94,10 @@ fn refusals_name_key_value_and_range() {
     assert!(refusal(&["lr"]).contains("key=value"));
     assert!(refusal(&["bn_group=48"]).contains("multiple"));
     assert!(refusal(&["measure_size=16"]).contains("0 or 32"));
-    for text in [refusal(&["batch_size=1"]), refusal(&["epochs=0"])] {
+    for text in [
+        refusal(&["batch_size=1"]),
+        refusal(&["epochs=0", "whitening=false"]),
+    ] {
         assert!(!text.contains('\n'), "{text}");
     }
 }

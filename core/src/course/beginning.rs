@@ -24,8 +24,18 @@ impl Course {
         start: &Start<'_>,
         method: &str,
     ) -> Result<(Course, Vec<String>)> {
+        let mut notes = Vec::new();
+        if config.trains() && source.len() < config.train_from {
+            notes.push(format!(
+                "{} photos are fewer than train_from = {}: the album's statistics alone (--epochs N trains \
+                 all the same)",
+                source.len(),
+                config.train_from
+            ));
+            (config.epochs, config.steps) = (0, 0);
+        }
         let (trained_on, held) = part(&config, &source);
-        let mut notes = session::fit(&mut config, trained_on.len())?;
+        notes.extend(session::fit(&mut config, trained_on.len())?);
         if !held.is_empty() {
             notes.push(format!(
                 "{} of {} photos are not trained on: they say at the end which weights are better",

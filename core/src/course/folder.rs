@@ -1,5 +1,6 @@
 //! The folder a run lives in: made new or taken up again, and held by one process at a time.
 
+use super::seen;
 use crate::checkpoint;
 use crate::records;
 use crate::session::finish::WEIGHTS_FILE;
@@ -13,7 +14,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Files that a run has written before its first step is done.
-const FIRST_FILES: [&str; 4] = [CONFIG_FILE, records::FILE_NAME, checkpoint::FILE, LOCK_FILE];
+const FIRST_FILES: [&str; 6] = [
+    CONFIG_FILE,
+    records::FILE_NAME,
+    checkpoint::FILE,
+    checkpoint::PREVIOUS,
+    seen::FILE_NAME,
+    LOCK_FILE,
+];
 
 /// Open in whoever works in a folder.
 const LOCK_FILE: &str = ".lock";
@@ -65,7 +73,13 @@ pub fn forget(path: &Path) -> Result<()> {
         return Ok(());
     }
     let _lock = lock(path)?;
-    let ours = [CONFIG_FILE, records::FILE_NAME, WEIGHTS_FILE, HEAD_FILE];
+    let ours = [
+        CONFIG_FILE,
+        records::FILE_NAME,
+        WEIGHTS_FILE,
+        HEAD_FILE,
+        seen::FILE_NAME,
+    ];
     for name in ours.into_iter().chain(checkpoint::FILES).chain([LOCK_FILE]) {
         for path in [path.join(name), path.join(format!(".{name}.partial"))] {
             match fs::remove_file(&path) {

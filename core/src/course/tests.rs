@@ -124,9 +124,14 @@ fn weights(path: &Path) -> Vec<u8> {
 #[test]
 fn a_panic_leaves_the_newest_checkpoint() {
     let root = tempfile::tempdir().unwrap();
-    // Enough for the measurement before (three passes), not for the one after; then not even for
-    // the first.
-    for (name, photos, steps) in [("late", 3 * demo().len(), Some(3)), ("early", 5, None)] {
+    // Enough for the measurement before (three passes, and mirror images for the closed form), not for the one
+    // after; then for the first pass alone; then not even for that.
+    let passes = |n| n * demo().len();
+    for (name, photos, steps) in [
+        ("late", passes(4), Some(3)),
+        ("early", passes(1), Some(0)),
+        ("at once", 5, None),
+    ] {
         let path = root.path().join(name);
         let run = || {
             let cursed = Cursed(Demo::new(2, 0).unwrap(), AtomicUsize::new(photos));
@@ -148,8 +153,16 @@ fn cancelled_anywhere_and_gone_on_with_it_ends_the_same() {
     let mut course = begin(&whole, demo());
     let mut watcher = Watcher::new(None);
     while course.advance(&mut watcher).unwrap() == Phase::Going {}
-    let first = ["measuring", "measured", "saved", "step"];
-    assert_eq!(watcher.kinds[..4], first);
+    // Before, then who is near whom.
+    let first = [
+        "measuring",
+        "measured",
+        "saved",
+        "measuring",
+        "saved",
+        "step",
+    ];
+    assert_eq!(watcher.kinds[..6], first);
     assert_eq!(watcher.kinds.last(), Some(&"finished"));
     drop(course);
 
@@ -186,17 +199,74 @@ fn cancelled_anywhere_and_gone_on_with_it_ends_the_same() {
             phase = course.advance(&mut watcher).unwrap();
         }
         assert_eq!(phase, Phase::Cancelled, "{name}");
-        let saved = course.is_saved();
+        assert!(course.is_saved(), "{name}");
         drop(course);
-        // Before anything was measured there is nothing to keep.
-        assert_eq!((saved, path.exists()), (name != "before", name != "before"));
-        if saved {
-            let mut course = resume(&path);
-            let mut watcher = Watcher::new(None);
-            while course.advance(&mut watcher).unwrap() == Phase::Going {}
-            assert!(weights(&path) == weights(&whole), "{name}");
-        }
+        let mut course = resume(&path);
+        let mut watcher = Watcher::new(None);
+        while course.advance(&mut watcher).unwrap() == Phase::Going {}
+        assert!(weights(&path) == weights(&whole), "{name}");
+        assert!(!path.join("features.partial").exists(), "{name}");
     }
+}
+
+/// A run of the closed form alone, killed (dropped without a word) after every number of calls.
+#[test]
+fn the_closed_form_goes_on_after_a_kill_with_the_same_bits() {
+    let root = tempfile::tempdir().unwrap();
+    let closed = |threads| Config {
+        steps: 0,
+        epochs: 0,
+        threads,
+        ..config()
+    };
+    let photos = || Arc::new(Demo::new(20, 0).unwrap());
+    let open = |path: &Path, threads: usize| {
+        let resume = checkpoint::exists(path);
+        let folder = RunFolder::open(path, resume, &[]).unwrap();
+        let (config, start) = (closed(threads), Start::default());
+        let session = match resume {
+            false => Session::new(config, photos(), &start),
+            true => {
+                let (state, _) = checkpoint::load(path).unwrap();
+                Session::resume(config, photos(), &start, state)
+            }
+        };
+        Course::new(folder, session.unwrap(), photos(), "adapt").unwrap()
+    };
+    let whole = root.path().join("whole");
+    let (mut course, mut calls) = (open(&whole, 1), 0);
+    while course.advance(&mut Watcher::new(None)).unwrap() == Phase::Going {
+        calls += 1;
+    }
+    drop(course);
+    // Four passes over 160 photos, at most 128 of each a call.
+    assert!(calls >= 4, "{calls}");
+    let file = WeightFile::open(&whole.join("weights.safetensors"), None).unwrap();
+    assert_eq!(file.linear_layer().unwrap().unwrap().outputs(), 128);
+    let records = |path: &Path| {
+        let log = records::read(&path.join(records::FILE_NAME)).unwrap();
+        let measured = log.into_iter().filter_map(|record| match record {
+            Record::Measure(found) => Some(found),
+            _ => None,
+        });
+        measured.collect::<Vec<_>>()
+    };
+    let path = root.path().join("killed");
+    for life in 0.. {
+        let mut course = open(&path, 1 + life % 3);
+        let mut phase = Phase::Going;
+        for _ in 0..1 + life % 2 {
+            phase = course.advance(&mut Watcher::new(None)).unwrap();
+        }
+        if phase == Phase::Done {
+            break;
+        }
+        // Nothing is told: as if the process had died.
+        drop(course);
+        assert!(life < 3 * calls, "it comes to no end");
+    }
+    assert!(weights(&path) == weights(&whole));
+    assert_eq!(records(&path), records(&whole));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod workers;
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -75,7 +76,7 @@ pub struct Position {
 }
 
 /// A photo that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its id.
     pub id: String,

@@ -26,6 +26,8 @@ pub fn batch(side: usize) -> usize {
 pub enum Look {
     /// Its middle, unaltered, as torchvision's evaluation shows it.
     Plain,
+    /// The same, left and right exchanged.
+    Mirrored,
     /// A random view, always the same for the same seed, number and photo.
     View {
         /// The views it is drawn from.
@@ -61,6 +63,22 @@ pub struct Extracted {
     pub skipped: Vec<Skipped>,
 }
 
+impl Extracted {
+    /// Refuses features of no photo at all, out of `asked`.
+    ///
+    /// # Errors
+    /// [`Error::NoPhotos`] with the first photo's reason.
+    pub fn check(&self, asked: usize) -> Result<()> {
+        match (self.photos.is_empty(), self.skipped.first()) {
+            (true, Some(first)) => Err(Error::NoPhotos(format!(
+                "none of {asked} photos could be read; the first, {}: {}",
+                first.id, first.reason
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Extractor<'_> {
     /// Features of the photos at `indices`. `done` is told the number of photos after every batch,
     /// and may stop the work by an error.
@@ -68,6 +86,21 @@ impl Extractor<'_> {
     /// # Errors
     /// The network refuses, no photo can be read, or what `done` says.
     pub fn features(
+        &self,
+        indices: &[usize],
+        look: &Look,
+        done: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Extracted> {
+        let found = self.readable(indices, look, done)?;
+        found.check(indices.len())?;
+        Ok(found)
+    }
+
+    /// The same, where it may be that none of these photos can be read: they are some of many.
+    ///
+    /// # Errors
+    /// The network refuses, or what `done` says.
+    pub fn readable(
         &self,
         indices: &[usize],
         look: &Look,
@@ -90,14 +123,6 @@ impl Extractor<'_> {
             done(seen)?;
         }
         self.encoder.release();
-        if let (true, Some(first)) = (photos.is_empty(), skipped.first()) {
-            return Err(Error::NoPhotos(format!(
-                "none of {} photos could be read; the first, {}: {}",
-                indices.len(),
-                first.id,
-                first.reason
-            )));
-        }
         Ok(Extracted {
             features: Features::new(photos.len(), dim, values)?,
             photos,
@@ -143,9 +168,23 @@ impl Extractor<'_> {
 
 impl Look {
     /// Writes what the network sees of photo number `index`: `size * size * 3` numbers.
-    fn write(&self, photo: &Photo, index: usize, size: usize, norm: &Normalise, out: &mut [f32]) {
+    pub(super) fn write(
+        &self,
+        photo: &Photo,
+        index: usize,
+        size: usize,
+        norm: &Normalise,
+        out: &mut [f32],
+    ) {
         match self {
             Look::Plain => evaluation_view(photo, size, norm, out),
+            Look::Mirrored => {
+                evaluation_view(photo, size, norm, out);
+                for row in out.chunks_exact_mut(3 * size) {
+                    let pixels = row.as_chunks_mut::<3>().0;
+                    pixels.reverse();
+                }
+            }
             Look::View {
                 recipe,
                 number,

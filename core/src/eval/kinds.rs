@@ -5,20 +5,18 @@
 //! where the initial weights' own groups are found again by a photo's neighbours, more surely than
 //! before: their borders are where most mistakes lie.
 
-use super::features::{Features, squared_distance};
+use super::clusters::k_means;
+use super::features::Features;
 use super::neighbours::Metric;
 use super::retrieval::right_leave_one_out_each;
 use crate::Result;
 use crate::rng::{Purpose, Rng};
-use rayon::prelude::*;
 
 /// Below so many photos groups say nothing.
 pub const LEAST_PHOTOS: usize = 32;
 
 /// Ways to sort the photos that are averaged over: each draws its borders elsewhere.
 const WAYS: u64 = 10;
-/// Rounds of one attempt, at most: the rest moves single photos.
-const ROUNDS: usize = 50;
 /// The first of k-means' random streams; those before belong to measurements and report.
 const STREAM: u64 = 5;
 
@@ -32,8 +30,7 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    /// Sorts the directions of `features` into sqrt(rows / 2) groups (k-means from k-means++
-    /// beginnings; Arthur and Vassilvitskii 2007). `None` below [`LEAST_PHOTOS`].
+    /// Sorts the directions of `features` into sqrt(rows / 2) groups ([`k_means`]). `None` below [`LEAST_PHOTOS`].
     ///
     /// # Errors
     /// [`crate::Error::Training`] where a feature is not finite.
@@ -70,76 +67,6 @@ impl Kinds {
         };
         Ok((0..photos).map(share).collect())
     }
-}
-
-/// Each row's group.
-fn k_means(rows: &Features, count: usize, rng: &mut Rng) -> Vec<u32> {
-    let mut means = beginnings(rows, count, rng);
-    let mut groups = vec![0; rows.rows];
-    for _ in 0..ROUNDS {
-        let found: Vec<u32> = (0..rows.rows)
-            .into_par_iter()
-            .map(|i| nearest(rows.row(i), &means))
-            .collect();
-        let settled = found == groups;
-        groups = found;
-        if settled {
-            break;
-        }
-        means = means_of(rows, &groups, &means);
-    }
-    groups
-}
-
-/// Rows far from those chosen before, each with a probability as its squared distance.
-fn beginnings(rows: &Features, count: usize, rng: &mut Rng) -> Features {
-    let mut chosen = vec![rng.below(rows.rows)];
-    let mut squared = vec![f64::INFINITY; rows.rows];
-    while chosen.len() < count {
-        let last = rows.row(chosen[chosen.len() - 1]);
-        for (i, nearest) in squared.iter_mut().enumerate() {
-            *nearest = nearest.min(squared_distance(rows.row(i), last));
-        }
-        let mut left = f64::from(rng.uniform()) * squared.iter().sum::<f64>();
-        let next = squared.iter().position(|&s| {
-            left -= s;
-            left < 0.0
-        });
-        // Rounding may leave a little; and where all rows are alike, any will do.
-        chosen.push(next.unwrap_or_else(|| rng.below(rows.rows)));
-    }
-    rows.select(&chosen)
-}
-
-/// The nearest mean; the smaller number of equally near ones.
-fn nearest(row: &[f32], means: &Features) -> u32 {
-    means
-        .iter()
-        .enumerate()
-        .map(|(group, mean)| (group as u32, squared_distance(row, mean)))
-        .reduce(|best, next| if next.1 < best.1 { next } else { best })
-        .map_or(0, |(group, _)| group)
-}
-
-/// The groups' means; a group that has lost all its rows stays where it was.
-fn means_of(rows: &Features, groups: &[u32], before: &Features) -> Features {
-    let mut sums = vec![0.0f64; before.values.len()];
-    let mut sizes = vec![0usize; before.rows];
-    for (row, &group) in rows.iter().zip(groups) {
-        let group = group as usize;
-        sizes[group] += 1;
-        let sum = &mut sums[group * rows.dim..(group + 1) * rows.dim];
-        sum.iter_mut()
-            .zip(row)
-            .for_each(|(s, &x)| *s += f64::from(x));
-    }
-    let mut means = before.clone();
-    for (group, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
-        let range = group * rows.dim..(group + 1) * rows.dim;
-        let pairs = means.values[range.clone()].iter_mut().zip(&sums[range]);
-        pairs.for_each(|(mean, sum)| *mean = (sum / size as f64) as f32);
-    }
-    means
 }
 
 #[cfg(test)]

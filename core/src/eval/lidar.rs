@@ -1,8 +1,8 @@
 //! LiDAR (Thilak et al. 2023): how many directions tell photos apart, seen against how far looks at
 //! one photo differ. The name stands for linear discriminant analysis rank.
 
-use super::eigen;
 use super::features::Features;
+use crate::eigen;
 use crate::error::Result;
 use rayon::prelude::*;
 

@@ -38,6 +38,18 @@ pub fn labels(source: &dyn PhotoSource, photos: &[usize]) -> Option<Vec<u32>> {
         .collect()
 }
 
+/// How a measurement alters photos to see how steady features are: view `number` of two.
+///
+/// # Errors
+/// None that a caller could make.
+pub fn view(number: u64, seed: u64) -> Result<Look> {
+    Ok(Look::View {
+        recipe: Recipe::by_name("standard")?,
+        number,
+        seed,
+    })
+}
+
 /// Everything that can be said of the photos in `sample`: with `views`, two fixed standard views
 /// of each are made for alignment and instance discrimination; with `knn`, kNN where classes are
 /// known. `done` is told how many photos of how many were looked at, and may stop the work by an
@@ -66,28 +78,42 @@ pub fn measure_photos(
     } = features(sample, &Look::Plain)?;
     let mut pair = None;
     if views {
-        let look = |number| -> Result<Look> {
-            Ok(Look::View {
-                recipe: Recipe::by_name("standard")?,
-                number,
-                seed,
-            })
-        };
+        let look = |number| view(number, seed);
         let (first, second) = (features(&photos, &look(0)?)?, features(&photos, &look(1)?)?);
         // A photo that vanished meanwhile would shift the rows.
         let whole = first.photos == photos && second.photos == photos;
         pair = whole.then_some((first.features, second.features));
     }
     let labels = labels(extractor.source, &photos).filter(|_| knn);
-    let subject = Subject {
-        plain: &plain,
-        views: pair.as_ref().map(|(first, second)| (first, second)),
-        labels: labels.as_deref(),
-    };
-    Ok(Measured {
-        figures: measure(&subject, metric, seed)?,
+    let plain = Extracted {
         features: plain,
         photos,
         skipped,
+    };
+    figures(plain, pair, labels.as_deref(), (seed, metric))
+}
+
+/// What can be said of features that were taken: of plain photos, of two views of each, and with the class
+/// of each.
+///
+/// # Errors
+/// [`crate::Error::Shape`] where these do not fit each other, [`crate::Error::Training`] where a feature is
+/// not finite.
+pub fn figures(
+    plain: Extracted,
+    views: Option<(Features, Features)>,
+    labels: Option<&[u32]>,
+    (seed, metric): (u64, Metric),
+) -> Result<Measured> {
+    let subject = Subject {
+        plain: &plain.features,
+        views: views.as_ref().map(|(first, second)| (first, second)),
+        labels,
+    };
+    Ok(Measured {
+        figures: measure(&subject, metric, seed)?,
+        features: plain.features,
+        photos: plain.photos,
+        skipped: plain.skipped,
     })
 }

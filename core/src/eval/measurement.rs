@@ -5,6 +5,7 @@ use super::features::Features;
 use super::geometry::{self, Geometry};
 use super::lidar::lidar;
 use super::neighbours::Metric;
+use super::panel::{Panel, panel};
 use super::retrieval::{Knn, instance_discrimination, knn_leave_one_out};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ pub struct Measurement {
     pub geometry: Geometry,
     /// kNN accuracies where classes are known.
     pub knn: Option<Knn>,
+    /// What an app asks of features, where classes are known.
+    pub panel: Option<Panel>,
     /// How far the features are from having collapsed; `None` below two photos.
     pub collapse: Option<Collapse>,
 }
@@ -32,8 +35,8 @@ pub struct Subject<'a> {
     pub labels: Option<&'a [u32]>,
 }
 
-/// Measures `subject`; kNN by leave-one-out. `seed` draws the sets of the sampled uniformity, so
-/// measurements that are to be compared take the same one.
+/// Measures `subject`; kNN and panel by leave-one-out. `seed` draws the sets of the sampled uniformity and the
+/// panel's labeled photos, so measurements that are to be compared take the same one.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] where views or labels don't match the photos,
@@ -52,14 +55,18 @@ pub fn measure(subject: &Subject<'_>, metric: Metric, seed: u64) -> Result<Measu
             instance_discrimination(plain, &[first, second], metric)?;
         geometry.lidar = lidar(&[plain, first, second])?;
     }
-    let mut knn = None;
+    let (mut knn, mut found) = (None, None);
     if let Some(labels) = subject.labels {
         geometry.intra_class_alignment = geometry::intra_class_alignment(plain, labels)?;
         knn = knn_leave_one_out(plain, labels, metric)?;
+        found = (plain.rows > 1)
+            .then(|| panel(plain, labels, seed))
+            .transpose()?;
     }
     Ok(Measurement {
         geometry,
         knn,
+        panel: found,
         collapse: collapse(plain),
     })
 }

@@ -5,20 +5,26 @@
 //!    [`mod@lidar`] in how many directions that matter.
 //! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies, [`kinds`] into
 //!    one that needs no labels.
-//! 4. [`measurement`] takes all of these at once; [`measured`] does so for the photos of a source, as
+//! 4. [`ranking`], [`few_shot`] and [`clusters`] are what an app asks of features, [`mod@panel`] all three.
+//! 5. [`looks`] averages features over several looks at a photo, and puts those of networks side by side.
+//! 6. [`measurement`] takes all of these at once; [`measured`] does so for the photos of a source, as
 //!    a run's before and after.
 
 mod blocks;
+pub mod clusters;
 pub mod collapse;
-mod eigen;
 pub mod extract;
 pub mod features;
+pub mod few_shot;
 pub mod geometry;
 pub mod kinds;
 pub mod lidar;
+pub mod looks;
 pub mod measured;
 pub mod measurement;
 pub mod neighbours;
+pub mod panel;
+pub mod ranking;
 pub mod retrieval;
 
 pub use collapse::{Collapse, collapse, collapse_warning};
@@ -28,4 +34,5 @@ pub use lidar::lidar;
 pub use measured::{Measured, measure_photos};
 pub use measurement::{Measurement, Subject, measure};
 pub use neighbours::{Metric, Neighbour, nearest};
+pub use panel::{Panel, panel, panel_train_test};
 pub use retrieval::{Knn, Protocol, instance_discrimination, knn, knn_leave_one_out};

@@ -6,7 +6,7 @@ use crate::backbones::Arch;
 use crate::cancel::Cancel;
 use crate::checkpoint::{Album, State};
 use crate::config::Config;
-use crate::data::{Loader, LoaderConfig, Normalise, PhotoSource, Position, Recipe};
+use crate::data::{LoaderConfig, Normalise, PhotoSource, Recipe};
 use crate::encoder::{Architecture, Encoder, FeatureNet, Head, Mode};
 use crate::eval::extract::{Extractor, Look};
 use crate::moco::MocoConfig;
@@ -157,6 +157,9 @@ pub(crate) fn optimizer<B: Backend>(config: &Config, network: &Encoder<B>) -> Re
 /// The settings contradict each other, or there are fewer photos than one group.
 pub fn fit(config: &mut Config, photos: usize) -> Result<Vec<String>> {
     config.validate()?;
+    if !config.trains() {
+        return Ok(Vec::new());
+    }
     let group = config.bn_group;
     if photos < group {
         return Err(Error::NoPhotos(format!(
@@ -232,9 +235,6 @@ impl Session {
         let mut session = Session::assemble(config, about, source, (trainer, 0), start, pool)?;
         if let Some(teacher) = start.teacher {
             session.centre_teacher(teacher.normalise())?;
-        } else if session.config.neighbours > 0.0 {
-            let album = session.album_in_mind()?;
-            session.trainer.keep_in_mind(album)?;
         }
         Ok(session)
     }
@@ -317,10 +317,6 @@ impl Session {
         loading.normalise = about.normalise;
         loading.undrawn = trainer.makes_views();
         let epoch = (source.len() / config.batch_size.max(1)).max(1);
-        let position = Position {
-            epoch: step / epoch as u64,
-            step: step % epoch as u64,
-        };
         let steps = match config.steps {
             0 => config.epochs.saturating_mul(epoch),
             steps => steps,
@@ -334,7 +330,8 @@ impl Session {
             steps_per_epoch: epoch,
         };
         Ok(Session {
-            loader: Loader::new(source.clone(), loading, position)?,
+            loading,
+            loader: None,
             album: Album::of(&*source),
             before: None,
             teacher: start.teacher.as_ref().map(Guide::digest).transpose()?,

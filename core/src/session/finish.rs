@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::trainer::Backbone;
+use crate::encoder::LinearLayer;
 use crate::eval::extract::{Extractor, Look};
 use crate::rng::{Purpose, Rng};
 use crate::weights::{About, HEAD_FILE, Precision};
@@ -99,12 +100,17 @@ impl Session {
     }
 
     /// Writes the backbone (and, beside it, the projection head) into the run folder and says
-    /// where. `made` tells in a sentence how the weights came about; `half_weights` decides the
-    /// backbone's precision.
+    /// where. `made` tells in a sentence how the weights came about; `layer` lies behind the features;
+    /// `half_weights` decides the backbone's precision.
     ///
     /// # Errors
     /// A number is not finite (or too large for half precision), or the disk refuses.
-    pub fn save_weights(&self, folder: &Path, made: &str) -> Result<PathBuf> {
+    pub fn save_weights(
+        &self,
+        folder: &Path,
+        made: &str,
+        layer: Option<&LinearLayer>,
+    ) -> Result<PathBuf> {
         let about = About {
             made: made.to_string(),
             ..self.about.clone()
@@ -114,8 +120,12 @@ impl Session {
             true => Precision::Half,
             false => Precision::Full,
         };
-        self.trainer.save_backbone(&path, &about, precision)?;
-        self.trainer.save_head(&folder.join(HEAD_FILE), &about)?;
+        self.trainer
+            .save_backbone(&path, &about, layer, precision)?;
+        // One that was not trained is of no use.
+        if self.config.trains() {
+            self.trainer.save_head(&folder.join(HEAD_FILE), &about)?;
+        }
         Ok(path)
     }
 }

@@ -4,6 +4,7 @@ use super::Session;
 use crate::Result;
 use crate::distill::projection;
 use crate::encoder::Head;
+use crate::eval::Features;
 use crate::eval::extract::{Extractor, Look};
 use crate::nn::cpu::normalize;
 use crate::nn::gemm::{Matrix, gemm_columns};
@@ -12,6 +13,41 @@ use crate::nn::gemm::{Matrix, gemm_columns};
 const CHUNK: usize = 256;
 
 impl Session {
+    /// Whether training wants to know which photos are near each other, and does not yet.
+    pub fn wants_neighbours(&self) -> bool {
+        self.config.trains() && self.config.neighbours > 0.0 && !self.trainer.has_in_mind()
+    }
+
+    /// Keeps these features of the photos in mind: `photos` says which photo each row is of. Training then
+    /// holds near each other what is near by them.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn keep_in_mind(&mut self, features: &Features, photos: &[usize]) -> Result<()> {
+        let to = self.config.head.parse::<Head>()?.embedding_dim();
+        let mut album = vec![0.0; self.source.len() * to];
+        let rows = features.normalised();
+        let projection = match rows.dim > to {
+            true => projection(rows.dim, to, self.config.seed),
+            false => Vec::new(),
+        };
+        for (row, &photo) in rows.iter().zip(photos) {
+            let place = &mut album[photo * to..(photo + 1) * to];
+            match rows.dim > to {
+                false => place[..rows.dim].copy_from_slice(row),
+                true => {
+                    let (row, onto) = (
+                        Matrix::rows(row, rows.dim),
+                        Matrix::rows(&projection, rows.dim),
+                    );
+                    gemm_columns((1, to, rows.dim), row, onto.transposed(), place, false);
+                    normalize::forward(place, to);
+                }
+            }
+        }
+        self.trainer.keep_in_mind(album)
+    }
+
     /// (photos, dim of an embedding): unit rows that keep the angles between the photos' features, after
     /// what all have in common is taken away (as `distill::Teacher` does); zeros for a photo that
     /// can't be read.

@@ -7,7 +7,7 @@ use super::{Guide, Start};
 use crate::checkpoint::{Network, Numbers};
 use crate::config::Config;
 use crate::distill::{Distill, DistillConfig, Teacher};
-use crate::encoder::{Architecture, Encoder, FeatureNet, Head};
+use crate::encoder::{Architecture, Encoder, FeatureNet, Head, LinearLayer};
 use crate::init::initialise;
 use crate::layout::Entry;
 use crate::moco::{Moco, key_orders};
@@ -212,6 +212,13 @@ impl<B: Backend> Trainer for Run<B> {
         Ok(())
     }
 
+    fn has_in_mind(&self) -> bool {
+        match &self.method {
+            Method::Moco(moco) => moco.album.is_some(),
+            Method::Distill { .. } => true,
+        }
+    }
+
     fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
         let backend = self.method.encoder().backend();
         let trained = self.method.encoder().params.lock();
@@ -287,13 +294,20 @@ impl<B: Backend> Trainer for Run<B> {
         })
     }
 
-    fn save_backbone(&self, path: &Path, about: &About, precision: Precision) -> Result<()> {
+    fn save_backbone(
+        &self,
+        path: &Path,
+        about: &About,
+        layer: Option<&LinearLayer>,
+        precision: Precision,
+    ) -> Result<()> {
         let encoder = self.method.encoder();
         weights::save_backbone(
             path,
             &encoder.params,
             encoder.feature_dim(),
             about,
+            layer,
             precision,
         )
     }

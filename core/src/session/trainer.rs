@@ -6,7 +6,7 @@ use crate::Result;
 use crate::checkpoint::Numbers;
 use crate::config::Config;
 use crate::device::{Device, Work};
-use crate::encoder::FeatureNet;
+use crate::encoder::{FeatureNet, LinearLayer};
 use crate::nn::backend::Backend;
 use crate::step::{StepStats, Views};
 use crate::weights::{About, Precision};
@@ -46,6 +46,9 @@ pub(super) trait Trainer: Send + Sync {
     /// Keeps the album, (photos, dim), as it looks to the initial weights.
     fn keep_in_mind(&mut self, album: Vec<f32>) -> Result<()>;
 
+    /// Whether it keeps the album in mind, or is of no method that would.
+    fn has_in_mind(&self) -> bool;
+
     /// Shows `see` all numbers that training changes.
     fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()>;
 
@@ -56,8 +59,14 @@ pub(super) trait Trainer: Send + Sync {
     /// Sets the backbone to what it was before it was mixed.
     fn unmix(&self, trained: &Backbone) -> Result<()>;
 
-    /// Writes the backbone.
-    fn save_backbone(&self, path: &Path, about: &About, precision: Precision) -> Result<()>;
+    /// Writes the backbone, with a linear layer behind its features.
+    fn save_backbone(
+        &self,
+        path: &Path,
+        about: &About,
+        layer: Option<&LinearLayer>,
+        precision: Precision,
+    ) -> Result<()>;
 
     /// Writes the projection head.
     fn save_head(&self, path: &Path, about: &About) -> Result<()>;

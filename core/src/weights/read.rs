@@ -1,9 +1,9 @@
 //! Reading weight files, with every tensor checked against the network that is to take it.
 
 use super::about::other_arch;
-use super::{About, HEAD_FILE, HEAD_PREFIX};
+use super::{About, HEAD_FILE, HEAD_PREFIX, LINEAR_LAYER};
 use crate::backbones::Arch;
-use crate::encoder::{Architecture, Head};
+use crate::encoder::{Architecture, Head, LinearLayer};
 use crate::layout::Entry;
 use crate::nn::backend::Backend;
 use crate::params::Params;
@@ -97,6 +97,42 @@ impl WeightFile {
     pub fn load_backbone<B: Backend>(&self, params: &Params<B>) -> Result<()> {
         let extra = self.about.architecture.arch.spec().class_layer;
         self.load(params, false, |name| name.starts_with(extra))
+    }
+
+    /// The linear layer behind the features, where this file has one of ours: it lies where the network's
+    /// class layer would. A class layer of someone else's is none.
+    ///
+    /// # Errors
+    /// The header says that there is one, and it is missing, of other features, or not finite.
+    pub fn linear_layer(&self) -> Result<Option<LinearLayer>> {
+        let Some(stated) = self.file.metadata().get(LINEAR_LAYER) else {
+            return Ok(None);
+        };
+        let refuse = |reason: String| Error::file(self.file.path(), reason);
+        let spec = self.about.architecture.arch.spec();
+        let layer = spec.class_layer.trim_end_matches('.');
+        if stated != layer {
+            return Err(refuse(format!(
+                "{LINEAR_LAYER} = {stated}: expected {layer}"
+            )));
+        }
+        let (weight, bias) = (format!("{layer}.weight"), format!("{layer}.bias"));
+        let inputs = match (self.file.shape(&weight), self.file.shape(&bias)) {
+            (Some(&[outputs, inputs]), Some(&[numbers])) if outputs == numbers => inputs,
+            (weight, bias) => {
+                return Err(refuse(format!(
+                    "tensor {layer}: expected a linear layer, got shapes {:?} and {:?}",
+                    weight.unwrap_or_default(),
+                    bias.unwrap_or_default()
+                )));
+            }
+        };
+        let (weight, bias) = (self.file.f32(&weight)?, self.file.f32(&bias)?);
+        if weight.iter().chain(&bias).any(|x| !x.is_finite()) {
+            let reason = format!("tensor {layer} holds numbers that are not finite");
+            return Err(refuse(reason));
+        }
+        LinearLayer::new(inputs, weight, bias).map(Some)
     }
 
     /// Copies a head's tensors into `params` from a file that [`super::save_head`] wrote.

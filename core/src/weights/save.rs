@@ -1,6 +1,7 @@
 //! Writing weight files.
 
-use super::{About, HEAD_PREFIX};
+use super::{About, HEAD_PREFIX, LINEAR_LAYER};
+use crate::encoder::LinearLayer;
 use crate::layout::{Entry, Role};
 use crate::nn::backend::Backend;
 use crate::params::Params;
@@ -20,7 +21,7 @@ pub enum Precision {
 
 /// Writes the backbone of a network, replacing `path` atomically. Batch norm's
 /// `num_batches_tracked` is written too (as 0: it is of no consequence), because PyTorch's strict
-/// loading asks for it.
+/// loading asks for it. `layer`, behind the features, is always f32: it takes large means away.
 ///
 /// # Errors
 /// A number is not finite or too large for half precision; the disk refuses.
@@ -29,9 +30,21 @@ pub fn save_backbone<B: Backend>(
     params: &Params<B>,
     feature_dim: usize,
     about: &About,
+    layer: Option<&LinearLayer>,
     precision: Precision,
 ) -> Result<()> {
-    save(path, params, feature_dim, about, precision, false)
+    let mut metadata = about.to_metadata();
+    let dim = layer.map_or(feature_dim, LinearLayer::outputs);
+    metadata.insert("feature_dim".into(), dim.to_string());
+    let name = about.architecture.arch.spec().class_layer;
+    let name = name.trim_end_matches('.');
+    if layer.is_some() {
+        metadata.insert(LINEAR_LAYER.into(), name.into());
+    }
+    let layer = layer.map(|layer| (name, layer));
+    save_as(path, params, &metadata, layer, precision, |entry| {
+        (!entry.name.starts_with(HEAD_PREFIX)).then(|| (entry.name.clone(), entry.shape.clone()))
+    })
 }
 
 /// Writes the projection head of a network, replacing `path` atomically.
@@ -44,28 +57,16 @@ pub fn save_head<B: Backend>(
     feature_dim: usize,
     about: &About,
 ) -> Result<()> {
-    save(path, params, feature_dim, about, Precision::Full, true)
-}
-
-fn save<B: Backend>(
-    path: &Path,
-    params: &Params<B>,
-    feature_dim: usize,
-    about: &About,
-    precision: Precision,
-    head: bool,
-) -> Result<()> {
     let mut metadata = about.to_metadata();
     metadata.insert("feature_dim".into(), feature_dim.to_string());
-    let own = |entry: &Entry| {
-        let wanted = entry.name.starts_with(HEAD_PREFIX) == head;
-        wanted.then(|| (entry.name.clone(), entry.shape.clone()))
-    };
-    save_as(path, params, &metadata, precision, own)
+    save_as(path, params, &metadata, None, Precision::Full, |entry| {
+        (entry.name.starts_with(HEAD_PREFIX)).then(|| (entry.name.clone(), entry.shape.clone()))
+    })
 }
 
 /// Writes those tensors of a network that `name` gives a name and a shape of as many numbers,
-/// replacing `path` atomically; with every batch norm its count of batches, as [`save_backbone`].
+/// replacing `path` atomically; with every batch norm its count of batches, as [`save_backbone`], and
+/// under its name the linear layer behind the features.
 ///
 /// # Errors
 /// As [`save_backbone`].
@@ -73,6 +74,7 @@ pub fn save_as<B: Backend>(
     path: &Path,
     params: &Params<B>,
     metadata: &BTreeMap<String, String>,
+    layer: Option<(&str, &LinearLayer)>,
     precision: Precision,
     name: impl Fn(&Entry) -> Option<(String, Vec<usize>)>,
 ) -> Result<()> {
@@ -111,6 +113,28 @@ pub fn save_as<B: Backend>(
                 Data::F32(numbers)
             },
         });
+    }
+    if let Some((name, layer)) = layer {
+        if let Some(x) = [layer.weight(), layer.bias()]
+            .concat()
+            .iter()
+            .find(|x| !x.is_finite())
+        {
+            return Err(Error::file(path, format!("not written: {name} holds {x}")));
+        }
+        let mut add = |leaf: &str, shape: Vec<usize>, data| {
+            tensors.push(TensorRef {
+                name: format!("{name}.{leaf}"),
+                shape,
+                data: Data::F32(data),
+            });
+        };
+        add(
+            "weight",
+            vec![layer.outputs(), layer.inputs()],
+            layer.weight(),
+        );
+        add("bias", vec![layer.outputs()], layer.bias());
     }
     tensor_file::write(path, &tensors, metadata)
 }

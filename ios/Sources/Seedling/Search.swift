@@ -10,16 +10,32 @@ public final class Search: Sendable {
 
     private init(_ inner: SeedlingBridge.Search) { self.inner = inner }
 
-    /// Looks at every photo once. Cancelling the task ends it within a few photos.
+    /// Looks at every photo, `looks` times each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
+    /// 2 where the weights were fitted to an album. What was seen is kept in `store`, where there is one:
+    /// looking goes on there after a stop or the death of the app. The features of `beside` stand beside those
+    /// of `weights`. Cancelling the task ends it within a few photos.
     public static func over(
-        _ photos: Photos, with weights: Weights, threads: Int = 0,
-        onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
+        _ photos: Photos, with weights: Weights, threads: Int = 0, looks: Int = 0, store: URL? = nil,
+        beside: Weights? = nil, onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
     ) async throws -> Search {
         try await stoppable { stop in
             Search(
                 try SeedlingBridge.Search(
-                    weights: weights.inner, photos: photos.inner, threads: Int32(clamping: threads),
-                    listener: Heard(onProgress), stop: stop))
+                    weights: weights.inner, photos: photos.inner,
+                    settings: SearchSettings(
+                        threads: Int32(clamping: threads), looks: Int32(clamping: looks), store: store?.path),
+                    beside: beside?.inner, listener: Heard(onProgress), stop: stop))
+        }
+    }
+
+    /// Searches `photos` from now on: looks at those that are new, and forgets those that are gone. A photo is
+    /// known by its name. Cancelling the task ends it within a few photos.
+    public func refresh(
+        _ photos: Photos, onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
+    ) async throws {
+        let inner = inner
+        try await stoppable { stop in
+            try inner.refresh(photos: photos.inner, listener: Heard(onProgress), stop: stop)
         }
     }
 
@@ -39,7 +55,7 @@ public final class Search: Sendable {
         }
     }
 
-    /// What the weights see in every photo, by its name.
+    /// What is compared, of every photo, by its name.
     public func embeddings() -> [String: [Float]] {
         Dictionary(inner.embeddings().map { ($0.name, $0.values) }) { first, _ in first }
     }

@@ -99,6 +99,45 @@ final class SessionTests: XCTestCase {
         try await session.close()
     }
 
+    func testTheClosedFormAndItsIndexAreMadeInSlices() async throws {
+        let closed = Settings(memoryMb: 300, epochs: 0, imageSize: 32, threads: 2)
+        let open = {
+            try Session(folder: self.at("closed"), weights: .openOwn(Self.shipped), photos: self.photos(), settings: closed)
+        }
+        // One part of the work a life.
+        var lives = 0
+        while true {
+            let session = try open()
+            let more = try await session.step()
+            try await session.close()
+            lives += 1
+            if !more || lives == 50 { break }
+        }
+        XCTAssertGreaterThan(lives, 1)
+        let session = try open()
+        let verdict = try XCTUnwrap(session.verdict())
+        XCTAssertTrue(verdict.closedForm && !verdict.accepted, verdict.sentence)
+        try session.export(to: at("closed.safetensors"))
+        try await session.close()
+
+        let weights = try Weights.openOwn(at("closed.safetensors"))
+        let store = at("album.index")
+        let search = try await Search.over(photos(), with: weights, store: store)
+        let all = search.embeddings()
+        XCTAssertEqual(all.count, 40)
+        let again = try await Search.over(photos(), with: weights, store: store)
+        XCTAssertEqual(again.embeddings(), all)
+        // A photo that is gone is not found any more.
+        let fewer = Photos()
+        for file in TestPhotos.files.dropFirst() { try fewer.add(file, name: file.lastPathComponent) }
+        try await search.refresh(fewer)
+        XCTAssertEqual(search.embeddings().count, 39)
+        XCTAssertTrue(search.like(TestPhotos.files[0].lastPathComponent, count: 3).isEmpty)
+        let both = try await Search.over(photos(), with: weights, looks: 2, beside: .openOwn(Self.shipped))
+        XCTAssertEqual(both.embeddings().values.first?.count, 2048)
+        await refused("Settings") { _ = try await Search.over(self.photos(), with: weights, looks: 3) }
+    }
+
     func testEvaluatesWithAndWithoutKinds() async throws {
         let photos = try photos()
         let weights = try Weights.openOwn(Self.shipped)
@@ -111,6 +150,9 @@ final class SessionTests: XCTestCase {
         }
         let with = try await evaluate(photos, with: weights)
         XCTAssertTrue((0...100).contains(try XCTUnwrap(with.bestNn)))
+        for figure in [with.precisionAt10, with.meanAveragePrecision, with.oneShot, with.fiveShot, with.purity] {
+            XCTAssertTrue((0...100).contains(try XCTUnwrap(figure)))
+        }
         XCTAssertEqual(without.uniformity, with.uniformity)
         await refused("Photos") { try photos.label("none", kind: "kind") }
     }

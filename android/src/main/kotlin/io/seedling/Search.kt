@@ -1,6 +1,8 @@
 package io.seedling
 
+import io.seedling.bridge.SearchSettings
 import java.io.Closeable
+import java.io.File
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.withContext
 
@@ -23,27 +25,62 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
     /** The same for Java, on the calling thread. */
     fun likeBlocking(encoded: ByteArray, count: Int): List<Match> = inner.likeEncoded(encoded, count)
 
-    /** What the weights see in every photo, by its name. */
+    /** What is compared, of every photo, by its name. */
     fun embeddings(): Map<String, FloatArray> =
         inner.embeddings().associate { it.name to it.values.toFloatArray() }
+
+    /**
+     * Searches [photos] from now on: looks at those that are new, and forgets those that are gone. A photo is
+     * known by its name. Cancelling the coroutine ends it within a few photos.
+     */
+    suspend fun refresh(photos: Photos, onProgress: (Progress) -> Unit = {}): Unit = stoppable { stop ->
+        inner.refresh(photos.inner, heard(onProgress), stop)
+    }
+
+    /** The same for Java, on the calling thread. */
+    fun refreshBlocking(photos: Photos): Unit = inner.refresh(photos.inner, null, null)
 
     override fun close() = inner.destroy()
 
     companion object {
-        /** Looks at every photo once. Cancelling the coroutine ends it within a few photos. */
+        /**
+         * Looks at every photo, [looks] times each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
+         * 2 where the weights were fitted to an album. What was seen is kept in [store], where there is one:
+         * looking goes on there after a stop or the death of the app. The features of [beside] stand beside
+         * those of [weights]. Cancelling the coroutine ends it within a few photos.
+         */
         suspend fun over(
             photos: Photos,
             weights: Weights,
             threads: Int = 0,
+            looks: Int = 0,
+            store: File? = null,
+            beside: Weights? = null,
             onProgress: (Progress) -> Unit = {},
         ): Search = stoppable { stop ->
-            Search(io.seedling.bridge.Search(weights.inner, photos.inner, threads, heard(onProgress), stop))
+            val settings = SearchSettings(threads, looks, store?.path)
+            Search(
+                io.seedling.bridge.Search(
+                    weights.inner, photos.inner, settings, beside?.inner, heard(onProgress), stop,
+                ),
+            )
         }
 
         /** The same for Java, on the calling thread. */
         @JvmStatic
         @JvmOverloads
-        fun overBlocking(photos: Photos, weights: Weights, threads: Int = 0): Search =
-            Search(io.seedling.bridge.Search(weights.inner, photos.inner, threads, null, null))
+        fun overBlocking(
+            photos: Photos,
+            weights: Weights,
+            threads: Int = 0,
+            looks: Int = 0,
+            store: File? = null,
+            beside: Weights? = null,
+        ): Search {
+            val settings = SearchSettings(threads, looks, store?.path)
+            return Search(
+                io.seedling.bridge.Search(weights.inner, photos.inner, settings, beside?.inner, null, null),
+            )
+        }
     }
 }

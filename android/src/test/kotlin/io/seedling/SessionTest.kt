@@ -81,6 +81,42 @@ class SessionTest {
     }
 
     @Test
+    fun theClosedFormAndItsIndexAreMadeInSlices() = runBlocking {
+        val closed = Settings(memoryMb = 300, epochs = 0, imageSize = 32, threads = 2)
+        // One part of the work a life.
+        var lives = 0
+        do {
+            val more = Session.open(at("closed"), Weights.openOwn(shipped), photos(), closed).use { it.step() }
+            lives += 1
+        } while (more && lives < 50)
+        assertTrue(lives > 1)
+        val session = Session.open(at("closed"), Weights.openOwn(shipped), photos(), closed)
+        val verdict = checkNotNull(session.verdict())
+        assertTrue(verdict.closedForm && !verdict.accepted, verdict.sentence)
+        session.export(at("closed.safetensors"))
+        session.close()
+
+        val weights = Weights.openOwn(at("closed.safetensors"))
+        val store = at("album.index")
+        val all = Search.over(photos(), weights, store = store).use { it.embeddings() }
+        assertEquals(40, all.size)
+        // Nothing is looked at twice, and a photo that is gone is not found any more.
+        val fewer = Photos().apply { TestPhotos.files.drop(1).forEach { add(it, it.name) } }
+        val heard = mutableListOf<Progress>()
+        val search = Search.over(photos(), weights, store = store) { heard += it }
+        search.refresh(fewer) { heard += it }
+        assertTrue(heard.isEmpty())
+        assertEquals(39, search.embeddings().size)
+        assertTrue(search.like(TestPhotos.files[0].name, 3).isEmpty())
+        search.refreshBlocking(photos())
+        assertEquals(40, search.embeddings().size)
+        val both = Search.overBlocking(photos(), weights, looks = 2, beside = Weights.openOwn(shipped))
+        assertEquals(2048, both.embeddings().values.first().size)
+        assertThrows(SeedlingException.Settings::class.java) { Search.overBlocking(photos(), weights, looks = 3) }
+        Unit
+    }
+
+    @Test
     fun evaluatesWithAndWithoutKinds() = runBlocking {
         val photos = photos()
         val weights = Weights.openOwn(shipped)
@@ -93,6 +129,9 @@ class SessionTest {
         TestPhotos.files.forEachIndexed { index, file -> photos.label(file.name, "kind ${index % 2}") }
         val with = evaluateBlocking(photos, weights)
         assertTrue(with.bestNn!! in 0.0..100.0)
+        for (figure in listOf(with.precisionAt10, with.meanAveragePrecision, with.oneShot, with.fiveShot, with.purity)) {
+            assertTrue(figure!! in 0.0..100.0)
+        }
         assertEquals(without.uniformity, with.uniformity)
         assertThrows(SeedlingException.Photos::class.java) { photos.label("none", "kind") }
         Unit

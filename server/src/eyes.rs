@@ -1,0 +1,139 @@
+//! What `embed` and `search` look at photos with: one or two networks, and so many looks.
+
+use crate::console::Console;
+use crate::eval::{Loaded, load};
+use crate::flags::Common;
+use seedling_core::config::Config;
+use seedling_core::data::{PhotoSource, Photos};
+use seedling_core::eval::Features;
+use seedling_core::eval::looks::{self, Viewer};
+use seedling_core::index::{AlbumIndex, StoredFeatures};
+use seedling_core::{Error, Result};
+use std::path::Path;
+
+/// Photos whose features are stored at a time.
+const CHUNK: usize = 64;
+
+/// One or two networks.
+pub struct Eyes {
+    networks: Vec<Loaded>,
+    looks: usize,
+}
+
+impl Eyes {
+    /// Loads what `--weights` and `--and` name.
+    ///
+    /// # Errors
+    /// The settings or a file cannot be used.
+    pub fn open(
+        weights: &str,
+        and: Option<&str>,
+        arch: Option<&str>,
+        looks: usize,
+        common: &Common,
+    ) -> Result<Eyes> {
+        let mut networks = vec![load(weights, arch, common)?];
+        if let Some(second) = and {
+            // The shipped network beside a small one is the large one.
+            let other = match (second, networks[0].file.about.architecture.arch.name()) {
+                ("shipped", "mobilenet_v3_small") => Some("mobilenet_v3_large"),
+                _ => None,
+            };
+            networks.push(load(second, other, common)?);
+        }
+        Ok(Eyes { networks, looks })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.networks[0].config
+    }
+
+    /// Length of what they see.
+    pub fn feature_dim(&self) -> usize {
+        looks::feature_dim(&self.viewers())
+    }
+
+    /// What tells their features from others': weights, sizes and looks.
+    ///
+    /// # Errors
+    /// A weight file cannot be read any more.
+    pub fn name(&self) -> Result<String> {
+        let names = self.networks.iter().map(|network| {
+            let digest = network.file.digest()?;
+            Ok(format!("{digest} at {}", network.image_size))
+        });
+        let names: Vec<String> = names.collect::<Result<_>>()?;
+        Ok(format!("{}, looks {}", names.join(" and "), self.looks))
+    }
+
+    /// Looks at the photos that are not stored yet.
+    ///
+    /// # Errors
+    /// A network or the disk refuses.
+    pub fn look(
+        &self,
+        source: &dyn PhotoSource,
+        stored: &mut StoredFeatures,
+        console: &Console,
+    ) -> Result<()> {
+        let missing = stored.missing(source);
+        let bar = console.bar(missing.len() as u64, "embed");
+        let viewers = self.viewers();
+        for (i, chunk) in missing.chunks(CHUNK).enumerate() {
+            let found = looks::look(&viewers, self.looks, source, chunk, |done| {
+                bar.set_position((i * CHUNK + done) as u64);
+                Ok(())
+            })?;
+            stored.add(source, &found)?;
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Features of one photo in a file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn look_at(&self, path: &Path) -> Result<Features> {
+        let mut photos = Photos::default();
+        photos.add_file(&path.to_string_lossy(), path.to_path_buf())?;
+        let found = looks::look(&self.viewers(), self.looks, &photos, &[0], |_| Ok(()))?;
+        found.check(1)?;
+        Ok(found.features)
+    }
+
+    fn viewers(&self) -> Vec<Viewer<'_>> {
+        self.networks
+            .iter()
+            .map(|loaded| Viewer {
+                encoder: &*loaded.encoder,
+                image_size: loaded.image_size,
+                normalise: &loaded.file.about.normalise,
+                // Part of the network that was loaded.
+                layer: None,
+            })
+            .collect()
+    }
+}
+
+/// The index at `path`, and its photos' names.
+///
+/// # Errors
+/// There is none, or it was made by other weights or looks.
+pub fn open_index(path: &Path, eyes: &Eyes) -> Result<(AlbumIndex, Vec<String>)> {
+    if !path.is_file() {
+        return Err(Error::file(
+            path,
+            "no such index; `seedling embed PHOTOS --index` makes one",
+        ));
+    }
+    let Some((ids, features)) = StoredFeatures::peek(path, &eyes.name()?, eyes.feature_dim())?
+    else {
+        return Err(Error::file(
+            path,
+            "is no index of these weights at so many looks; `seedling embed PHOTOS --index` makes one",
+        ));
+    };
+    Ok((AlbumIndex::new(&features)?, ids))
+}
