@@ -114,9 +114,11 @@ impl Course {
                 measured_on.len()
             )));
         }
-        let log = match folder.resumed {
-            false => MetricsWriter::create(&folder.path)?,
-            true => MetricsWriter::resume(&folder.path, session.steps_done())?,
+        // What was logged of a measurement that no checkpoint knows will be taken, and logged, again.
+        let fresh = !folder.resumed || session.before().is_none() && session.steps_done() == 0;
+        let log = match fresh {
+            true => MetricsWriter::create(&folder.path)?,
+            false => MetricsWriter::resume(&folder.path, session.steps_done())?,
         };
         let resumed = folder.resumed;
         Ok(Course {
@@ -170,12 +172,17 @@ impl Course {
     /// first step leaves no folder.
     pub fn advance(&mut self, observer: &mut dyn Observer) -> Result<Phase> {
         let start = observer.seconds();
-        let outcome = self.cancel().check().and_then(|()| match self.next {
-            Next::Before => self.before(observer),
-            Next::Neighbours => self.neighbours(observer),
-            Next::Step => self.step(observer),
-            Next::After => self.after(observer, start),
-            Next::Nothing => Ok(()),
+        let outcome = self.cancel().check().and_then(|()| {
+            // A run that goes on has been measured before: what follows is the thing to do.
+            if self.next == Next::Before && self.before(observer)? {
+                return Ok(());
+            }
+            match self.next {
+                Next::Before | Next::Nothing => Ok(()),
+                Next::Neighbours => self.neighbours(observer),
+                Next::Step => self.step(observer),
+                Next::After => self.after(observer, start),
+            }
         });
         self.seconds += observer.seconds() - start;
         match outcome {
@@ -197,41 +204,39 @@ impl Course {
     }
 
     /// The measurement before training: taken, or what an earlier part of the run took and the
-    /// log has lost.
-    fn before(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    /// log has lost. Says whether photos were looked at for it.
+    fn before(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         let settings = self.session.config().to_toml();
         atomic::write(&self.folder.path.join(CONFIG_FILE), |file| {
             file.write_all(settings.as_bytes())
         })?;
+        let Some(before) = self.session.before().cloned() else {
+            if self.session.steps_done() > 0 {
+                return Err(Error::file(
+                    &self.folder.path,
+                    "the measurement before training is missing, and can't be taken any more; start a new run",
+                ));
+            }
+            if self.take_before(observer)? {
+                self.go_on();
+            }
+            return Ok(true);
+        };
         let log = records::read(&self.folder.path.join(records::FILE_NAME))?;
         let logged = |r: &Record| matches!(r, Record::Measure(m) if m.when == When::Before);
         if !log.iter().any(logged) {
-            match self.session.before().cloned() {
-                Some(before) => {
-                    let closed_form = before.closed_form.iter().map(|found| &found.figures);
-                    let figures = std::iter::once(&before.figures).chain(closed_form);
-                    for figures in figures {
-                        let record = serde_json::from_str(figures).map_err(|e| {
-                            let reason =
-                                format!("its measurement before training is not readable ({e})");
-                            Error::file(&self.folder.path, reason)
-                        })?;
-                        self.append(&record, observer)?;
-                    }
-                }
-                None if self.session.steps_done() > 0 => {
-                    return Err(Error::file(
-                        self.folder.path.join(records::FILE_NAME),
-                        "the measurement before training is missing, and can't be taken any more; \
-                         put the log back, or start a new run",
-                    ));
-                }
-                None if self.take_before(observer)? => {}
-                None => return Ok(()),
+            let closed_form = before.closed_form.iter().map(|found| &found.figures);
+            let figures = std::iter::once(&before.figures).chain(closed_form);
+            for figures in figures {
+                let record = serde_json::from_str(figures).map_err(|e| {
+                    let reason = format!("its measurement before training is not readable ({e})");
+                    Error::file(&self.folder.path, reason)
+                })?;
+                self.append(&record, observer)?;
             }
         }
         self.go_on();
-        Ok(())
+        Ok(false)
     }
 
     /// The measurement of the initial weights, and of the closed form behind them. Says whether it is taken:

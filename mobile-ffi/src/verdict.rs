@@ -11,10 +11,9 @@ pub struct Verdict {
     pub closed_form: bool,
     /// Share of what training has changed that they keep.
     pub share: f64,
-    /// Percent of photos whose neighbours name their kind, with the initial weights.
-    pub initial: Option<f64>,
-    /// The same with the best of the adapted ones.
-    pub adapted: Option<f64>,
+    /// Percent of what was near each photo to begin with that still is with the trained weights, chance taken
+    /// away: of what is kept, or of the best that was not. Nothing where nothing was trained.
+    pub neighbours_kept: Option<f64>,
     /// For the person whose photos they are.
     pub sentence: String,
 }
@@ -26,12 +25,11 @@ impl From<VerdictRecord> for Verdict {
             accepted: record.accepted,
             closed_form: found.closed_form,
             share: found.share,
-            initial: found.initial,
-            adapted: found
-                .tried
-                .iter()
-                .filter_map(|(_, found)| *found)
-                .reduce(f64::max),
+            neighbours_kept: {
+                let tried = found.tried.iter();
+                let of_kept = tried.filter(|(share, _)| !record.accepted || *share == found.share);
+                of_kept.filter_map(|(_, kept)| *kept).reduce(f64::max)
+            },
             sentence: record.sentence,
         }
     }

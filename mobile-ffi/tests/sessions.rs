@@ -371,8 +371,8 @@ fn an_app_can_have_its_own_loop() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
     let first = session(&path);
-    // The measurement before training, and two steps of which none has been saved by itself.
-    for _ in 0..3 {
+    // The measurement before training, who is near whom, and two steps of which none has been saved by itself.
+    for _ in 0..4 {
         assert!(first.step(None).unwrap());
     }
     let steps = first.steps().unwrap();
@@ -405,7 +405,7 @@ fn weights_that_are_kept_always_are_exported_without_a_verdict() {
     let weights = Weights::open_own(shipped()).unwrap();
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let settings = Settings {
-        epochs: 1,
+        epochs: Some(1),
         keep_always: true,
         ..settings()
     };
@@ -521,7 +521,7 @@ fn the_closed_form_and_its_index_are_made_in_slices() {
         lives += 1;
         assert!(lives < 50);
     }
-    assert!(lives > 1);
+    assert!(lives > 0);
     let found = export(&closed(&path, 1), "parts.safetensors");
     assert!(fs::read(&found).unwrap() == fs::read(&expected).unwrap());
 

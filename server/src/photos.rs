@@ -8,14 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Rendered photos of each class in a demonstration.
-const DEMO_PER_CLASS: usize = 60;
+const DEMO_PER_CLASS: usize = 40;
 
 /// Where they come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Photos<'a> {
     /// Whatever lies at this path.
     At(&'a Path),
-    /// Rendered by the program.
+    /// Rendered by the program, through an odd camera.
     Demo,
 }
 
@@ -33,7 +33,7 @@ impl Photos<'_> {
     pub fn open(self, config: &Config, budget: &Arc<DecodeBudget>) -> Result<Arc<dyn PhotoSource>> {
         match self {
             Photos::At(path) => data::open_within(path, budget.clone()),
-            Photos::Demo => Ok(Arc::new(Demo::new(DEMO_PER_CLASS, config.seed)?)),
+            Photos::Demo => Ok(Arc::new(Demo::odd(DEMO_PER_CLASS, config.seed)?)),
         }
     }
 }

@@ -9,7 +9,7 @@ use seedling_convert::tensors::Tensors;
 use seedling_convert::weights::{Converted, Facts, converted, open, write};
 use seedling_core::backbones::Arch;
 use seedling_core::data::Normalise;
-use seedling_core::encoder::{Architecture, Encoder, FeatureNet, Head};
+use seedling_core::encoder::{Architecture, Encoder, FeatureNet, Head, LinearLayer};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::rng::{Purpose, Rng};
 use seedling_core::weights::{About, WeightFile};
@@ -271,6 +271,15 @@ fn graphs_of_every_network_compute_its_features() {
         let got = net.features_of(&images, (64, 64)).unwrap();
         let expected = encoder.features_of(&images, (64, 64)).unwrap();
         assert_close(&got, &expected, 1e-4, 0.0, arch.name());
+        // With a linear layer behind them: of unit length.
+        let dim = encoder.feature_dim();
+        let weight = numbers(77, 9 * dim, 1.0);
+        let layer = LinearLayer::new(dim, weight, numbers(78, 9, 1.0)).unwrap();
+        onnx::write(&path, (&encoder, Some(&layer)), &about).unwrap();
+        let net = OnnxNet::open(&path, "", 64, 2).unwrap();
+        assert_eq!(net.feature_dim(), 9, "{arch}");
+        let got = net.features_of(&images, (64, 64)).unwrap();
+        assert_close(&got, &layer.apply(&expected), 1e-4, 0.0, arch.name());
         assert!(OnnxNet::open(&path, "", 96, 2).is_err(), "another size");
         assert!(
             OnnxNet::open(&path, "nothing", 64, 2).is_err(),
@@ -298,7 +307,9 @@ fn names_go_there_and_back() {
                 made: String::new(),
             };
             let timm_has_own = arch.name().contains("net_v") || arch.name().contains("efficient");
-            let written = write(&path, (&encoder, None), &about, naming);
+            let dim = encoder.feature_dim();
+            let layer = LinearLayer::new(dim, numbers(77, 9 * dim, 1.0), vec![0.5; 9]).unwrap();
+            let written = write(&path, (&encoder, Some(&layer)), &about, naming);
             if naming == Naming::Timm && !timm_has_own {
                 // timm's names are ours there; there is nothing to write under others.
                 assert!(written.is_ok() || written.unwrap_err().to_string().contains("timm"));
@@ -311,6 +322,16 @@ fn names_go_there_and_back() {
             file.load_backbone(&again.params).unwrap();
             let values = |encoder: &Encoder| encoder.params.values.read().unwrap().clone();
             assert!(values(&encoder) == values(&again), "{arch} {naming:?}");
+            // Ours says what its class layer is; timm's has it under timm's name.
+            let own = file.linear_layer().unwrap();
+            assert_eq!(own.is_some(), naming == Naming::Torchvision, "{arch}");
+            let tensors = Tensors::open(&path).unwrap();
+            let name = format!("{}.weight", naming.class_layer(arch));
+            assert_eq!(
+                tensors.f32(&name).unwrap(),
+                layer.weight(),
+                "{arch} {naming:?}"
+            );
         }
     }
 }

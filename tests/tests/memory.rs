@@ -1,11 +1,14 @@
-//! Peak memory of a MoCo step follows the group, not the batch. One test only: the allocator
-//! counts for the whole process.
+//! Peak memory of a MoCo step follows the group, not the batch; and an index of 20,000 photos takes what it
+//! says. One test only: the allocator counts for the whole process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use seedling_core::backbones::Arch;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
+use seedling_core::eval::Features;
+use seedling_core::index::AlbumIndex;
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::Queue;
@@ -74,6 +77,24 @@ fn peak_of_steps(batch: usize, bn_group: usize) -> usize {
     PEAK.load(Ordering::Relaxed) - before + workspace.most_bytes()
 }
 
+/// Most bytes that an index of 20,000 photos of 128 numbers takes beyond these numbers while it is made, and
+/// while 100 more come and go.
+fn peak_of_an_index() -> usize {
+    let photos = |n, stream| Features::new(n, 128, numbers(stream, n * 128, 1.0)).unwrap();
+    let (album, more) = (photos(20_000, 5), photos(100, 6));
+    let before = NOW.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let start = Instant::now();
+    let mut index = AlbumIndex::new(&album).unwrap();
+    let made = start.elapsed();
+    index.add(&more).unwrap();
+    index.remove(&(0..100).collect::<Vec<_>>()).unwrap();
+    let renewed = start.elapsed() - made;
+    println!("20,000 photos: made in {made:?} on one thread, 100 come and 100 go in {renewed:?}");
+    assert_eq!(index.len(), 20_000);
+    PEAK.load(Ordering::Relaxed) - before
+}
+
 #[test]
 fn peak_memory_follows_the_group_not_the_batch() {
     // One thread: what several hold at once depends on their timing.
@@ -88,5 +109,8 @@ fn peak_memory_follows_the_group_not_the_batch() {
         // Keys and queries of 48 more photos are 200 KB; pixels are the caller's.
         assert!(large < small + small / 10, "{large} {small}");
         assert!(whole > 4 * large, "{whole} {large}");
+        let index = peak_of_an_index();
+        println!("an index of 20,000 photos: {index} bytes");
+        assert!(index < 100 << 20, "{index}");
     });
 }

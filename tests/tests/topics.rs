@@ -1,6 +1,7 @@
 //! All topics that need no process of their own, in one program: each would compile the networks anew.
 
 mod cli;
+mod closed_form;
 mod data;
 mod devices;
 mod distill;

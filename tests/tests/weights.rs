@@ -2,7 +2,8 @@
 
 use seedling_core::backbones::Arch;
 use seedling_core::data::Normalise;
-use seedling_core::encoder::{Architecture, Encoder, Head};
+use seedling_core::device::Device;
+use seedling_core::encoder::{Architecture, Encoder, FeatureNet, Head, LinearLayer};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::tensor_file::{self, Data, TensorFile, TensorRef};
 use seedling_core::weights::{About, HEAD_FILE, Precision, WeightFile, save_backbone, save_head};
@@ -259,4 +260,140 @@ fn numbers_that_a_file_cannot_hold_are_not_written() {
         WeightFile::open(&path, None).is_ok(),
         "the old file is still there"
     );
+}
+
+/// A layer with numbers by formula, for features of `inputs` numbers.
+fn layer(inputs: usize, outputs: usize) -> LinearLayer {
+    let weight = formula::numbers(77, inputs * outputs, 1.0);
+    LinearLayer::new(inputs, weight, formula::numbers(78, outputs, 3.0)).unwrap()
+}
+
+#[test]
+fn a_linear_layer_lies_where_the_classes_would_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    for &arch in Arch::ALL {
+        let saved = encoder(arch);
+        formula::fill(&saved.params);
+        let dim = saved.feature_dim();
+        let (about, layer) = (about(&saved), layer(dim, 12));
+        save_backbone(
+            &path,
+            &saved.params,
+            dim,
+            &about,
+            Some(&layer),
+            Precision::Half,
+        )
+        .unwrap();
+        let file = TensorFile::open(&path).unwrap();
+        let name = arch.spec().class_layer.trim_end_matches('.');
+        assert_eq!(file.metadata()["linear_layer"], name);
+        assert_eq!(file.metadata()["feature_dim"], "12");
+        assert_eq!(file.shape(&format!("{name}.weight")).unwrap(), [12, dim]);
+        assert_eq!(file.shape(&format!("{name}.bias")).unwrap(), [12]);
+
+        let file = WeightFile::open(&path, None).unwrap();
+        assert_eq!(file.linear_layer().unwrap(), Some(layer.clone()));
+        // The backbone is what it is without.
+        let read = encoder(arch);
+        file.load_backbone(&read.params).unwrap();
+        // Whoever looks with the file sees through the layer, at unit length.
+        let architecture = Architecture {
+            head: None,
+            ..about.architecture
+        };
+        let net = Device::Cpu.load(architecture, &file).unwrap();
+        let images = vec![formula::numbers(4242, 64 * 64 * 3, 4.0)];
+        let seen = net.features_of(&images, (64, 64)).unwrap();
+        assert_eq!((seen.len(), net.feature_dim()), (12, 12));
+        let plain = FeatureNet::features_of(&read, &images, (64, 64)).unwrap();
+        assert!(seen == layer.apply(&plain), "{arch}");
+        assert!((formula::norm(&seen) - 1.0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn layers_that_are_none_and_layers_that_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    let saved = filled();
+    let (dim, about) = (saved.feature_dim(), about(&saved));
+    let (params, full) = (&saved.params, Precision::Full);
+    save_backbone(&path, params, dim, &about, Some(&layer(dim, 7)), full).unwrap();
+    let file = TensorFile::read(&path).unwrap();
+    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = file
+        .names()
+        .filter(|name| !name.ends_with("num_batches_tracked"))
+        .map(|name| {
+            let shape = file.shape(name).unwrap().to_vec();
+            (name.to_string(), shape, file.f32(name).unwrap())
+        })
+        .collect();
+    let open = |change: &dyn Fn(&mut String, &mut Vec<usize>, &mut Vec<f32>),
+                says: Option<&str>| {
+        let mut metadata = file.metadata().clone();
+        match says {
+            None => metadata.remove("linear_layer"),
+            Some(says) => metadata.insert("linear_layer".into(), says.into()),
+        };
+        let mut changed = tensors.clone();
+        changed.iter_mut().for_each(|(n, s, v)| change(n, s, v));
+        let refs: Vec<TensorRef> = changed
+            .iter()
+            .map(|(name, shape, values)| TensorRef {
+                name: name.clone(),
+                shape: shape.clone(),
+                data: Data::F32(values),
+            })
+            .collect();
+        tensor_file::write(&path, &refs, &metadata).unwrap();
+        WeightFile::open(&path, None).unwrap()
+    };
+    let same = |_: &mut String, _: &mut Vec<usize>, _: &mut Vec<f32>| {};
+    // A classifier of someone else's: left, as ever.
+    let classes = open(&same, None);
+    assert_eq!(classes.linear_layer().unwrap(), None);
+    classes.load_backbone(&encoder(ARCH).params).unwrap();
+
+    let refused = |file: WeightFile, part: &str| {
+        let text = file.linear_layer().unwrap_err().to_string();
+        assert!(text.contains(part) && !text.contains('\n'), "{text}");
+    };
+    let named = Some("classifier.3");
+    refused(open(&same, Some("features.0")), "expected classifier.3");
+    refused(
+        open(
+            &|name, _, _| *name = name.replace("classifier.3.bias", "classifier.3.off"),
+            named,
+        ),
+        "classifier.3",
+    );
+    let short = |name: &mut String, shape: &mut Vec<usize>, values: &mut Vec<f32>| {
+        if name == "classifier.3.bias" {
+            (*shape, *values) = (vec![6], vec![0.0; 6]);
+        }
+    };
+    refused(open(&short, named), "linear layer");
+    let broken = |name: &mut String, _: &mut Vec<usize>, values: &mut Vec<f32>| {
+        if name == "classifier.3.weight" {
+            values[3] = f32::NAN;
+        }
+    };
+    refused(open(&broken, named), "not finite");
+    // A layer of other features than the network's is found when it is put behind them.
+    let narrow = |name: &mut String, shape: &mut Vec<usize>, values: &mut Vec<f32>| {
+        if name == "classifier.3.weight" {
+            (*shape, *values) = (vec![7, 5], vec![1.0; 35]);
+        }
+    };
+    let file = open(&narrow, named);
+    let architecture = Architecture {
+        head: None,
+        ..about.architecture
+    };
+    assert!(Device::Cpu.load(architecture, &file).is_err());
+    // And none is written that is not finite.
+    let bad = LinearLayer::new(dim, vec![f32::INFINITY; dim], vec![0.0]).unwrap();
+    assert!(save_backbone(&path, params, dim, &about, Some(&bad), full).is_err());
 }

@@ -35,7 +35,7 @@ impl Config {
             schedule: "step".into(),
             warmup_epochs: 0.0,
             warmup_steps: 0,
-            train_from: 1000,
+            train_from: 1500,
             epochs: 12,
             steps: 0,
             mix: 0.5,

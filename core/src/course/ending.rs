@@ -128,7 +128,7 @@ impl Course {
 
     /// The share of what training has changed that serves best: `mix`, half of it, or nothing.
     fn judge(&mut self, observer: &mut dyn Observer) -> Result<Poll<f64>> {
-        let (mix, seed) = (self.session.config().mix, self.session.config().seed);
+        let mix = self.session.config().mix;
         let shares = [0.0, mix / 2.0, mix];
         for look in 0..shares.len() {
             if !self.look_with(shares[look], (look, shares.len()), observer)? {
@@ -143,7 +143,7 @@ impl Course {
             .map(|look| Ok(&self.pass(&judged(look))?.features))
             .collect::<Result<Vec<&Features>>>()?;
         let verdict = self.session.on_threads(|| {
-            let mut jury = Jury::new(features[0], held.collect(), seed)?;
+            let mut jury = Jury::new(features[0], held.collect())?;
             for (&share, features) in shares.iter().zip(&features).skip(1) {
                 jury.hear(share, features)?;
             }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The file's name in a run folder.
-pub const FILE_NAME: &str = "features.partial";
+pub const FILE_NAME: &str = "features.chunks";
 
 /// What stands before a chunk's numbers.
 #[derive(Serialize, Deserialize)]

@@ -205,7 +205,7 @@ fn cancelled_anywhere_and_gone_on_with_it_ends_the_same() {
         let mut watcher = Watcher::new(None);
         while course.advance(&mut watcher).unwrap() == Phase::Going {}
         assert!(weights(&path) == weights(&whole), "{name}");
-        assert!(!path.join("features.partial").exists(), "{name}");
+        assert!(!path.join("features.chunks").exists(), "{name}");
     }
 }
 

@@ -1,8 +1,10 @@
 //! Rendered scenes for a first run without photos: eight classes, every picture its own.
 //!
 //! Each scene draws linear light from a few random choices (sun, weather, layout) and noise; a
-//! simulated camera then adds exposure, a colour cast, vignetting and sensor noise.
+//! simulated camera then adds exposure, a colour cast, vignetting and sensor noise. [`Demo::odd`] takes them
+//! through one odd camera more, under which kinds look alike.
 
+mod camera;
 mod canvas;
 mod land;
 mod sea;
@@ -34,6 +36,7 @@ pub struct Demo {
     seed: u64,
     ids: Vec<String>,
     classes: Vec<String>,
+    odd: bool,
 }
 
 impl Demo {
@@ -53,7 +56,18 @@ impl Demo {
                 .flat_map(|name| (0..per_class).map(move |n| format!("{name}/{n:04}")))
                 .collect(),
             classes: names.map(|name| name.to_string()).collect(),
+            odd: false,
         })
+    }
+
+    /// The same album through one odd camera: the shipped weights see it imperfectly, as they see albums that
+    /// are unlike what they were taught with.
+    ///
+    /// # Errors
+    /// As [`Demo::new`].
+    pub fn odd(per_class: usize, seed: u64) -> Result<Demo> {
+        let demo = Demo::new(per_class, seed)?;
+        Ok(Demo { odd: true, ..demo })
     }
 
     fn class_of(&self, index: usize) -> usize {
@@ -82,7 +96,11 @@ impl PhotoSource for Demo {
         };
         let mut canvas = Canvas::new(width, height);
         SCENES[class].1(&mut canvas, &mut rng);
-        canvas.develop(&mut rng)
+        let mut photo = canvas.develop(&mut rng)?;
+        if self.odd {
+            camera::retake(&mut photo, &mut rng);
+        }
+        Ok(photo)
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -7,12 +7,13 @@ use crate::{Error, Result};
 use std::sync::Arc;
 
 /// `out = weight . features + bias`. What is compared afterwards is its direction: see
-/// [`LinearLayer::apply`].
+/// [`LinearLayer::apply`]. Cloning shares the numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearLayer {
     inputs: usize,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+    // Shared: some are as large as a network's largest layer.
+    weight: Arc<[f32]>,
+    bias: Arc<[f32]>,
 }
 
 impl LinearLayer {
@@ -30,8 +31,8 @@ impl LinearLayer {
         }
         Ok(LinearLayer {
             inputs,
-            weight,
-            bias,
+            weight: weight.into(),
+            bias: bias.into(),
         })
     }
 

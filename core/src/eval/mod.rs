@@ -3,8 +3,8 @@
 //! 1. [`features`] holds the numbers, one row a photo.
 //! 2. [`geometry`] says how the rows lie on the sphere; [`mod@collapse`] whether they still differ,
 //!    [`mod@lidar`] in how many directions that matter.
-//! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies, [`kinds`] into
-//!    one that needs no labels.
+//! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies, [`neighborhood`] says
+//!    how many stay among a photo's nearest.
 //! 4. [`ranking`], [`few_shot`] and [`clusters`] are what an app asks of features, [`mod@panel`] all three.
 //! 5. [`looks`] averages features over several looks at a photo, and puts those of networks side by side.
 //! 6. [`measurement`] takes all of these at once; [`measured`] does so for the photos of a source, as
@@ -17,11 +17,11 @@ pub mod extract;
 pub mod features;
 pub mod few_shot;
 pub mod geometry;
-pub mod kinds;
 pub mod lidar;
 pub mod looks;
 pub mod measured;
 pub mod measurement;
+pub mod neighborhood;
 pub mod neighbours;
 pub mod panel;
 pub mod ranking;

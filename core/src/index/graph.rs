@@ -4,7 +4,9 @@
 //! Diffusion for retrieval (Donoser and Bischof 2013; Iscen et al. 2017): with W the cosines of photos of
 //! which one is among the K nearest of the other, and D its row sums,
 //!
-//!     S = D^(-1/2) W D^(-1/2)        y = (I - alpha S)^(-1) z
+//! ```text
+//! S = D^(-1/2) W D^(-1/2)        y = (I - alpha S)^(-1) z
+//! ```
 //!
 //! Rows of y, scaled to unit length, are searched. A query from outside is one more node, tied to its
 //! nearest photos: q + alpha sum_j S_qj y_j. Costs and gains stand in docs/results.md.

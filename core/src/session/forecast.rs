@@ -14,6 +14,7 @@ use crate::encoder::{Architecture, Encoder, Head, Mode, Size};
 use crate::eval::extract;
 use crate::nn::workspace::Workspace;
 use crate::weights::WeightFile;
+use crate::whitening;
 use std::collections::BTreeMap;
 
 const MB: f64 = 1024.0 * 1024.0;
@@ -241,7 +242,11 @@ impl<'a> Forecaster<'a> {
             true => self.album.count * dim,
             false => 0,
         };
-        let numbers = parameters * copies + initial + queue + album;
+        let layer = match config.whitening {
+            true => whitening::numbers(self.album.count, features),
+            false => 0,
+        };
+        let numbers = parameters * copies + initial + queue + album + layer;
         let view = config.image_size * config.image_size * 3;
         let measure_size = measure_size(config, self.init);
         let looked = extract::batch(measure_size);
@@ -249,8 +254,13 @@ impl<'a> Forecaster<'a> {
             0 => self.album.count,
             most => most.min(self.album.count),
         };
-        // Plain photos, two views, and copies that are normalised.
-        let seen = 5 * sample * features * 4;
+        // Plain photos, two views, and copies that are normalised; or, before, plain photos, mirror images and
+        // what their statistics take.
+        let measured = 5 * sample * features * 4;
+        let seen = match config.whitening {
+            true => measured.max(whitening::bytes(self.album.count, features)),
+            false => measured,
+        };
         let images = 2 * looked * measure_size * measure_size * 3 * 4;
         let looking = self.looking.megabytes(looked, measure_size)
             + (initial * 4 + seen + images) as f64 / MB;

@@ -9,4 +9,4 @@ pub mod moments;
 pub mod within;
 
 pub use moments::Moments;
-pub use within::{LEAST_PHOTOS, MAX_PHOTOS, fit};
+pub use within::{LEAST_PHOTOS, MAX_PHOTOS, bytes, fit, numbers};

@@ -43,6 +43,13 @@ impl Moments {
         self.scatter.iter().map(|s| s / n).collect()
     }
 
+    /// The same, in the memory of the scatter.
+    pub fn into_covariance(mut self) -> Vec<f64> {
+        let n = self.count.max(1) as f64;
+        self.scatter.iter_mut().for_each(|s| *s /= n);
+        self.scatter
+    }
+
     /// Adds these features. Bits depend on the calls and their order, never on threads.
     ///
     /// # Errors
@@ -71,12 +78,7 @@ impl Moments {
             let rows = Matrix::rows(&block.values, dim);
             let shape = (dim, dim, block.rows);
             gemm_columns(shape, rows.transposed(), rows, &mut products, false);
-            let scatter = products.into_iter().map(f64::from).collect();
-            self.merge(&Moments {
-                count: block.rows,
-                mean,
-                scatter,
-            });
+            self.merge_parts(block.rows, &mean, products.iter().map(|&x| f64::from(x)));
         }
         Ok(())
     }
@@ -84,28 +86,24 @@ impl Moments {
     /// Adds what another has seen, of features of the same length.
     pub fn merge(&mut self, other: &Moments) {
         debug_assert_eq!(self.mean.len(), other.mean.len());
-        if other.count == 0 {
+        self.merge_parts(other.count, &other.mean, other.scatter.iter().copied());
+    }
+
+    fn merge_parts(&mut self, count: usize, mean: &[f64], scatter: impl Iterator<Item = f64>) {
+        if count == 0 {
             return;
         }
-        let (n, m) = (self.count as f64, other.count as f64);
-        let delta: Vec<f64> = other
-            .mean
-            .iter()
-            .zip(&self.mean)
-            .map(|(b, a)| b - a)
-            .collect();
+        let (n, m) = (self.count as f64, count as f64);
+        let delta: Vec<f64> = mean.iter().zip(&self.mean).map(|(b, a)| b - a).collect();
         let between = n * m / (n + m);
         let dim = delta.len();
-        for (i, row) in self.scatter.chunks_exact_mut(dim).enumerate() {
-            let theirs = &other.scatter[i * dim..(i + 1) * dim];
-            for ((s, t), d) in row.iter_mut().zip(theirs).zip(&delta) {
-                *s += t + between * delta[i] * d;
-            }
+        for (i, (s, theirs)) in self.scatter.iter_mut().zip(scatter).enumerate() {
+            *s += theirs + between * delta[i / dim] * delta[i % dim];
         }
         let share = m / (n + m);
         let means = self.mean.iter_mut().zip(&delta);
         means.for_each(|(mean, d)| *mean += share * d);
-        self.count += other.count;
+        self.count += count;
     }
 }
 

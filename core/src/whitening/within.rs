@@ -5,7 +5,9 @@
 //! album; but what differs between a photo and its mirror image, or between photos that are among each
 //! other's nearest, is mostly no difference of kind. In the first K principal components of the album,
 //!
-//!     R = N / tr N + M / tr M + I / K        W = R^(-1/2) V^T        b = -W mean
+//! ```text
+//! R = N / tr N + M / tr M + I / K        W = R^(-1/2) V^T        b = -W mean
+//! ```
 //!
 //! with N the scatter of differences of neighbors (weighted by their cosine), M that of mirror images, and
 //! V the components. Unlike whitening by the album's own covariance (`R = diag(lambda)`), it leaves alone
@@ -23,7 +25,7 @@ use crate::nn::gemm::{Matrix, gemm_columns};
 /// Fewer photos say nothing about an album.
 pub const LEAST_PHOTOS: usize = 8;
 /// More photos change the layer no further; it is fitted to so many of a larger album.
-pub const MAX_PHOTOS: usize = 4096;
+pub const MAX_PHOTOS: usize = 2000;
 
 /// Components that are kept.
 const COMPONENTS: usize = 128;
@@ -38,6 +40,25 @@ const EXPONENT: f64 = 0.25;
 /// What lies outside the components of a small album, as a share of what lies in the least certain of
 /// them: a few photos do not span what others will show.
 const OUTSIDE: f64 = 0.5;
+
+/// Numbers of the layer for an album of `photos` photos.
+pub fn numbers(photos: usize, dim: usize) -> usize {
+    let components = COMPONENTS.min(dim);
+    outputs(photos > COMPONENTS, components, dim) * (dim + 1)
+}
+
+fn outputs(whole: bool, components: usize, dim: usize) -> usize {
+    if whole { components } else { dim }
+}
+
+/// Bytes that looking at an album of `photos` photos and [`fit`] take at most, for features of `dim` numbers:
+/// features of photos and mirror images, one of them centred, a matrix of products with its eigenvectors, and the
+/// layer while it is shared out.
+pub fn bytes(photos: usize, dim: usize) -> usize {
+    let photos = photos.min(MAX_PHOTOS);
+    let side = photos.min(dim);
+    (3 * photos * dim + numbers(photos, dim)) * 4 + side * side * (4 + 8 + 8)
+}
 
 /// The layer for an album of which `plain` are the features, and `mirrored` those of the mirror images,
 /// row by row. It has 128 outputs, or for an album of up to 128 photos as many as features. `None` below
@@ -84,8 +105,9 @@ impl Components {
         let (n, dim) = (photos.rows, photos.dim);
         let mean = photos.mean();
         let few = n <= dim;
-        let centred = centre(photos, &mean);
+        let mut centred = Features::default();
         let (values, vectors) = if few {
+            centred = centre(photos, &mean);
             let mut products = vec![0.0f32; n * n];
             let rows = Matrix::rows(&centred.values, dim);
             gemm_columns((n, n, dim), rows, rows.transposed(), &mut products, false);
@@ -94,7 +116,7 @@ impl Components {
         } else {
             let mut moments = Moments::new(dim);
             moments.add(photos)?;
-            eigen::symmetric(dim, moments.covariance())
+            eigen::symmetric(dim, moments.into_covariance())
         };
         let widest = values[0];
         let limit = COMPONENTS.min(n - 1).min(dim);
@@ -160,28 +182,34 @@ impl Components {
                 pairs.for_each(|(w, &v)| *w += r * f64::from(v));
             }
         }
-        if !self.whole {
+        let mut out = Vec::with_capacity(outputs(self.whole, k, dim) * dim);
+        let mut bias = Vec::new();
+        let mut add = |row: &[f64]| {
+            let at_mean: f64 = row.iter().zip(&self.mean).map(|(w, m)| w * m).sum();
+            bias.push(-at_mean as f32);
+            out.extend(row.iter().map(|&w| w as f32));
+        };
+        if self.whole {
+            weight.chunks_exact(dim).for_each(&mut add);
+        } else {
             // Back among the features, with what lies outside the components:
             // W = V R^(-1/2) V^T + outside (I - V V^T)
             let outside = OUTSIDE * (k as f64).sqrt();
-            let mut square = identity(dim, outside);
-            for j in 0..k {
-                let rotated = &weight[j * dim..(j + 1) * dim];
-                for (out, &v) in square.chunks_exact_mut(dim).zip(direction(j)) {
-                    let v = f64::from(v);
-                    for ((w, r), &u) in out.iter_mut().zip(rotated).zip(direction(j)) {
+            let mut row = vec![0.0f64; dim];
+            for i in 0..dim {
+                row.fill(0.0);
+                row[i] = outside;
+                for j in 0..k {
+                    let v = f64::from(direction(j)[i]);
+                    let rotated = &weight[j * dim..(j + 1) * dim];
+                    for ((w, r), &u) in row.iter_mut().zip(rotated).zip(direction(j)) {
                         *w += v * (r - outside * f64::from(u));
                     }
                 }
+                add(&row);
             }
-            weight = square;
         }
-        let bias = weight
-            .chunks_exact(dim)
-            .map(|row| -row.iter().zip(&self.mean).map(|(w, m)| w * m).sum::<f64>() as f32)
-            .collect();
-        let weight = weight.into_iter().map(|w| w as f32).collect();
-        LinearLayer::new(dim, weight, bias)
+        LinearLayer::new(dim, out, bias)
     }
 }
 
