@@ -563,7 +563,16 @@ fn the_closed_form_and_its_index_are_made_in_slices() {
     assert!(search.like("photo 0".into(), 3).is_empty());
     assert_eq!(search.like("photo 40".into(), 3).len(), 3);
     let anew = Search::new(weights(), others, looking(None), None, None, None).unwrap();
-    assert_eq!(search.embeddings(), anew.embeddings());
+    // Photos are computed a few at a time: in other company the last digits may differ.
+    for (a, b) in search.embeddings().iter().zip(anew.embeddings()) {
+        assert_eq!(a.name, b.name);
+        let pairs = a.values.iter().zip(&b.values);
+        assert!(
+            pairs.clone().all(|(x, y)| (x - y).abs() < 1e-4),
+            "{}",
+            a.name
+        );
+    }
     // Several looks, and two networks side by side.
     let eight = SearchSettings {
         looks: 8,

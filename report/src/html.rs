@@ -7,7 +7,7 @@ use crate::markup::escape;
 use crate::summary::{Run, Trend};
 use seedling_core::backbones::Arch;
 use seedling_core::error::{Error, Result};
-use seedling_core::records::{self, MeasureRecord, StepRecord};
+use seedling_core::records::{self, MeasureRecord, StepRecord, When};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -267,6 +267,9 @@ fn table(run: &Run) -> String {
 }
 
 fn curves(run: &Run) -> String {
+    if run.steps.is_empty() {
+        return String::new();
+    }
     let steps = |value: fn(&StepRecord) -> f64| {
         run.steps
             .iter()
@@ -275,6 +278,8 @@ fn curves(run: &Run) -> String {
     };
     let measures = |value: fn(&MeasureRecord) -> Option<f64>| {
         let known = run.measures.iter();
+        // Curves are of what training changes.
+        let known = known.filter(|m| m.when != When::ClosedForm);
         known
             .filter_map(|m| value(m).map(|v| (m.step as f64, v)))
             .collect::<Vec<_>>()

@@ -228,13 +228,15 @@ impl Run {
             ),
         ];
         let columns = self.columns();
+        // Centered features lie all around the sphere: distances on it say nothing beside those of others.
+        let comparable = self.closed_form().is_none();
         figures
             .into_iter()
             .map(|(name, meaning, larger_is_better, percent, figure)| Row {
                 name,
                 meaning,
                 values: columns.iter().map(|(_, found)| figure(found)).collect(),
-                larger_is_better,
+                larger_is_better: larger_is_better.filter(|_| percent || comparable),
                 percent,
             })
             .filter(|row| row.values.iter().any(Option::is_some))

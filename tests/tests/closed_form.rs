@@ -84,12 +84,17 @@ fn the_layer_is_in_the_one_file_and_everything_takes_it() {
     assert!(unit(&plain));
 
     // Beginning with such a file, a run fits a layer of its own.
-    let again = done(adapt(
-        &at("photos"),
-        &at("again"),
-        &[CLOSED, &["--init", &weights.to_string_lossy()]].concat(),
-    ));
+    let (photos, again) = (at("photos"), at("again"));
+    let mut command = seedling();
+    command.arg("adapt").arg(&photos).arg("--out").arg(&again);
+    command
+        .arg("--init")
+        .arg(&weights)
+        .args(&SMALL[2..])
+        .args(CLOSED);
+    let again = done(command.output().unwrap().into());
     assert_eq!(again["before"]["alignment"], json["before"]["alignment"]);
+    assert_eq!(again["after"]["alignment"], json["after"]["alignment"]);
     // Without one, features are the network's own.
     let off = [&["--steps", "1", "--json", "--set", "whitening=false"][..]].concat();
     let plain = done(adapt(&at("photos"), &at("off"), &off));

@@ -109,7 +109,7 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
     let source = seedling_core::data::open(&photos).unwrap();
     let picked = |budget: usize| {
         let mut config = Config {
-            image_size: 64,
+            image_size: 128,
             batch_size: 16,
             bn_group: 16,
             queue_size: 16,
@@ -128,7 +128,7 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
         .to_string();
     let more = [
         "--set",
-        "image_size=64",
+        "image_size=128",
         "--set",
         "batch_size=16",
         "--set",

@@ -2,8 +2,8 @@
 
 use seedling_core::verdict::LEAST_KEPT;
 use seedling_core::weights::WeightFile;
-use seedling_tests::golden;
 use seedling_tests::program::{Ran, run};
+use seedling_tests::{formula, golden};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -85,11 +85,20 @@ fn varied(i: usize, x: u32, y: u32) -> [u8; 3] {
     ]
 }
 
+/// Waves of every length, direction and color: who is near whom is a matter of degree.
+fn waves(i: usize, x: u32, y: u32) -> [u8; 3] {
+    std::array::from_fn(|c| {
+        let drawn = |k: u64| formula::u(900 + k, 3 * i + c);
+        let phase = 1.2 * (drawn(0) * f64::from(x) + drawn(1) * f64::from(y)) + 6.0 * drawn(2);
+        (128.0 + 90.0 * phase.sin() * (0.6 + 0.8 * drawn(3))) as u8
+    })
+}
+
 #[test]
 fn a_huge_learning_rate_leaves_the_initial_weights() {
     let folder = tempfile::tempdir().unwrap();
     let (photos, out) = (folder.path().join("photos"), folder.path().join("run"));
-    pictures(&photos, 70, varied);
+    pictures(&photos, 70, waves);
     let (ran, json) = adapt(
         &photos,
         &out,
