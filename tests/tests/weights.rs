@@ -330,8 +330,8 @@ fn layers_that_are_none_and_layers_that_lie() {
             (name.to_string(), shape, file.f32(name).unwrap())
         })
         .collect();
-    let open = |change: &dyn Fn(&mut String, &mut Vec<usize>, &mut Vec<f32>),
-                says: Option<&str>| {
+    type Change = dyn Fn(&mut String, &mut Vec<usize>, &mut Vec<f32>);
+    let open = |change: &Change, says: Option<&str>| {
         let mut metadata = file.metadata().clone();
         match says {
             None => metadata.remove("linear_layer"),
