@@ -242,8 +242,9 @@ impl<'a> Forecaster<'a> {
             true => self.album.count * dim,
             false => 0,
         };
+        // Behind the initial weights' features, and behind the trained ones'.
         let layer = match config.whitening {
-            true => whitening::numbers(self.album.count, features),
+            true => 2 * whitening::numbers(self.album.count, features),
             false => 0,
         };
         let numbers = parameters * copies + initial + queue + album + layer;
