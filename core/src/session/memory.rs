@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn stages_are_frozen_before_groups_become_very_small() {
         let asked = &["image_size"];
-        let found = (100..420)
+        let found = (100..520)
             .step_by(8)
             .filter_map(|mb| within_at(224, mb, asked).ok());
         let found: Vec<(usize, usize)> = found.map(|(c, _)| (c.freeze, c.bn_group)).collect();
@@ -182,7 +182,7 @@ mod tests {
         );
         assert!(found.contains(&(0, 16)), "{found:?}");
         // The same budget leaves the same.
-        let again = (100..420)
+        let again = (100..520)
             .step_by(8)
             .filter_map(|mb| within_at(224, mb, asked).ok());
         assert!(again.map(|(c, _)| (c.freeze, c.bn_group)).eq(found));
