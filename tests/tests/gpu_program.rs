@@ -26,11 +26,17 @@ fn a_run_moves_from_a_card_to_the_processor() {
     let folder = tempfile::tempdir().unwrap();
     let (photos, out) = (folder.path().join("photos"), folder.path().join("run"));
     album(&photos, 12);
-    let begin = [
-        &SMALL[..],
-        &["--device", "gpu", "--set", "checkpoint_every=1"],
-    ]
-    .concat();
+    // The network's own features are compared: behind the closed form of so few photos, which is made of their
+    // differences, rounding is larger.
+    let own = [
+        "--device",
+        "gpu",
+        "--set",
+        "checkpoint_every=1",
+        "--set",
+        "whitening=false",
+    ];
+    let begin = [&SMALL[..], &own].concat();
     killed_after_a_step(&photos, &out, &begin);
     let more = [&SMALL[..], &["--resume", "--device", "cpu", "--json"]].concat();
     let ended = adapt(&photos, &out, &more);
