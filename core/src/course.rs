@@ -120,6 +120,10 @@ impl Course {
             true => MetricsWriter::create(&folder.path)?,
             false => MetricsWriter::resume(&folder.path, session.steps_done())?,
         };
+        let settings = session.config().to_toml();
+        atomic::write(&folder.path.join(CONFIG_FILE), |file| {
+            file.write_all(settings.as_bytes())
+        })?;
         let resumed = folder.resumed;
         Ok(Course {
             seen: Seen::open(&folder.path, resumed)?,
@@ -206,10 +210,6 @@ impl Course {
     /// The measurement before training: taken, or what an earlier part of the run took and the
     /// log has lost. Says whether photos were looked at for it.
     fn before(&mut self, observer: &mut dyn Observer) -> Result<bool> {
-        let settings = self.session.config().to_toml();
-        atomic::write(&self.folder.path.join(CONFIG_FILE), |file| {
-            file.write_all(settings.as_bytes())
-        })?;
         let Some(before) = self.session.before().cloned() else {
             if self.session.steps_done() > 0 {
                 return Err(Error::file(
@@ -228,11 +228,8 @@ impl Course {
             let closed_form = before.closed_form.iter().map(|found| &found.figures);
             let figures = std::iter::once(&before.figures).chain(closed_form);
             for figures in figures {
-                let record = serde_json::from_str(figures).map_err(|e| {
-                    let reason = format!("its measurement before training is not readable ({e})");
-                    Error::file(&self.folder.path, reason)
-                })?;
-                self.append(&record, observer)?;
+                let record = self.as_written(figures)?;
+                self.append(&Record::Measure(record), observer)?;
             }
         }
         self.go_on();
@@ -286,6 +283,19 @@ impl Course {
             let reason = format!("a measurement can't be written ({e})");
             Error::file(&self.folder.path, reason)
         })
+    }
+
+    /// What [`Course::written`] has written.
+    fn as_written(&self, figures: &str) -> Result<Box<MeasureRecord>> {
+        let refuse = |why: &str| {
+            let reason = format!("its measurement before training is not readable ({why})");
+            Error::file(&self.folder.path, reason)
+        };
+        match serde_json::from_str(figures) {
+            Ok(Record::Measure(record)) => Ok(record),
+            Ok(_) => Err(refuse("another record")),
+            Err(e) => Err(refuse(&e.to_string())),
+        }
     }
 
     /// Saves what was trained, where the run can be resumed at all.

@@ -7,9 +7,10 @@ use crate::progress::Stage;
 use crate::weights::Weights;
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::FeatureNet;
+use seedling_core::eval::looks::{self, Viewer};
 use seedling_core::eval::neighbours::{Exclude, Neighbour, search};
-use seedling_core::eval::{Features, Metric, looks, nearest};
-use seedling_core::index::{AlbumIndex, StoredFeatures};
+use seedling_core::eval::{Features, Metric, nearest};
+use seedling_core::index::{self, AlbumIndex, StoredFeatures};
 use seedling_core::session::on_own_threads;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -47,9 +48,6 @@ pub struct SearchSettings {
     #[uniffi(default = None)]
     pub store: Option<String>,
 }
-
-/// Photos that are looked at before what was seen is stored.
-const CHUNK: usize = 32;
 
 /// The photos as some weights see them. Weights that were fitted to an album compare photos by way of their
 /// neighbours, too (diffusion over the album's graph); others by the distance of their features.
@@ -111,16 +109,8 @@ impl Search {
             .map(|weights| Ok((weights.network()?, weights)))
             .collect::<Result<Vec<_>>>()?;
         let dim = networks.iter().map(|(net, _)| net.feature_dim()).sum();
-        let names = networks.iter().map(|(_, weights)| {
-            let about = &weights.file.about;
-            Ok(format!(
-                "{} at {}",
-                weights.file.digest()?,
-                about.image_size
-            ))
-        });
-        let names = names.collect::<Result<Vec<String>>>()?;
-        let viewer = format!("{}, looks {looks}", names.join(" and "));
+        let files = networks.iter().map(|(_, weights)| &weights.file);
+        let viewer = index::viewer(files.map(|file| (file, file.about.image_size)), looks)?;
         let store = settings.store.as_deref().map(Path::new);
         let search = Search {
             networks,
@@ -145,14 +135,14 @@ impl Search {
     ) -> Result<()> {
         let source = photos.source(DECODE_MB);
         let mut looking = Looking::new(Stage::Searching, listener, stop);
-        let mut stored = self.stored();
-        let missing = stored.missing(&*source);
-        for (i, chunk) in missing.chunks(CHUNK).enumerate() {
-            let found = self.look(&*source, chunk, |done| {
-                looking.looked(i * CHUNK + done, missing.len())
-            })?;
-            stored.add(&*source, &found)?;
-        }
+        let mut guard = self.stored();
+        let stored: &mut StoredFeatures = &mut guard;
+        let viewers = self.viewers();
+        on_own_threads(self.threads, || {
+            stored.look(&viewers, self.looks, &*source, |done, total| {
+                looking.looked(done, total)
+            })
+        })??;
         stored.forget_others(&*source)?;
         let (seen, features) = stored.of(&*source);
         let unreadable = stored.skipped(&*source).len() as i32;
@@ -196,7 +186,10 @@ impl Search {
     pub fn like_encoded(&self, bytes: Vec<u8>, count: i32) -> Result<Vec<Match>> {
         let mut example = data::Photos::default();
         example.add_encoded("example", bytes)?;
-        let asked = self.look(&example, &[0], |_| Ok(()))?;
+        let viewers = self.viewers();
+        let asked = on_own_threads(self.threads, || {
+            looks::look(&viewers, self.looks, &example, &[0], |_| Ok(()))
+        })??;
         asked.check(1)?;
         let album = self.album();
         let count = (count.max(0) as usize).min(album.names.len());
@@ -231,19 +224,11 @@ impl Search {
 }
 
 impl Search {
-    fn look(
-        &self,
-        source: &dyn PhotoSource,
-        photos: &[usize],
-        done: impl FnMut(usize) -> seedling_core::Result<()> + Send,
-    ) -> Result<seedling_core::eval::extract::Extracted> {
-        let viewers = self.networks.iter();
-        let viewers: Vec<_> = viewers
+    fn viewers(&self) -> Vec<Viewer<'_>> {
+        let networks = self.networks.iter();
+        networks
             .map(|(net, weights)| weights.viewer(&**net))
-            .collect();
-        Ok(on_own_threads(self.threads, || {
-            looks::look(&viewers, self.looks, source, photos, done)
-        })??)
+            .collect()
     }
 
     fn stored(&self) -> MutexGuard<'_, StoredFeatures> {

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
   seedling search album.index --weights seedling-run/weights.safetensors photo.jpg
 safetensors: `features` (N, feature_dim) f32, photo ids as a JSON list under the metadata key `ids`.
 csv: rows of id,v0,v1,... Ids are paths relative to PHOTOS.
---index writes what `seedling search` asks; with --out features.safetensors beside it, the diffused rows.")]
+--index writes what `seedling search` asks.")]
 pub struct EmbedArgs {
     /// Folder of photos (searched recursively)
     pub photos: PathBuf,
@@ -92,21 +92,25 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
     )?;
     let source = data::open_within(&args.photos, budget(eyes.config()))?;
     session::on_own_threads(eyes.config().threads, || {
-        let stored = args.index.then_some(&*args.out);
-        let mut stored = StoredFeatures::open(stored, &eyes.name()?, eyes.feature_dim())?;
-        let known = source.len() - stored.missing(&*source).len();
-        eyes.look(&*source, &mut stored, console)?;
-        if args.index {
-            stored.forget_others(&*source)?;
-        }
-        let (photos, mut features) = stored.of(&*source);
-        let skipped = stored.skipped(&*source);
-        let found = Extracted {
-            features: Features::default(),
-            photos,
-            skipped,
+        let mut known = 0;
+        let found = match args.index {
+            false => eyes.look(&*source, console)?,
+            true => {
+                let (viewer, dim) = (eyes.name()?, eyes.feature_dim());
+                let mut stored = StoredFeatures::open(Some(&args.out), &viewer, dim)?;
+                known = source.len() - stored.missing(&*source).len();
+                eyes.look_at_missing(&*source, &mut stored, console)?;
+                stored.forget_others(&*source)?;
+                let (photos, features) = stored.of(&*source);
+                Extracted {
+                    features,
+                    photos,
+                    skipped: stored.skipped(&*source),
+                }
+            }
         };
         found.check(source.len())?;
+        let mut features = found.features;
         if let Some(index) = &args.within {
             features = open_index(index, &eyes)?.0.queries(&features)?;
         } else if args.diffuse {

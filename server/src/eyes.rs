@@ -6,13 +6,11 @@ use crate::flags::Common;
 use seedling_core::config::Config;
 use seedling_core::data::{PhotoSource, Photos};
 use seedling_core::eval::Features;
+use seedling_core::eval::extract::Extracted;
 use seedling_core::eval::looks::{self, Viewer};
-use seedling_core::index::{AlbumIndex, StoredFeatures};
+use seedling_core::index::{self, AlbumIndex, StoredFeatures};
 use seedling_core::{Error, Result};
 use std::path::Path;
-
-/// Photos whose features are stored at a time.
-const CHUNK: usize = 64;
 
 /// One or two networks.
 pub struct Eyes {
@@ -59,36 +57,44 @@ impl Eyes {
     /// # Errors
     /// A weight file cannot be read any more.
     pub fn name(&self) -> Result<String> {
-        let names = self.networks.iter().map(|network| {
-            let digest = network.file.digest()?;
-            Ok(format!("{digest} at {}", network.image_size))
-        });
-        let names: Vec<String> = names.collect::<Result<_>>()?;
-        Ok(format!("{}, looks {}", names.join(" and "), self.looks))
+        let networks = self.networks.iter();
+        let weights = networks.map(|network| (&network.file, network.image_size));
+        index::viewer(weights, self.looks)
     }
 
     /// Looks at the photos that are not stored yet.
     ///
     /// # Errors
     /// A network or the disk refuses.
-    pub fn look(
+    pub fn look_at_missing(
         &self,
         source: &dyn PhotoSource,
         stored: &mut StoredFeatures,
         console: &Console,
     ) -> Result<()> {
-        let missing = stored.missing(source);
-        let bar = console.bar(missing.len() as u64, "embed");
-        let viewers = self.viewers();
-        for (i, chunk) in missing.chunks(CHUNK).enumerate() {
-            let found = looks::look(&viewers, self.looks, source, chunk, |done| {
-                bar.set_position((i * CHUNK + done) as u64);
-                Ok(())
-            })?;
-            stored.add(source, &found)?;
-        }
+        let bar = console.bar(0, "embed");
+        stored.look(&self.viewers(), self.looks, source, |done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+            Ok(())
+        })?;
         bar.finish_and_clear();
         Ok(())
+    }
+
+    /// Looks at all photos.
+    ///
+    /// # Errors
+    /// A network refuses.
+    pub fn look(&self, source: &dyn PhotoSource, console: &Console) -> Result<Extracted> {
+        let all: Vec<usize> = (0..source.len()).collect();
+        let bar = console.bar(all.len() as u64, "embed");
+        let found = looks::look(&self.viewers(), self.looks, source, &all, |done| {
+            bar.set_position(done as u64);
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        Ok(found)
     }
 
     /// Features of one photo in a file.

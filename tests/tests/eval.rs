@@ -253,7 +253,7 @@ fn the_panel_equals_scikit_learn() {
         let (x, test) = (x.normalised(), test.normalised());
         let found = nearest_class_mean(&x, &drawn, &test);
         let want = g.labels(&format!("predicted_{shots}"));
-        assert!(found.iter().zip(&want).all(|(a, b)| *a == *b as usize));
+        assert_eq!(found, want);
     }
 }
 

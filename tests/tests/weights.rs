@@ -41,6 +41,16 @@ fn save(path: &Path, encoder: &Encoder, precision: Precision) {
     save_backbone(path, params, dim, &about(encoder), None, precision).unwrap();
 }
 
+/// Tensors of f32 as they are written.
+fn refs(tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Vec<TensorRef<'_>> {
+    let refs = tensors.iter().map(|(name, shape, values)| TensorRef {
+        name: name.clone(),
+        shape: shape.clone(),
+        data: Data::F32(values),
+    });
+    refs.collect()
+}
+
 fn values(encoder: &Encoder) -> Vec<f32> {
     encoder.params.values.read().unwrap().clone()
 }
@@ -222,15 +232,7 @@ fn another_architecture_is_refused_and_torchvisions_classifier_is_not() {
             )
         })
         .collect();
-    let tensors: Vec<TensorRef> = tensors
-        .iter()
-        .map(|(name, shape, values)| TensorRef {
-            name: name.clone(),
-            shape: shape.clone(),
-            data: Data::F32(values),
-        })
-        .collect();
-    tensor_file::write(&path, &tensors, &BTreeMap::new()).unwrap();
+    tensor_file::write(&path, &refs(&tensors), &BTreeMap::new()).unwrap();
     let text = WeightFile::open(&path, None).unwrap_err().to_string();
     assert!(text.contains("does not say which architecture"), "{text}");
     let read = encoder(ARCH);
@@ -339,15 +341,7 @@ fn layers_that_are_none_and_layers_that_lie() {
         };
         let mut changed = tensors.clone();
         changed.iter_mut().for_each(|(n, s, v)| change(n, s, v));
-        let refs: Vec<TensorRef> = changed
-            .iter()
-            .map(|(name, shape, values)| TensorRef {
-                name: name.clone(),
-                shape: shape.clone(),
-                data: Data::F32(values),
-            })
-            .collect();
-        tensor_file::write(&path, &refs, &metadata).unwrap();
+        tensor_file::write(&path, &refs(&changed), &metadata).unwrap();
         WeightFile::open(&path, None).unwrap()
     };
     let same = |_: &mut String, _: &mut Vec<usize>, _: &mut Vec<f32>| {};

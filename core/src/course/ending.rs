@@ -6,8 +6,9 @@ use super::{Course, Next};
 use crate::checkpoint::ClosedForm;
 use crate::encoder::LinearLayer;
 use crate::eval::extract::Look;
+use crate::eval::neighborhood::LEAST_PHOTOS;
 use crate::eval::{Features, measured};
-use crate::records::{MeasureRecord, Record, RunRecord, VerdictRecord, When};
+use crate::records::{Record, RunRecord, VerdictRecord, When};
 use crate::verdict::{Jury, Untrained, Verdict};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -65,13 +66,7 @@ impl Course {
             Some(ClosedForm { layer, figures }) => (layer.clone(), figures),
             None => (None, &before.figures),
         };
-        let mut record: MeasureRecord = match serde_json::from_str(figures) {
-            Ok(Record::Measure(record)) => *record,
-            _ => {
-                let reason = "its measurement before training is not readable";
-                return Err(Error::file(&self.folder.path, reason));
-            }
-        };
+        let mut record = self.as_written(figures)?;
         record.when = When::After;
         record.step = self.session.steps_done();
         let weights = self.save_weights(layer.as_ref())?;
@@ -90,7 +85,7 @@ impl Course {
             };
             self.decided(verdict, observer)?;
         }
-        self.append(&Record::Measure(Box::new(record)), observer)?;
+        self.append(&Record::Measure(record), observer)?;
         self.finish(weights, observer, start)
     }
 
@@ -129,10 +124,15 @@ impl Course {
     /// The share of what training has changed that serves best: `mix`, half of it, or nothing.
     fn judge(&mut self, observer: &mut dyn Observer) -> Result<Poll<f64>> {
         let mix = self.session.config().mix;
-        let shares = [0.0, mix / 2.0, mix];
+        let mut shares = &[0.0, mix / 2.0, mix][..];
         for look in 0..shares.len() {
             if !self.look_with(shares[look], (look, shares.len()), observer)? {
                 return Ok(Poll::Pending);
+            }
+            if self.pass(&judged(0))?.photos.len() < LEAST_PHOTOS {
+                // Nothing can be told from so few.
+                shares = &shares[..1];
+                break;
             }
         }
         let initial = self.pass(&judged(0))?;
@@ -155,7 +155,7 @@ impl Course {
             closed_form: closed_form.is_some_and(|found| found.layer.is_some()),
             ..verdict
         };
-        (0..shares.len()).for_each(|look| self.seen.drop_pass(&judged(look)));
+        (0..shares.len()).for_each(|look| drop(self.seen.take(&judged(look))));
         let share = verdict.share;
         self.decided(verdict, observer)?;
         Ok(Poll::Ready(share))

@@ -208,9 +208,9 @@ impl Course {
             self.session
                 .on_threads(|| whitening::fit(&plain, &mirrored))?
         };
-        self.seen.drop_pass(&mirrored);
+        drop(self.seen.take(&mirrored));
         if shared != plain {
-            self.seen.drop_pass(&plain);
+            drop(self.seen.take(&plain));
         }
         self.fitted = Some((part, layer.clone()));
         Ok(Poll::Ready(layer))

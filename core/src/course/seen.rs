@@ -72,14 +72,9 @@ impl Seen {
         Ok(())
     }
 
-    /// What a pass has seen, which is then forgotten; the file keeps it.
+    /// What a pass has seen, which is then forgotten: to be dropped where it is not needed. The file keeps it.
     pub fn take(&mut self, key: &str) -> Option<Extracted> {
         self.passes.remove(key)
-    }
-
-    /// Forgets a pass whose features are not needed any more; the file keeps it.
-    pub fn drop_pass(&mut self, key: &str) {
-        self.passes.remove(key);
     }
 
     /// Forgets everything: what came of it is kept elsewhere.

@@ -2,6 +2,7 @@
 //! the name of the network's own class layer, so that other programs load it as they load classes.
 
 use super::FeatureNet;
+use crate::nn::cpu::normalize;
 use crate::nn::gemm::{Matrix, gemm};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -67,14 +68,7 @@ impl LinearLayer {
             &mut out,
             true,
         );
-        for row in out.chunks_exact_mut(outputs) {
-            let squared: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-            if squared > 0.0 {
-                let scale = squared.sqrt().recip();
-                row.iter_mut()
-                    .for_each(|x| *x = (f64::from(*x) * scale) as f32);
-            }
-        }
+        normalize::forward(&mut out, outputs);
         out
     }
 }

@@ -1,12 +1,11 @@
 //! Clusters of features by k-means (k-means++ seeding; Arthur and Vassilvitskii 2007), and how pure
 //! they are against known classes.
 
-use super::blocks::{blocks, products};
-use super::features::{Features, squared_distance, squared_norm};
+use super::features::{Features, squared_distance};
 use super::geometry::check_labels;
+use super::neighbours::nearest_rows;
 use crate::Result;
 use crate::rng::Rng;
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Rounds at most: the rest moves single rows.
@@ -17,7 +16,7 @@ pub fn k_means(rows: &Features, count: usize, rng: &mut Rng) -> Vec<u32> {
     let mut means = seeds(rows, count, rng);
     let mut clusters = vec![0; rows.rows];
     for _ in 0..ROUNDS {
-        let found = nearest(rows, &means);
+        let found = nearest_rows(rows, &means);
         let settled = found == clusters;
         clusters = found;
         if settled {
@@ -98,32 +97,6 @@ fn seeds(rows: &Features, count: usize, rng: &mut Rng) -> Features {
         chosen.push(next.unwrap_or_else(|| rng.below(rows.rows)));
     }
     rows.select(&chosen)
-}
-
-/// The nearest mean of each row; the smaller number of equally near ones.
-fn nearest(rows: &Features, means: &Features) -> Vec<u32> {
-    let norms: Vec<f64> = means.iter().map(squared_norm).collect();
-    let found: Vec<Vec<u32>> = blocks(rows.rows)
-        .collect::<Vec<_>>()
-        .into_par_iter()
-        .map_init(Vec::new, |dots, (start, len)| {
-            let mut best = vec![(0u32, f64::INFINITY); len];
-            for (from, count) in blocks(means.rows) {
-                products((rows, start, len), (means, from, count), dots);
-                for (best, dots) in best.iter_mut().zip(dots.chunks_exact(count)) {
-                    for (j, &dot) in dots.iter().enumerate() {
-                        // |row|^2 is the same for all means: left out.
-                        let distance = norms[from + j] - 2.0 * f64::from(dot);
-                        if distance < best.1 {
-                            *best = ((from + j) as u32, distance);
-                        }
-                    }
-                }
-            }
-            best.into_iter().map(|(cluster, _)| cluster).collect()
-        })
-        .collect();
-    found.into_iter().flatten().collect()
 }
 
 /// The clusters' means; a cluster that has lost all its rows stays where it was.

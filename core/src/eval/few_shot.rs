@@ -1,10 +1,9 @@
 //! Classes from a few labeled photos: the nearest class mean (Tibshirani et al. 2002 without shrinkage;
 //! prototypes of Snell et al. 2017), over seeded draws of the labeled photos.
 
-use super::blocks::{blocks, products};
-use super::features::{Features, squared_norm};
+use super::features::Features;
 use super::geometry::check_labels;
-use super::neighbours::Metric;
+use super::neighbours::{Metric, nearest_rows};
 use crate::Result;
 use crate::rng::{Purpose, Rng};
 use rayon::prelude::*;
@@ -75,7 +74,7 @@ pub fn few_shot(
             for row in asked {
                 if let Some(truth) = truth[row] {
                     total += 1;
-                    right += usize::from(predicted[row] == truth);
+                    right += usize::from(predicted[row] as usize == truth);
                 }
             }
             (total > 0).then(|| right as f64 / total as f64)
@@ -91,7 +90,7 @@ pub fn nearest_class_mean(
     labeled: &Features,
     drawn: &[Vec<usize>],
     queries: &Features,
-) -> Vec<usize> {
+) -> Vec<u32> {
     let means = drawn
         .iter()
         .flat_map(|rows| labeled.select(rows).mean())
@@ -102,24 +101,7 @@ pub fn nearest_class_mean(
         dim: labeled.dim,
         values: means,
     };
-    let norms: Vec<f64> = means.iter().map(squared_norm).collect();
-    let (mut found, mut dots) = (Vec::with_capacity(queries.rows), Vec::new());
-    for (start, len) in blocks(queries.rows) {
-        let mut best = vec![(0usize, f64::INFINITY); len];
-        for (from, count) in blocks(means.rows) {
-            products((queries, start, len), (&means, from, count), &mut dots);
-            for (best, dots) in best.iter_mut().zip(dots.chunks_exact(count)) {
-                for (j, &dot) in dots.iter().enumerate() {
-                    let far = norms[from + j] - 2.0 * f64::from(dot);
-                    if far < best.1 {
-                        *best = (from + j, far);
-                    }
-                }
-            }
-        }
-        found.extend(best.into_iter().map(|(class, _)| class));
-    }
-    found
+    nearest_rows(queries, &means)
 }
 
 /// Classes with at least `least` rows, in their order, and the rows of each.

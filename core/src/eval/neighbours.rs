@@ -40,6 +40,13 @@ pub struct Neighbour {
     pub squared: f64,
 }
 
+impl Neighbour {
+    /// The cosine of the two rows, where both are of unit length: |a - b|^2 = 2 - 2 cos on the sphere.
+    pub(crate) fn cosine(&self) -> f64 {
+        1.0 - self.squared / 2.0
+    }
+}
+
 /// Which rows of the base a query may not find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exclude {
@@ -126,8 +133,35 @@ pub fn search<T: Send>(
     Ok(answers.into_iter().flatten().collect())
 }
 
+/// The row of `base` that is nearest to each of `queries` by Euclidean distance, in f32; the first of equally
+/// near ones. For few rows, base say: [`search`] is exact, and finds more than one.
+pub(crate) fn nearest_rows(queries: &Features, base: &Features) -> Vec<u32> {
+    let norms: Vec<f64> = base.iter().map(squared_norm).collect();
+    let found: Vec<Vec<u32>> = blocks(queries.rows)
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .map_init(Vec::new, |dots, (start, len)| {
+            let mut best = vec![(0u32, f64::INFINITY); len];
+            for (from, count) in blocks(base.rows) {
+                products((queries, start, len), (base, from, count), dots);
+                for (best, dots) in best.iter_mut().zip(dots.chunks_exact(count)) {
+                    for (j, &dot) in dots.iter().enumerate() {
+                        // |query|^2 is the same for all rows of the base: left out.
+                        let distance = norms[from + j] - 2.0 * f64::from(dot);
+                        if distance < best.1 {
+                            *best = ((from + j) as u32, distance);
+                        }
+                    }
+                }
+            }
+            best.into_iter().map(|(row, _)| row).collect()
+        })
+        .collect();
+    found.into_iter().flatten().collect()
+}
+
 /// Nearest first; of equals the smaller row first.
-fn order(a: &Neighbour, b: &Neighbour) -> std::cmp::Ordering {
+pub(crate) fn order(a: &Neighbour, b: &Neighbour) -> std::cmp::Ordering {
     a.squared.total_cmp(&b.squared).then(a.index.cmp(&b.index))
 }
 

@@ -26,7 +26,7 @@ pub struct Ranking {
 /// Ranks the rows of `index` for every query; of equally near ones the smaller row comes first. Each
 /// set comes with a class for every row. `None` without queries or index.
 ///
-/// Takes 8 bytes per row of the index, query and thread, for [`QUERIES`] queries at a time.
+/// Takes 8 bytes per row of the index, query and thread, for some queries at a time.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] where labels or dimensions don't match, [`crate::Error::Training`] where a

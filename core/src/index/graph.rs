@@ -14,7 +14,8 @@
 use crate::eval::Features;
 use crate::eval::Metric;
 use crate::eval::Neighbour;
-use crate::eval::neighbours::{Exclude, search};
+use crate::eval::features::squared_norm;
+use crate::eval::neighbours::{Exclude, order, search};
 use crate::{Error, Result};
 use rayon::prelude::*;
 
@@ -30,7 +31,8 @@ const ROUNDS: usize = 18;
 /// Squared distance below which a query is a photo of the album: rounding.
 const SAME: f64 = 1e-6;
 
-/// Photos to be searched. 20,000 photos of 128 numbers take 90 MB while it is made (tests/tests/memory.rs), and a third after.
+/// Photos to be searched. 20,000 photos of 128 numbers take 90 MB while it is made (tests/tests/memory.rs), and a
+/// third after.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlbumIndex {
     /// Unit rows, as the network sees the photos.
@@ -176,7 +178,7 @@ impl AlbumIndex {
                 row.copy_from_slice(self.diffused.row(same.index));
                 continue;
             }
-            let weights: Vec<f64> = near.iter().map(|other| cosine(other).max(0.0)).collect();
+            let weights: Vec<f64> = near.iter().map(|other| other.cosine().max(0.0)).collect();
             let degree: f64 = weights.iter().sum();
             for (other, w) in near.iter().zip(weights) {
                 if w > 0.0 {
@@ -228,7 +230,7 @@ impl AlbumIndex {
         let mut ties: Vec<Vec<(usize, f64)>> = vec![Vec::new(); n];
         for (row, near) in self.near.iter().enumerate() {
             for other in near {
-                let w = cosine(other);
+                let w = other.cosine();
                 if w > 0.0 {
                     ties[row].push((other.index, w));
                     ties[other.index].push((row, w));
@@ -269,24 +271,9 @@ impl AlbumIndex {
             dim,
             values: y,
         };
-        let squared = |row: &[f32]| {
-            row.iter()
-                .map(|&x| f64::from(x) * f64::from(x))
-                .sum::<f64>()
-        };
-        self.lengths = y.iter().map(|row| squared(row).sqrt()).collect();
+        self.lengths = y.iter().map(|row| squared_norm(row).sqrt()).collect();
         self.diffused = y.normalised();
     }
-}
-
-/// The cosine of two unit rows.
-fn cosine(near: &Neighbour) -> f64 {
-    1.0 - near.squared / 2.0
-}
-
-/// Nearest first; of equals the smaller row first.
-fn order(a: &Neighbour, b: &Neighbour) -> std::cmp::Ordering {
-    a.squared.total_cmp(&b.squared).then(a.index.cmp(&b.index))
 }
 
 /// Of unit rows.

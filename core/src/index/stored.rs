@@ -4,6 +4,8 @@
 use crate::data::{PhotoSource, Skipped};
 use crate::eval::Features;
 use crate::eval::extract::Extracted;
+use crate::eval::looks::{self, Viewer};
+use crate::weights::WeightFile;
 use crate::{Result, chunk_log};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +19,22 @@ struct Header {
     dim: usize,
     ids: Vec<String>,
     skipped: Vec<Skipped>,
+}
+
+/// Photos that are looked at before what was seen is stored.
+const CHUNK: usize = 32;
+
+/// What tells the features of these weights, each at its size in pixels, and so many looks from others'.
+///
+/// # Errors
+/// A weight file cannot be read any more.
+pub fn viewer<'a>(
+    weights: impl Iterator<Item = (&'a WeightFile, usize)>,
+    looks: usize,
+) -> Result<String> {
+    let names = weights.map(|(file, side)| Ok(format!("{} at {side}", file.digest()?)));
+    let names = names.collect::<Result<Vec<String>>>()?;
+    Ok(format!("{}, looks {looks}", names.join(" and ")))
 }
 
 /// What some weights have seen of photos. A photo is known by its name: one that was changed under its name
@@ -35,7 +53,7 @@ pub struct StoredFeatures {
 }
 
 impl StoredFeatures {
-    /// Features of `dim` numbers that `viewer` (weights and looks, in words or digests) sees, from the file at
+    /// Features of `dim` numbers that `viewer` ([`fn@viewer`]) sees, from the file at
     /// `path` where that is of the same viewer; a file of another is begun anew.
     ///
     /// # Errors
@@ -54,18 +72,10 @@ impl StoredFeatures {
             skipped: BTreeMap::new(),
         };
         if let Some(path) = path {
-            let mut other = false;
-            let length = chunk_log::read(path, |header: Header, numbers| {
-                let whole = header.ids.len().checked_mul(header.dim) == Some(numbers.len());
-                if !whole || header.viewer != viewer || header.dim != dim {
-                    other = true;
-                } else if !other {
-                    stored.keep(header, &numbers);
-                }
-            })?;
-            match other {
-                true => stored.rewrite()?,
-                false => chunk_log::cut(path, length)?,
+            let (whole, length) = stored.read(path)?;
+            match whole {
+                true => chunk_log::cut(path, length)?,
+                false => stored.rewrite()?,
             }
         }
         Ok(stored)
@@ -77,25 +87,48 @@ impl StoredFeatures {
     /// The file cannot be read.
     pub fn peek(path: &Path, viewer: &str, dim: usize) -> Result<Option<(Vec<String>, Features)>> {
         let mut stored = StoredFeatures::open(None, viewer, dim)?;
-        let mut other = false;
-        chunk_log::read(path, |header: Header, numbers| {
-            match header.viewer == viewer && header.dim == dim {
-                true => stored.keep(header, &numbers),
-                false => other = true,
+        let (whole, _) = stored.read(path)?;
+        let (ids, rows): (Vec<String>, Vec<usize>) = stored
+            .in_order()
+            .into_iter()
+            .map(|(row, id)| (id.clone(), row))
+            .unzip();
+        Ok((whole && !ids.is_empty()).then(|| (ids, stored.rows.select(&rows))))
+    }
+
+    /// Keeps what the file at `path` has of this viewer. Returns whether all of it is, and its whole length.
+    fn read(&mut self, path: &Path) -> Result<(bool, u64)> {
+        let mut all = true;
+        let length = chunk_log::read(path, |header: Header, numbers| {
+            let whole = header.ids.len().checked_mul(header.dim) == Some(numbers.len());
+            all &= whole && header.viewer == self.viewer && header.dim == self.dim;
+            if all {
+                self.keep(header, &numbers);
             }
         })?;
-        let mut ids: Vec<(usize, String)> = stored
-            .places
-            .into_iter()
-            .map(|(id, row)| (row, id))
-            .collect();
-        ids.sort_unstable();
-        let rows: Vec<usize> = ids.iter().map(|(row, _)| *row).collect();
-        let found = (!other && !ids.is_empty()).then(|| {
-            let ids = ids.into_iter().map(|(_, id)| id).collect();
-            (ids, stored.rows.select(&rows))
-        });
-        Ok(found)
+        Ok((all, length))
+    }
+
+    /// Looks at the photos of `source` that are missing, some at a time, and stores what is seen of them. `done` is
+    /// told how many of how many were looked at, and may stop the work by an error.
+    ///
+    /// # Errors
+    /// A network or the disk refuses, or what `done` says; what was stored before stays.
+    pub fn look(
+        &mut self,
+        viewers: &[Viewer<'_>],
+        looks: usize,
+        source: &dyn PhotoSource,
+        mut done: impl FnMut(usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let missing = self.missing(source);
+        for (i, chunk) in missing.chunks(CHUNK).enumerate() {
+            let found = looks::look(viewers, looks, source, chunk, |looked| {
+                done(i * CHUNK + looked, missing.len())
+            })?;
+            self.add(source, &found)?;
+        }
+        Ok(())
     }
 
     /// Photos of `source` that were not asked for yet, by their numbers.
@@ -161,19 +194,13 @@ impl StoredFeatures {
     /// # Errors
     /// The disk refuses.
     pub fn forget(&mut self, gone: impl Fn(&str) -> bool) -> Result<()> {
-        let mut kept: Vec<(usize, String)> = Vec::new();
         let before = self.places.len() + self.skipped.len();
-        for (id, row) in self.places.drain() {
-            if !gone(&id) {
-                kept.push((row, id));
-            }
-        }
-        kept.sort_unstable();
+        let kept = self.in_order().into_iter().filter(|(_, id)| !gone(id));
+        let (rows, ids): (Vec<usize>, Vec<String>) =
+            kept.map(|(row, id)| (row, id.clone())).unzip();
         self.skipped.retain(|id, _| !gone(id));
-        let rows: Vec<usize> = kept.iter().map(|(row, _)| *row).collect();
         self.rows = self.rows.select(&rows);
-        let ids = kept.into_iter().enumerate();
-        self.places = ids.map(|(row, (_, id))| (id, row)).collect();
+        self.places = ids.into_iter().zip(0..).collect();
         match before == self.places.len() + self.skipped.len() {
             true => Ok(()),
             false => self.rewrite(),
@@ -195,19 +222,27 @@ impl StoredFeatures {
             .extend(skipped.map(|found| (found.id, found.reason)));
     }
 
+    /// The photos that could be read, by their rows.
+    fn in_order(&self) -> Vec<(usize, &String)> {
+        let mut ids: Vec<_> = self.places.iter().map(|(id, row)| (*row, id)).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Writes the file anew, as one chunk.
     fn rewrite(&self) -> Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
         };
-        let mut ids: Vec<(usize, &String)> =
-            self.places.iter().map(|(id, row)| (*row, id)).collect();
-        ids.sort_unstable();
         let skipped = self.skipped.iter();
         let header = Header {
             viewer: self.viewer.clone(),
             dim: self.dim,
-            ids: ids.into_iter().map(|(_, id)| id.clone()).collect(),
+            ids: self
+                .in_order()
+                .into_iter()
+                .map(|(_, id)| id.clone())
+                .collect(),
             skipped: skipped
                 .map(|(id, reason)| Skipped {
                     id: id.clone(),

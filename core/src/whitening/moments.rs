@@ -37,13 +37,7 @@ impl Moments {
         &self.mean
     }
 
-    /// Their covariance, (dim, dim): the scatter over the count.
-    pub fn covariance(&self) -> Vec<f64> {
-        let n = self.count.max(1) as f64;
-        self.scatter.iter().map(|s| s / n).collect()
-    }
-
-    /// The same, in the memory of the scatter.
+    /// Their covariance, (dim, dim): the scatter over the count, in its memory.
     pub fn into_covariance(mut self) -> Vec<f64> {
         let n = self.count.max(1) as f64;
         self.scatter.iter_mut().for_each(|s| *s /= n);
@@ -147,7 +141,7 @@ mod tests {
         merged.merge(&part(699, 700));
         for found in [&whole, &merged] {
             assert_eq!(found.count(), rows);
-            for (a, b) in found.covariance().iter().zip(&plain) {
+            for (a, b) in found.clone().into_covariance().iter().zip(&plain) {
                 assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{a} {b}");
             }
             for (a, b) in found.mean().iter().zip(&mean) {

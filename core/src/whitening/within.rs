@@ -67,7 +67,7 @@ pub fn bytes(photos: usize, dim: usize) -> usize {
 /// Takes some dim x dim numbers of 8 bytes where there are more photos than features.
 ///
 /// # Errors
-/// [`Error::Shape`] where the two differ in shape, [`Error::Training`] where a feature is not finite.
+/// [`crate::Error::Shape`] where the two differ in shape, [`crate::Error::Training`] where a feature is not finite.
 pub fn fit(plain: &Features, mirrored: &Features) -> Result<Option<LinearLayer>> {
     plain.check_like(mirrored, "mirror images' features", true)?;
     plain.check_finite()?;
@@ -238,8 +238,7 @@ fn neighbors(scores: &Features, variances: &[f64]) -> Result<(Features, Vec<f64>
     for (i, found) in near.iter().enumerate() {
         for other in found.iter().filter(|other| other.index > i) {
             let mutual = near[other.index].iter().any(|back| back.index == i);
-            // |a - b|^2 = 2 - 2 cos on the sphere.
-            let cosine = 1.0 - other.squared / 2.0;
+            let cosine = other.cosine();
             if mutual && cosine > 0.0 {
                 let pairs = scores.row(i).iter().zip(scores.row(other.index));
                 differences.extend(pairs.map(|(a, b)| a - b));

@@ -1,6 +1,8 @@
 package io.seedling
 
+import io.seedling.bridge.Listener
 import io.seedling.bridge.SearchSettings
+import io.seedling.bridge.Stop
 import java.io.Closeable
 import java.io.File
 import kotlinx.coroutines.Dispatchers
@@ -58,12 +60,7 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
             beside: Weights? = null,
             onProgress: (Progress) -> Unit = {},
         ): Search = stoppable { stop ->
-            val settings = SearchSettings(threads, looks, store?.path)
-            Search(
-                io.seedling.bridge.Search(
-                    weights.inner, photos.inner, settings, beside?.inner, heard(onProgress), stop,
-                ),
-            )
+            make(photos, weights, SearchSettings(threads, looks, store?.path), beside, heard(onProgress), stop)
         }
 
         /** The same for Java, on the calling thread. */
@@ -76,11 +73,17 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
             looks: Int = 0,
             store: File? = null,
             beside: Weights? = null,
-        ): Search {
-            val settings = SearchSettings(threads, looks, store?.path)
-            return Search(
-                io.seedling.bridge.Search(weights.inner, photos.inner, settings, beside?.inner, null, null),
-            )
-        }
+        ): Search = make(photos, weights, SearchSettings(threads, looks, store?.path), beside, null, null)
+
+        private fun make(
+            photos: Photos,
+            weights: Weights,
+            settings: SearchSettings,
+            beside: Weights?,
+            listener: Listener?,
+            stop: Stop?,
+        ) = Search(
+            io.seedling.bridge.Search(weights.inner, photos.inner, settings, beside?.inner, listener, stop),
+        )
     }
 }
