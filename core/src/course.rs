@@ -239,11 +239,7 @@ impl Course {
     /// The measurement of the initial weights, and of the closed form behind them. Says whether it is taken:
     /// to be called again until it is.
     fn take_before(&mut self, observer: &mut dyn Observer) -> Result<bool> {
-        const PART: &str = "before";
-        let Poll::Ready(layer) = self.layer(PART, When::Before, observer)? else {
-            return Ok(false);
-        };
-        let Poll::Ready(looks) = self.looks(PART, When::Before, observer)? else {
+        let Poll::Ready((layer, looks)) = self.album("before", When::Before, observer)? else {
             return Ok(false);
         };
         let through = layer.as_ref().map(|layer| looks.through(layer));
@@ -379,7 +375,8 @@ impl Course {
     /// Measures the weights as they are, between steps.
     fn measure(&mut self, when: When, observer: &mut dyn Observer) -> Result<()> {
         let looks = loop {
-            if let Poll::Ready(looks) = self.looks("during", when, observer)? {
+            let part = ("during", when);
+            if let Poll::Ready((looks, _)) = self.looks(part, (0, false), observer)? {
                 break looks;
             }
         };

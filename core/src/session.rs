@@ -13,6 +13,7 @@ pub(crate) mod plan;
 mod run;
 mod thread;
 mod trainer;
+mod untrained;
 
 pub use build::{Foreign, Guide, Start, fit};
 pub(crate) use build::{moco_config, optimizer, training_mode};

@@ -63,8 +63,8 @@ pub fn evaluate(
     // The seed of `seedling eval`: the same figures.
     let how = (0, Metric::Euclidean);
     let measured = on_own_threads(threads.max(0) as usize, || {
-        measure_photos(&extractor, &all, how, (true, true), |done, total| {
-            looking.looked(done, total)
+        measure_photos(&extractor, &all, how, (true, true), |done| {
+            looking.looked(done, all.len())
         })
     })??;
     let figures = &measured.figures;

@@ -1,5 +1,6 @@
 //! The sample of photos that a run's report shows.
 
+use rayon::prelude::*;
 use seedling_core::Result;
 use seedling_core::data::PhotoSource;
 use seedling_core::eval::{Features, Measured, measured};
@@ -36,7 +37,7 @@ pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u
         after: None,
         // A photo that can't be read any more has no picture.
         thumbnails: photos
-            .iter()
+            .par_iter()
             .map(|p| picture(p).unwrap_or_default())
             .collect(),
     };

@@ -8,7 +8,7 @@ use seedling_core::Result;
 use seedling_core::course::{Course, Event, Observer};
 use seedling_core::data::Skipped;
 use seedling_core::records::{self, RunRecord, When};
-use seedling_core::session::Progress;
+use seedling_core::session::{self, Progress};
 use seedling_report::summary::Run as Summary;
 use seedling_report::{EventWriter, album as album_file};
 use serde_json::json;
@@ -23,6 +23,7 @@ pub struct Desk<'a> {
     command: &'static str,
     folder: PathBuf,
     seed: u64,
+    threads: usize,
     console: &'a Console,
     events: EventWriter,
     bar: Option<(Bar, ProgressBar)>,
@@ -48,6 +49,7 @@ impl<'a> Desk<'a> {
             command,
             folder: folder.into(),
             seed: session.config().seed,
+            threads: session.config().threads,
             console,
             events: match course.resumed() {
                 false => EventWriter::create(folder, wall_time())?,
@@ -174,7 +176,9 @@ impl Observer for Desk<'_> {
             } => {
                 self.clear();
                 match when {
-                    When::Before => album::begin(&self.folder, source, measured, self.seed)?,
+                    When::Before => session::on_own_threads(self.threads, || {
+                        album::begin(&self.folder, source, measured, self.seed)
+                    })??,
                     When::During => {}
                     When::ClosedForm | When::After => {
                         album::add(&self.folder, source, when, measured)?;

@@ -136,12 +136,10 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
         let judged = extractor(&**judged);
         let knows = (views, alone || views);
         let bar = console.bar(sample.len() as u64, "measure");
-        let mut measured =
-            measure_photos(&judged, &sample, (seed, metric), knows, |done, total| {
-                bar.set_length(total as u64);
-                bar.set_position(done as u64);
-                Ok(())
-            })?;
+        let mut measured = measure_photos(&judged, &sample, (seed, metric), knows, |done| {
+            bar.set_position(done as u64);
+            Ok(())
+        })?;
         bar.finish_and_clear();
         if let Some((train, _)) = halves.as_ref().filter(|_| classes) {
             let test = (&measured.features, &measured.photos[..], judged.source);

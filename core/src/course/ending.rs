@@ -102,10 +102,7 @@ impl Course {
 
     /// The end of a run that leaves what it has trained, with a closed form of its own behind it.
     fn trained(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
-        let Poll::Ready(layer) = self.layer(PART, When::After, observer)? else {
-            return Ok(());
-        };
-        let Poll::Ready(looks) = self.looks(PART, When::After, observer)? else {
+        let Poll::Ready((layer, looks)) = self.album(PART, When::After, observer)? else {
             return Ok(());
         };
         let looks = match &layer {
@@ -129,18 +126,18 @@ impl Course {
             if !self.look_with(shares[look], (look, shares.len()), observer)? {
                 return Ok(Poll::Pending);
             }
-            if self.pass(&judged(0))?.photos.len() < LEAST_PHOTOS {
+            if self.seen_once(&judged(0))?.1.len() < LEAST_PHOTOS {
                 // Nothing can be told from so few.
                 shares = &shares[..1];
                 break;
             }
         }
-        let initial = self.pass(&judged(0))?;
+        let (_, photos) = self.seen_once(&judged(0))?;
         let out = &self.judged_on.1;
-        let rows = initial.photos.iter().enumerate();
+        let rows = photos.iter().enumerate();
         let held = rows.filter_map(|(row, photo)| out.binary_search(photo).ok().map(|_| row));
         let features = (0..shares.len())
-            .map(|look| Ok(&self.pass(&judged(look))?.features))
+            .map(|look| Ok(self.seen_once(&judged(look))?.0))
             .collect::<Result<Vec<&Features>>>()?;
         let verdict = self.session.on_threads(|| {
             let mut jury = Jury::new(features[0], held.collect())?;
@@ -175,7 +172,7 @@ impl Course {
             key: judged(look),
             source: &album,
             sample: &sample,
-            look: Look::Plain,
+            looks: &[Look::Plain],
         };
         if self.seen.asked(&pass.key) == sample.len() {
             return Ok(true);

@@ -11,11 +11,10 @@ use crate::eval::{Features, Measured, Metric, collapse_warning, measured};
 use crate::records::{MeasureRecord, Record, When};
 use crate::whitening;
 use crate::{Error, Result};
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::Poll;
 
-/// Batches that are looked at by one call.
+/// Batches of one look that are computed by one call.
 const BATCHES: usize = 8;
 
 /// Looks at a photo by which its neighbours in training are found.
@@ -28,14 +27,17 @@ pub(super) struct Looks {
     labels: Option<Vec<u32>>,
 }
 
-/// A pass over photos.
+/// A pass over photos, which are decoded once for all of its looks.
 pub(super) struct Pass<'a> {
     /// Its name among those of the run.
     pub(super) key: String,
     pub(super) source: &'a Arc<dyn PhotoSource>,
     pub(super) sample: &'a [usize],
-    pub(super) look: Look,
+    pub(super) looks: &'a [Look],
 }
+
+/// The linear layer that an album's statistics come to, if any, and the looks to measure by.
+pub(super) type Album = (Option<LinearLayer>, Looks);
 
 impl Course {
     /// Looks at some more photos of a pass: all of them are seen where it returns `true`. `tell` hears how
@@ -50,11 +52,12 @@ impl Course {
         if left.is_empty() {
             return Ok(true);
         }
-        let batch = extract::batch(self.session.about().image_size);
-        let some = &left[..left.len().min(BATCHES * batch)];
+        let batches = (BATCHES / pass.looks.len()).max(1);
+        let some = batches * extract::batch(self.session.about().image_size);
+        let some = &left[..left.len().min(some)];
         let extractor = self.extractor(&**pass.source);
         let found = self.session.on_threads(|| {
-            extractor.readable(some, &pass.look, |done| {
+            extractor.readable(some, pass.looks, |done| {
                 self.cancel().check()?;
                 tell(asked + done)
             })
@@ -70,6 +73,8 @@ impl Course {
         if whole && let Some(seen) = self.seen.pass(&pass.key) {
             seen.check(pass.sample.len())?;
         }
+        // Whoever has asked meanwhile need not wait for what is made of them.
+        self.cancel().check()?;
         Ok(whole)
     }
 
@@ -84,7 +89,8 @@ impl Course {
         let about = self.session.about();
         let (total, asked) = (source.len(), self.seen.asked(KEY));
         let all: Vec<usize> = (0..total).collect();
-        let some = &all[asked..total.min(asked + BATCHES * extract::batch(about.image_size))];
+        let batches = BATCHES / NEIGHBOUR_LOOKS * extract::batch(about.image_size);
+        let some = &all[asked..total.min(asked + batches)];
         if !some.is_empty() {
             let viewer = Viewer {
                 encoder: self.session.network(),
@@ -102,12 +108,13 @@ impl Course {
                     })
                 })
             })?;
-            self.seen.add(KEY, found)?;
+            self.seen.add(KEY, found.with(|features| vec![features]))?;
         }
         if self.seen.asked(KEY) == total
             && let Some(found) = self.seen.take(KEY)
         {
-            self.session.keep_in_mind(&found.features, &found.photos)?;
+            let features = found.features.first().ok_or_else(|| unseen(KEY))?;
+            self.session.keep_in_mind(features, &found.photos)?;
             self.save(observer)?;
             self.seen.clear()?;
             self.go_on();
@@ -137,141 +144,102 @@ impl Course {
         measured::sample(self.measured_on.len(), config.measure_photos, config.seed)
     }
 
-    /// Whether the photos measured are those that statistics are taken of: then one look does for both.
-    fn one_sample(&self) -> bool {
-        Arc::ptr_eq(&self.judged_on.0, &self.measured_on)
-            && self.album_sample() == self.measured_sample()
-    }
-
-    /// Photos that [`Course::layer`] and [`Course::looks`] look at together.
-    fn looks_in_all(&self) -> usize {
-        let (album, measured) = (self.album_sample().len(), self.measured_sample().len());
-        match (self.session.config().whitening, self.one_sample()) {
-            (false, _) => 3 * measured,
-            (true, true) => 4 * measured,
-            (true, false) => 2 * album + 3 * measured,
-        }
-    }
-
-    /// The key of the plain album, and of the photos measured.
-    fn plain_keys(&self, part: &str) -> (String, String) {
-        let album = format!("{part} album plain");
-        let measured = match self.one_sample() && self.session.config().whitening {
-            true => album.clone(),
-            false => format!("{part} measured plain"),
-        };
-        (album, measured)
-    }
-
-    /// The linear layer that the album's statistics come to with the weights as they are, in this part of
-    /// the run; pending where there are more photos to look at. The layer is `None` where the album has
-    /// too few photos, or none is asked for.
-    pub(super) fn layer(
+    /// Looks at the album and at the photos measured, with the weights as they are in this part of the run,
+    /// and fits the linear layer, where one is asked for and the album has enough photos; pending where there
+    /// are more photos to look at. Everything that was seen in the part is then forgotten.
+    pub(super) fn album(
         &mut self,
         part: &'static str,
         when: When,
         observer: &mut dyn Observer,
-    ) -> Result<Poll<Option<LinearLayer>>> {
-        if !self.session.config().whitening {
-            return Ok(Poll::Ready(None));
-        }
-        if let Some((fitted, layer)) = &self.fitted
-            && *fitted == part
-        {
-            return Ok(Poll::Ready(layer.clone()));
-        }
+    ) -> Result<Poll<Album>> {
+        let whitening = self.session.config().whitening;
         let (album, sample) = (self.judged_on.0.clone(), self.album_sample());
-        let total = self.looks_in_all();
-        let (plain, shared) = self.plain_keys(part);
-        let mirrored = format!("{part} album mirrored");
-        for (i, (key, look)) in [(&plain, Look::Plain), (&mirrored, Look::Mirrored)]
-            .into_iter()
-            .enumerate()
+        // Where the photos measured are the album's, one pass does for both.
+        let together = Arc::ptr_eq(&album, &self.measured_on) && sample == self.measured_sample();
+        let apart = match whitening && !together {
+            true => sample.len(),
+            false => 0,
+        };
+        if apart > 0
+            && self
+                .fitted
+                .as_ref()
+                .is_none_or(|(fitted, _)| *fitted != part)
         {
+            let total = apart + self.measured_sample().len();
             let pass = Pass {
-                key: key.clone(),
+                key: format!("{part} album"),
                 source: &album,
                 sample: &sample,
-                look,
+                looks: &[Look::Plain, Look::Mirrored],
             };
-            let mut tell = |done: usize| {
-                let done = i * sample.len() + done;
-                observer.event(Event::Measuring { when, done, total })
-            };
+            let mut tell = |done| observer.event(Event::Measuring { when, done, total });
             if !self.look(&pass, &mut tell)? {
                 return Ok(Poll::Pending);
             }
+            let features = self.take(&pass.key)?.features;
+            self.fitted = Some((part, self.fit(&features[0], &features[1])?));
         }
-        let layer = {
-            let (plain, mirrored) = (self.pass(&plain)?, self.pass(&mirrored)?);
-            let (plain, mirrored) = common_rows(plain, mirrored);
-            self.session
-                .on_threads(|| whitening::fit(&plain, &mirrored))?
+        let mirrored = whitening && together;
+        let Poll::Ready((looks, mirrored)) =
+            self.looks((part, when), (apart, mirrored), observer)?
+        else {
+            return Ok(Poll::Pending);
         };
-        drop(self.seen.take(&mirrored));
-        if shared != plain {
-            drop(self.seen.take(&plain));
-        }
-        self.fitted = Some((part, layer.clone()));
-        Ok(Poll::Ready(layer))
+        let layer = match mirrored {
+            Some(mirrored) => self.fit(&looks.plain.features, &mirrored)?,
+            None => self.fitted.take().and_then(|(_, layer)| layer),
+        };
+        Ok(Poll::Ready((layer, looks)))
     }
 
-    /// What it takes to measure the weights as they are, in this part of the run; pending where there are
-    /// more photos to look at. Everything that was seen in the part is then forgotten.
+    /// Looks at the photos that are measured, and where asked for at their mirror images; pending where there
+    /// are more. So many other photos were looked at `before`.
     pub(super) fn looks(
         &mut self,
-        part: &'static str,
-        when: When,
+        (part, when): (&str, When),
+        (before, mirrored): (usize, bool),
         observer: &mut dyn Observer,
-    ) -> Result<Poll<Looks>> {
+    ) -> Result<Poll<(Looks, Option<Features>)>> {
         let (source, sample) = (self.measured_on.clone(), self.measured_sample());
-        let (total, seed) = (self.looks_in_all(), self.session.config().seed);
-        // What the layer took, where it did.
-        let before = total - 3 * sample.len();
-        let plain = self.plain_keys(part).1;
-        let keys = [
-            plain.clone(),
-            format!("{part} first view"),
-            format!("{part} second view"),
+        let seed = self.session.config().seed;
+        let mut looks = vec![
+            Look::Plain,
+            measured::view(0, seed)?,
+            measured::view(1, seed)?,
         ];
-        for (i, key) in keys.iter().enumerate() {
-            let readable = match i {
-                0 => None,
-                _ => Some(self.pass(&plain)?.photos.clone()),
-            };
-            let pass = Pass {
-                key: key.clone(),
-                source: &source,
-                sample: readable.as_deref().unwrap_or(&sample),
-                look: match i {
-                    0 => Look::Plain,
-                    i => measured::view(i as u64 - 1, seed)?,
-                },
-            };
-            let mut tell = |done: usize| {
-                let done = before + i * sample.len() + done;
-                observer.event(Event::Measuring { when, done, total })
-            };
-            if !self.look(&pass, &mut tell)? {
-                return Ok(Poll::Pending);
-            }
-        }
-        let [plain, first, second] = keys;
-        let (plain, first, second) = (
-            self.seen.take(&plain),
-            self.seen.take(&first),
-            self.seen.take(&second),
-        );
-        let (Some(plain), Some(first), Some(second)) = (plain, first, second) else {
-            return Err(unseen("a measurement"));
+        looks.extend(mirrored.then_some(Look::Mirrored));
+        let pass = Pass {
+            key: format!("{part} measured"),
+            source: &source,
+            sample: &sample,
+            looks: &looks,
         };
-        // A photo that vanished meanwhile would shift the rows.
-        let whole = first.photos == plain.photos && second.photos == plain.photos;
-        Ok(Poll::Ready(Looks {
+        let total = before + sample.len();
+        let mut tell = |done: usize| {
+            let done = before + done;
+            observer.event(Event::Measuring { when, done, total })
+        };
+        if !self.look(&pass, &mut tell)? {
+            return Ok(Poll::Pending);
+        }
+        let mut found = self.take(&pass.key)?;
+        let mirrored = match mirrored {
+            true => found.features.pop(),
+            false => None,
+        };
+        let (plain, views) = measured::plain_and_views(found);
+        let looks = Looks {
             labels: measured::labels(&*source, &plain.photos),
-            views: whole.then_some((first.features, second.features)),
+            views,
             plain,
-        }))
+        };
+        Ok(Poll::Ready((looks, mirrored)))
+    }
+
+    fn fit(&self, plain: &Features, mirrored: &Features) -> Result<Option<LinearLayer>> {
+        self.session.on_threads(|| whitening::fit(plain, mirrored))
     }
 
     /// Figures of these looks.
@@ -306,9 +274,16 @@ impl Course {
         Ok(record)
     }
 
-    /// What a pass that is through has seen.
-    pub(super) fn pass(&self, key: &str) -> Result<&Extracted> {
-        self.seen.pass(key).ok_or_else(|| unseen(key))
+    /// What a pass of one look that is through has seen.
+    pub(super) fn seen_once(&self, key: &str) -> Result<(&Features, &[usize])> {
+        let pass = self.seen.pass(key);
+        let features = pass.and_then(|pass| Some((pass.features.first()?, &*pass.photos)));
+        features.ok_or_else(|| unseen(key))
+    }
+
+    /// What a pass that is through has seen, which is then forgotten.
+    fn take(&mut self, key: &str) -> Result<Extracted<Vec<Features>>> {
+        self.seen.take(key).ok_or_else(|| unseen(key))
     }
 }
 
@@ -337,24 +312,4 @@ impl Looks {
             labels: self.labels.clone(),
         })
     }
-}
-
-/// Features of the photos that both passes could read, row by row.
-fn common_rows<'a>(
-    plain: &'a Extracted,
-    mirrored: &'a Extracted,
-) -> (Cow<'a, Features>, Cow<'a, Features>) {
-    if plain.photos == mirrored.photos {
-        return (
-            Cow::Borrowed(&plain.features),
-            Cow::Borrowed(&mirrored.features),
-        );
-    }
-    let rows = |of: &Extracted, others: &Extracted| {
-        let kept: Vec<usize> = (0..of.photos.len())
-            .filter(|&row| others.photos.binary_search(&of.photos[row]).is_ok())
-            .collect();
-        Cow::Owned(of.features.select(&kept))
-    };
-    (rows(plain, mirrored), rows(mirrored, plain))
 }

@@ -17,6 +17,7 @@ pub const FILE_NAME: &str = "features.chunks";
 #[derive(Serialize, Deserialize)]
 struct Header {
     pass: String,
+    looks: usize,
     dim: usize,
     photos: Vec<usize>,
     skipped: Vec<Skipped>,
@@ -25,7 +26,7 @@ struct Header {
 /// What was seen so far, by a key for each pass over photos.
 pub struct Seen {
     path: PathBuf,
-    passes: BTreeMap<String, Extracted>,
+    passes: BTreeMap<String, Extracted<Vec<Features>>>,
 }
 
 impl Seen {
@@ -52,7 +53,7 @@ impl Seen {
     }
 
     /// What this pass has seen.
-    pub fn pass(&self, key: &str) -> Option<&Extracted> {
+    pub fn pass(&self, key: &str) -> Option<&Extracted<Vec<Features>>> {
         self.passes.get(key)
     }
 
@@ -60,20 +61,22 @@ impl Seen {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn add(&mut self, key: &str, chunk: Extracted) -> Result<()> {
+    pub fn add(&mut self, key: &str, chunk: Extracted<Vec<Features>>) -> Result<()> {
         let header = Header {
             pass: key.into(),
-            dim: chunk.features.dim,
+            looks: chunk.features.len(),
+            dim: chunk.features.first().map_or(0, |look| look.dim),
             photos: chunk.photos.clone(),
             skipped: chunk.skipped.clone(),
         };
-        chunk_log::append(&self.path, &header, &chunk.features.values)?;
+        let numbers: Vec<&[f32]> = chunk.features.iter().map(|look| &*look.values).collect();
+        chunk_log::append(&self.path, &header, &numbers.concat())?;
         self.keep(key, chunk);
         Ok(())
     }
 
     /// What a pass has seen, which is then forgotten: to be dropped where it is not needed. The file keeps it.
-    pub fn take(&mut self, key: &str) -> Option<Extracted> {
+    pub fn take(&mut self, key: &str) -> Option<Extracted<Vec<Features>>> {
         self.passes.remove(key)
     }
 
@@ -86,14 +89,16 @@ impl Seen {
         chunk_log::remove(&self.path)
     }
 
-    fn keep(&mut self, key: &str, chunk: Extracted) {
+    fn keep(&mut self, key: &str, chunk: Extracted<Vec<Features>>) {
         match self.passes.get_mut(key) {
             None => {
                 self.passes.insert(key.into(), chunk);
             }
             Some(pass) => {
-                pass.features.rows += chunk.features.rows;
-                pass.features.values.extend(chunk.features.values);
+                for (look, more) in pass.features.iter_mut().zip(chunk.features) {
+                    look.rows += more.rows;
+                    look.values.extend(more.values);
+                }
                 pass.photos.extend(chunk.photos);
                 pass.skipped.extend(chunk.skipped);
             }
@@ -103,8 +108,16 @@ impl Seen {
     fn read(&mut self) -> Result<()> {
         let path = self.path.clone();
         let whole = chunk_log::read(&path, |header: Header, numbers| {
+            let (rows, dim) = (header.photos.len(), header.dim);
             // A chunk of another version says nothing.
-            if let Ok(features) = Features::new(header.photos.len(), header.dim, numbers) {
+            if header.looks == 0 || header.looks * rows * dim != numbers.len() {
+                return;
+            }
+            let features = (0..header.looks).map(|look| {
+                let values = &numbers[look * rows * dim..][..rows * dim];
+                Features::new(rows, dim, values.to_vec())
+            });
+            if let Ok(features) = features.collect() {
                 let chunk = Extracted {
                     features,
                     photos: header.photos,
@@ -121,9 +134,10 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn chunk(first: usize) -> Extracted {
+    fn chunk(first: usize) -> Extracted<Vec<Features>> {
+        let look = |by: f32| Features::new(2, 3, vec![first as f32 + by; 6]).unwrap();
         Extracted {
-            features: Features::new(2, 3, vec![first as f32 + 0.1; 6]).unwrap(),
+            features: vec![look(0.1), look(0.2)],
             photos: vec![first, first + 1],
             skipped: vec![Skipped {
                 id: format!("{first}\n.jpg"),
@@ -145,10 +159,10 @@ mod tests {
         let pass = again.pass("a").unwrap();
         assert_eq!((again.asked("a"), again.asked("b")), (6, 3));
         assert_eq!(pass.photos, [0, 1, 2, 3]);
-        assert_eq!(
-            pass.features.values,
-            seen.pass("a").unwrap().features.values
-        );
+        let looks = pass.features.iter().zip(&seen.pass("a").unwrap().features);
+        for (again, look) in looks {
+            assert_eq!((again.rows, &again.values), (4, &look.values));
+        }
         assert_eq!(pass.skipped, [chunk(0).skipped, chunk(2).skipped].concat());
 
         // Torn in its numbers, in its header, and damaged.

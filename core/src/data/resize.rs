@@ -1,6 +1,7 @@
 //! Antialiased bilinear resizing, bit for bit Pillow's: a triangle filter widened by the scale,
 //! 22-bit fixed-point weights, first across (rounded to 8 bits), then down.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::normalise::Normalise;
@@ -297,13 +298,21 @@ pub fn shorter_side(photo: &Photo, side: usize) -> Photo {
     resize(photo, width, height)
 }
 
+/// `photo` with its shorter side reduced to at most `side` (never enlarged).
+pub fn shrunk(photo: &Photo, side: usize) -> Cow<'_, Photo> {
+    match photo.width.min(photo.height) <= side {
+        true => Cow::Borrowed(photo),
+        false => Cow::Owned(shorter_side(photo, side)),
+    }
+}
+
 impl Photo {
-    /// This photo with its shorter side reduced to at most `side` (never enlarged).
+    /// As [`shrunk`].
     pub fn shrunk(self, side: usize) -> Photo {
-        if self.width.min(self.height) <= side {
-            return self;
+        match shrunk(&self, side) {
+            Cow::Owned(small) => small,
+            Cow::Borrowed(_) => self,
         }
-        shorter_side(&self, side)
     }
 }
 

@@ -1,12 +1,13 @@
 //! From photos to a matrix of features: the only part of this room that knows an encoder.
 
 use super::Features;
-use crate::data::resize::evaluation_view;
+use crate::data::resize::{evaluation_view, shrunk};
 use crate::data::{Normalise, Photo, PhotoSource, Recipe, Scratch, Skipped};
 use crate::encoder::FeatureNet;
 use crate::rng::{Purpose, Rng};
 use crate::{Error, Result};
 use rayon::prelude::*;
+use std::slice::from_ref;
 
 /// Photos that are decoded and computed at a time, at most.
 const BATCH: usize = 16;
@@ -52,18 +53,19 @@ pub struct Extractor<'a> {
     pub normalise: &'a Normalise,
 }
 
-/// Features of the photos that could be read, and what became of the others.
+/// Features of the photos that could be read, and what became of the others. `F` is a matrix, or one for
+/// each of several looks at the same photos.
 #[derive(Clone, Debug)]
-pub struct Extracted {
+pub struct Extracted<F = Features> {
     /// One row for each readable photo, in the order asked for.
-    pub features: Features,
+    pub features: F,
     /// Which photo each row is of.
     pub photos: Vec<usize>,
     /// Photos that could not be read.
     pub skipped: Vec<Skipped>,
 }
 
-impl Extracted {
+impl<F> Extracted<F> {
     /// Refuses features of no photo at all, out of `asked`.
     ///
     /// # Errors
@@ -75,6 +77,15 @@ impl Extracted {
                 first.id, first.reason
             ))),
             _ => Ok(()),
+        }
+    }
+
+    /// The same photos with other features.
+    pub fn with<G>(self, features: impl FnOnce(F) -> G) -> Extracted<G> {
+        Extracted {
+            features: features(self.features),
+            photos: self.photos,
+            skipped: self.skipped,
         }
     }
 }
@@ -91,70 +102,76 @@ impl Extractor<'_> {
         look: &Look,
         done: impl FnMut(usize) -> Result<()>,
     ) -> Result<Extracted> {
-        let found = self.readable(indices, look, done)?;
+        let found = self.readable(indices, from_ref(look), done)?;
         found.check(indices.len())?;
-        Ok(found)
+        Ok(found.with(|mut features| features.pop().unwrap_or_default()))
     }
 
-    /// The same, where it may be that none of these photos can be read: they are some of many.
+    /// A matrix for each of `looks`, where it may be that none of these photos can be read: they are some
+    /// of many. Every photo is decoded once.
     ///
     /// # Errors
     /// The network refuses, or what `done` says.
     pub fn readable(
         &self,
         indices: &[usize],
-        look: &Look,
+        looks: &[Look],
         mut done: impl FnMut(usize) -> Result<()>,
-    ) -> Result<Extracted> {
+    ) -> Result<Extracted<Vec<Features>>> {
         let dim = self.encoder.feature_dim();
-        let mut values = Vec::with_capacity(indices.len() * dim);
+        let mut values = vec![Vec::with_capacity(indices.len() * dim); looks.len()];
         let (mut photos, mut skipped) = (Vec::new(), Vec::new());
         let mut seen = 0;
         let size = (self.image_size, self.image_size);
         // What training left, and then what this leaves, would only lie beside the other.
         self.encoder.release();
         for chunk in indices.chunks(batch(self.image_size)) {
-            let (images, found) = self.images(chunk, look, &mut skipped);
-            if !images.is_empty() {
-                values.extend(self.encoder.features_of(&images, size)?);
+            let (images, found) = self.images(chunk, looks, &mut skipped);
+            if !found.is_empty() {
+                for (values, images) in values.iter_mut().zip(images) {
+                    values.extend(self.encoder.features_of(&images, size)?);
+                }
             }
             photos.extend(found);
             seen += chunk.len();
             done(seen)?;
         }
         self.encoder.release();
+        let features = values
+            .into_iter()
+            .map(|values| Features::new(photos.len(), dim, values));
         Ok(Extracted {
-            features: Features::new(photos.len(), dim, values)?,
+            features: features.collect::<Result<_>>()?,
             photos,
             skipped,
         })
     }
 
-    /// The readable photos among `indices` as the network sees them, (height, width, 3) each; the
-    /// others are added to `skipped`.
+    /// For each of `looks` the readable photos among `indices` as the network sees them, (height, width, 3)
+    /// each, and which photos these are; the others are added to `skipped`.
     pub fn images(
         &self,
         indices: &[usize],
-        look: &Look,
+        looks: &[Look],
         skipped: &mut Vec<Skipped>,
-    ) -> (Vec<Vec<f32>>, Vec<usize>) {
+    ) -> (Vec<Vec<Vec<f32>>>, Vec<usize>) {
         let size = self.image_size;
-        let made: Vec<Result<Vec<f32>>> = indices
+        let made: Vec<Result<Vec<Vec<f32>>>> = indices
             .par_iter()
             .map(|&index| {
                 self.source.with(index, |photo| {
-                    let mut pixels = vec![0.0; size * size * 3];
-                    look.write(&photo, index, size, self.normalise, &mut pixels);
-                    pixels
+                    let looks = looks.iter().map(|look| (size, look));
+                    shown(&photo, index, looks, self.normalise)
                 })
             })
             .collect();
-        let (mut readable, mut pixels) = (Vec::new(), Vec::new());
+        let (mut readable, mut images) = (Vec::new(), vec![Vec::new(); looks.len()]);
         for (&index, made) in indices.iter().zip(made) {
             match made {
-                Ok(image) => {
+                Ok(shown) => {
                     readable.push(index);
-                    pixels.push(image);
+                    let of_looks = images.iter_mut().zip(shown);
+                    of_looks.for_each(|(images, image)| images.push(image));
                 }
                 Err(error) => skipped.push(Skipped {
                     id: self.source.id(index).into(),
@@ -162,27 +179,36 @@ impl Extractor<'_> {
                 }),
             }
         }
-        (pixels, readable)
+        (images, readable)
     }
 }
 
-impl Look {
-    /// Writes what the network sees of photo number `index`: `size * size * 3` numbers.
-    pub(super) fn write(
-        &self,
-        photo: &Photo,
-        index: usize,
-        size: usize,
-        norm: &Normalise,
-        out: &mut [f32],
-    ) {
-        match self {
-            Look::Plain => evaluation_view(photo, size, norm, out),
+/// What the network sees of photo number `index` by each of some looks, at its side in pixels:
+/// `side * side * 3` numbers each. Resizing a large photo is most of the work, and done once for looks that
+/// can share it.
+pub(super) fn shown<'a>(
+    photo: &Photo,
+    index: usize,
+    looks: impl Iterator<Item = (usize, &'a Look)>,
+    norm: &Normalise,
+) -> Vec<Vec<f32>> {
+    let mut shown: Vec<Vec<f32>> = Vec::new();
+    // The plain photo's place among them, and the photo that views are drawn from, each by its side.
+    let (mut plain, mut small) = (None, None);
+    for (place, (side, look)) in looks.enumerate() {
+        let mut pixels = vec![0.0; side * side * 3];
+        match look {
+            Look::Plain => {
+                evaluation_view(photo, side, norm, &mut pixels);
+                plain = Some((side, place));
+            }
             Look::Mirrored => {
-                evaluation_view(photo, size, norm, out);
-                for row in out.chunks_exact_mut(3 * size) {
-                    let pixels = row.as_chunks_mut::<3>().0;
-                    pixels.reverse();
+                match plain {
+                    Some((same, place)) if same == side => pixels.copy_from_slice(&shown[place]),
+                    _ => evaluation_view(photo, side, norm, &mut pixels),
+                }
+                for row in pixels.chunks_exact_mut(3 * side) {
+                    row.as_chunks_mut::<3>().0.reverse();
                 }
             }
             Look::View {
@@ -190,11 +216,49 @@ impl Look {
                 number,
                 seed,
             } => {
+                // As in training: from a photo that is not much larger than its views.
+                let photo = match &mut small {
+                    Some((same, small)) if *same == side => &*small,
+                    small => &small.insert((side, shrunk(photo, 2 * side))).1,
+                };
                 // Epoch 0 of this purpose belongs to the measurements themselves.
                 let mut rng = Rng::new(*seed, Purpose::Measure, 1 + number, index as u64);
                 let view = recipe.sample(photo.width, photo.height, &mut rng);
-                view.apply(photo, size, norm, &mut Scratch::default(), out);
+                view.apply(photo, side, norm, &mut Scratch::default(), &mut pixels);
             }
         }
+        shown.push(pixels);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::demo::Demo;
+    use crate::eval::measured::view;
+
+    #[test]
+    fn looks_together_are_each_look_alone() {
+        let photo = Demo::new(1, 0).unwrap().load(0).unwrap();
+        let norm = Normalise::default();
+        // Smaller than the photo, so that views are drawn from a smaller one, and larger.
+        let (small, large) = (photo.height / 4, photo.height);
+        let views = [view(0, 3).unwrap(), view(1, 3).unwrap()];
+        let looks = [
+            (small, &Look::Plain),
+            (small, &Look::Mirrored),
+            (small, &views[0]),
+            (small, &views[1]),
+            (large, &views[0]),
+            (large, &Look::Mirrored),
+        ];
+        let together = shown(&photo, 5, looks.into_iter(), &norm);
+        for (look, together) in looks.into_iter().zip(&together) {
+            let alone = shown(&photo, 5, std::iter::once(look), &norm);
+            assert!(alone[0] == *together, "{look:?}");
+            assert_eq!(together.len(), look.0 * look.0 * 3);
+        }
+        assert!(together[0] != together[1] && together[2] != together[3]);
     }
 }

@@ -2,7 +2,7 @@
 //! costs a pass through the network; what it gives stands in docs/results.md.
 
 use super::Features;
-use super::extract::{Extracted, Look, batch};
+use super::extract::{Extracted, Look, batch, shown};
 use crate::data::{Normalise, PhotoSource, Skipped};
 use crate::encoder::{FeatureNet, LinearLayer};
 use crate::{Error, Result};
@@ -107,14 +107,10 @@ pub fn look(
             .map(|&index| {
                 source.with(index, |photo| {
                     let all = each.iter().flat_map(|(viewer, looks)| {
-                        looks.iter().map(move |(side, look)| (viewer, *side, look))
+                        let looks = looks.iter().map(|(side, look)| (*side, look));
+                        shown(&photo, index, looks, viewer.normalise)
                     });
-                    all.map(|(viewer, side, look)| {
-                        let mut pixels = vec![0.0; side * side * 3];
-                        look.write(&photo, index, side, viewer.normalise, &mut pixels);
-                        pixels
-                    })
-                    .collect()
+                    all.collect()
                 })
             })
             .collect();

@@ -52,8 +52,7 @@ pub fn view(number: u64, seed: u64) -> Result<Look> {
 
 /// Everything that can be said of the photos in `sample`: with `views`, two fixed standard views
 /// of each are made for alignment and instance discrimination; with `knn`, kNN where classes are
-/// known. `done` is told how many photos of how many were looked at, and may stop the work by an
-/// error.
+/// known. `done` is told how many photos were looked at, and may stop the work by an error.
 ///
 /// # Errors
 /// No photo can be read, the features are not finite, or what `done` says.
@@ -62,35 +61,29 @@ pub fn measure_photos(
     sample: &[usize],
     (seed, metric): (u64, Metric),
     (views, knn): (bool, bool),
-    mut done: impl FnMut(usize, usize) -> Result<()>,
+    done: impl FnMut(usize) -> Result<()>,
 ) -> Result<Measured> {
-    let total = sample.len() * if views { 3 } else { 1 };
-    let mut pass = 0;
-    let mut features = |photos: &[usize], look: &Look| {
-        let before = pass * sample.len();
-        pass += 1;
-        extractor.features(photos, look, |n| done(before + n, total))
-    };
-    let Extracted {
-        features: plain,
-        photos,
-        skipped,
-    } = features(sample, &Look::Plain)?;
-    let mut pair = None;
-    if views {
-        let look = |number| view(number, seed);
-        let (first, second) = (features(&photos, &look(0)?)?, features(&photos, &look(1)?)?);
-        // A photo that vanished meanwhile would shift the rows.
-        let whole = first.photos == photos && second.photos == photos;
-        pair = whole.then_some((first.features, second.features));
-    }
-    let labels = labels(extractor.source, &photos).filter(|_| knn);
-    let plain = Extracted {
-        features: plain,
-        photos,
-        skipped,
-    };
-    figures(plain, pair, labels.as_deref(), (seed, metric))
+    let looks = [Look::Plain, view(0, seed)?, view(1, seed)?];
+    let looks = &looks[..if views { 3 } else { 1 }];
+    let found = extractor.readable(sample, looks, done)?;
+    found.check(sample.len())?;
+    let labels = labels(extractor.source, &found.photos).filter(|_| knn);
+    let (plain, views) = plain_and_views(found);
+    figures(plain, views, labels.as_deref(), (seed, metric))
+}
+
+/// What was seen of plain photos, and of two views of each where there are any.
+pub fn plain_and_views(
+    found: Extracted<Vec<Features>>,
+) -> (Extracted, Option<(Features, Features)>) {
+    let mut views = None;
+    let plain = found.with(|features| {
+        let mut features = features.into_iter();
+        let plain = features.next().unwrap_or_default();
+        views = features.next().zip(features.next());
+        plain
+    });
+    (plain, views)
 }
 
 /// What can be said of features that were taken: of plain photos, of two views of each, and with the class

@@ -62,8 +62,9 @@ impl Session {
                 break;
             }
             let mut skipped = Vec::new();
-            let (images, _) = extractor.images(photos, &Look::Plain, &mut skipped);
-            if !images.is_empty() {
+            let (mut images, found) = extractor.images(photos, &[Look::Plain], &mut skipped);
+            let images = images.pop().unwrap_or_default();
+            if !found.is_empty() {
                 batches += 1;
                 // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
                 let side = self.about.image_size;

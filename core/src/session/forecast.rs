@@ -213,6 +213,16 @@ impl<'a> Forecaster<'a> {
     /// # Errors
     /// `freeze` is more than there are stages.
     pub fn forecast(&mut self, config: &Config) -> Result<Forecast> {
+        if !config.trains() {
+            let numbers = self.backbone.parameters + self.layers(config, 1);
+            return Ok(Forecast {
+                program: PROGRAM + self.threads as f64 * THREAD,
+                networks: (numbers * 4) as f64 / MB,
+                photos: self.album.megabytes(config, self.threads),
+                batches: 0.0,
+                work: self.looking_megabytes(config),
+            });
+        }
         let training = match self.training.get(&config.freeze) {
             Some(known) => *known,
             None => {
@@ -221,11 +231,7 @@ impl<'a> Forecaster<'a> {
                 found
             }
         };
-        let Size {
-            parameters,
-            features,
-            ..
-        } = self.size;
+        let parameters = self.size.parameters;
         // Query, key, gradient, velocity, and what an anchor pulls to.
         let copies = if config.anchor > 0.0 { 5 } else { 4 };
         // The backbone that the result is mixed with, and what it was before it was mixed.
@@ -243,28 +249,11 @@ impl<'a> Forecaster<'a> {
             false => 0,
         };
         // Behind the initial weights' features, and behind the trained ones'.
-        let layer = match config.whitening {
-            true => 2 * whitening::numbers(self.album.count, features),
-            false => 0,
-        };
-        let numbers = parameters * copies + initial + queue + album + layer;
+        let layers = self.layers(config, 2);
+        let numbers = parameters * copies + initial + queue + album + layers;
         let view = config.image_size * config.image_size * 3;
         let measure_size = measure_size(config, self.init);
-        let looked = extract::batch(measure_size);
-        let sample = match config.measure_photos {
-            0 => self.album.count,
-            most => most.min(self.album.count),
-        };
-        // Plain photos, two views, and copies that are normalised; or, before, plain photos, mirror images and
-        // what their statistics take.
-        let measured = 5 * sample * features * 4;
-        let seen = match config.whitening {
-            true => measured.max(whitening::bytes(self.album.count, features)),
-            false => measured,
-        };
-        let images = 2 * looked * measure_size * measure_size * 3 * 4;
-        let looking = self.looking.megabytes(looked, measure_size)
-            + (initial * 4 + seen + images) as f64 / MB;
+        let looking = self.looking_megabytes(config) + (initial * 4) as f64 / MB;
         let statistics = self
             .looking
             .megabytes(config.bn_group.max(STATISTICS_BATCH), measure_size);
@@ -278,6 +267,37 @@ impl<'a> Forecaster<'a> {
             batches: (2 * batch * view * (1 + config.prefetch)) as f64 / MB,
             work: looking.max(statistics).max(step),
         })
+    }
+
+    /// Numbers of so many linear layers behind the features.
+    fn layers(&self, config: &Config, count: usize) -> usize {
+        match config.whitening {
+            true => count * whitening::numbers(self.album.count, self.size.features),
+            false => 0,
+        }
+    }
+
+    /// Megabytes that looking at photos takes, with what was seen of all of them.
+    fn looking_megabytes(&self, config: &Config) -> f64 {
+        let (side, features) = (measure_size(config, self.init), self.size.features);
+        let looked = extract::batch(side);
+        let sample = match config.measure_photos {
+            0 => self.album.count,
+            most => most.min(self.album.count),
+        };
+        // Plain photos, two views, and copies that are normalised; or, before, plain photos, mirror images and
+        // what their statistics take, while the views wait.
+        let measured = 5 * sample * features * 4;
+        let seen = match config.whitening {
+            true => {
+                let fitted = whitening::bytes(self.album.count, features);
+                measured.max(fitted + 2 * sample * features * 4)
+            }
+            false => measured,
+        };
+        // As four looks at a photo give them, and as the network reads those of one.
+        let images = 5 * looked * side * side * 3 * 4;
+        self.looking.megabytes(looked, side) + (seen + images) as f64 / MB
     }
 
     /// A pass at two small sizes: with its backward where stages are `frozen`, without one where

@@ -20,6 +20,17 @@ const SHARE: f64 = 0.9;
 
 const MB: usize = 1_000_000;
 
+/// `backend` in the precision that is asked for.
+///
+/// # Errors
+/// It has no such precision.
+pub(super) fn in_precision<B: Backend>(backend: B, config: &Config) -> Result<B> {
+    match config.precision.as_str() {
+        "bf16" => backend.halved(),
+        _ => Ok(backend),
+    }
+}
+
 /// `backend` in the precision that is asked for, as it takes as many groups at once as its memory holds,
 /// and what a step of fewer photos in a group would take.
 ///
@@ -29,10 +40,7 @@ pub(super) fn fitted<B: Backend>(
     backend: B,
     (config, about, start): (&Config, &About, &Start<'_>),
 ) -> Result<(B, Smaller)> {
-    let backend = match config.precision.as_str() {
-        "bf16" => backend.halved()?,
-        _ => backend,
-    };
+    let backend = in_precision(backend, config)?;
     if backend.rehearsal().is_none() {
         return Ok((backend, Smaller::default()));
     }

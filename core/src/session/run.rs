@@ -452,14 +452,14 @@ fn backbone_size<B: Backend>(params: &Params<B>) -> usize {
     head.map_or(params.layout.parameter_count(), |head| head.range.start)
 }
 
-fn network<'a, B: Backend>(locked: &'a Locked<'_, B>) -> Result<Network<'a>> {
+pub(super) fn network<'a, B: Backend>(locked: &'a Locked<'_, B>) -> Result<Network<'a>> {
     let (values, buffers) = locked.host()?;
     Ok(Network { values, buffers })
 }
 
 // What a checkpoint holds is moved, not copied: for a moment both would be there.
 
-fn restore<B: Backend>(params: &Params<B>, saved: Network<'_>) -> Result<()> {
+pub(super) fn restore<B: Backend>(params: &Params<B>, saved: Network<'_>) -> Result<()> {
     refill(params.backend(), &mut write(&params.values), saved.values)?;
     refill(params.backend(), &mut write(&params.buffers), saved.buffers)
 }

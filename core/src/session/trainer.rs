@@ -1,6 +1,7 @@
 //! What a session asks of whatever is on its device.
 
 use super::run::Run;
+use super::untrained::Untrained;
 use super::{Start, plan};
 use crate::Result;
 use crate::checkpoint::Numbers;
@@ -94,6 +95,11 @@ pub(super) fn open(
 
         fn on<B: Backend>(self, backend: B) -> Result<Box<dyn Trainer>> {
             let Open(config, about, start, saved) = self;
+            if !config.trains() {
+                let how = (about, config.seed);
+                let backend = plan::in_precision(backend, config)?;
+                return Ok(Box::new(Untrained::new(backend, how, start, saved)?));
+            }
             let (backend, smaller) = plan::fitted(backend, (config, about, start))?;
             let mut run = Run::new(backend, config, about, start, saved)?;
             run.smaller = smaller;
