@@ -166,6 +166,9 @@ pub struct RunRecord {
     /// Photos that could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<u64>,
+    /// What lay beside them and was left out: hidden photos, systems' folders, what could not be opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<u64>,
     /// Time spent training, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,

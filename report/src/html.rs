@@ -179,6 +179,12 @@ fn facts(run: &Run) -> String {
             "Unreadable, skipped",
             info.skipped.map(|n| thousands(n as f64)),
         ),
+        (
+            "Left out beside them",
+            info.left_out
+                .filter(|n| *n > 0)
+                .map(|n| thousands(n as f64)),
+        ),
         ("Steps", run.steps.last().map(|s| thousands(s.step as f64))),
         ("Time", info.seconds.map(duration)),
         ("Speed", speed.map(|s| format!("{s:.1} photos/s"))),

@@ -71,7 +71,7 @@ pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
         None => Photos::Demo,
     };
     if let Some(path) = &args.contact_sheet {
-        let source = photos.open(&settings.config, &budget(&settings.config))?;
+        let source = photos.open(&settings.config, &budget(&settings.config), console)?;
         return train::contact_sheet(path, &*source, &settings.config, console);
     }
     let plan = Plan {

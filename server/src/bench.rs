@@ -2,7 +2,7 @@
 
 use crate::console::Console;
 use crate::flags::Common;
-use crate::photos::budget;
+use crate::photos::{self, budget};
 use crate::settings::Settings;
 use crate::{Outcome, memory, table};
 use clap::Args;
@@ -11,7 +11,7 @@ use seedling_core::backbones::Arch;
 use seedling_core::bench::{self, noise};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
-use seedling_core::data::{self, Normalise, Photo, PhotoSource, Recipe, ViewParams};
+use seedling_core::data::{Normalise, Photo, PhotoSource, Recipe, ViewParams};
 use seedling_core::device::{Device, Work};
 use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::init::initialise;
@@ -99,7 +99,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
     let config = settings.config;
     config.validate()?;
     let source: Arc<dyn PhotoSource> = match &args.photos {
-        Some(path) => data::open_within(path, budget(&config))?,
+        Some(path) => photos::open(path, &budget(&config), console)?,
         None => Arc::new(RenderedPhotos::new(RENDERED, config.seed)?),
     };
     session::on_own_threads(config.threads, || {

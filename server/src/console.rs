@@ -2,7 +2,7 @@
 
 use crate::flags::Common;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use seedling_core::data::Skipped;
+use seedling_core::data::{PhotoSource, Skipped};
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -65,6 +65,32 @@ impl Console {
             n => self.note(&format!(
                 "{n} photos could not be read and were skipped{how}"
             )),
+        }
+    }
+
+    /// What lies beside the photos and is none of them: how much, and which with `-v`.
+    pub fn left_out(&self, source: &dyn PhotoSource) {
+        let left_out = source.left_out();
+        for entry in left_out {
+            self.detail(&format!("left out {}: {}", entry.id, entry.reason));
+        }
+        let folders = left_out.iter().filter(|e| e.id.ends_with('/')).count();
+        let count = |n: usize, what: &str| match n {
+            0 => None,
+            1 => Some(format!("1 {what}")),
+            n => Some(format!("{n} {what}s")),
+        };
+        let parts = [
+            count(folders, "folder"),
+            count(left_out.len() - folders, "file"),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        if let Some(first) = left_out.first() {
+            let how = match self.verbose {
+                true => String::new(),
+                false => format!(" (first {}: {}; -v lists all)", first.id, first.reason),
+            };
+            self.note(&format!("left out: {}{how}", parts.join(" and ")));
         }
     }
 

@@ -138,6 +138,7 @@ impl<'a> Desk<'a> {
             "steps": facts.step,
             "photos": facts.photos,
             "skipped": facts.skipped,
+            "left_out": facts.left_out,
             "seconds": facts.seconds,
             "peak_memory_mb": facts.peak_memory_mb,
             "loss": summary.steps.last().map(|step| step.loss),

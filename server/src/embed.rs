@@ -4,11 +4,10 @@ use crate::Outcome;
 use crate::console::Console;
 use crate::eyes::{Eyes, open_index};
 use crate::flags::Common;
-use crate::photos::budget;
+use crate::photos::{self, budget};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use seedling_core::backbones::Arch;
-use seedling_core::data;
 use seedling_core::eval::Features;
 use seedling_core::eval::extract::Extracted;
 use seedling_core::index::{AlbumIndex, StoredFeatures};
@@ -90,7 +89,7 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
         looks,
         &args.common,
     )?;
-    let source = data::open_within(&args.photos, budget(eyes.config()))?;
+    let source = photos::open(&args.photos, &budget(eyes.config()), console)?;
     session::on_own_threads(eyes.config().threads, || {
         let mut known = 0;
         let found = match args.index {
@@ -139,6 +138,7 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
             "out": args.out,
             "photos": features.rows,
             "skipped": found.skipped.len(),
+            "left_out": source.left_out().len(),
             "feature_dim": features.dim,
             "looks": looks,
         }));

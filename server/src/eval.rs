@@ -2,7 +2,7 @@
 
 use crate::console::Console;
 use crate::flags::Common;
-use crate::photos::budget;
+use crate::photos::{self, budget};
 use crate::settings::Settings;
 use crate::{Outcome, shipped};
 use clap::builder::PossibleValuesParser;
@@ -112,7 +112,7 @@ pub fn load(weights: &str, arch: Option<&str>, common: &Common) -> Result<Loaded
 /// Weights, photos or settings cannot be used.
 pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
     let loaded = load(&args.weights, args.arch.as_deref(), &args.common)?;
-    let whole = data::open_within(&args.data, budget(&loaded.config))?;
+    let whole = photos::open(&args.data, &budget(&loaded.config), console)?;
     let halves = data::split(&args.data, &whole);
     let metric = match args.metric {
         MetricName::Euclidean => Metric::Euclidean,

@@ -55,7 +55,7 @@ pub fn run(args: &PretrainArgs, console: &Console) -> Result<Outcome> {
     let settings = Settings::new(Config::pretrain(), first, &args.common, flags)?;
     let photos = Photos::At(&args.data);
     if let Some(path) = &args.contact_sheet {
-        let source = photos.open(&settings.config, &budget(&settings.config))?;
+        let source = photos.open(&settings.config, &budget(&settings.config), console)?;
         return train::contact_sheet(path, &*source, &settings.config, console);
     }
     let plan = Plan {

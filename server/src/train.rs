@@ -3,7 +3,7 @@
 use crate::console::Console;
 use crate::desk::{Desk, GUESTS};
 use crate::flags::Training;
-use crate::photos::{Photos, budget};
+use crate::photos::{self, Photos, budget};
 use crate::settings::Settings;
 use crate::{Outcome, interrupt, shipped};
 use seedling_convert::onnx::OnnxNet;
@@ -105,7 +105,7 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
         config.apply(&found)?;
     }
     let decoding = budget(&plan.settings.config);
-    let sources = sources(plan, &decoding)?;
+    let sources = sources(plan, &decoding, console)?;
     let device: Device = plan.settings.config.device.parse()?;
     if let Some(budget) = plan.memory_mb
         && device != Device::Cpu
@@ -136,7 +136,7 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
 
 fn go_on(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Course> {
     let state = saved(plan, &folder.path, console)?;
-    let sources = sources(plan, &budget(&plan.settings.config))?;
+    let sources = sources(plan, &budget(&plan.settings.config), console)?;
     let teacher = teacher(plan)?;
     let start = Start {
         teacher: teacher.as_ref().map(Teacher::guide),
@@ -146,10 +146,10 @@ fn go_on(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
     Course::resume(folder, config, sources, &start, (state, plan.command))
 }
 
-fn sources(plan: &Plan<'_>, budget: &Arc<DecodeBudget>) -> Result<Sources> {
-    let source = plan.photos.open(&plan.settings.config, budget)?;
+fn sources(plan: &Plan<'_>, budget: &Arc<DecodeBudget>, console: &Console) -> Result<Sources> {
+    let source = plan.photos.open(&plan.settings.config, budget, console)?;
     let measured_on = match &plan.training.measure_on {
-        Some(path) => data::open_within(path, budget.clone())?,
+        Some(path) => photos::open(path, budget, console)?,
         None => source.clone(),
     };
     Ok((source, measured_on))

@@ -297,3 +297,226 @@ fn the_shared_album_opens() {
     assert_eq!((cifar.len(), cifar.classes().len()), (2000, 10));
     assert_eq!(cifar.load(1999).unwrap().width, 32);
 }
+
+/// Names of a disk that knew no Unicode.
+#[cfg(unix)]
+#[test]
+fn any_bytes_are_a_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let album = tempfile::tempdir().unwrap();
+    let latin = |name: &[u8]| album.path().join(std::ffi::OsStr::from_bytes(name));
+    fs::create_dir(latin(b"Fr\xFChling")).unwrap();
+    for (n, name) in [
+        &b"caf\xE9.png"[..],
+        b"caf\xE8.png",
+        b"Fr\xFChling/1.png",
+        b"usual.png",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fs::write(latin(name), png(n as u8)).unwrap();
+    }
+    let source = open(album.path()).unwrap();
+    let names = [
+        "Fr\\xFChling/1.png",
+        "caf\\xE8.png",
+        "caf\\xE9.png",
+        "usual.png",
+    ];
+    assert_eq!(ids(&*source), names);
+    let colours: Vec<u8> = (0..4).map(|i| source.load(i).unwrap().rgb[0]).collect();
+    assert_eq!(colours, [2, 1, 0, 3]);
+    assert!(source.outline(0).is_some() && source.left_out().is_empty());
+}
+
+fn left_out(source: &dyn PhotoSource) -> Vec<(&str, &str)> {
+    let entries = source.left_out().iter();
+    entries.map(|e| (&*e.id, &*e.reason)).collect()
+}
+
+#[test]
+fn what_systems_put_beside_photos_is_left_out_and_told() {
+    let album = tempfile::tempdir().unwrap();
+    let root = album.path();
+    put(root, "2024/1.png", &png(1));
+    put(root, "@home/2.png", &png(2));
+    for junk in [
+        "2024/@eaDir/1.png/SYNOPHOTO_THUMB_XL.png",
+        "#recycle/old.png",
+        "$RECYCLE.BIN/S-1/x.png",
+        "@Recycle/x.png",
+        ".thumbnails/1.png",
+        ".Trash-1000/files/x.png",
+        "lost+found/x.png",
+        "__MACOSX/._1.png",
+    ] {
+        put(root, junk, &png(9));
+    }
+    put(root, "._1.png", b"a resource fork");
+    put(root, ".hidden.txt", b"no photo");
+    let source = open(root).unwrap();
+    assert_eq!(ids(&*source), ["2024/1.png", "@home/2.png"]);
+    let told: Vec<&str> = left_out(&*source).into_iter().map(|(id, _)| id).collect();
+    let folders = [
+        "#recycle/",
+        "$RECYCLE.BIN/",
+        ".Trash-1000/",
+        "._1.png",
+        ".thumbnails/",
+        "2024/@eaDir/",
+        "@Recycle/",
+        "__MACOSX/",
+        "lost+found/",
+    ];
+    assert_eq!(told, folders);
+    assert!(
+        left_out(&*source)
+            .iter()
+            .all(|(_, reason)| !reason.is_empty())
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_opened_is_told() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let album = tempfile::tempdir().unwrap();
+    put(album.path(), "a/1.png", &png(1));
+    put(album.path(), "b/2.png", &png(2));
+    symlink("/nowhere/at all.png", album.path().join("gone.png")).unwrap();
+    symlink(album.path(), album.path().join("a/loop")).unwrap();
+    let mode = |mode| {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(album.path().join("b"), permissions).unwrap();
+    };
+    mode(0);
+    // Whoever may read everything sees no difference.
+    let shut = fs::read_dir(album.path().join("b")).is_err();
+    let source = open(album.path()).unwrap();
+    mode(0o755);
+    let told = left_out(&*source);
+    assert!(
+        told.contains(&("gone.png", "a link to nothing")),
+        "{told:?}"
+    );
+    assert!(
+        told.contains(&("a/loop", "a link to a folder that holds it")),
+        "{told:?}"
+    );
+    assert_eq!(told.iter().any(|(id, _)| *id == "b"), shut, "{told:?}");
+    assert_eq!(source.len(), 2 - usize::from(shut));
+}
+
+/// A member of an archive, with a path that `tar` itself would not write.
+fn member(
+    tar: &mut tar::Builder<Vec<u8>>,
+    path: &[u8],
+    kind: tar::EntryType,
+    link: &str,
+    data: &[u8],
+) {
+    let mut header = tar::Header::new_ustar();
+    header.as_mut_bytes()[..path.len()].copy_from_slice(path);
+    header.set_entry_type(kind);
+    header.set_size(data.len() as u64);
+    header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    header.set_cksum();
+    tar.append(&header, data).unwrap();
+}
+
+#[test]
+fn archives_as_people_have_them() {
+    use tar::EntryType::{Link, Regular};
+    let mut tar = tar::Builder::new(Vec::new());
+    for (n, path) in [
+        &b"/home/me/1.png"[..],
+        b"caf\xE9/2.png",
+        b"../../3.png",
+        b"@eaDir/4.png",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        member(&mut tar, path, Regular, "", &png(n as u8));
+    }
+    member(&mut tar, b"same.png", Link, "/home/me/1.png", b"");
+    member(&mut tar, b"lost.png", Link, "nowhere.png", b"");
+    let whole = tar.into_inner().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    fs::write(&path, &whole).unwrap();
+    let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    zipped.write_all(&whole).unwrap();
+    let gz = folder.path().join("a.tar.gz");
+    fs::write(&gz, zipped.finish().unwrap()).unwrap();
+    for path in [&path, &gz] {
+        let source = open(path).unwrap();
+        assert_eq!(
+            ids(&*source),
+            ["caf\\xE9/2.png", "home/me/1.png", "same.png"]
+        );
+        assert_eq!(source.load(2).unwrap(), source.load(1).unwrap());
+        let told = left_out(&*source);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told.contains(&("../../3.png", "its path leads out of the archive (..)")));
+        assert!(told.contains(&("lost.png", "a hard link to what is not in the archive")));
+    }
+
+    let mut tar = tar::Builder::new(Vec::new());
+    member(&mut tar, b"../3.png", Regular, "", &png(1));
+    fs::write(&path, tar.into_inner().unwrap()).unwrap();
+    let refused = failure(open(&path));
+    assert!(refused.contains("leads out of the archive"), "{refused}");
+}
+
+#[test]
+fn an_archive_that_was_cut_off_is_refused() {
+    let mut tar = tar::Builder::new(Vec::new());
+    for n in 0..10 {
+        member(
+            &mut tar,
+            format!("{n}.png").as_bytes(),
+            tar::EntryType::Regular,
+            "",
+            &png(n),
+        );
+    }
+    let whole = tar.into_inner().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    // Inside a photo, inside a header.
+    for cut in [5 * 1024 + 600, 5 * 1024 + 100] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let refused = failure(open(&path));
+        assert!(
+            refused.contains("cut off") && refused.contains("behind 5 photos"),
+            "{refused}"
+        );
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(open(&path).unwrap().len(), 10);
+}
+
+#[test]
+fn halves_have_many_names() {
+    for (other, third) in [("val", None), ("validation", None), ("test", Some("val"))] {
+        let album = tempfile::tempdir().unwrap();
+        let halves = ["train", other].into_iter().chain(third);
+        for (n, half) in halves.enumerate() {
+            for class in ["cat", "dog"] {
+                put(
+                    album.path(),
+                    &format!("{half}/{class}/{n}.png"),
+                    &png(n as u8),
+                );
+            }
+        }
+        let source = open(album.path()).unwrap();
+        assert_eq!(source.classes(), ["cat", "dog"]);
+        let (train, test) = split(album.path()).unwrap();
+        assert_eq!(train.id(0), "train/cat/0.png");
+        assert_eq!(test.id(1), format!("{other}/dog/1.png"));
+        assert_eq!((train.len(), test.len()), (2, 2));
+    }
+}

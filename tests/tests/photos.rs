@@ -73,6 +73,36 @@ fn sixteen_bit_colour_is_rounded() {
     }
 }
 
+/// Alpha that was never written hides nothing; alpha that was is laid over white.
+#[test]
+fn alpha_of_zero_throughout_is_none() {
+    let picture = |alpha: fn(u32) -> u8| {
+        image::RgbaImage::from_fn(9, 7, |x, y| {
+            image::Rgba([x as u8 * 20, y as u8 * 30, 90, alpha(x)])
+        })
+    };
+    for format in [
+        image::ImageFormat::Bmp,
+        image::ImageFormat::Png,
+        image::ImageFormat::WebP,
+    ] {
+        let decoded = |alpha| {
+            let (picture, mut file) = (picture(alpha), std::io::Cursor::new(Vec::new()));
+            picture.write_to(&mut file, format).unwrap();
+            Photo::decode("alpha", file.get_ref()).unwrap().rgb
+        };
+        let opaque = decoded(|_| 255);
+        assert_eq!(opaque[3..6], [20, 0, 90]);
+        assert!(decoded(|_| 0) == opaque, "{format:?}");
+        let partly = decoded(|x| if x == 0 { 0 } else { 255 });
+        assert_eq!(
+            (&partly[..3], &partly[3..6]),
+            (&[255; 3][..], &opaque[3..6]),
+            "{format:?}"
+        );
+    }
+}
+
 fn reason(bytes: &[u8]) -> String {
     match Photo::decode("album/x.jpg", bytes).unwrap_err() {
         Error::Photo { photo, reason } => {

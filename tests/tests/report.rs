@@ -117,6 +117,7 @@ fn build(run: &Path) -> Option<usize> {
         method: "adapt".into(),
         photos: Some(files.len() as u64),
         skipped: Some(3),
+        left_out: Some(2),
         seconds: Some(421.7),
         peak_memory_mb: Some(612.4),
     }));

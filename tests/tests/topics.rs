@@ -9,6 +9,7 @@ mod eval;
 mod every_network;
 mod foreign;
 mod going_on;
+mod jpegs;
 mod loader;
 #[cfg(feature = "candle")]
 mod microbatch;

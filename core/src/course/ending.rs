@@ -199,6 +199,7 @@ impl Course {
             photos: Some(self.judged_on.0.len() as u64),
             trained_on: Some(self.session.source().len() as u64),
             skipped: Some(skipped.len() as u64),
+            left_out: Some(self.session.source().left_out().len() as u64),
             seconds: Some(self.seconds + observer.seconds() - start),
             peak_memory_mb: observer.peak_memory_mb(),
         };

@@ -1,8 +1,8 @@
 //! Decoding: whatever a camera or an archive holds becomes upright 8-bit RGB.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use image::ImageFormat;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 use super::budget::{DecodeBudget, Share};
 use super::image::Decoded;
@@ -31,13 +31,35 @@ impl Photo {
         budget: &'a DecodeBudget,
     ) -> Result<(Photo, Share<'a>)> {
         // Decoders are given whatever lies in the folder: one that panics must not end a run.
-        catch_unwind(AssertUnwindSafe(|| decode(bytes, budget)))
+        quietly(|| decode(bytes, budget))
             .unwrap_or_else(|_| Err(DECODER_PANICKED.into()))
             .map_err(|reason| Error::Photo {
                 photo: id.into(),
                 reason,
             })
     }
+}
+
+thread_local! {
+    /// Whether a panic of this thread is caught, and told as a photo's reason.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `work` gives, or that it panicked: without the message that a panic leaves on stderr.
+fn quietly<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !CAUGHT.get() {
+                usual(panic);
+            }
+        }));
+    });
+    CAUGHT.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    CAUGHT.set(false);
+    outcome
 }
 
 /// The reason given where a decoder panicked.
@@ -52,11 +74,12 @@ fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> {
             "{name} is not decoded here; convert it to JPEG or PNG first"
         ));
     }
-    let format = image::guess_format(bytes).map_err(|_| "not an image format known here")?;
-    match format {
-        ImageFormat::Jpeg => jpeg::decode(bytes, budget),
-        other => general::decode(bytes, other, budget),
+    // Whatever stands behind the start: it may be no segment yet.
+    if bytes.starts_with(&[0xFF, 0xD8]) {
+        return jpeg::decode(bytes, budget);
     }
+    let format = image::guess_format(bytes).map_err(|_| "not an image format known here")?;
+    general::decode(bytes, format, budget)
 }
 
 /// Names the phone formats that would need a video decoder (ISO media files, by brand).

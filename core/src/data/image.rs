@@ -6,6 +6,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::budget::{DecodeBudget, Share};
+use super::orientation::orientation;
 use super::photo::Photo;
 
 /// A photo, or why it is none.
@@ -23,7 +24,16 @@ pub(super) fn decode<'a>(
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|e| one_line(&e))?;
     let (width, height) = decoder.dimensions();
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = match format {
+        // One of its own tags.
+        ImageFormat::Tiff => decoder.orientation().ok(),
+        _ => decoder
+            .exif_metadata()
+            .ok()
+            .flatten()
+            .map(|block| orientation(&block)),
+    };
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
     // What the decoder fills, and what becomes of it: upright, without alpha, in 8 bits.
     let pixels = u64::from(width) * u64::from(height);
     let share = budget.take(decoder.total_bytes().saturating_add(3 * pixels))?;
@@ -40,13 +50,18 @@ pub(super) fn from_dynamic(
     let rgb = if picture.color().has_alpha() {
         let rgba = picture.into_rgba8();
         let (w, h) = rgba.dimensions();
+        // Where nothing is to be seen at all, alpha was never written.
+        let unwritten = rgba.pixels().all(|p| p.0[3] == 0);
         let over_white = |v: u8, a: u8| {
             let (v, a) = (u32::from(v), u32::from(a));
             ((v * a + 255 * (255 - a) + 127) / 255) as u8
         };
         let flat = rgba
             .pixels()
-            .flat_map(|p| [0, 1, 2].map(|c| over_white(p.0[c], p.0[3])))
+            .flat_map(|p| {
+                let alpha = if unwritten { 255 } else { p.0[3] };
+                [0, 1, 2].map(|c| over_white(p.0[c], alpha))
+            })
             .collect();
         image::RgbImage::from_raw(w, h, flat).ok_or("its pixels don't fit its size")?
     } else {

@@ -1,7 +1,13 @@
 //! JPEG, the format nearly every photo has, decoded without the general path's copies.
+//!
+//! Two decoders: a fast one for what cameras and programs usually write, and one that is right about the rest
+//! (components in scans of their own, chroma finer than luma, bytes between segments, no Huffman tables).
+
+mod segments;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
+use jpeg_decoder::PixelFormat;
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -9,21 +15,33 @@ use zune_jpeg::JpegDecoder;
 
 use super::budget::{DecodeBudget, Share};
 use super::image::{Decoded, from_dynamic};
+use super::orientation::orientation;
 use super::photo::Photo;
+use segments::Segments;
 
 /// Decodes a whole JPEG. Small damage is tolerated as browsers do; a file that was cut off is not,
 /// because half a grey photo would teach nothing, and neither is one with next to nothing in it.
 pub(super) fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> {
-    match decode_with(bytes, true, budget) {
+    let segments = Segments::of(bytes);
+    if segments.is_between() {
+        return Err("components of three sizes in scans of their own are not decoded here".into());
+    }
+    let frame = (&segments, budget);
+    let decoded = match segments.is_usual() {
+        true => decode_usual(bytes, true, frame),
+        false => decode_unusual(bytes, frame),
+    };
+    match decoded {
+        Ok(whole) => Ok(whole),
         Err(Refused::Claims(reason)) => Err(reason),
-        Err(Refused::Broken(reason)) if !has_end(bytes) => {
+        Err(Refused::Broken(reason)) if !segments.ended => {
             Err(format!("cut off or broken: {reason}"))
         }
-        Err(Refused::Broken(_)) => decode_with(bytes, false, budget).map_err(|refused| {
+        Err(Refused::Broken(reason)) if !segments.is_usual() => Err(reason),
+        Err(Refused::Broken(_)) => decode_usual(bytes, false, frame).map_err(|refused| {
             let (Refused::Claims(reason) | Refused::Broken(reason)) = refused;
             reason
         }),
-        Ok(whole) => Ok(whole),
     }
 }
 
@@ -35,15 +53,30 @@ enum Refused {
     Broken(String),
 }
 
-fn decode_with<'a>(
+fn broken(error: impl std::fmt::Display) -> Refused {
+    let text = error.to_string();
+    Refused::Broken(text.lines().next().unwrap_or("broken").to_string())
+}
+
+/// Refuses a frame of more pixels than the bytes of its scans can hold: every 8 x 8 block costs one bit at
+/// the very least.
+fn check_claim((width, height): (usize, usize), segments: &Segments<'_>) -> Result<(), Refused> {
+    let blocks = width.div_ceil(8) * height.div_ceil(8);
+    match segments.coded * 8 < blocks {
+        false => Ok(()),
+        true => Err(Refused::Claims(format!(
+            "claims {width} x {height} pixels and holds {} bytes of them",
+            segments.coded
+        ))),
+    }
+}
+
+/// By zune-jpeg.
+fn decode_usual<'a>(
     bytes: &[u8],
     strict: bool,
-    budget: &'a DecodeBudget,
+    (segments, budget): (&Segments<'_>, &'a DecodeBudget),
 ) -> Result<(Photo, Share<'a>), Refused> {
-    let broken = |e: zune_jpeg::errors::DecodeErrors| {
-        let text = e.to_string();
-        Refused::Broken(text.lines().next().unwrap_or("broken").to_string())
-    };
     let odd = |text: &str| Refused::Broken(text.into());
     let options = DecoderOptions::default()
         .set_strict_mode(strict)
@@ -52,31 +85,18 @@ fn decode_with<'a>(
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(broken)?;
     let (width, height) = decoder.dimensions().ok_or(odd("it has no size"))?;
-    // Every 8 x 8 block costs one bit at the very least.
-    let blocks = width.div_ceil(8) * height.div_ceil(8);
-    let (scans, coded) = scans(bytes);
-    if coded * 8 < blocks {
-        return Err(Refused::Claims(format!(
-            "claims {width} x {height} pixels and holds {coded} bytes of them"
-        )));
-    }
+    check_claim((width, height), segments)?;
     let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     let (out, channels) = if grey {
         (ColorSpace::Luma, 1)
     } else {
         (ColorSpace::RGB, 3)
     };
-    let orientation = decoder
-        .exif()
-        .and_then(|exif| Orientation::from_exif_chunk(exif))
-        .unwrap_or(Orientation::NoTransforms);
+    let orientation = segments.exif.map_or(Orientation::NoTransforms, orientation);
     // Coefficients (16 bits, of every component) that a file of several scans keeps until the last.
-    let info = decoder.info().ok_or(odd("it has no header"))?;
-    let several = scans > 1 || !info.sof.is_sequential_dct();
-    let kept = if several {
-        2 * usize::from(info.components)
-    } else {
-        0
+    let kept = match segments.scans > 1 || segments.progressive {
+        true => 2 * segments.sampling.len(),
+        false => 0,
     };
     // Pixels, and the second copy that turning or spreading grey takes for a moment.
     let turned = orientation != Orientation::NoTransforms;
@@ -103,14 +123,60 @@ fn decode_with<'a>(
     if grey {
         pixels = pixels.iter().flat_map(|&v| [v; 3]).collect();
     }
-    let photo = if orientation == Orientation::NoTransforms {
-        Photo::new(width, height, pixels).map_err(|_| odd("it has no pixels"))?
-    } else {
-        let picture = RgbImage::from_raw(width as u32, height as u32, pixels)
-            .ok_or(odd("its pixels don't fit its size"))?;
-        from_dynamic(DynamicImage::ImageRgb8(picture), orientation).map_err(Refused::Broken)?
+    Ok((upright((width, height), pixels, orientation)?, share))
+}
+
+/// A segment by which jpeg-decoder knows a picture of a video without Huffman tables of its own, and takes
+/// the standard's.
+const OF_A_VIDEO: &[u8] = b"\xFF\xE0\0\x07AVI1\0";
+
+/// By jpeg-decoder.
+fn decode_unusual<'a>(
+    bytes: &[u8],
+    (segments, budget): (&Segments<'_>, &'a DecodeBudget),
+) -> Result<(Photo, Share<'a>), Refused> {
+    let with_tables = segments
+        .bare
+        .then(|| [&bytes[..2], OF_A_VIDEO, &bytes[2..]].concat());
+    let mut decoder = jpeg_decoder::Decoder::new(with_tables.as_deref().unwrap_or(bytes));
+    decoder.read_info().map_err(broken)?;
+    let info = decoder.info().ok_or(broken("it has no header"))?;
+    let (width, height) = (usize::from(info.width), usize::from(info.height));
+    check_claim((width, height), segments)?;
+    let orientation = segments.exif.map_or(Orientation::NoTransforms, orientation);
+    // Coefficients of all components, each in full size; then planes and pixels; then what turns them.
+    let components = segments.sampling.len().max(1);
+    let most = width * height * (3 * components).max(components + 3).max(6);
+    let share = budget.take(most as u64).map_err(Refused::Claims)?;
+    decoder.set_max_decoding_buffer_size(most);
+    let pixels = decoder.decode().map_err(broken)?;
+    let pixels = match info.pixel_format {
+        PixelFormat::RGB24 => pixels,
+        PixelFormat::L8 => pixels.iter().flat_map(|&v| [v; 3]).collect(),
+        PixelFormat::CMYK32 => {
+            let inks = pixels.as_chunks::<4>().0.iter();
+            inks.flat_map(|&[c, m, y, k]| {
+                [c, m, y].map(|ink| (u16::from(255 - ink) * u16::from(255 - k) / 255) as u8)
+            })
+            .collect()
+        }
+        PixelFormat::L16 => return Err(broken("samples of more than 8 bits")),
     };
-    Ok((photo, share))
+    Ok((upright((width, height), pixels, orientation)?, share))
+}
+
+/// A photo of these pixels, turned as they ask to be.
+fn upright(
+    (width, height): (usize, usize),
+    pixels: Vec<u8>,
+    orientation: Orientation,
+) -> Result<Photo, Refused> {
+    if orientation == Orientation::NoTransforms {
+        return Photo::new(width, height, pixels).map_err(|_| broken("it has no pixels"));
+    }
+    let picture = RgbImage::from_raw(width as u32, height as u32, pixels)
+        .ok_or_else(|| broken("its pixels don't fit its size"))?;
+    from_dynamic(DynamicImage::ImageRgb8(picture), orientation).map_err(Refused::Broken)
 }
 
 /// Averages two by two pixels (R, G, B) in place and returns the new width and height; an odd last
@@ -130,50 +196,6 @@ fn halve(pixels: &mut Vec<u8>, width: usize, height: usize) -> (usize, usize) {
     pixels.truncate(3 * w * h);
     pixels.shrink_to_fit();
     (w, h)
-}
-
-/// How many scans there are, and their bytes of coded pixels: what follows each start of a scan,
-/// up to the next marker.
-fn scans(bytes: &[u8]) -> (usize, usize) {
-    let mut at = 2;
-    let (mut scans, mut coded) = (0, 0);
-    while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
-        // Fill bytes, and markers that stand alone.
-        if marker == 0xFF || marker == 0x01 || (0xD0..=0xD8).contains(&marker) {
-            at += if marker == 0xFF { 1 } else { 2 };
-            continue;
-        }
-        if marker == 0xD9 {
-            break;
-        }
-        at += 2 + usize::from(u16::from_be_bytes([high, low]));
-        if marker != 0xDA {
-            continue;
-        }
-        let rest = bytes.get(at..).unwrap_or_default();
-        // Inside a scan 0xFF is followed by 0 or by a restart marker.
-        let len = rest
-            .windows(2)
-            .position(|pair| pair[0] == 0xFF && pair[1] != 0 && !(0xD0..=0xD7).contains(&pair[1]))
-            .unwrap_or(rest.len());
-        scans += 1;
-        coded += len;
-        at += len;
-    }
-    (scans, coded)
-}
-
-/// Whether an end-of-image marker follows the start of the pixels (inside them it cannot occur).
-fn has_end(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    // Segments before the pixels each tell their length; a thumbnail's own end lies inside one.
-    while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
-        if marker == 0xDA {
-            return bytes[at..].windows(2).any(|pair| pair == [0xFF, 0xD9]);
-        }
-        at += 2 + usize::from(u16::from_be_bytes([high, low]));
-    }
-    false
 }
 
 #[cfg(test)]

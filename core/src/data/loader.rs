@@ -7,7 +7,6 @@
 
 mod workers;
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,7 +14,7 @@ use std::thread::JoinHandle;
 use self::workers::{Pending, Shared, wait, work};
 use super::batch::Batch;
 use super::normalise::Normalise;
-use super::source::PhotoSource;
+use super::source::{PhotoSource, Skipped};
 use super::views::{Recipe, Scratch};
 use crate::{Error, Result};
 
@@ -73,15 +72,6 @@ pub struct Position {
     pub epoch: u64,
     /// Batches of this epoch taken before.
     pub step: u64,
-}
-
-/// A photo that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Skipped {
-    /// Its id.
-    pub id: String,
-    /// Why, in a few words.
-    pub reason: String,
 }
 
 /// Makes batches in order, forever; the caller decides when to stop.

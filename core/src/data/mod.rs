@@ -18,6 +18,7 @@ mod image;
 mod jpeg;
 pub mod loader;
 mod normalise;
+mod orientation;
 mod outline;
 mod photo;
 mod photos;
@@ -30,7 +31,7 @@ pub use batch::{Batch, Undrawn};
 #[cfg(feature = "gpu")]
 pub(crate) use blur::blur_kernel;
 pub use budget::DecodeBudget;
-pub use loader::{Loader, LoaderConfig, Position, Skipped};
+pub use loader::{Loader, LoaderConfig, Position};
 pub use normalise::Normalise;
 pub use outline::Outline;
 pub use photo::Photo;
@@ -38,5 +39,5 @@ pub use photos::Photos;
 pub use resize::Rect;
 #[cfg(feature = "gpu")]
 pub(crate) use resize::resize_axis;
-pub use source::{PhotoSource, hold_out, open, open_within, split};
+pub use source::{PhotoSource, Skipped, hold_out, open, open_within, split};
 pub use views::{Colour, Recipe, Scratch, ViewParams};

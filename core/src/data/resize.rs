@@ -326,6 +326,11 @@ fn middle(slack: usize) -> usize {
 /// `out` takes `size * size * 3` numbers, rows of R, G, B. Only the middle is computed: the whole
 /// of a photo of one by many thousand pixels would be enormous.
 pub fn evaluation_view(photo: &Photo, size: usize, normalise: &Normalise, out: &mut [f32]) {
+    normalise.apply(&evaluation_bytes(photo, size), out);
+}
+
+/// The same as bytes.
+pub(crate) fn evaluation_bytes(photo: &Photo, size: usize) -> Vec<u8> {
     let side = (size * 256 + 112) / 224;
     let (width, height) = shorter_side_size(photo, side.max(1));
     let whole = Rect {
@@ -352,5 +357,5 @@ pub fn evaluation_view(photo: &Photo, size: usize, normalise: &Normalise, out: &
     );
     let mut rgb = vec![0; planes.len()];
     interleave(&planes, size, false, &mut rgb);
-    normalise.apply(&rgb, out);
+    rgb
 }

@@ -3,10 +3,12 @@
 mod cifar;
 mod folder;
 mod labels;
+mod names;
 mod shards;
 mod split;
 mod subset;
 
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -58,6 +60,21 @@ pub trait PhotoSource: Send + Sync {
 
     /// Names of the classes, sorted; empty where photos have none.
     fn classes(&self) -> &[String];
+
+    /// What lies where photos were looked for, and is not listed: what could not be opened, hidden photos,
+    /// and folders that systems put there (named with a `/` at the end).
+    fn left_out(&self) -> &[Skipped] {
+        &[]
+    }
+}
+
+/// A photo that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its id.
+    pub id: String,
+    /// Why, in a few words.
+    pub reason: String,
 }
 
 impl dyn PhotoSource + '_ {

@@ -1,7 +1,7 @@
 //! From photos to a matrix of features: the only part of this room that knows an encoder.
 
 use super::Features;
-use crate::data::resize::{evaluation_view, shrunk};
+use crate::data::resize::{evaluation_bytes, shrunk};
 use crate::data::{Normalise, Photo, PhotoSource, Recipe, Scratch, Skipped};
 use crate::encoder::FeatureNet;
 use crate::rng::{Purpose, Rng};
@@ -126,9 +126,11 @@ impl Extractor<'_> {
         // What training left, and then what this leaves, would only lie beside the other.
         self.encoder.release();
         for chunk in indices.chunks(batch(self.image_size)) {
-            let (images, found) = self.images(chunk, looks, &mut skipped);
+            let (shown, found) = self.shown(chunk, looks, &mut skipped);
             if !found.is_empty() {
-                for (values, images) in values.iter_mut().zip(images) {
+                for (values, shown) in values.iter_mut().zip(&shown) {
+                    // Bytes until they are needed: all looks as floats would be the larger part of the work.
+                    let images = floats(shown, self.normalise);
                     values.extend(self.encoder.features_of(&images, size)?);
                 }
             }
@@ -147,21 +149,30 @@ impl Extractor<'_> {
         })
     }
 
-    /// For each of `looks` the readable photos among `indices` as the network sees them, (height, width, 3)
-    /// each, and which photos these are; the others are added to `skipped`.
+    /// The readable photos among `indices` as the network sees them unaltered, (height, width, 3) each, and
+    /// which photos these are; the others are added to `skipped`.
     pub fn images(
+        &self,
+        indices: &[usize],
+        skipped: &mut Vec<Skipped>,
+    ) -> (Vec<Vec<f32>>, Vec<usize>) {
+        let (shown, readable) = self.shown(indices, &[Look::Plain], skipped);
+        (floats(&shown[0], self.normalise), readable)
+    }
+
+    /// The same of each of `looks`, as bytes.
+    fn shown(
         &self,
         indices: &[usize],
         looks: &[Look],
         skipped: &mut Vec<Skipped>,
-    ) -> (Vec<Vec<Vec<f32>>>, Vec<usize>) {
+    ) -> (Vec<Vec<Vec<u8>>>, Vec<usize>) {
         let size = self.image_size;
-        let made: Vec<Result<Vec<Vec<f32>>>> = indices
+        let made: Vec<Result<Vec<Vec<u8>>>> = indices
             .par_iter()
             .map(|&index| {
                 self.source.with(index, |photo| {
-                    let looks = looks.iter().map(|look| (size, look));
-                    shown(&photo, index, looks, self.normalise)
+                    shown(&photo, index, looks.iter().map(|look| (size, look)))
                 })
             })
             .collect();
@@ -183,33 +194,42 @@ impl Extractor<'_> {
     }
 }
 
-/// What the network sees of photo number `index` by each of some looks, at its side in pixels:
-/// `side * side * 3` numbers each. Resizing a large photo is most of the work, and done once for looks that
+/// Images as a network reads them.
+pub(super) fn floats(images: &[Vec<u8>], norm: &Normalise) -> Vec<Vec<f32>> {
+    let float = |image: &Vec<u8>| {
+        let mut pixels = vec![0.0; image.len()];
+        norm.apply(image, &mut pixels);
+        pixels
+    };
+    images.par_iter().map(float).collect()
+}
+
+/// What a network is shown of photo number `index` by each of some looks, at its side in pixels:
+/// `side * side * 3` bytes each. Resizing a large photo is most of the work, and done once for looks that
 /// can share it.
 pub(super) fn shown<'a>(
     photo: &Photo,
     index: usize,
     looks: impl Iterator<Item = (usize, &'a Look)>,
-    norm: &Normalise,
-) -> Vec<Vec<f32>> {
-    let mut shown: Vec<Vec<f32>> = Vec::new();
+) -> Vec<Vec<u8>> {
+    let mut shown: Vec<Vec<u8>> = Vec::new();
     // The plain photo's place among them, and the photo that views are drawn from, each by its side.
     let (mut plain, mut small) = (None, None);
     for (place, (side, look)) in looks.enumerate() {
-        let mut pixels = vec![0.0; side * side * 3];
-        match look {
+        let pixels = match look {
             Look::Plain => {
-                evaluation_view(photo, side, norm, &mut pixels);
                 plain = Some((side, place));
+                evaluation_bytes(photo, side)
             }
             Look::Mirrored => {
-                match plain {
-                    Some((same, place)) if same == side => pixels.copy_from_slice(&shown[place]),
-                    _ => evaluation_view(photo, side, norm, &mut pixels),
-                }
+                let mut pixels = match plain {
+                    Some((same, place)) if same == side => shown[place].clone(),
+                    _ => evaluation_bytes(photo, side),
+                };
                 for row in pixels.chunks_exact_mut(3 * side) {
                     row.as_chunks_mut::<3>().0.reverse();
                 }
+                pixels
             }
             Look::View {
                 recipe,
@@ -224,9 +244,11 @@ pub(super) fn shown<'a>(
                 // Epoch 0 of this purpose belongs to the measurements themselves.
                 let mut rng = Rng::new(*seed, Purpose::Measure, 1 + number, index as u64);
                 let view = recipe.sample(photo.width, photo.height, &mut rng);
-                view.apply(photo, side, norm, &mut Scratch::default(), &mut pixels);
+                let mut pixels = vec![0; side * side * 3];
+                view.render(photo, side, &mut Scratch::default(), &mut pixels);
+                pixels
             }
-        }
+        };
         shown.push(pixels);
     }
     shown
@@ -241,7 +263,6 @@ mod tests {
     #[test]
     fn looks_together_are_each_look_alone() {
         let photo = Demo::new(1, 0).unwrap().load(0).unwrap();
-        let norm = Normalise::default();
         // Smaller than the photo, so that views are drawn from a smaller one, and larger.
         let (small, large) = (photo.height / 4, photo.height);
         let views = [view(0, 3).unwrap(), view(1, 3).unwrap()];
@@ -253,9 +274,9 @@ mod tests {
             (large, &views[0]),
             (large, &Look::Mirrored),
         ];
-        let together = shown(&photo, 5, looks.into_iter(), &norm);
+        let together = shown(&photo, 5, looks.into_iter());
         for (look, together) in looks.into_iter().zip(&together) {
-            let alone = shown(&photo, 5, std::iter::once(look), &norm);
+            let alone = shown(&photo, 5, std::iter::once(look));
             assert!(alone[0] == *together, "{look:?}");
             assert_eq!(together.len(), look.0 * look.0 * 3);
         }

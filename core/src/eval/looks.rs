@@ -2,7 +2,7 @@
 //! costs a pass through the network; what it gives stands in docs/results.md.
 
 use super::Features;
-use super::extract::{Extracted, Look, batch, shown};
+use super::extract::{Extracted, Look, batch, floats, shown};
 use crate::data::{Normalise, PhotoSource, Skipped};
 use crate::encoder::{FeatureNet, LinearLayer};
 use crate::{Error, Result};
@@ -102,13 +102,13 @@ pub fn look(
     viewers.iter().for_each(|viewer| viewer.encoder.release());
     for (i, chunk) in indices.chunks(batch).enumerate() {
         // For each photo its images, in the order of viewers and their looks.
-        let made: Vec<Result<Vec<Vec<f32>>>> = chunk
+        let made: Vec<Result<Vec<Vec<u8>>>> = chunk
             .par_iter()
             .map(|&index| {
                 source.with(index, |photo| {
-                    let all = each.iter().flat_map(|(viewer, looks)| {
+                    let all = each.iter().flat_map(|(_, looks)| {
                         let looks = looks.iter().map(|(side, look)| (*side, look));
-                        shown(&photo, index, looks, viewer.normalise)
+                        shown(&photo, index, looks)
                     });
                     all.collect()
                 })
@@ -133,9 +133,9 @@ pub fn look(
             for (viewer, looks) in &each {
                 let mut sum: Option<Features> = None;
                 for (side, _) in looks {
-                    let of_look: Vec<Vec<f32>> =
+                    let of_look: Vec<Vec<u8>> =
                         images.iter_mut().flat_map(Iterator::next).collect();
-                    let seen = viewer.features_of(&of_look, *side)?;
+                    let seen = viewer.features_of(&floats(&of_look, viewer.normalise), *side)?;
                     let seen = if plain { seen } else { seen.normalised() };
                     match &mut sum {
                         None => sum = Some(seen),

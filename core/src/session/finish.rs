@@ -3,7 +3,7 @@
 use super::Session;
 use super::trainer::Backbone;
 use crate::encoder::LinearLayer;
-use crate::eval::extract::{Extractor, Look};
+use crate::eval::extract::Extractor;
 use crate::rng::{Purpose, Rng};
 use crate::weights::{About, HEAD_FILE, Precision};
 use crate::{Error, Result};
@@ -62,9 +62,8 @@ impl Session {
                 break;
             }
             let mut skipped = Vec::new();
-            let (mut images, found) = extractor.images(photos, &[Look::Plain], &mut skipped);
-            let images = images.pop().unwrap_or_default();
-            if !found.is_empty() {
+            let (images, _) = extractor.images(photos, &mut skipped);
+            if !images.is_empty() {
                 batches += 1;
                 // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
                 let side = self.about.image_size;

@@ -295,8 +295,8 @@ impl<'a> Forecaster<'a> {
             }
             false => measured,
         };
-        // As four looks at a photo give them, and as the network reads those of one.
-        let images = 5 * looked * side * side * 3 * 4;
+        // Bytes of four looks at a photo, and twice the floats of one: as they are made, and as they are read.
+        let images = 3 * looked * side * side * 3 * 4;
         self.looking.megabytes(looked, side) + (seen + images) as f64 / MB
     }
 

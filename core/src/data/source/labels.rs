@@ -2,6 +2,26 @@
 
 use std::collections::BTreeMap;
 
+/// A part of a data set, by its folder's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Half {
+    Train,
+    Validation,
+    Test,
+}
+
+impl Half {
+    /// Which a folder of this name is.
+    pub(super) fn of(folder: &str) -> Option<Half> {
+        match folder.to_ascii_lowercase().as_str() {
+            "train" | "training" => Some(Half::Train),
+            "val" | "valid" | "validation" => Some(Half::Validation),
+            "test" | "testing" => Some(Half::Test),
+            _ => None,
+        }
+    }
+}
+
 /// Class of each photo and the classes' names; all empty where the ids don't tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Labels {
@@ -11,15 +31,15 @@ pub(super) struct Labels {
 
 impl Labels {
     /// Photos have labels where every one lies in a first-level folder and there are two or more
-    /// of those; with exactly `train` and `test` at the first level, the second level counts.
+    /// of those; where all of those are halves of a data set ([`Half`]), `train` among them, the second
+    /// level counts.
     pub(super) fn from_ids<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Labels {
         let parts = |id: &'a str| id.split('/').rev().skip(1).collect::<Vec<_>>();
-        let is_split = |name: &str| name == "train" || name == "test";
-        let first = |id| parts(id).last().copied();
-        let in_split = ids.clone().all(|id| first(id).is_some_and(is_split))
-            && ["train", "test"]
-                .iter()
-                .all(|name| ids.clone().any(|id| first(id) == Some(name)));
+        let half = |id| parts(id).last().and_then(|folder| Half::of(folder));
+        let has = |wanted: fn(Half) -> bool| ids.clone().filter_map(half).any(wanted);
+        let in_split = ids.clone().all(|id| half(id).is_some())
+            && has(|half| half == Half::Train)
+            && has(|half| half != Half::Train);
         let level = usize::from(in_split);
         let class = |id: &'a str| {
             let folders = parts(id);
@@ -71,6 +91,17 @@ mod tests {
         let found = labels(&["test/dog/2.jpg", "train/cat/1.jpg", "train/dog/3.jpg"]);
         assert_eq!(found.of, [1, 0, 1]);
         assert_eq!(found.classes, ["cat", "dog"]);
+        for other in ["val", "validation", "Valid", "test"] {
+            let ids = ["train/cat/1.jpg", "train/dog/3.jpg"].map(String::from);
+            let mut ids: Vec<String> = ids.into();
+            ids.extend(["cat", "dog"].map(|class| format!("{other}/{class}/1.jpg")));
+            let found = Labels::from_ids(ids.iter().map(String::as_str));
+            assert_eq!(found.classes, ["cat", "dog"], "{other}");
+        }
+        let found = labels(&["train/a/1.jpg", "val/a/1.jpg", "test/b/1.jpg"]);
+        assert_eq!(found.classes, ["a", "b"]);
+        // Without a training half these are kinds of their own.
+        assert_eq!(labels(&["test/a/1.jpg", "val/a/1.jpg"]).classes.len(), 2);
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Archives of photos: `.tar` is read in place by offset, `.tar.gz` is kept in memory as the
 //! encoded images it holds (it can only be read from its start).
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::read::MultiGzDecoder;
+use tar::EntryType;
 
 use super::labels::Labels;
-use super::{MAX_ENCODED_BYTES, PhotoSource, is_photo_name};
+use super::{MAX_ENCODED_BYTES, PhotoSource, Skipped, is_photo_name, names};
 use crate::data::budget::{DecodeBudget, Share};
 use crate::data::photo::Photo;
 use crate::{Error, Result};
@@ -43,6 +45,7 @@ struct Entry {
 pub(super) struct Shards {
     stores: Vec<Store>,
     entries: Vec<Entry>,
+    left_out: Vec<Skipped>,
     labels: Labels,
     budget: Arc<DecodeBudget>,
 }
@@ -81,13 +84,18 @@ impl Shards {
         let mut room = MAX_KEPT_BYTES;
         // (photo, its id inside the archive): classes are folders inside, whatever the archive.
         let mut found: Vec<(Entry, String)> = Vec::new();
+        let mut left_out = Vec::new();
         for path in paths {
             let prefix = match shard_stem(path) {
                 Some(stem) if paths.len() > 1 => format!("{stem}/"),
                 _ => String::new(),
             };
             let (store, listed) = read_shard(path, &mut room)?;
-            for (inner, place, len) in listed {
+            left_out.extend(listed.left_out.into_iter().map(|mut member| {
+                member.id.insert_str(0, &prefix);
+                member
+            }));
+            for (inner, place, len) in listed.photos {
                 let entry = Entry {
                     id: format!("{prefix}{inner}"),
                     shard: stores.len(),
@@ -100,10 +108,14 @@ impl Shards {
         }
         if found.is_empty() {
             let names: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
-            return Err(Error::NoPhotos(format!(
-                "{}: no photos in it",
-                names.join(", ")
-            )));
+            let names = names.join(", ");
+            return Err(Error::NoPhotos(match left_out.first() {
+                None => format!("{names}: no photos in it"),
+                Some(Skipped { id, reason }) => format!(
+                    "{names}: no photos that can be used; {} left out, the first {id}: {reason}",
+                    left_out.len()
+                ),
+            }));
         }
         found.sort_by(|a, b| a.0.id.cmp(&b.0.id));
         // An archive may hold a name twice: as when unpacking, the last one counts.
@@ -118,32 +130,133 @@ impl Shards {
         Ok(Shards {
             stores,
             entries: kept.into_iter().map(|(entry, _)| entry).collect(),
+            left_out,
             labels,
             budget,
         })
     }
 }
 
-/// A photo inside an archive: its name, its place and how many bytes it has.
-type Listed = Vec<(String, u64, usize)>;
+/// What an archive holds.
+#[derive(Default)]
+struct Listed {
+    /// Of each photo its name, its place and how many bytes it has.
+    photos: Vec<(String, u64, usize)>,
+    left_out: Vec<Skipped>,
+    /// Hard links: of each its name, and the member that it is another name of.
+    links: Vec<(String, String)>,
+}
+
+impl Listed {
+    /// The id of a member that is a photo with bytes of its own; notes down links and what is left out.
+    fn photo<R: Read>(&mut self, entry: &tar::Entry<'_, R>) -> Option<String> {
+        let path = entry.path_bytes();
+        let id = match member_id(&path) {
+            Ok(id) => id?,
+            Err(reason) => {
+                self.leave_out(names::text(&path), reason);
+                return None;
+            }
+        };
+        match entry.header().entry_type() {
+            EntryType::Link => {
+                let target = entry.link_name_bytes();
+                match target.and_then(|target| member_id(&target).ok().flatten()) {
+                    Some(target) => self.links.push((id, target)),
+                    None => self.leave_out(id, "a hard link to what is no photo"),
+                }
+                None
+            }
+            EntryType::Symlink => {
+                self.leave_out(id, "a link; archives are read in place");
+                None
+            }
+            kind if !kind.is_file() => None,
+            _ if entry.size() > MAX_ENCODED_BYTES => {
+                self.leave_out(id, "larger than any photo");
+                None
+            }
+            _ => Some(id),
+        }
+    }
+
+    fn leave_out(&mut self, id: String, reason: &str) {
+        let reason = reason.into();
+        self.left_out.push(Skipped { id, reason });
+    }
+
+    /// Hard links become further names of the members that they are linked to. A link may lead to a link.
+    fn resolve(mut self) -> Listed {
+        let mut places: HashMap<String, (u64, usize)> = HashMap::new();
+        for (id, place, len) in &self.photos {
+            places.insert(id.clone(), (*place, *len));
+        }
+        for (id, target) in std::mem::take(&mut self.links) {
+            match places.get(&target).copied() {
+                Some((place, len)) => {
+                    places.insert(id.clone(), (place, len));
+                    self.photos.push((id, place, len));
+                }
+                None => self.leave_out(id, "a hard link to what is not in the archive"),
+            }
+        }
+        self
+    }
+}
+
+/// The id of an archive's member, as `tar` unpacks it: below the folder, whatever its path begins with.
+/// `None` where it is no photo.
+///
+/// # Errors
+/// Why a photo is left out.
+fn member_id(path: &[u8]) -> std::result::Result<Option<String>, &'static str> {
+    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|part| !part.is_empty() && *part != b".")
+        .map(names::text)
+        .collect();
+    let Some(name) = parts.last().filter(|name| is_photo_name(name)) else {
+        return Ok(None);
+    };
+    if parts.iter().any(|part| part == "..") {
+        return Err("its path leads out of the archive (..)");
+    }
+    // A photo in a folder of a system, or one that is hidden itself.
+    let folders = parts.iter().rev().skip(1);
+    match folders.chain([name]).find_map(|part| names::left_out(part)) {
+        Some(reason) => Err(reason),
+        None => Ok(Some(parts.join("/"))),
+    }
+}
 
 /// Lists an archive. `room` is what compressed ones may still take in memory.
 fn read_shard(path: &Path, room: &mut u64) -> Result<(Store, Listed)> {
-    let broken = |e: std::io::Error| Error::file(path, format!("not a readable archive ({e})"));
     let mut file = File::open(path).map_err(Error::io(path))?;
+    let length = file.metadata().map_err(Error::io(path))?.len();
     let mut magic = [0u8; 2];
     let compressed = file.read_exact(&mut magic).is_ok() && magic == [0x1F, 0x8B];
     file.seek(SeekFrom::Start(0)).map_err(Error::io(path))?;
-    let mut listed = Listed::new();
+    let mut listed = Listed::default();
+    let broken = |listed: &Listed, e: &dyn std::fmt::Display| {
+        let whole = listed.photos.len();
+        let reason = format!("the archive is cut off or broken behind {whole} photos ({e})");
+        Error::file(path, reason)
+    };
     if !compressed {
         let mut archive = tar::Archive::new(BufReader::new(&file));
-        for entry in archive.entries_with_seek().map_err(broken)? {
-            let entry = entry.map_err(broken)?;
-            if let Some(id) = photo_id(&entry) {
-                listed.push((id, entry.raw_file_position(), entry.size() as usize));
+        for entry in archive.entries_with_seek().map_err(Error::io(path))? {
+            let entry = entry.map_err(|e| broken(&listed, &e))?;
+            let (start, size) = (entry.raw_file_position(), entry.size());
+            if entry.header().entry_type().is_file() && start.saturating_add(size) > length {
+                return Err(broken(&listed, &"the file ends inside a member"));
+            }
+            if let Some(id) = listed.photo(&entry) {
+                listed.photos.push((id, start, size as usize));
             }
         }
-        return Ok((Store::File(path.to_path_buf(), Mutex::new(file)), listed));
+        let store = Store::File(path.to_path_buf(), Mutex::new(file));
+        return Ok((store, listed.resolve()));
     }
     let too_much = || {
         let mb = MAX_KEPT_BYTES >> 20;
@@ -158,16 +271,20 @@ fn read_shard(path: &Path, room: &mut u64) -> Result<(Store, Listed)> {
     let mut photos = Vec::new();
     let unpacked = MultiGzDecoder::new(BufReader::new(file)).take(MAX_UNPACKED_BYTES);
     let mut archive = tar::Archive::new(unpacked);
-    for entry in archive.entries().map_err(broken)? {
-        let entry = entry.map_err(broken)?;
-        if let Some(id) = photo_id(&entry) {
+    for entry in archive.entries().map_err(Error::io(path))? {
+        let entry = entry.map_err(|e| broken(&listed, &e))?;
+        if let Some(id) = listed.photo(&entry) {
             let size = entry.size();
             *room = room
                 .checked_sub(size + LISTING_BYTES)
                 .ok_or_else(too_much)?;
             let mut bytes = Vec::with_capacity(size as usize);
-            entry.take(size).read_to_end(&mut bytes).map_err(broken)?;
-            listed.push((id, photos.len() as u64, bytes.len()));
+            let read = entry.take(size).read_to_end(&mut bytes);
+            read.map_err(|e| broken(&listed, &e))?;
+            if bytes.len() as u64 != size {
+                return Err(broken(&listed, &"the file ends inside a member"));
+            }
+            listed.photos.push((id, photos.len() as u64, bytes.len()));
             photos.push(bytes);
         }
     }
@@ -175,27 +292,7 @@ fn read_shard(path: &Path, room: &mut u64) -> Result<(Store, Listed)> {
     if archive.into_inner().limit() == 0 {
         return Err(too_much());
     }
-    Ok((Store::Memory(photos), listed))
-}
-
-/// The id of an archive member that is a photo: its path without `.` parts, nothing hidden.
-fn photo_id<R: Read>(entry: &tar::Entry<'_, R>) -> Option<String> {
-    if !entry.header().entry_type().is_file() || entry.size() > MAX_ENCODED_BYTES {
-        return None;
-    }
-    let path = entry.path().ok()?;
-    let mut parts = Vec::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::Normal(name) => parts.push(name.to_str()?),
-            _ => return None,
-        }
-    }
-    if parts.iter().any(|part| part.starts_with('.')) || !is_photo_name(parts.last()?) {
-        return None;
-    }
-    Some(parts.join("/"))
+    Ok((Store::Memory(photos), listed.resolve()))
 }
 
 impl Shards {
@@ -246,6 +343,10 @@ impl PhotoSource for Shards {
     fn classes(&self) -> &[String] {
         &self.labels.classes
     }
+
+    fn left_out(&self) -> &[Skipped] {
+        &self.left_out
+    }
 }
 
 #[cfg(test)]
@@ -270,7 +371,7 @@ mod tests {
         gzip.finish().unwrap();
 
         let mut room = 41 * (100 + LISTING_BYTES);
-        assert_eq!(read_shard(&path, &mut room).unwrap().1.len(), 40);
+        assert_eq!(read_shard(&path, &mut room).unwrap().1.photos.len(), 40);
         assert_eq!(room, 100 + LISTING_BYTES);
         // What is left is for the next archive.
         let refused = read_shard(&path, &mut room).err().unwrap().to_string();

@@ -3,32 +3,39 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::labels::Half;
 use super::subset::Subset;
 use super::{PhotoSource, shards};
 
 /// The training and the test half of `whole`, the data set at `path`, with one list of classes:
-/// `train/` and `test/` folders, CIFAR binaries, or a pair of archives called `...-train` and
-/// `...-test`. `None` where there are no such halves, or one is empty.
+/// `train/` and `test/` folders (or `val/`, `validation/`, where there is no test), CIFAR binaries, or a pair
+/// of archives called `...-train` and `...-test`. `None` where there are no such halves, or one is empty.
 pub fn split(
     path: &Path,
     whole: &Arc<dyn PhotoSource>,
 ) -> Option<(Arc<dyn PhotoSource>, Arc<dyn PhotoSource>)> {
     let pair = shards::shards_in(path).ok().and_then(|s| shard_pair(&s));
-    let (train, test) = match pair {
-        Some((train, test)) => (
-            format!("{}/", shards::shard_stem(&train)?),
-            format!("{}/", shards::shard_stem(&test)?),
-        ),
-        None => ("train/".to_string(), "test/".to_string()),
-    };
-    let half = |prefix: &str| {
+    let part = |is_in: &dyn Fn(&str) -> bool| {
         let indices: Vec<usize> = (0..whole.len())
-            .filter(|&index| whole.id(index).starts_with(prefix))
+            .filter(|&index| is_in(whole.id(index)))
             .collect();
         let whole = whole.clone();
         (!indices.is_empty()).then(|| Arc::new(Subset { whole, indices }) as Arc<dyn PhotoSource>)
     };
-    Some((half(&train)?, half(&test)?))
+    if let Some((train, test)) = pair {
+        let prefix = |shard| Some(format!("{}/", shards::shard_stem(shard)?));
+        let (train, test) = (prefix(&train)?, prefix(&test)?);
+        return Some((
+            part(&|id| id.starts_with(&train))?,
+            part(&|id| id.starts_with(&test))?,
+        ));
+    }
+    let half = |wanted| {
+        let of = |id: &str| Half::of(id.split_once('/')?.0);
+        part(&|id| of(id) == Some(wanted))
+    };
+    let train = half(Half::Train)?;
+    Some((train, half(Half::Test).or_else(|| half(Half::Validation))?))
 }
 
 /// The one pair of archives named as the halves of a data set.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::PhotoSource;
+use super::{PhotoSource, Skipped};
 use crate::Result;
 use crate::data::outline::Outline;
 use crate::data::photo::Photo;
@@ -45,6 +45,10 @@ impl PhotoSource for Subset {
 
     fn classes(&self) -> &[String] {
         self.whole.classes()
+    }
+
+    fn left_out(&self) -> &[Skipped] {
+        self.whole.left_out()
     }
 }
 
