@@ -50,8 +50,21 @@ impl Pickle {
         self.nodes.get(id as usize).unwrap_or(&Node::None)
     }
 
+    /// What identifies each thing that lies outside the pickle.
+    pub fn persistent(&self) -> impl Iterator<Item = Id> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Persistent(id) => Some(*id),
+            _ => None,
+        })
+    }
+
     /// Reads a whole pickle. The message says what is wrong with it.
     pub fn read(bytes: &[u8]) -> Result<Pickle, String> {
+        Pickle::first(bytes).map(|(pickle, _)| pickle)
+    }
+
+    /// Reads the pickle that `bytes` begin with, and says where it ends.
+    pub fn first(bytes: &[u8]) -> Result<(Pickle, usize), String> {
         let mut machine = Machine {
             input: Input { bytes, at: 0 },
             nodes: Vec::new(),
@@ -61,10 +74,11 @@ impl Pickle {
             budget: bytes.len().saturating_mul(8).saturating_add(1024),
         };
         let root = machine.run()?;
-        Ok(Pickle {
+        let pickle = Pickle {
             nodes: machine.nodes,
             root,
-        })
+        };
+        Ok((pickle, machine.input.at))
     }
 }
 

@@ -68,7 +68,7 @@ pub fn recognise(tensors: &Tensors, hints: &Hints) -> Result<Recognised> {
                 let attempt = Attempt::new(tensors, (arch, naming), root, &wanted);
                 if attempt.fits() {
                     if !is_copy(&attempt.root) || hints.part.is_some() {
-                        return Ok(complete(tensors, attempt, wanted));
+                        return complete(tensors, attempt, wanted);
                     }
                     copy.get_or_insert_with(|| (attempt, wanted.clone()));
                     continue;
@@ -83,7 +83,7 @@ pub fn recognise(tensors: &Tensors, hints: &Hints) -> Result<Recognised> {
         }
     }
     match copy {
-        Some((attempt, wanted)) => Ok(complete(tensors, attempt, wanted)),
+        Some((attempt, wanted)) => complete(tensors, attempt, wanted),
         None => Err(Error::file(
             tensors.path(),
             refusal(tensors, hints, nearest),
@@ -182,10 +182,15 @@ fn same(a: &[usize], b: &[usize]) -> bool {
     trimmed(a) == trimmed(b)
 }
 
-fn complete(tensors: &Tensors, attempt: Attempt, wanted: Vec<(Entry, String)>) -> Recognised {
+fn complete(
+    tensors: &Tensors,
+    attempt: Attempt,
+    wanted: Vec<(Entry, String)>,
+) -> Result<Recognised> {
     let Attempt {
         arch, naming, root, ..
     } = attempt;
+    let modules: BTreeSet<String> = wanted.iter().map(|(_, theirs)| module(theirs)).collect();
     let mut taken: Vec<(Entry, String)> = wanted
         .into_iter()
         .map(|(entry, theirs)| (entry, format!("{root}{theirs}")))
@@ -198,9 +203,30 @@ fn complete(tensors: &Tensors, attempt: Attempt, wanted: Vec<(Entry, String)>) -
     });
     let names: HashSet<&str> = taken.iter().map(|(_, name)| name.as_str()).collect();
     let mut left: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    let mut foreign = Vec::new();
     for name in tensors.names().filter(|name| !names.contains(name)) {
-        let reason = reason(name, arch, &root, &normed);
-        left.entry(reason).or_default().push(name.to_string());
+        let reason = reason(name, (arch, naming), &root, &normed);
+        match reason {
+            NOT_OURS if is_inside(name, &root, &modules) => foreign.push(name),
+            _ => left.entry(reason).or_default().push(name.to_string()),
+        }
+    }
+    if !foreign.is_empty() {
+        let shown = foreign
+            .iter()
+            .take(3)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", ");
+        let more = if foreign.len() > 3 { ", ..." } else { "" };
+        return Err(Error::file(
+            tensors.path(),
+            format!(
+                "has all tensors of {arch} and {} more inside it ({shown}{more}): a network with layers that ours \
+                 does not have, whose features would come out wrong",
+                foreign.len()
+            ),
+        ));
     }
     let program = program(tensors, naming, &root);
     if arch == Arch::DEIT_TINY {
@@ -210,7 +236,7 @@ fn complete(tensors: &Tensors, attempt: Attempt, wanted: Vec<(Entry, String)>) -
                 .into(),
         );
     }
-    Recognised {
+    Ok(Recognised {
         arch,
         naming,
         root,
@@ -219,7 +245,37 @@ fn complete(tensors: &Tensors, attempt: Attempt, wanted: Vec<(Entry, String)>) -
         taken,
         left,
         notes,
-    }
+    })
+}
+
+/// The first part of a tensor's name: the network's own child that it belongs to.
+fn module(name: &str) -> String {
+    name.split('.').next().unwrap_or_default().to_string()
+}
+
+/// Children of networks that others have and ours do not, beside the blocks: what goes through them changes
+/// the features.
+const FOREIGN_MODULES: [&str; 9] = [
+    "norm_pre",
+    "fc_norm",
+    "ln_pre",
+    "ln_post",
+    "attn_pool",
+    "pre_logits",
+    "conv_norm",
+    "stem",
+    "neck",
+];
+
+/// Whether a tensor that is not ours lies on the way to the features: in one of the network's own children,
+/// or as a parameter of the network itself.
+fn is_inside(name: &str, root: &str, modules: &BTreeSet<String>) -> bool {
+    let Some(inside) = name.strip_prefix(root) else {
+        return false;
+    };
+    let module = module(inside);
+    let own = !inside.contains('.') && (inside.ends_with("_token") || inside.ends_with("_embed"));
+    modules.contains(&module) || FOREIGN_MODULES.contains(&&*module) || own
 }
 
 fn program(tensors: &Tensors, naming: Naming, root: &str) -> &'static str {
@@ -324,9 +380,22 @@ fn find_head(tensors: &Tensors, arch: Arch, root: &str) -> (Option<FoundHead>, V
     (None, normed)
 }
 
+/// The reason for what has no other.
+const NOT_OURS: &str = "no part of the network up to its features";
+
 /// Why a tensor is left.
-fn reason(name: &str, arch: Arch, root: &str, normed: &[String]) -> &'static str {
+fn reason(
+    name: &str,
+    (arch, naming): (Arch, Naming),
+    root: &str,
+    normed: &[String],
+) -> &'static str {
     let inside = name.strip_prefix(root);
+    let classes = |n: &str| {
+        let layer = naming.class_layer(arch);
+        n.strip_prefix(layer)
+            .is_some_and(|rest| rest.starts_with('.'))
+    };
     match () {
         () if name.ends_with("num_batches_tracked") => "a count of batches, of no consequence",
         () if normed.iter().any(|base| name.starts_with(base)) => {
@@ -336,11 +405,12 @@ fn reason(name: &str, arch: Arch, root: &str, normed: &[String]) -> &'static str
         () if name.starts_with("optimizer") || name.contains("optimizer_states") => {
             "an optimizer's, which belongs to the run it served"
         }
-        () if inside.is_some_and(|n| n.starts_with(arch.spec().class_layer)) => {
-            "the classes behind the features"
+        () if name.ends_with("total_ops") || name.ends_with("total_params") => {
+            "a count of operations, of no consequence"
         }
+        () if inside.is_some_and(classes) => "the classes behind the features",
         () if inside.is_none() && is_copy(name) => "a slowly moving copy, or the teacher",
-        () if inside.is_some() => "no part of the network up to its features",
+        () if inside.is_some() => NOT_OURS,
         () => "no part of this network",
     }
 }

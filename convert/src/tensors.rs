@@ -1,7 +1,8 @@
-//! The tensors of a file, whichever program wrote it: safetensors, or PyTorch's archive (a zip file
-//! with a pickle that says what lies where). Nothing a file claims is believed: every size is held
+//! The tensors of a file, whichever program wrote it: safetensors, PyTorch's archive (a zip file
+//! with a pickle that says what lies where), or what PyTorch wrote before (`legacy`). Nothing a file claims is believed: every size is held
 //! against the bytes that are there before memory is asked for.
 
+use crate::legacy::{Legacy, is_legacy};
 use crate::pickle::{Id, Node, Pickle};
 use seedling_core::tensor_file::TensorFile;
 use seedling_core::{Error, Result};
@@ -26,10 +27,20 @@ pub struct Tensors {
     entries: BTreeMap<String, Entry>,
 }
 
-#[derive(Debug)]
 enum Source {
     Safetensors(TensorFile),
     Archive(Mutex<Archive>),
+    Legacy(Mutex<Legacy<Box<dyn Bytes>>>),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Source::Safetensors(_) => "Safetensors",
+            Source::Archive(_) => "Archive",
+            Source::Legacy(_) => "Legacy",
+        })
+    }
 }
 
 /// Reads and seeks.
@@ -40,12 +51,6 @@ struct Archive {
     zip: ZipArchive<Box<dyn Bytes>>,
     /// The folder inside that everything lies in, with its slash.
     root: String,
-}
-
-impl std::fmt::Debug for Archive {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Archive").field("root", &self.root).finish()
-    }
 }
 
 /// Where a tensor lies.
@@ -128,13 +133,17 @@ impl Tensors {
     /// It cannot be read, is of no known format, or lies about itself. One line says which.
     pub fn open(path: &Path) -> Result<Tensors> {
         let mut file = File::open(path).map_err(Error::io(path))?;
-        let mut first = [0; 4];
-        let read = file.read(&mut first).map_err(Error::io(path))?;
-        if is_zip(&first[..read]) {
-            file.seek(SeekFrom::Start(0)).map_err(Error::io(path))?;
+        let mut first = Vec::new();
+        let beginning = file.by_ref().take(64).read_to_end(&mut first);
+        beginning.map_err(Error::io(path))?;
+        file.seek(SeekFrom::Start(0)).map_err(Error::io(path))?;
+        if is_zip(&first) {
             return Tensors::archive(path, Box::new(BufReader::new(file)));
         }
-        refuse_old(path, &first[..read])?;
+        if is_legacy(&first) {
+            return Tensors::legacy(path, Box::new(BufReader::new(file)));
+        }
+        refuse_pickle(path, &first)?;
         Tensors::safetensors(path, TensorFile::read(path)?)
     }
 
@@ -147,7 +156,10 @@ impl Tensors {
         if is_zip(&bytes) {
             return Tensors::archive(path, Box::new(Cursor::new(bytes)));
         }
-        refuse_old(path, &bytes)?;
+        if is_legacy(&bytes) {
+            return Tensors::legacy(path, Box::new(Cursor::new(bytes)));
+        }
+        refuse_pickle(path, &bytes)?;
         Tensors::safetensors(path, TensorFile::parse(name, bytes)?)
     }
 
@@ -213,6 +225,26 @@ impl Tensors {
         })
     }
 
+    fn legacy(path: &Path, bytes: Box<dyn Bytes>) -> Result<Tensors> {
+        let width = |class: &str| Kind::of(class).map(Kind::bytes);
+        let legacy = Legacy::open(bytes, LONGEST_PICKLE, width).map_err(|reason| {
+            let text = format!("written by PyTorch before 1.6, and broken: {reason}");
+            Error::file(path, text)
+        })?;
+        let entries = Reader {
+            pickle: &legacy.contents,
+        }
+        .tensors();
+        if entries.is_empty() {
+            return Err(Error::file(path, "holds no tensors"));
+        }
+        Ok(Tensors {
+            path: path.to_path_buf(),
+            source: Source::Legacy(Mutex::new(legacy)),
+            entries,
+        })
+    }
+
     /// Where it came from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -222,7 +254,7 @@ impl Tensors {
     pub fn metadata(&self) -> Option<&BTreeMap<String, String>> {
         match &self.source {
             Source::Safetensors(file) => Some(file.metadata()),
-            Source::Archive(_) => None,
+            Source::Archive(_) | Source::Legacy(_) => None,
         }
     }
 
@@ -241,49 +273,58 @@ impl Tensors {
     /// # Errors
     /// There is no such tensor, or the file does not hold what it claims to.
     pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
-        let archive = match &self.source {
-            Source::Safetensors(file) => return file.f32(name),
-            Source::Archive(archive) => archive,
-        };
         let refuse = |reason: &str| Error::file(&self.path, format!("tensor {name}: {reason}"));
-        let (shape, stored) = match self.entries.get(name) {
-            Some(Entry {
-                shape,
-                stored: Some(stored),
-            }) => (shape, stored),
-            _ => return Err(refuse("is not there")),
+        let stored = match (&self.source, self.entries.get(name)) {
+            (Source::Safetensors(file), _) => return file.f32(name),
+            (_, Some(Entry { shape, stored })) => stored.as_ref().map(|stored| (shape, stored)),
+            (_, None) => None,
         };
-        let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = format!("{}data/{}", archive.root, stored.key);
-        let bytes = {
-            let entry = archive.zip.by_name(&file);
-            let entry = entry.map_err(|_| refuse("its numbers are missing"))?;
-            let size = entry.size();
-            if size != entry.compressed_size() {
-                return Err(refuse(
-                    "its numbers are compressed, which PyTorch never does",
-                ));
+        let (shape, stored) = stored.ok_or_else(|| refuse("is not there"))?;
+        let extent = extent(shape, stored).ok_or_else(|| refuse("has an absurd size"))?;
+        let bytes = match &self.source {
+            Source::Safetensors(_) => return Err(refuse("is not there")),
+            Source::Archive(archive) => {
+                let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
+                archive.bytes(stored, extent).map_err(refuse)?
             }
-            let (first, last) =
-                extent(shape, stored).ok_or_else(|| refuse("has an absurd size"))?;
-            let (start, end) = (first * stored.kind.bytes(), last * stored.kind.bytes());
-            if end as u64 > size {
-                return Err(refuse("claims more numbers than there are"));
+            Source::Legacy(legacy) => {
+                let mut legacy = legacy.lock().unwrap_or_else(PoisonError::into_inner);
+                let bytes = legacy.bytes(&stored.key, extent, stored.kind.bytes());
+                bytes.ok_or_else(|| refuse("claims more numbers than there are"))?
             }
-            let mut entry = entry;
-            let skipped =
-                std::io::copy(&mut entry.by_ref().take(start as u64), &mut std::io::sink());
-            skipped.map_err(Error::io(&self.path))?;
-            let mut bytes = Vec::new();
-            // Grows with what is really there: a size in a header is only a claim.
-            let read = entry.take((end - start) as u64).read_to_end(&mut bytes);
-            read.map_err(|_| refuse("its numbers are damaged"))?;
-            if bytes.len() != end - start {
-                return Err(refuse("claims more numbers than there are"));
-            }
-            bytes
         };
         Ok(laid_out(shape, stored, &bytes))
+    }
+}
+
+impl Archive {
+    /// The bytes of these numbers of a storage, or why there are none.
+    fn bytes(
+        &mut self,
+        stored: &Stored,
+        (first, last): (usize, usize),
+    ) -> std::result::Result<Vec<u8>, &'static str> {
+        let file = format!("{}data/{}", self.root, stored.key);
+        let entry = self.zip.by_name(&file);
+        let mut entry = entry.map_err(|_| "its numbers are missing")?;
+        let size = entry.size();
+        if size != entry.compressed_size() {
+            return Err("its numbers are compressed, which PyTorch never does");
+        }
+        let (start, end) = (first * stored.kind.bytes(), last * stored.kind.bytes());
+        if end as u64 > size {
+            return Err("claims more numbers than there are");
+        }
+        let skipped = std::io::copy(&mut entry.by_ref().take(start as u64), &mut std::io::sink());
+        skipped.map_err(|_| "its numbers cannot be read")?;
+        let mut bytes = Vec::new();
+        // Grows with what is really there: a size in a header is only a claim.
+        let read = entry.take((end - start) as u64).read_to_end(&mut bytes);
+        read.map_err(|_| "its numbers are damaged")?;
+        match bytes.len() == end - start {
+            true => Ok(bytes),
+            false => Err("claims more numbers than there are"),
+        }
     }
 }
 
@@ -332,15 +373,13 @@ fn is_zip(first: &[u8]) -> bool {
     first.starts_with(b"PK\x03\x04")
 }
 
-/// Before 2020, torch.save wrote pickles one behind the other, or a tar archive.
-fn refuse_old(path: &Path, first: &[u8]) -> Result<()> {
+/// A pickle that PyTorch did not write.
+fn refuse_pickle(path: &Path, first: &[u8]) -> Result<()> {
     let pickle = first.len() >= 2 && first[0] == 0x80 && (2..=5).contains(&first[1]);
     match pickle {
         true => Err(Error::file(
             path,
-            "written by PyTorch before 1.6, or with _use_new_zipfile_serialization=False; open and \
-             save it once more: torch.save(torch.load(\"old.pth\", map_location=\"cpu\", \
-             weights_only=True), \"new.pth\")",
+            "a pickle, but not one of PyTorch's: save the state dict with torch.save or safetensors",
         )),
         false => Ok(()),
     }
@@ -446,9 +485,16 @@ impl Reader<'_> {
         let Node::Persistent(id) = self.pickle.node(storage) else {
             return None;
         };
-        // ("storage", class, key, device, numbers)
-        let [_, class, key, ..] = *self.sequence(*id) else {
+        // ("storage", class, key, device, numbers), and in old files whether it is part of another: (key,
+        // offset, numbers).
+        let parts = self.sequence(*id);
+        let [_, class, key, ..] = *parts else {
             return None;
+        };
+        let view = parts.get(5).map_or(&[][..], |view| self.sequence(*view));
+        let moved = match view.get(1).map(|id| self.pickle.node(*id)) {
+            Some(Node::Int(moved)) => *moved,
+            _ => 0,
         };
         let Node::Text(key) = self.pickle.node(key) else {
             return None;
@@ -462,7 +508,7 @@ impl Reader<'_> {
             stored: Some(Stored {
                 key: key.clone(),
                 kind: Kind::of(self.name(class))?,
-                offset: usize::try_from(*offset).ok()?,
+                offset: usize::try_from(offset.checked_add(moved)?).ok()?,
                 stride,
             }),
         })

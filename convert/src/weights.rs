@@ -6,12 +6,14 @@ use crate::tensors::Tensors;
 use seedling_core::backbones::Arch;
 use seedling_core::data::Normalise;
 use seedling_core::encoder::{Architecture, Encoder, LinearLayer};
+use seedling_core::nn::window::Padding;
 use seedling_core::tensor_file::{self, Data, TensorRef};
 use seedling_core::weights::{
     About, HEAD_PREFIX, LINEAR_LAYER, Precision, SqueezeOrder, WeightFile, save_as,
 };
 use seedling_core::{Error, Result};
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 
 /// What no foreign file says, and the user may know.
@@ -20,6 +22,8 @@ pub struct Facts {
     pub norm_eps: Option<f32>,
     pub image_size: Option<usize>,
     pub normalise: Option<Normalise>,
+    /// How convolutions pad: TensorFlow's networks and PyTorch's have the same names.
+    pub padding: Option<Padding>,
 }
 
 /// Weights that were not ours.
@@ -50,8 +54,20 @@ pub fn converted(
     hints: &Hints,
     facts: &Facts,
 ) -> Result<Converted> {
-    let recognised = recognise(tensors, hints)?;
+    let mut recognised = recognise(tensors, hints)?;
     let arch = recognised.arch;
+    let of_tensorflow = recognised.naming == Naming::Timm && is_tensorflows(tensors.path());
+    let padding = match (facts.padding, of_tensorflow) {
+        (Some(padding), _) => padding,
+        (None, true) => Padding::Same,
+        (None, false) => recognised.naming.padding(),
+    };
+    if recognised.naming == Naming::Timm && facts.padding.is_none() {
+        recognised.notes.push(match of_tensorflow {
+            true => TENSORFLOWS.into(),
+            false => SYMMETRIC.into(),
+        });
+    }
     let name = tensors
         .path()
         .file_name()
@@ -60,14 +76,15 @@ pub fn converted(
     let gate_first = recognised.naming == Naming::DLi14 && arch.name().starts_with("mobilenet_v3");
     let about = About {
         architecture: Architecture {
-            norm_eps: facts
-                .norm_eps
-                .unwrap_or_else(|| recognised.naming.norm_eps(arch)),
+            norm_eps: facts.norm_eps.unwrap_or_else(|| match of_tensorflow {
+                true => TENSORFLOW_EPS,
+                false => recognised.naming.norm_eps(arch),
+            }),
             squeeze_order: match gate_first {
                 true => SqueezeOrder::GateFirst,
                 false => SqueezeOrder::ActivationFirst,
             },
-            padding: recognised.naming.padding(),
+            padding,
             ..Architecture::new(arch, recognised.head)
         },
         image_size: facts.image_size.unwrap_or(224),
@@ -102,18 +119,51 @@ pub fn converted(
     Ok(Converted { recognised, file })
 }
 
-/// Opens weights of ours or of anyone else's.
+/// Epsilon of the norms of TensorFlow's networks in timm.
+const TENSORFLOW_EPS: f32 = 1e-3;
+
+const TENSORFLOWS: &str =
+    "its name says that it was trained in TensorFlow: convolutions pad as there (SAME)";
+
+const SYMMETRIC: &str = "convolutions are taken to pad on all sides alike; networks trained in TensorFlow (timm's tf_...) \
+                         have the same names and pad otherwise: convert --padding same";
+
+/// Whether a file of timm's is of a network that was trained in TensorFlow: its name says so, its folder's, or
+/// the `config.json` that timm puts beside it.
+fn is_tensorflows(path: &Path) -> bool {
+    let named = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.split(['.', '-', ' '])
+            .any(|part| part.starts_with("tf_"))
+    };
+    let config = std::fs::File::open(path.with_file_name("config.json")).ok();
+    let config = config.and_then(|file| {
+        let mut text = String::new();
+        // timm's has some two kilobytes.
+        file.take(1 << 16).read_to_string(&mut text).ok()?;
+        serde_json::from_str::<serde_json::Value>(&text).ok()
+    });
+    let architecture = config
+        .as_ref()
+        .and_then(|config| config.get("architecture")?.as_str());
+    named(path)
+        || path.parent().is_some_and(named)
+        || architecture.is_some_and(|name| name.starts_with("tf_"))
+}
+
+/// Opens weights of ours or of anyone else's; those with what they were recognised as.
 ///
 /// # Errors
 /// They are neither.
-pub fn open(path: &Path, arch: Option<Arch>) -> Result<WeightFile> {
+pub fn open(path: &Path, arch: Option<Arch>) -> Result<(WeightFile, Option<Recognised>)> {
     match WeightFile::open(path, arch) {
-        Ok(file) if file.is_ours() => return Ok(file),
+        Ok(file) if file.is_ours() => return Ok((file, None)),
         Err(error @ (Error::OtherArch { .. } | Error::Io { .. })) => return Err(error),
         _ => {}
     }
     let hints = Hints { arch, part: None };
-    convert(path, &hints, &Facts::default()).map(|found| found.file)
+    let found = convert(path, &hints, &Facts::default())?;
+    Ok((found.file, Some(found.recognised)))
 }
 
 /// Writes the features of `encoder` as `naming` calls their tensors, and the linear layer behind them as its

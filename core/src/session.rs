@@ -17,7 +17,7 @@ mod untrained;
 
 pub use build::{Foreign, Guide, Start, fit};
 pub(crate) use build::{moco_config, optimizer, training_mode};
-pub use thread::{on_own_threads, threads};
+pub use thread::{helpful, on_own_threads, threads};
 
 use crate::cancel::Cancel;
 use crate::checkpoint::{self, Album, Before, Numbers, State};

@@ -3,7 +3,9 @@
 use crate::flags::Common;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use seedling_core::data::{PhotoSource, Skipped};
+use seedling_core::{Error, Result};
 use std::io::Write as _;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How much to print.
@@ -27,15 +29,14 @@ impl Console {
     /// A result, on stdout.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            // A reader that has gone away (`| head`) is no reason to stop a run.
-            let _ = writeln!(std::io::stdout(), "{text}");
+            print(text);
         }
     }
 
     /// The summary, on stdout, where `--json` asks for it. Call it last.
     pub fn summary(&self, summary: &serde_json::Value) {
         if self.json {
-            let _ = writeln!(std::io::stdout(), "{summary}");
+            print(&summary.to_string());
         }
     }
 
@@ -116,6 +117,38 @@ impl Console {
             true => self.note(text),
             false => bar.println(text),
         }
+    }
+}
+
+/// Why standard output could not be written, the first time.
+static UNWRITTEN: OnceLock<std::io::Error> = OnceLock::new();
+
+/// A line on stdout. What can't be written does not stop a run; it is said at the end ([`written`]).
+fn print(text: &str) {
+    tell_apart(writeln!(std::io::stdout(), "{text}"));
+}
+
+/// A reader that has gone away (`| head`) is no failure; a full disk is.
+fn tell_apart(outcome: std::io::Result<()>) {
+    if let Err(error) = outcome
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        let _ = UNWRITTEN.set(error);
+    }
+}
+
+/// Whether everything that was to stand on stdout does.
+///
+/// # Errors
+/// A line could not be written.
+pub fn written() -> Result<()> {
+    tell_apart(std::io::stdout().flush());
+    match UNWRITTEN.get() {
+        None => Ok(()),
+        Some(error) => Err(Error::file(
+            "standard output",
+            format!("could not be written ({error})"),
+        )),
     }
 }
 

@@ -12,6 +12,7 @@ use seedling_convert::weights::{Facts, convert, write};
 use seedling_core::backbones::Arch;
 use seedling_core::data::Normalise;
 use seedling_core::encoder::{Architecture, Encoder, LinearLayer};
+use seedling_core::nn::window::Padding;
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::weights::{HEAD_FILE, Precision, WeightFile, save_backbone, save_head};
 use seedling_core::{Error, Result};
@@ -55,8 +56,21 @@ pub struct ConvertArgs {
     /// Their standard deviation
     #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
     pub std: Vec<f32>,
+    /// How its convolutions pad, which foreign files do not state [default: on all sides alike; as TensorFlow
+    /// (same) where the name says tf_...]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub padding: Option<Pads>,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// How convolutions pad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pads {
+    /// On all sides alike, as PyTorch
+    Symmetric,
+    /// What the output's size needs, more at the end, as TensorFlow
+    Same,
 }
 
 /// What to write.
@@ -149,15 +163,19 @@ fn open(
         norm_eps: args.bn_eps,
         image_size: args.image_size.map(|side| side as usize),
         normalise: normalise(args)?,
+        padding: args.padding.map(|pads| match pads {
+            Pads::Symmetric => Padding::Symmetric,
+            Pads::Same => Padding::Same,
+        }),
     };
     let ours = WeightFile::open(&args.weights, arch);
     if let Ok(file) = ours
         && file.says_arch()
         && args.part.is_none()
     {
-        if facts.norm_eps.is_some() || facts.normalise.is_some() {
+        if facts.norm_eps.is_some() || facts.normalise.is_some() || facts.padding.is_some() {
             return Err(Error::Config(
-                "the file says its own --bn-eps, --mean and --std".into(),
+                "the file says its own --bn-eps, --mean, --std and --padding".into(),
             ));
         }
         console.say(&format!(
@@ -230,9 +248,13 @@ fn tell(path: &Path, found: &Recognised, architecture: &Architecture, console: &
         None => console.say("head: none of ours"),
     }
     console.say(&format!(
-        "assumed, for no file says it: norms' epsilon {} (--bn-eps), images normalised as ImageNet's \
-         unless --mean and --std say otherwise",
-        architecture.norm_eps
+        "assumed, for no file says it: norms' epsilon {} (--bn-eps), padding {} (--padding), images normalised \
+         as ImageNet's unless --mean and --std say otherwise",
+        architecture.norm_eps,
+        match architecture.padding {
+            Padding::Symmetric => "symmetric",
+            Padding::Same => "same",
+        }
     ));
     for (reason, names) in &found.left {
         console.say(&format!("left: {}{}", reason, some_of("", names)));

@@ -88,6 +88,7 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
         args.arch.as_deref(),
         looks,
         &args.common,
+        console,
     )?;
     let source = photos::open(&args.photos, &budget(eyes.config()), console)?;
     session::on_own_threads(eyes.config().threads, || {

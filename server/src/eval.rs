@@ -82,10 +82,15 @@ pub struct Loaded {
 ///
 /// # Errors
 /// The settings or the file cannot be used.
-pub fn load(weights: &str, arch: Option<&str>, common: &Common) -> Result<Loaded> {
+pub fn load(
+    weights: &str,
+    arch: Option<&str>,
+    common: &Common,
+    console: &Console,
+) -> Result<Loaded> {
     let settings = Settings::new(Config::adapt(), Vec::new(), common, Layer::new("flags"))?;
     let arch = arch.map(str::parse::<Arch>).transpose()?;
-    let file = shipped::open(weights, arch, "--arch ")?.ok_or_else(|| {
+    let file = shipped::open(weights, arch, "--arch ", console)?.ok_or_else(|| {
         Error::Config("--weights random: random weights have nothing to measure".into())
     })?;
     let image_size = match settings.asks_for("image_size") {
@@ -111,7 +116,7 @@ pub fn load(weights: &str, arch: Option<&str>, common: &Common) -> Result<Loaded
 /// # Errors
 /// Weights, photos or settings cannot be used.
 pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
-    let loaded = load(&args.weights, args.arch.as_deref(), &args.common)?;
+    let loaded = load(&args.weights, args.arch.as_deref(), &args.common, console)?;
     let whole = photos::open(&args.data, &budget(&loaded.config), console)?;
     let halves = data::split(&args.data, &whole);
     let metric = match args.metric {

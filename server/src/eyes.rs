@@ -29,15 +29,16 @@ impl Eyes {
         arch: Option<&str>,
         looks: usize,
         common: &Common,
+        console: &Console,
     ) -> Result<Eyes> {
-        let mut networks = vec![load(weights, arch, common)?];
+        let mut networks = vec![load(weights, arch, common, console)?];
         if let Some(second) = and {
             // The shipped network beside a small one is the large one.
             let other = match (second, networks[0].file.about.architecture.arch.name()) {
                 ("shipped", "mobilenet_v3_small") => Some("mobilenet_v3_large"),
                 _ => None,
             };
-            networks.push(load(second, other, common)?);
+            networks.push(load(second, other, common, console)?);
         }
         Ok(Eyes { networks, looks })
     }

@@ -53,7 +53,8 @@ pub fn main() -> ExitCode {
         Err(error) => return usage::explain(&error),
     };
     interrupt::watch();
-    match run(&cli) {
+    // What was asked for has to be there, too: on stdout.
+    match run(&cli).and_then(|outcome| console::written().map(|()| outcome)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted) => ExitCode::from(130),
         Err(error) => {

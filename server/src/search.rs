@@ -53,6 +53,7 @@ pub fn run(args: &SearchArgs, console: &Console) -> Result<Outcome> {
         args.arch.as_deref(),
         args.looks.parse().unwrap_or(2),
         &args.common,
+        console,
     )?;
     session::on_own_threads(eyes.config().threads, || {
         let (index, ids) = open_index(&args.index, &eyes)?;

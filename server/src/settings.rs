@@ -1,9 +1,10 @@
 //! From flags to settings: defaults, preset, file, `--set`, dedicated flags, in this order.
 
+use crate::console::Console;
 use crate::flags::{Common, Training};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::PhotoSource;
-use seedling_core::session::memory;
+use seedling_core::session::{helpful, memory};
 use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result};
 
@@ -36,6 +37,13 @@ impl Settings {
             layers,
         };
         settings.reapply()?;
+        let (asked, helpful) = (settings.config.threads, helpful(settings.config.threads));
+        if helpful < asked {
+            Console::new(common).note(&format!(
+                "threads: {helpful} instead of {asked}; more only wait for each other"
+            ));
+            settings.config.threads = helpful;
+        }
         Ok(settings)
     }
 

@@ -1,5 +1,6 @@
 //! Weights that come with the program, and weights by name or path.
 
+use crate::console::Console;
 use seedling_core::backbones::Arch;
 use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result};
@@ -13,20 +14,48 @@ include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
 ///
 /// # Errors
 /// The file cannot be used, or no such weights are shipped.
-pub fn open(init: &str, arch: Option<Arch>, flag: &str) -> Result<Option<WeightFile>> {
+pub fn open(
+    init: &str,
+    arch: Option<Arch>,
+    flag: &str,
+    console: &Console,
+) -> Result<Option<WeightFile>> {
     match init {
         "random" => Ok(None),
         "shipped" => shipped(arch.unwrap_or(Arch::MOBILENET_V3_SMALL)).map(Some),
-        path => file(Path::new(path), arch, flag).map(Some),
+        path => file(Path::new(path), arch, flag, console).map(Some),
     }
 }
 
-/// Opens a weight file of ours or of another program; `arch` and `flag` as for [`open`].
+/// Opens a weight file of ours or of another program, and says as what such a one is read; `arch` and `flag` as
+/// for [`open`].
 ///
 /// # Errors
 /// The file cannot be used; where another network would take it, the message says how.
-pub fn file(path: &Path, arch: Option<Arch>, flag: &str) -> Result<WeightFile> {
-    seedling_convert::weights::open(path, arch).map_err(|error| match &error {
+pub fn file(path: &Path, arch: Option<Arch>, flag: &str, console: &Console) -> Result<WeightFile> {
+    let (file, recognised) =
+        seedling_convert::weights::open(path, arch).map_err(|error| advised(error, flag))?;
+    if let Some(found) = recognised {
+        console.note(&format!(
+            "{}: {} of {}, {} tensors; norms' epsilon {} (convert --bn-eps sets it)",
+            path.display(),
+            found.arch.spec().title,
+            found.program,
+            found.taken.len(),
+            file.about.architecture.norm_eps
+        ));
+        for (reason, names) in &found.left {
+            console.detail(&format!("left {}: {reason}", names.join(", ")));
+        }
+        for note in &found.notes {
+            console.note(&format!("note: {note}"));
+        }
+    }
+    Ok(file)
+}
+
+fn advised(error: Error, flag: &str) -> Error {
+    match &error {
         Error::OtherArch {
             path,
             holds,
@@ -45,7 +74,7 @@ pub fn file(path: &Path, arch: Option<Arch>, flag: &str) -> Result<WeightFile> {
             ),
         ),
         _ => error,
-    })
+    }
 }
 
 fn shipped(arch: Arch) -> Result<WeightFile> {

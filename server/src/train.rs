@@ -97,7 +97,7 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
         "adapt" => "--set arch=",
         _ => "--arch ",
     };
-    let init = shipped::open(&config.init, arch, flag)?;
+    let init = shipped::open(&config.init, arch, flag, console)?;
     let config = &mut plan.settings.config;
     if let Some(file) = &init {
         let mut found = Layer::new(config.init.clone());
@@ -117,7 +117,7 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
         console.note(&plan.settings.fit_memory(run, budget)?);
         decoding.set_megabytes(plan.settings.config.decode_mb);
     }
-    let teacher = teacher(plan)?;
+    let teacher = teacher(plan, console)?;
     if let Some(Teacher::Weights(file)) = &teacher {
         let mut found = Layer::new(plan.settings.config.teacher.clone());
         found.put("teacher_arch", Some(file.about.architecture.arch.name()));
@@ -137,7 +137,7 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
 fn go_on(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Course> {
     let state = saved(plan, &folder.path, console)?;
     let sources = sources(plan, &budget(&plan.settings.config), console)?;
-    let teacher = teacher(plan)?;
+    let teacher = teacher(plan, console)?;
     let start = Start {
         teacher: teacher.as_ref().map(Teacher::guide),
         ..Start::default()
@@ -170,7 +170,7 @@ impl Teacher {
     }
 }
 
-fn teacher(plan: &Plan<'_>) -> Result<Option<Teacher>> {
+fn teacher(plan: &Plan<'_>, console: &Console) -> Result<Option<Teacher>> {
     let config = &plan.settings.config;
     if plan.command != "distill" {
         return Ok(None);
@@ -187,7 +187,7 @@ fn teacher(plan: &Plan<'_>) -> Result<Option<Teacher>> {
     let arch = wanted
         .then(|| config.teacher_arch.parse::<Arch>())
         .transpose()?;
-    let file = shipped::file(path, arch, "--teacher-arch ")?;
+    let file = shipped::file(path, arch, "--teacher-arch ", console)?;
     Ok(Some(Teacher::Weights(file)))
 }
 

@@ -1,5 +1,6 @@
 //! Command lines that cannot be understood, refused in one line like every other error.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// Prints what clap has to say: help and version as they are, an error as one line.
@@ -8,8 +9,14 @@ pub fn explain(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && error.kind() != Bare {
         eprintln!("{}; see --help", one_line(&error.render().to_string()));
     } else {
-        // A reader that has gone away is no reason to fail.
-        let _ = error.print();
+        // A reader that has gone away is no reason to fail; a full disk is.
+        match error.print() {
+            Err(unwritten) if unwritten.kind() != ErrorKind::BrokenPipe => {
+                eprintln!("error: standard output: could not be written ({unwritten})");
+                return ExitCode::FAILURE;
+            }
+            _ => {}
+        }
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

@@ -309,7 +309,9 @@ def main():
     ssl_small()
     lukemelas()
     kinds()
-    write("old_format.pth", saved({"conv1.weight": torch.zeros(3)}, _use_new_zipfile_serialization=False))
+    for name in ("kinds", "torchvision_mobilenet_v3_small"):
+        content = torch.load(io.BytesIO(gzip.decompress((OUT / (name + ".pth.gz")).read_bytes())), weights_only=True)
+        write(name + ".old.pth", saved(content, _use_new_zipfile_serialization=False))
     save_file(EXPECTED, OUT / "expected.safetensors")
 
 

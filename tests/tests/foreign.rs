@@ -6,17 +6,20 @@ use seedling_convert::naming::Naming;
 use seedling_convert::onnx::{self, OnnxNet};
 use seedling_convert::recognise::Hints;
 use seedling_convert::tensors::Tensors;
-use seedling_convert::weights::{Converted, Facts, converted, open, write};
+use seedling_convert::weights::{Converted, Facts, convert, converted, open, write};
 use seedling_core::backbones::Arch;
 use seedling_core::data::Normalise;
 use seedling_core::encoder::{Architecture, Encoder, FeatureNet, Head, LinearLayer};
+use seedling_core::nn::window::Padding;
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::rng::{Purpose, Rng};
+use seedling_core::tensor_file::{self, Data, TensorRef};
 use seedling_core::weights::{About, WeightFile};
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
 use seedling_tests::golden::{Golden, root};
 use seedling_tests::program::seedling;
+use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
@@ -236,14 +239,154 @@ fn numbers_of_every_kind_and_lie_are_read() {
     assert!(tensors.f32("nothing").is_err());
 }
 
+/// What PyTorch wrote before 1.6: the same tensors as in today's files, number for number.
 #[test]
-fn the_old_format_says_how_to_save_it_again() {
-    let text = Tensors::parse("old", raw("old_format.pth"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        text.contains("torch.save(torch.load(") && !text.contains('\n'),
-        "{text}"
+fn the_old_format_is_read() {
+    for name in ["kinds", "torchvision_mobilenet_v3_small"] {
+        let new = Tensors::parse("new", raw(&format!("{name}.pth"))).unwrap();
+        let bytes = raw(&format!("{name}.old.pth"));
+        let old = Tensors::parse("old", bytes.clone()).unwrap();
+        assert!(old.names().eq(new.names()));
+        for tensor in new.names() {
+            assert_eq!(old.shape(tensor), new.shape(tensor), "{tensor}");
+            assert_eq!(
+                old.f32(tensor).unwrap(),
+                new.f32(tensor).unwrap(),
+                "{tensor}"
+            );
+        }
+        for cut in [20, bytes.len() / 3, bytes.len() - 1] {
+            let text = match Tensors::parse("cut", bytes[..cut].to_vec()) {
+                Err(error) => error.to_string(),
+                Ok(_) => panic!("{name} cut at {cut}"),
+            };
+            assert!(
+                text.contains("before 1.6") && !text.contains('\n'),
+                "{text}"
+            );
+        }
+    }
+    let old = Tensors::parse("old", raw("torchvision_mobilenet_v3_small.old.pth")).unwrap();
+    let found = converted(&old, None, &Hints::default(), &Facts::default()).unwrap();
+    assert_eq!(found.recognised.arch, Arch::MOBILENET_V3_SMALL);
+    // A pickle of anything else is none.
+    let text = Tensors::parse("other", b"\x80\x02}q\x00.".to_vec()).unwrap_err();
+    assert!(text.to_string().contains("not one of PyTorch's"), "{text}");
+}
+
+/// These tensors as a file of safetensors.
+fn as_file(tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Vec<u8> {
+    let refs: Vec<TensorRef> = tensors
+        .iter()
+        .map(|(name, shape, numbers)| TensorRef {
+            name: name.clone(),
+            shape: shape.clone(),
+            data: Data::F32(numbers),
+        })
+        .collect();
+    tensor_file::bytes(&refs, &BTreeMap::new()).unwrap()
+}
+
+/// A network that has all of ours and more is another one.
+#[test]
+fn layers_that_are_not_ours_are_a_refusal() {
+    let cases = [
+        (
+            "moco_resnet18.pth.tar",
+            "state_dict.module.encoder_q.",
+            "layer1.0.se.fc1.weight",
+        ),
+        (
+            "moco_resnet18.pth.tar",
+            "state_dict.module.encoder_q.",
+            "layer1.2.conv1.weight",
+        ),
+        ("timm_deit_tiny.pth", "", "blocks.0.ls1.gamma"),
+        ("timm_deit_tiny.pth", "", "blocks.3.attn.q_norm.weight"),
+        ("timm_deit_tiny.pth", "", "reg_token"),
+        ("timm_deit_tiny.pth", "", "norm_pre.weight"),
+        ("timm_efficientnet_b0.pth", "", "blocks.1.0.aa.filter"),
+        (
+            "torchvision_mobilenet_v3_small.pth",
+            "",
+            "features.4.block.4.weight",
+        ),
+    ];
+    for (file, root, stranger) in cases {
+        let tensors = Tensors::parse("usual", raw(file)).unwrap();
+        let mut all: Vec<(String, Vec<usize>, Vec<f32>)> = tensors
+            .names()
+            .map(|name| {
+                let shape = tensors.shape(name).unwrap().to_vec();
+                (name.to_string(), shape, tensors.f32(name).unwrap())
+            })
+            .collect();
+        let open = |all: &[(String, Vec<usize>, Vec<f32>)]| {
+            let tensors = Tensors::parse("more", as_file(all)).unwrap();
+            converted(&tensors, None, &Hints::default(), &Facts::default())
+        };
+        // Heads and counts are left, as ever.
+        let head = format!("{root}projector.1.weight");
+        all.push((head, vec![3], vec![0.5; 3]));
+        open(&all).unwrap();
+        all.push((format!("{root}{stranger}"), vec![3], vec![0.5; 3]));
+        let text = open(&all).unwrap_err().to_string();
+        assert!(
+            text.contains(stranger) && text.contains("1 more inside"),
+            "{text}"
+        );
+    }
+}
+
+/// Networks trained in TensorFlow have PyTorch's names and another padding.
+#[test]
+fn padding_is_recognised_said_or_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = raw("timm_efficientnet_b0.pth");
+    let put = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        path
+    };
+    let read = |path: &Path, padding| {
+        let facts = Facts {
+            padding,
+            ..Facts::default()
+        };
+        let found = convert(path, &Hints::default(), &facts).unwrap();
+        let about = &found.file.about.architecture;
+        (
+            about.padding,
+            about.norm_eps,
+            found.recognised.notes.join(" "),
+        )
+    };
+    let (padding, eps, note) = read(&put("model.pth"), None);
+    assert_eq!((padding, eps), (Padding::Symmetric, 1e-5));
+    assert!(note.contains("--padding same"), "{note}");
+    for name in [
+        "tf_efficientnet_b0_aa-827b6e33.pth",
+        "tf_efficientnet_b0.in1k/model.pth",
+    ] {
+        let (padding, eps, note) = read(&put(name), None);
+        assert_eq!((padding, eps), (Padding::Same, 1e-3), "{name}");
+        assert!(note.contains("TensorFlow"), "{note}");
+    }
+    let beside = put("snapshot/model.pth");
+    std::fs::write(
+        beside.with_file_name("config.json"),
+        r#"{"architecture": "tf_efficientnet_b0"}"#,
+    )
+    .unwrap();
+    assert_eq!(read(&beside, None).0, Padding::Same);
+    // Whoever asks is asked no more.
+    let (padding, _, note) = read(&beside, Some(Padding::Symmetric));
+    assert_eq!(padding, Padding::Symmetric);
+    assert!(note.is_empty(), "{note}");
+    assert_eq!(
+        read(&put("model.pth"), Some(Padding::Same)).0,
+        Padding::Same
     );
 }
 
@@ -316,7 +459,7 @@ fn names_go_there_and_back() {
                 continue;
             }
             written.unwrap();
-            let file = open(&path, None).unwrap();
+            let (file, _) = open(&path, None).unwrap();
             assert_eq!(file.about.architecture.arch, arch);
             let again = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
             file.load_backbone(&again.params).unwrap();
@@ -556,13 +699,18 @@ fn small_safetensors() -> Vec<u8> {
 #[test]
 fn ten_thousand_mutated_files_end_in_an_error_or_in_numbers() {
     let pickle = tensor(&[4, 4], &[4, 1], 0);
-    let seeds = [archive(&pickle), raw("kinds.pth"), small_safetensors()];
+    let seeds = [
+        archive(&pickle),
+        raw("kinds.pth"),
+        small_safetensors(),
+        raw("kinds.old.pth"),
+    ];
     let (mut refused, mut read) = (0, 0);
     for i in 0..10_000u64 {
         let mut rng = Rng::new(16, Purpose::Measure, 0, i);
-        // Every fourth is a pickle that is whole outside, so that its inside is reached.
-        let bytes = match i % 4 {
-            3 => archive(&mutated(&pickle, &mut rng)),
+        // Every fifth is a pickle that is whole outside, so that its inside is reached.
+        let bytes = match i % 5 {
+            4 => archive(&mutated(&pickle, &mut rng)),
             kind => mutated(&seeds[kind as usize], &mut rng),
         };
         let largest = bytes.len();

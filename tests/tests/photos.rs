@@ -226,3 +226,39 @@ fn phone_formats_are_named() {
     let avif = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif";
     assert!(reason(avif).contains("AVIF"));
 }
+
+/// TIFFs of scanners, microscopes and cameras (tests/golden/tiffs.py).
+#[test]
+fn tiffs_of_every_kind_are_decoded_as_pillow_does() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/tiffs.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let names = tensors.names();
+    let mut wrong = Vec::new();
+    let files = names.iter().filter_map(|name| name.strip_suffix(".tiff"));
+    for name in files {
+        let data = tensors.tensor(&format!("{name}.tiff")).unwrap();
+        let expected = tensors.tensor(&format!("{name}.rgb")).unwrap();
+        // JPEG decoders differ by a level or two; so do mixtures of inks, and of what is transparent.
+        let allowed = match name {
+            name if name.contains("jpeg") => 8,
+            "cmyk" | "rgba" | "grey alpha" | "ycbcr" => 2,
+            _ => 0,
+        };
+        match Photo::decode(name, data.data()) {
+            // The one that no decoder here knows.
+            Err(error) if name == "bilevel group3" && error.to_string().contains("Fax3") => {}
+            Err(error) => wrong.push(error.to_string()),
+            Ok(photo) => {
+                assert_eq!(expected.shape(), [photo.height, photo.width, 3], "{name}");
+                let pairs = photo.rgb.iter().zip(expected.data());
+                let worst = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+                if worst > allowed {
+                    wrong.push(format!("{name}: {worst}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(names.len() >= 2 * 30);
+}

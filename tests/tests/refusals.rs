@@ -3,6 +3,7 @@
 
 use seedling_tests::program::{Ran, SMALL, adapt, album, run, seedling};
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -131,4 +132,81 @@ fn without_a_run_there_is_nothing_to_save() {
     assert!(asked.elapsed() < Duration::from_secs(10));
     assert_eq!(ran.code, Some(130), "{ran:?}");
     assert!(!ran.stderr.contains("saving"), "{ran:?}");
+}
+
+/// What was asked for and could not be written is a failure; a reader that has gone away is none.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_stdout_is_a_failure() {
+    use std::process::Stdio;
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    for args in [
+        &["presets"][..],
+        &["presets", "moco-v2", "--json"],
+        &["--help"],
+        &["--version"],
+    ] {
+        let ran = seedling().args(args).stdout(full()).output().unwrap();
+        let text = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{args:?}: {text}");
+        assert!(
+            text.contains("standard output") && text.lines().count() == 1,
+            "{text}"
+        );
+        let mut gone = seedling()
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(gone.stdout.take());
+        assert!(gone.wait().unwrap().success(), "{args:?}");
+    }
+}
+
+#[test]
+fn more_threads_than_help_are_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (photos, out) = (
+        folder.path().join("photos"),
+        folder.path().join("features.csv"),
+    );
+    album(&photos, 2);
+    let ran = seedling()
+        .arg("embed")
+        .args([&photos, Path::new("--out"), &out])
+        .args(["--threads", "1000"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(ran.stderr).unwrap();
+    assert!(
+        ran.status.success() && text.contains("instead of 1000"),
+        "{text}"
+    );
+}
+
+/// Whoever finds another process at work is not told to remove what it writes.
+#[test]
+fn a_folder_in_use_is_not_looked_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let (photos, out) = (folder.path().join("photos"), folder.path().join("run"));
+    album(&photos, 8);
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("weights.safetensors"), b"being written").unwrap();
+    let lock = fs::File::create(out.join(".lock")).unwrap();
+    lock.try_lock().unwrap();
+    let ran = adapt(&photos, &out, &["--steps", "1"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.contains("another seedling") && !ran.stderr.contains("rm -r"),
+        "{ran:?}"
+    );
+    drop(lock);
+    let ran = adapt(&photos, &out, &["--steps", "1"]);
+    assert!(ran.stderr.contains("rm -r"), "{ran:?}");
+    assert!(out.join("weights.safetensors").exists());
 }

@@ -106,11 +106,29 @@ impl RunFolder {
         if path.exists() && !path.is_dir() {
             return Err(Error::file(path, "is a file; a run needs a folder (--out)"));
         }
+        let nothing = "has no checkpoint to resume from; start it without --resume";
+        let made = !path.exists();
+        if resume && made {
+            return Err(Error::file(path, nothing));
+        }
+        fs::create_dir_all(path).map_err(Error::io(path))?;
+        let before = names(path).collect();
+        // Before anything in it is looked at: what another process is writing is not to be judged, nor to be
+        // removed.
+        let lock = lock(path)?;
+        let folder = RunFolder {
+            path: path.to_path_buf(),
+            resumed: resume,
+            made,
+            before,
+            guests,
+            keep: AtomicBool::new(false),
+            _lock: lock,
+        };
         // Without a checkpoint nothing was trained that could be lost.
         let used = checkpoint::exists(path) || path.join(WEIGHTS_FILE).exists();
         if resume && !checkpoint::exists(path) {
-            let reason = "has no checkpoint to resume from; start it without --resume";
-            return Err(Error::file(path, reason));
+            return Err(Error::file(path, nothing));
         }
         if !resume && used {
             return Err(Error::file(
@@ -120,19 +138,8 @@ impl RunFolder {
                 ),
             ));
         }
-        let made = !path.exists();
-        fs::create_dir_all(path).map_err(Error::io(path))?;
-        let before = names(path).collect();
-        let lock = lock(path)?;
-        Ok(RunFolder {
-            path: path.to_path_buf(),
-            resumed: resume,
-            made,
-            before,
-            guests,
-            keep: AtomicBool::new(resume),
-            _lock: lock,
-        })
+        folder.keep.store(resume, Ordering::Relaxed);
+        Ok(folder)
     }
 
     /// There is something in it now that would be missed.

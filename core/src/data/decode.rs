@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
+use image::ImageFormat;
+
 use super::budget::{DecodeBudget, Share};
 use super::image::Decoded;
 use super::photo::Photo;
-use super::{image as general, jpeg};
+use super::{image as general, jpeg, tiff};
 use crate::{Error, Result};
 
 impl Photo {
@@ -78,8 +80,18 @@ fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> {
     if bytes.starts_with(&[0xFF, 0xD8]) {
         return jpeg::decode(bytes, budget);
     }
+    // BigTIFF, which is told apart from TIFF by its version.
+    if [b"II\x2B\0", b"MM\0\x2B"]
+        .iter()
+        .any(|start| bytes.starts_with(*start))
+    {
+        return tiff::decode(bytes, budget);
+    }
     let format = image::guess_format(bytes).map_err(|_| "not an image format known here")?;
-    general::decode(bytes, format, budget)
+    match format {
+        ImageFormat::Tiff => tiff::decode(bytes, budget),
+        other => general::decode(bytes, other, budget),
+    }
 }
 
 /// Names the phone formats that would need a video decoder (ISO media files, by brand).

@@ -1,4 +1,4 @@
-//! Every format but JPEG, by the `image` crate.
+//! Every format but JPEG and TIFF, by the `image` crate.
 
 use std::io::Cursor;
 
@@ -24,16 +24,8 @@ pub(super) fn decode<'a>(
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|e| one_line(&e))?;
     let (width, height) = decoder.dimensions();
-    let orientation = match format {
-        // One of its own tags.
-        ImageFormat::Tiff => decoder.orientation().ok(),
-        _ => decoder
-            .exif_metadata()
-            .ok()
-            .flatten()
-            .map(|block| orientation(&block)),
-    };
-    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
+    let block = decoder.exif_metadata().ok().flatten();
+    let orientation = block.map_or(Orientation::NoTransforms, |block| orientation(&block));
     // What the decoder fills, and what becomes of it: upright, without alpha, in 8 bits.
     let pixels = u64::from(width) * u64::from(height);
     let share = budget.take(decoder.total_bytes().saturating_add(3 * pixels))?;

@@ -25,6 +25,7 @@ mod photos;
 pub mod pixels;
 pub mod resize;
 pub mod source;
+mod tiff;
 pub mod views;
 
 pub use batch::{Batch, Undrawn};
