@@ -107,3 +107,37 @@ fn foreign_format(bytes: &[u8]) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// Set for the process that panics.
+    const INNER: &str = "SEEDLING_TEST_PANICS";
+
+    #[test]
+    fn a_panic_that_is_caught_says_nothing() {
+        if std::env::var_os(INNER).is_some() {
+            assert!(quietly(|| panic!("of the decoder")).is_err());
+            let other = std::thread::spawn(|| panic!("of another thread"));
+            assert!(other.join().is_err());
+            return;
+        }
+        let inner = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "data::decode::tests::a_panic_that_is_caught_says_nothing",
+                "--nocapture",
+            ])
+            .env(INNER, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&inner.stderr);
+        assert!(inner.status.success(), "{said}");
+        assert!(
+            said.contains("of another thread") && !said.contains("of the decoder"),
+            "{said}"
+        );
+    }
+}
