@@ -244,7 +244,8 @@ fn the_governor_stops_and_lets_go_on() {
     };
     assert_eq!(slice(0), stopped);
     assert!(!folder.path().join("checkpoint.safetensors").exists());
-    assert_eq!(slice(5), stopped);
+    // Five to look at photos in, then steps.
+    assert_eq!(slice(7), stopped);
     let done = session.steps().unwrap();
     assert!(done[0] >= 1 && done[0] < done[1], "{done:?}");
     assert_eq!(slice(1000), Outcome::Done);
@@ -371,13 +372,14 @@ fn an_app_can_have_its_own_loop() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
     let first = session(&path);
-    // The measurement before training (in two calls), who is near whom, and two steps of which none has been saved
-    // by itself.
-    for _ in 0..5 {
+    // The measurement before training, who is near whom, some photos a call; and two steps of which none has been
+    // saved by itself.
+    let mut calls = 0;
+    while first.steps().unwrap()[0] < 2 {
         assert!(first.step(None).unwrap());
+        calls += 1;
     }
-    let steps = first.steps().unwrap();
-    assert_eq!(steps[0], 2);
+    assert!((4..12).contains(&calls), "{calls}");
     first.shut().unwrap();
     let second = session(&path);
     second.pause();

@@ -179,7 +179,7 @@ fn more_threads_than_help_are_not_made() {
     let ran = seedling()
         .arg("embed")
         .args([&photos, Path::new("--out"), &out])
-        .args(["--threads", "1000"])
+        .args(["--weights", "shipped", "--threads", "1000"])
         .output()
         .unwrap();
     let text = String::from_utf8(ran.stderr).unwrap();
