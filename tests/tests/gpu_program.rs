@@ -96,6 +96,8 @@ fn too_little_memory_names_the_group_that_fits() {
     let (photos, out) = (folder.path().join("photos"), folder.path().join("run"));
     album(&photos, 16);
     let big = [
+        "--epochs",
+        "1",
         "--set",
         "measure_size=32",
         "--set",

@@ -123,7 +123,7 @@ class SessionTest {
         val heard = mutableListOf<Progress>()
         val without = evaluate(photos, weights) { heard += it }
         assertEquals(40, without.photos)
-        assertEquals(listOf(120L, 120L), heard.last().let { listOf(it.done, it.total) })
+        assertEquals(listOf(40L, 40L), heard.last().let { listOf(it.done, it.total) })
         assertNull(without.bestNn)
         assertTrue(without.instanceDiscrimination!! > 0 && without.uniformity!! < 0)
         TestPhotos.files.forEachIndexed { index, file -> photos.label(file.name, "kind ${index % 2}") }
