@@ -119,6 +119,14 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
     let loaded = load(&args.weights, args.arch.as_deref(), &args.common, console)?;
     let whole = photos::open(&args.data, &budget(&loaded.config), console)?;
     let halves = data::split(&args.data, &whole);
+    if let Some((train, test)) = &halves {
+        let others = whole.len() - train.len() - test.len();
+        if others > 0 {
+            console.note(&format!(
+                "train and test are judged; {others} photos beside them (validation, say) are not asked about"
+            ));
+        }
+    }
     let metric = match args.metric {
         MetricName::Euclidean => Metric::Euclidean,
         MetricName::Cosine => Metric::Cosine,
