@@ -33,20 +33,18 @@ fn beginning(first: &[u8]) -> Option<usize> {
 /// A file of this format.
 pub(crate) struct Legacy<R> {
     file: R,
-    /// What it holds, and which storage each tensor is a part of.
-    pub(crate) contents: Pickle,
     /// Of each storage, by its key, where its numbers begin and how many there are.
     places: HashMap<String, (u64, u64)>,
 }
 
 impl<R: Read + Seek> Legacy<R> {
-    /// Reads all but the numbers. `width` says how many bytes a number of a storage class has; no more than
+    /// Reads all but the numbers; beside them comes what says which storage each tensor is a part of. `width` says how many bytes a number of a storage class has; no more than
     /// `longest` bytes of pickles are read. The message says what is wrong with it.
     pub(crate) fn open(
         mut file: R,
         longest: u64,
         width: impl Fn(&str) -> Option<usize>,
-    ) -> Result<Legacy<R>, String> {
+    ) -> Result<(Legacy<R>, Pickle), String> {
         let unreadable = |e: std::io::Error| e.to_string();
         let length = file.seek(SeekFrom::End(0)).map_err(unreadable)?;
         let mut wanted = FIRST_READ;
@@ -80,11 +78,7 @@ impl<R: Read + Seek> Legacy<R> {
             places.insert(key, (at + 8, count));
             at = next;
         }
-        Ok(Legacy {
-            file,
-            contents,
-            places,
-        })
+        Ok((Legacy { file, places }, contents))
     }
 
     /// The bytes of numbers `from` to `to` of a storage, each `width` long; `None` where there are none such.

@@ -227,14 +227,11 @@ impl Tensors {
 
     fn legacy(path: &Path, bytes: Box<dyn Bytes>) -> Result<Tensors> {
         let width = |class: &str| Kind::of(class).map(Kind::bytes);
-        let legacy = Legacy::open(bytes, LONGEST_PICKLE, width).map_err(|reason| {
+        let (legacy, pickle) = Legacy::open(bytes, LONGEST_PICKLE, width).map_err(|reason| {
             let text = format!("written by PyTorch before 1.6, and broken: {reason}");
             Error::file(path, text)
         })?;
-        let entries = Reader {
-            pickle: &legacy.contents,
-        }
-        .tensors();
+        let entries = Reader { pickle: &pickle }.tensors();
         if entries.is_empty() {
             return Err(Error::file(path, "holds no tensors"));
         }

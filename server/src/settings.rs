@@ -36,13 +36,12 @@ impl Settings {
             config: base,
             layers,
         };
-        settings.reapply()?;
-        let (asked, helpful) = (settings.config.threads, helpful(settings.config.threads));
+        let asked = settings.reapply()?;
+        let helpful = settings.config.threads;
         if helpful < asked {
             Console::new(common).note(&format!(
                 "threads: {helpful} instead of {asked}; more only wait for each other"
             ));
-            settings.config.threads = helpful;
         }
         Ok(settings)
     }
@@ -53,7 +52,7 @@ impl Settings {
     /// As [`Settings::new`].
     pub fn rebase(&mut self, base: Config) -> Result<()> {
         self.config = base;
-        self.reapply()
+        self.reapply().map(drop)
     }
 
     /// Picks what keeps a run, from these weights and on these photos, within `budget` megabytes;
@@ -105,10 +104,14 @@ impl Settings {
         self.rebase(base)
     }
 
-    fn reapply(&mut self) -> Result<()> {
-        self.layers
-            .iter()
-            .try_for_each(|layer| self.config.apply(layer))
+    /// Lays the layers over the base; says how many threads they ask for, of which as many as help are kept.
+    fn reapply(&mut self) -> Result<usize> {
+        for layer in &self.layers {
+            self.config.apply(layer)?;
+        }
+        let asked = self.config.threads;
+        self.config.threads = helpful(asked);
+        Ok(asked)
     }
 
     /// Whether some layer names `key`: then a better default must not replace it.

@@ -37,7 +37,7 @@ pub(super) struct Pass<'a> {
 }
 
 /// The linear layer that an album's statistics come to, if any, and the looks to measure by.
-pub(super) type Album = (Option<LinearLayer>, Looks);
+pub(super) type LayerAndLooks = (Option<LinearLayer>, Looks);
 
 impl Course {
     /// Looks at some more photos of a pass: all of them are seen where it returns `true`. `tell` hears how
@@ -152,7 +152,7 @@ impl Course {
         part: &'static str,
         when: When,
         observer: &mut dyn Observer,
-    ) -> Result<Poll<Album>> {
+    ) -> Result<Poll<LayerAndLooks>> {
         let whitening = self.session.config().whitening;
         let (album, sample) = (self.judged_on.0.clone(), self.album_sample());
         // Where the photos measured are the album's, one pass does for both.
@@ -178,7 +178,7 @@ impl Course {
             if !self.look(&pass, &mut tell)? {
                 return Ok(Poll::Pending);
             }
-            let features = self.take(&pass.key)?.features;
+            let features = self.take(&pass)?.features;
             self.fitted = Some((part, self.fit(&features[0], &features[1])?));
         }
         let mirrored = whitening && together;
@@ -224,7 +224,7 @@ impl Course {
         if !self.look(&pass, &mut tell)? {
             return Ok(Poll::Pending);
         }
-        let mut found = self.take(&pass.key)?;
+        let mut found = self.take(&pass)?;
         let mirrored = match mirrored {
             true => found.features.pop(),
             false => None,
@@ -281,9 +281,12 @@ impl Course {
         features.ok_or_else(|| unseen(key))
     }
 
-    /// What a pass that is through has seen, which is then forgotten.
-    fn take(&mut self, key: &str) -> Result<Extracted<Vec<Features>>> {
-        self.seen.take(key).ok_or_else(|| unseen(key))
+    /// What a pass that is through has seen, by each of its looks, which is then forgotten.
+    fn take(&mut self, pass: &Pass<'_>) -> Result<Extracted<Vec<Features>>> {
+        let found = self.seen.take(&pass.key);
+        found
+            .filter(|found| found.features.len() == pass.looks.len())
+            .ok_or_else(|| unseen(&pass.key))
     }
 }
 

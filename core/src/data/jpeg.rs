@@ -14,7 +14,7 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
 use super::budget::{DecodeBudget, Share};
-use super::image::{Decoded, from_dynamic};
+use super::image::{Decoded, from_dynamic, left_by};
 use super::orientation::orientation;
 use super::photo::Photo;
 use segments::Segments;
@@ -155,10 +155,8 @@ fn decode_unusual<'a>(
         PixelFormat::L8 => pixels.iter().flat_map(|&v| [v; 3]).collect(),
         PixelFormat::CMYK32 => {
             let inks = pixels.as_chunks::<4>().0.iter();
-            inks.flat_map(|&[c, m, y, k]| {
-                [c, m, y].map(|ink| (u16::from(255 - ink) * u16::from(255 - k) / 255) as u8)
-            })
-            .collect()
+            inks.flat_map(|&[c, m, y, k]| [c, m, y].map(|ink| left_by(ink, k)))
+                .collect()
         }
         PixelFormat::L16 => return Err(broken("samples of more than 8 bits")),
     };

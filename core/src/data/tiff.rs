@@ -11,7 +11,7 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 
 use super::budget::DecodeBudget;
-use super::image::{Decoded, from_dynamic};
+use super::image::{Decoded, from_dynamic, left_by};
 
 /// Values of the tag that says what samples mean.
 const BLACK_IS_ZERO: u16 = 1;
@@ -121,10 +121,6 @@ fn pixels_of(
 ) -> Result<Vec<u8>, String> {
     let pixels = bytes.chunks_exact(samples);
     let all = |of: &dyn Fn(&[u8]) -> [u8; 4]| pixels.clone().flat_map(of).collect();
-    let ink = |ink: u8, black: u8| {
-        let product = u16::from(255 - ink) * u16::from(255 - black);
-        ((product + 127) / 255) as u8
-    };
     Ok(match color {
         ColorType::Gray(_) if !palette.is_empty() => {
             let size = palette.len() / 3;
@@ -142,9 +138,14 @@ fn pixels_of(
         }
         ColorType::RGB(_) => all(&|p| [p[0], p[1], p[2], 255]),
         ColorType::RGBA(_) => all(&|p| [p[0], p[1], p[2], p[3]]),
-        ColorType::CMYK(_) | ColorType::CMYKA(_) => {
-            all(&|p| [ink(p[0], p[3]), ink(p[1], p[3]), ink(p[2], p[3]), 255])
-        }
+        ColorType::CMYK(_) | ColorType::CMYKA(_) => all(&|p| {
+            [
+                left_by(p[0], p[3]),
+                left_by(p[1], p[3]),
+                left_by(p[2], p[3]),
+                255,
+            ]
+        }),
         ColorType::YCbCr(_) => all(&|p| {
             let [y, cb, cr] = [
                 f32::from(p[0]),

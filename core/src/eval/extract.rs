@@ -125,12 +125,13 @@ impl Extractor<'_> {
         let size = (self.image_size, self.image_size);
         // What training left, and then what this leaves, would only lie beside the other.
         self.encoder.release();
+        let looks: Vec<(usize, &Look)> = looks.iter().map(|look| (self.image_size, look)).collect();
         for chunk in indices.chunks(batch(self.image_size)) {
-            let (shown, found) = self.shown(chunk, looks, &mut skipped);
+            let (found, images) = read(self.source, chunk, &looks, &mut skipped);
             if !found.is_empty() {
-                for (values, shown) in values.iter_mut().zip(&shown) {
+                for (place, values) in values.iter_mut().enumerate() {
                     // Bytes until they are needed: all looks as floats would be the larger part of the work.
-                    let images = floats(shown, self.normalise);
+                    let images = floats(&images, place, self.normalise);
                     values.extend(self.encoder.features_of(&images, size)?);
                 }
             }
@@ -149,56 +150,52 @@ impl Extractor<'_> {
         })
     }
 
-    /// The readable photos among `indices` as the network sees them unaltered, (height, width, 3) each, and
-    /// which photos these are; the others are added to `skipped`.
-    pub fn images(
-        &self,
-        indices: &[usize],
-        skipped: &mut Vec<Skipped>,
-    ) -> (Vec<Vec<f32>>, Vec<usize>) {
-        let (shown, readable) = self.shown(indices, &[Look::Plain], skipped);
-        (floats(&shown[0], self.normalise), readable)
-    }
-
-    /// The same of each of `looks`, as bytes.
-    fn shown(
-        &self,
-        indices: &[usize],
-        looks: &[Look],
-        skipped: &mut Vec<Skipped>,
-    ) -> (Vec<Vec<Vec<u8>>>, Vec<usize>) {
-        let size = self.image_size;
-        let made: Vec<Result<Vec<Vec<u8>>>> = indices
-            .par_iter()
-            .map(|&index| {
-                self.source.with(index, |photo| {
-                    shown(&photo, index, looks.iter().map(|look| (size, look)))
-                })
-            })
-            .collect();
-        let (mut readable, mut images) = (Vec::new(), vec![Vec::new(); looks.len()]);
-        for (&index, made) in indices.iter().zip(made) {
-            match made {
-                Ok(shown) => {
-                    readable.push(index);
-                    let of_looks = images.iter_mut().zip(shown);
-                    of_looks.for_each(|(images, image)| images.push(image));
-                }
-                Err(error) => skipped.push(Skipped {
-                    id: self.source.id(index).into(),
-                    reason: error.reason(),
-                }),
-            }
-        }
-        (images, readable)
+    /// The readable photos among `indices` as the network sees them unaltered, (height, width, 3) each; the
+    /// others are added to `skipped`.
+    pub fn images(&self, indices: &[usize], skipped: &mut Vec<Skipped>) -> Vec<Vec<f32>> {
+        let (_, images) = read(
+            self.source,
+            indices,
+            &[(self.image_size, &Look::Plain)],
+            skipped,
+        );
+        floats(&images, 0, self.normalise)
     }
 }
 
-/// Images as a network reads them.
-pub(super) fn floats(images: &[Vec<u8>], norm: &Normalise) -> Vec<Vec<f32>> {
-    let float = |image: &Vec<u8>| {
-        let mut pixels = vec![0.0; image.len()];
-        norm.apply(image, &mut pixels);
+/// The readable photos among `indices`, and what each shows by `looks` ([`shown`]); the others are added to
+/// `skipped`.
+pub(super) fn read(
+    source: &dyn PhotoSource,
+    indices: &[usize],
+    looks: &[(usize, &Look)],
+    skipped: &mut Vec<Skipped>,
+) -> (Vec<usize>, Vec<Vec<Vec<u8>>>) {
+    let made: Vec<Result<Vec<Vec<u8>>>> = indices
+        .par_iter()
+        .map(|&index| source.with(index, |photo| shown(&photo, index, looks)))
+        .collect();
+    let (mut readable, mut images) = (Vec::new(), Vec::new());
+    for (&index, made) in indices.iter().zip(made) {
+        match made {
+            Ok(shown) => {
+                readable.push(index);
+                images.push(shown);
+            }
+            Err(error) => skipped.push(Skipped {
+                id: source.id(index).into(),
+                reason: error.reason(),
+            }),
+        }
+    }
+    (readable, images)
+}
+
+/// What [`read`] gave by the look at `place`, as a network reads it.
+pub(super) fn floats(images: &[Vec<Vec<u8>>], place: usize, norm: &Normalise) -> Vec<Vec<f32>> {
+    let float = |shown: &Vec<Vec<u8>>| {
+        let mut pixels = vec![0.0; shown[place].len()];
+        norm.apply(&shown[place], &mut pixels);
         pixels
     };
     images.par_iter().map(float).collect()
@@ -207,15 +204,11 @@ pub(super) fn floats(images: &[Vec<u8>], norm: &Normalise) -> Vec<Vec<f32>> {
 /// What a network is shown of photo number `index` by each of some looks, at its side in pixels:
 /// `side * side * 3` bytes each. Resizing a large photo is most of the work, and done once for looks that
 /// can share it.
-pub(super) fn shown<'a>(
-    photo: &Photo,
-    index: usize,
-    looks: impl Iterator<Item = (usize, &'a Look)>,
-) -> Vec<Vec<u8>> {
+fn shown(photo: &Photo, index: usize, looks: &[(usize, &Look)]) -> Vec<Vec<u8>> {
     let mut shown: Vec<Vec<u8>> = Vec::new();
     // The plain photo's place among them, and the photo that views are drawn from, each by its side.
     let (mut plain, mut small) = (None, None);
-    for (place, (side, look)) in looks.enumerate() {
+    for (place, &(side, look)) in looks.iter().enumerate() {
         let pixels = match look {
             Look::Plain => {
                 plain = Some((side, place));
@@ -274,9 +267,9 @@ mod tests {
             (large, &views[0]),
             (large, &Look::Mirrored),
         ];
-        let together = shown(&photo, 5, looks.into_iter());
+        let together = shown(&photo, 5, &looks);
         for (look, together) in looks.into_iter().zip(&together) {
-            let alone = shown(&photo, 5, std::iter::once(look));
+            let alone = shown(&photo, 5, &[look]);
             assert!(alone[0] == *together, "{look:?}");
             assert_eq!(together.len(), look.0 * look.0 * 3);
         }

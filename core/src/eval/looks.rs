@@ -2,11 +2,10 @@
 //! costs a pass through the network; what it gives stands in docs/results.md.
 
 use super::Features;
-use super::extract::{Extracted, Look, batch, floats, shown};
-use crate::data::{Normalise, PhotoSource, Skipped};
+use super::extract::{Extracted, Look, batch, floats, read};
+use crate::data::{Normalise, PhotoSource};
 use crate::encoder::{FeatureNet, LinearLayer};
 use crate::{Error, Result};
-use rayon::prelude::*;
 
 /// How many looks there may be: one; with the mirror image; both at four sizes.
 pub const COUNTS: [usize; 3] = [1, 2, 8];
@@ -99,43 +98,24 @@ pub fn look(
         photos: Vec::new(),
         skipped: Vec::new(),
     };
+    // In the order of viewers and their looks.
+    let all: Vec<(usize, &Look)> = each
+        .iter()
+        .flat_map(|(_, looks)| looks.iter().map(|(side, look)| (*side, look)))
+        .collect();
     viewers.iter().for_each(|viewer| viewer.encoder.release());
     for (i, chunk) in indices.chunks(batch).enumerate() {
-        // For each photo its images, in the order of viewers and their looks.
-        let made: Vec<Result<Vec<Vec<u8>>>> = chunk
-            .par_iter()
-            .map(|&index| {
-                source.with(index, |photo| {
-                    let all = each.iter().flat_map(|(_, looks)| {
-                        let looks = looks.iter().map(|(side, look)| (*side, look));
-                        shown(&photo, index, looks)
-                    });
-                    all.collect()
-                })
-            })
-            .collect();
-        let mut images = Vec::new();
-        for (&index, made) in chunk.iter().zip(made) {
-            match made {
-                Ok(made) => {
-                    found.photos.push(index);
-                    images.push(made.into_iter());
-                }
-                Err(error) => found.skipped.push(Skipped {
-                    id: source.id(index).into(),
-                    reason: error.reason(),
-                }),
-            }
-        }
+        let (photos, images) = read(source, chunk, &all, &mut found.skipped);
+        found.photos.extend(photos);
         if !images.is_empty() {
             let rows = images.len();
-            let mut parts = Vec::new();
+            let (mut parts, mut place) = (Vec::new(), 0);
             for (viewer, looks) in &each {
                 let mut sum: Option<Features> = None;
                 for (side, _) in looks {
-                    let of_look: Vec<Vec<u8>> =
-                        images.iter_mut().flat_map(Iterator::next).collect();
-                    let seen = viewer.features_of(&floats(&of_look, viewer.normalise), *side)?;
+                    let of_look = floats(&images, place, viewer.normalise);
+                    place += 1;
+                    let seen = viewer.features_of(&of_look, *side)?;
                     let seen = if plain { seen } else { seen.normalised() };
                     match &mut sum {
                         None => sum = Some(seen),

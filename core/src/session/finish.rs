@@ -62,7 +62,7 @@ impl Session {
                 break;
             }
             let mut skipped = Vec::new();
-            let (images, _) = extractor.images(photos, &mut skipped);
+            let images = extractor.images(photos, &mut skipped);
             if !images.is_empty() {
                 batches += 1;
                 // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
