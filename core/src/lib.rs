@@ -1,59 +1,38 @@
 //! Contrastive training of small vision models on the device that holds the photos.
 //!
-//! The way of the data, top to bottom; imports only ever point up, to what stands earlier in this
-//! list (or to [`error`], [`rng`], [`layout`], [`cancel`], [`atomic`], [`tensor_file`], `chunk_log`, `eigen` and
-//! [`simd`], which know none of it, or to [`config`], which knows the networks' names only):
+//! The way of the data, and the crates that it passes, each of which knows only those before it:
 //!
-//! 1. [`data`] finds photos, decodes them and makes two random views of each.
-//! 2. [`nn`] and [`backbones`] turn views into features, channels last: shapes for any backend, and
-//!    the processor's fused operations.
-//! 3. [`params`] are a network's numbers; [`encoder`] adds the projection head: a photo becomes a unit
-//!    embedding.
-//! 4. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods,
-//!    [`step`] what goes into and comes out of either, and `microbatch` the loop they share.
-//! 5. [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the parameters.
-//! 6. [`eval`] extracts and measures features; [`whitening`] makes a linear layer of an album, [`index`] what is searched; [`verdict`]
-//!    says from them which weights to keep.
-//! 7. [`device`] opens an engine by its name; [`session`] owns all of that: one `step()` is one optimizer step. The caller owns the loop.
-//! 8. [`device`] opens an engine by its name; [`governor`] says whether a device may go on training now.
-//! 9. [`course`] is a run from the measurement before to the weights and the one after; [`records`]
-//!    are what it writes down. [`mod@bench`] is one step to be timed.
+//! 1. [`data`] finds photos, decodes them and makes two random views of each (`seedling-data`).
+//! 2. [`nn`] and [`backbones`] turn views into features, channels last; [`params`] are a network's numbers,
+//!    and [`encoder`] adds the projection head: a photo becomes a unit embedding (`seedling-nn`; on GPUs
+//!    `seedling-gpu`).
+//! 3. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods, [`step`] what
+//!    goes into and comes out of either. [`eval`] extracts and measures features, [`whitening`] makes a
+//!    linear layer of an album's, [`verdict`] says from them which weights to keep (`seedling-ssl`).
+//! 4. [`config`] are the settings; [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the
+//!    parameters; [`session`] owns all of that, and [`course`] is a run from its first measurement to its
+//!    last (`seedling-train`).
+//!
+//! This crate holds the parts together for those who use them; [`error`], [`rng`], [`cancel`], [`atomic`],
+//! [`tensor_file`] and [`simd`] (`seedling-base`) stand below all.
 
-pub mod atomic;
-pub mod backbones;
-pub mod bench;
-pub mod cancel;
-pub mod checkpoint;
-mod chunk_log;
-pub mod config;
-pub mod course;
-pub mod data;
-pub mod device;
-pub mod distill;
-mod eigen;
-pub mod encoder;
-pub mod error;
-pub mod eval;
-pub mod governor;
-pub mod index;
-pub mod init;
-pub mod layout;
-pub mod loss;
-mod microbatch;
-pub mod moco;
-pub mod nn;
-pub mod optim;
-pub mod params;
-pub mod queue;
-pub mod records;
-pub mod rng;
-pub mod schedule;
-pub mod session;
-pub mod simd;
-pub mod step;
-pub mod tensor_file;
-pub mod verdict;
-pub mod weights;
-pub mod whitening;
+pub use seedling_base::{Error, Result, atomic, cancel, error, rng, simd, tensor_file};
+pub use seedling_data as data;
+pub use seedling_nn::{backbones, encoder, init, layout, params};
+pub use seedling_ssl::{distill, eval, loss, moco, ops, queue, step, verdict, whitening};
+pub use seedling_train::{
+    bench, checkpoint, config, course, device, governor, index, optim, records, schedule, session,
+    weights,
+};
 
-pub use error::{Error, Result};
+/// Operations and their kernels, for CPU and GPU.
+pub mod nn {
+    #[cfg(feature = "gpu")]
+    pub use seedling_gpu as gpu;
+    pub use seedling_nn::{
+        activation, backend, block, cpu, gemm, layer, parallel, window, workspace,
+    };
+}
+
+#[cfg(feature = "candle")]
+pub mod candle;

@@ -15,7 +15,7 @@ use seedling_core::data::{Normalise, Photo, PhotoSource, Recipe, ViewParams};
 use seedling_core::device::{Device, Work};
 use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::init::initialise;
-use seedling_core::nn::backend::Backend;
+use seedling_core::ops::TrainingBackend;
 use seedling_core::rng::{Purpose, Rng};
 use seedling_core::{Result, session};
 use serde_json::json;
@@ -232,7 +232,7 @@ fn card_views(config: &Config, source: &dyn PhotoSource, seconds: f64) -> Result
     impl Work for CardViews<'_> {
         type Output = Option<Rate>;
 
-        fn on<B: Backend>(self, backend: B) -> Result<Option<Rate>> {
+        fn on<B: TrainingBackend>(self, backend: B) -> Result<Option<Rate>> {
             let CardViews(config, source, seconds) = self;
             if !backend.makes_views() {
                 return Ok(None);
@@ -266,7 +266,7 @@ fn features(config: &Config, seconds: f64) -> Result<Rate> {
     impl Work for Features<'_> {
         type Output = Rate;
 
-        fn on<B: Backend>(self, backend: B) -> Result<Rate> {
+        fn on<B: TrainingBackend>(self, backend: B) -> Result<Rate> {
             let Features(config, seconds) = self;
             let architecture = Architecture::new(config.arch.parse()?, None);
             let encoder = Encoder::on(backend, architecture, false, 0)?;

@@ -20,6 +20,7 @@ use seedling_core::nn::layer::{
     BatchNorm, Gate, Heads, LayerNorm, Linear, Positions, SqueezeExcite,
 };
 use seedling_core::nn::window::{Padding, Window};
+use seedling_core::ops::TrainingBackend;
 use seedling_core::queue::Queue;
 use seedling_tests::card::{Card, card};
 use seedling_tests::formula::numbers;
@@ -40,7 +41,7 @@ pub struct Bench<'a, B: Engine> {
 }
 
 /// Engines that may store activations in fewer bits.
-pub trait Engine: Backend {
+pub trait Engine: TrainingBackend {
     fn stored(&self, x: Self::Buf) -> Self::Buf;
 }
 

@@ -8,6 +8,7 @@ use seedling_core::init::initialise;
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::backend::Backend;
 use seedling_core::nn::cpu::Cpu;
+use seedling_core::ops::TrainingBackend;
 use seedling_core::optim::{Sgd, SgdConfig, WeightDecay};
 use seedling_core::queue::Queue;
 use seedling_core::step::Views;
@@ -20,11 +21,16 @@ const IMAGE: usize = SIDE * SIDE * 3;
 const BATCH: usize = 8;
 const STEPS: usize = 20;
 
-fn encoder<B: Backend>(backend: &B, arch: Arch, head: Option<Head>, trained: bool) -> Encoder<B> {
+fn encoder<B: TrainingBackend>(
+    backend: &B,
+    arch: Arch,
+    head: Option<Head>,
+    trained: bool,
+) -> Encoder<B> {
     frozen(backend, arch, head, (trained, 0))
 }
 
-fn frozen<B: Backend>(
+fn frozen<B: TrainingBackend>(
     backend: &B,
     arch: Arch,
     head: Option<Head>,
@@ -37,7 +43,7 @@ fn frozen<B: Backend>(
 }
 
 /// Features; then embeddings of a training pass, statistics and gradients it leaves.
-pub fn passes<B: Backend>(backend: &B, arch: Arch) -> [Vec<f32>; 4] {
+pub fn passes<B: TrainingBackend>(backend: &B, arch: Arch) -> [Vec<f32>; 4] {
     let encoder = encoder(backend, arch, Some(Head::Simple), true);
     let pixels = numbers(5, 4 * IMAGE, 2.0);
     let fill = |out: &mut [f32]| out.copy_from_slice(&pixels);
@@ -86,7 +92,7 @@ fn views(step: u64, off: f32) -> [Vec<f32>; 2] {
 const PHOTOS: [u32; BATCH] = [0, 1, 2, 3, 4, 5, 6, 7];
 const ARCH: Arch = Arch::MOBILENET_V3_SMALL;
 
-fn sgd<B: Backend>(encoder: &Encoder<B>) -> Sgd<B> {
+fn sgd<B: TrainingBackend>(encoder: &Encoder<B>) -> Sgd<B> {
     let how = SgdConfig {
         momentum: 0.9,
         decay: WeightDecay {
@@ -99,13 +105,13 @@ fn sgd<B: Backend>(encoder: &Encoder<B>) -> Sgd<B> {
     Sgd::new(&encoder.params, how).unwrap()
 }
 
-fn queue<B: Backend>(backend: &B, dim: usize) -> Queue<B::Flat> {
+fn queue<B: TrainingBackend>(backend: &B, dim: usize) -> Queue<B::Flat> {
     let queue = Queue::random(64, dim, 1);
     queue.with_keys(|keys| backend.flat(keys)).unwrap()
 }
 
 /// Losses of a MoCo run in groups of `group`, and the keys it leaves.
-fn moco<B: Backend>(
+fn moco<B: TrainingBackend>(
     backend: &B,
     run: (usize, usize, f32),
     after: impl FnMut(usize),
@@ -114,7 +120,7 @@ fn moco<B: Backend>(
 }
 
 /// The same, with so many stages frozen.
-fn moco_above<B: Backend>(
+fn moco_above<B: TrainingBackend>(
     backend: &B,
     stages: usize,
     (steps, group, off): (usize, usize, f32),
@@ -178,7 +184,7 @@ const OFF: f32 = 1e-6;
 const LR: f32 = 1e-3;
 
 /// A step of every kind of training.
-pub fn a_step_of_each<B: Backend>(backend: &B) {
+pub fn a_step_of_each<B: TrainingBackend>(backend: &B) {
     moco(backend, (1, BATCH / 2, 0.0), |_| ());
     distill(backend, (1, 0.0));
 }
@@ -265,7 +271,7 @@ fn a_run_in_half_precision() {
 }
 
 /// Losses of a distillation.
-fn distill<B: Backend>(backend: &B, (steps, off): (usize, f32)) -> Vec<f32> {
+fn distill<B: TrainingBackend>(backend: &B, (steps, off): (usize, f32)) -> Vec<f32> {
     let student = encoder(backend, ARCH, Some(Head::Simple), true);
     let dim = student.output_dim();
     let net = encoder(backend, ARCH, None, false);

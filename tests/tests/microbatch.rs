@@ -2,6 +2,7 @@
 //! the memory of one group. And what training must leave alone: frozen stages, and its own bits.
 
 use seedling_core::backbones::Arch;
+use seedling_core::candle::EncoderModule;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Images, Mode};
 use seedling_core::loss::{Contrast, Target, evaluate};
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
@@ -215,7 +216,8 @@ fn a_loss_of_candle_s_reaches_the_gradient_once() {
     by_hand.backward(&photos, saved, buffer(&ones)).unwrap();
 
     let encoder = encoder(true, 0);
-    let embeddings = encoder.embed_tracked(images(&encoder, &pixels), TRAIN);
+    let module = EncoderModule::new(&encoder, TRAIN);
+    let embeddings = module.embed(images(&encoder, &pixels));
     let loss = embeddings.unwrap().sum_all().unwrap();
     loss.backward().unwrap();
     let once = grads(&encoder);

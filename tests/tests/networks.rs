@@ -4,6 +4,7 @@
 
 use candle_core::{Device, Tensor};
 use seedling_core::backbones::Arch;
+use seedling_core::candle::EncoderModule;
 use seedling_core::encoder::{Architecture, Encoder, Mode};
 use seedling_core::nn::layer::SqueezeOrder;
 use seedling_core::nn::window::Padding;
@@ -120,7 +121,7 @@ fn matches_its_twin(twin: Architecture, file: &str, gradient_tolerance: f64) {
         }
 
         let mode = Mode::train(0.1);
-        let tracked = encoder.embed_tracked(images(), mode).unwrap();
+        let tracked = EncoderModule::new(&encoder, mode).embed(images()).unwrap();
         let features = flat(&tracked);
         let d = deviation(&features, golden.floats(&key("features_train")));
         assert!(

@@ -6,7 +6,6 @@
 use super::INPUT;
 use super::graph::{Graph, float, int, ints};
 use seedling_core::layout::Layout;
-use seedling_core::loss::{Contrast, Evaluated};
 use seedling_core::nn::activation::Act;
 use seedling_core::nn::backend::{
     AdamUpdate, Backend, Grad, Host, Output, Param, ParamMut, Read, Rows, Src, Update,
@@ -16,7 +15,6 @@ use seedling_core::nn::layer::{
     BatchNorm, Gate, Heads, LayerNorm, Linear, Positions, SqueezeExcite,
 };
 use seedling_core::nn::window::Window;
-use seedling_core::queue::Queue;
 use seedling_core::{Error, Result};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -684,19 +682,6 @@ impl Backend for Tracer {
     }
 
     fn normalize_back(&self, _: &mut Name, (): &(), _: usize) -> Result<()> {
-        none()
-    }
-
-    fn contrast(
-        &self,
-        _: &Name,
-        _: Range<usize>,
-        _: &Contrast<'_, Name, Vec<f32>>,
-    ) -> Result<Evaluated<Name>> {
-        none()
-    }
-
-    fn enqueue(&self, _: &mut Queue<Vec<f32>>, _: &Name, _: &[u32]) -> Result<()> {
         none()
     }
 }

@@ -1,0 +1,199 @@
+//! Number by number.
+
+use super::*;
+
+impl<R: Runtime> Gpu<R> {
+    pub(crate) fn read_into(&self, x: &Reading, out: &Numbers) {
+        let n = lanes(x.channels);
+        launch!(
+            self,
+            elementwise::materialise,
+            each(out.len() / n),
+            n,
+            x.view(n),
+            out.arg(),
+            [x.kind(), out.storage()]
+        );
+    }
+
+    pub(crate) fn add_into(&self, x: &Src<Self>, other: &Src<Self>, act: Act, out: &Numbers) {
+        let n = lanes(x.channels);
+        launch!(
+            self,
+            elementwise::add,
+            each(out.len() / n),
+            n,
+            reading(x).view(n),
+            reading(other).view(n),
+            out.arg(),
+            act,
+            out.storage()
+        );
+    }
+
+    pub(crate) fn add_through(&self, dy: &Numbers, x: &Src<Self>, other: &Src<Self>, act: Act) {
+        let n = lanes(x.channels);
+        launch!(
+            self,
+            elementwise::add_back,
+            each(dy.len() / n),
+            n,
+            dy.arg(),
+            reading(x).view(n),
+            reading(other).view(n),
+            act,
+            dy.storage()
+        );
+    }
+
+    /// g through the activation of x, in place.
+    pub(crate) fn through(&self, g: &Numbers, x: &Reading) {
+        let n = lanes(x.channels);
+        launch!(
+            self,
+            elementwise::through,
+            each(g.len() / n),
+            n,
+            g.arg(),
+            x.view(n),
+            g.storage()
+        );
+    }
+
+    pub(crate) fn times_images(
+        &self,
+        x: &Numbers,
+        factors: &PerImage,
+        channels: usize,
+        out: &Numbers,
+    ) {
+        launch!(
+            self,
+            elementwise::scale_images,
+            each(out.len()),
+            x.arg(),
+            factors.numbers.arg(),
+            out.arg(),
+            channels,
+            factors.image_rows,
+            out.storage()
+        );
+    }
+
+    pub(crate) fn spread_rows(
+        &self,
+        x: &Numbers,
+        out: &Numbers,
+        channels: usize,
+        rows: usize,
+        factor: f32,
+    ) {
+        launch!(
+            self,
+            elementwise::spread,
+            each(out.len()),
+            x.arg(),
+            out.arg(),
+            channels,
+            rows,
+            factor,
+            out.storage()
+        );
+    }
+
+    pub(crate) fn rescale_by(&self, x: &Numbers, coefficients: &Numbers, channels: usize) {
+        launch!(
+            self,
+            elementwise::rescale,
+            each(x.len()),
+            x.arg(),
+            coefficients.arg(),
+            channels,
+            x.storage()
+        );
+    }
+
+    pub(crate) fn times(&self, own: &Numbers, by: &Numbers) {
+        launch!(
+            self,
+            elementwise::multiply,
+            each(own.len()),
+            own.arg(),
+            by.arg(),
+            own.storage()
+        );
+    }
+
+    pub(crate) fn plus(&self, own: &Numbers, by: &Numbers) {
+        launch!(
+            self,
+            elementwise::plus,
+            each(own.len()),
+            own.arg(),
+            by.arg(),
+            own.storage()
+        );
+    }
+
+    pub(crate) fn add_to(
+        &self,
+        own: &Numbers,
+        at: usize,
+        (by, from): (&Numbers, usize),
+        len: usize,
+    ) {
+        launch!(
+            self,
+            elementwise::add_to,
+            each(len),
+            own.arg(),
+            at,
+            by.arg(),
+            from,
+            len
+        );
+    }
+
+    pub(crate) fn fill(&self, out: &Numbers, x: f32) {
+        launch!(self, elementwise::fill, each(out.len()), out.arg(), x);
+    }
+
+    /// `len` numbers in runs of `run`: the i-th from place i * from_step goes to place i * to_step.
+    pub fn copy_runs(
+        &self,
+        (from, from_at): (&Numbers, usize),
+        from_step: usize,
+        (to, to_at): (&Numbers, usize),
+        to_step: usize,
+        (run, len): (usize, usize),
+    ) {
+        if len == 0 {
+            return;
+        }
+        launch!(
+            self,
+            elementwise::copy_runs,
+            each(len),
+            from.arg(),
+            from_at,
+            from_step,
+            to.arg(),
+            to_at,
+            to_step,
+            run,
+            len
+        );
+    }
+
+    pub fn scatter_rows(&self, from: &Numbers, places: &Numbers, to: &Numbers, dim: usize) {
+        launch!(
+            self,
+            elementwise::scatter_rows,
+            each(from.len()),
+            from.arg(),
+            places.arg(),
+            to.arg(),
+            dim
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! Losses over [positive, queue], step by step: logits, targets, cross-entropy, gradient.
+
+use super::*;
+
+/// [positive, queue] of each query: similarities, or what stands at the same places (targets, gradients).
+#[derive(Debug)]
+pub struct Logits {
+    /// (n)
+    pub positive: Numbers,
+    /// (n, size)
+    pub queue: Numbers,
+}
+
+impl Logits {
+    fn size(&self) -> usize {
+        self.queue.len() / self.positive.len().max(1)
+    }
+}
+
+impl<R: Runtime> Gpu<R> {
+    /// Dot products of all `rows` (n, dim) with all `keys` (size, dim): (n, size).
+    ///
+    /// # Errors
+    /// The device's memory is at its end; so of all below.
+    pub fn similarities(&self, rows: &Numbers, keys: &Numbers, dim: usize) -> Result<Numbers> {
+        let (n, size) = (rows.len() / dim, keys.len() / dim);
+        let out = self.take(n * size)?;
+        let a = Src::plain(rows, dim);
+        let b = Src::plain(keys, dim);
+        let operands = (
+            self.source(&a, Map::Rows, None),
+            self.source(&b, Map::Rows, None),
+        );
+        self.product((n, size, dim), operands, &Finish::default(), &out);
+        Ok(out)
+    }
+
+    /// [x.k, x.Q] of `rows` x (n, dim), whose positives k are those of `positives` from row `first` on.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn logits(
+        &self,
+        rows: &Numbers,
+        (positives, first): (&Numbers, usize),
+        keys: &Numbers,
+        dim: usize,
+    ) -> Result<Logits> {
+        let queue = self.similarities(rows, keys, dim)?;
+        let positive = self.take(rows.len() / dim)?;
+        launch!(
+            self,
+            contrast::dots,
+            per_row(positive.len()),
+            rows.arg(),
+            positives.arg(),
+            first * dim,
+            positive.arg(),
+            dim
+        );
+        Ok(Logits { positive, queue })
+    }
+
+    /// Leaves out keys of the queries' own photos (but of `none`, which is no photo).
+    pub fn mask_own(&self, logits: &Logits, own: &Numbers, queue: &Numbers, none: u32) {
+        launch!(
+            self,
+            contrast::mask_own,
+            each(logits.queue.len()),
+            logits.queue.arg(),
+            own.arg(),
+            queue.arg(),
+            none
+        );
+    }
+
+    /// Rows (n, dim) of `album` for `photos`, zeros for one that it does not have; and which are known.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn album_rows(
+        &self,
+        album: &Numbers,
+        photos: &Numbers,
+        dim: usize,
+    ) -> Result<(Numbers, Numbers)> {
+        let (out, known) = (self.take(photos.len() * dim)?, self.take(photos.len())?);
+        launch!(
+            self,
+            contrast::album_rows,
+            per_row(photos.len()),
+            album.arg(),
+            photos.arg(),
+            out.arg(),
+            known.arg(),
+            (album.len() / dim) as u32,
+            dim
+        );
+        Ok((out, known))
+    }
+
+    /// Leaves out pairs of photos of which one is not known, or which are one photo.
+    pub fn mask_unknown(
+        &self,
+        similarities: &Numbers,
+        (own, own_known): (&Numbers, &Numbers),
+        (queue, queue_known): (&Numbers, &Numbers),
+    ) {
+        launch!(
+            self,
+            contrast::mask_unknown,
+            each(similarities.len()),
+            similarities.arg(),
+            own.arg(),
+            queue.arg(),
+            own_known.arg(),
+            queue_known.arg()
+        );
+    }
+
+    /// Targets: `weight` of the softmax of `similarities` (n, size) at temperature `t`, the rest the
+    /// positive's.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn near_targets(
+        &self,
+        similarities: Numbers,
+        n: usize,
+        t: f32,
+        weight: f32,
+    ) -> Result<Logits> {
+        let positive = self.take(n)?;
+        launch!(
+            self,
+            contrast::near_targets,
+            per_row(n),
+            similarities.arg(),
+            positive.arg(),
+            similarities.len() / n.max(1),
+            t,
+            weight
+        );
+        Ok(Logits {
+            positive,
+            queue: similarities,
+        })
+    }
+
+    /// Targets: `weight` evenly for the `count` largest logits of the queue, the rest the positive's.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn nearest_targets(&self, logits: &Logits, count: usize, weight: f32) -> Result<Logits> {
+        let targets = Logits {
+            positive: self.take(logits.positive.len())?,
+            queue: self.take(logits.queue.len())?,
+        };
+        launch!(
+            self,
+            contrast::nearest_targets,
+            per_row(logits.positive.len()),
+            logits.queue.arg(),
+            targets.queue.arg(),
+            targets.positive.arg(),
+            logits.size(),
+            count,
+            weight
+        );
+        Ok(targets)
+    }
+
+    /// Targets: the softmax of a teacher's logits at temperature `t`.
+    pub fn teacher_targets(&self, logits: Logits, t: f32) -> Logits {
+        launch!(
+            self,
+            contrast::teacher_targets,
+            per_row(logits.positive.len()),
+            logits.queue.arg(),
+            logits.positive.arg(),
+            logits.size(),
+            t
+        );
+        logits
+    }
+
+    /// Cross-entropy of the softmax of `logits` at temperature `t` to `targets` (`None`: to the
+    /// positive), after which `logits` are its gradient. Returns (n, 3): loss, similarity of the positive,
+    /// and whether that was nearer than every negative.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn soft_cross_entropy(
+        &self,
+        logits: &Logits,
+        targets: Option<&Logits>,
+        t: f32,
+    ) -> Result<Numbers> {
+        let found = self.take(3 * logits.positive.len())?;
+        launch!(
+            self,
+            contrast::soft_cross_entropy,
+            per_row(logits.positive.len()),
+            logits.queue.arg(),
+            logits.positive.arg(),
+            targets.map(|targets| targets.queue.arg()).into(),
+            targets.map(|targets| targets.positive.arg()).into(),
+            found.arg(),
+            logits.size(),
+            t
+        );
+        Ok(found)
+    }
+
+    /// From the logits' gradient to the queries' (n, dim), times `scale`; operands as [`Gpu::logits`].
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn logits_back(
+        &self,
+        dlogits: &Logits,
+        (positives, first): (&Numbers, usize),
+        keys: &Numbers,
+        dim: usize,
+        scale: f32,
+    ) -> Result<Numbers> {
+        let (n, size) = (dlogits.positive.len(), keys.len() / dim);
+        let piece = size.div_ceil(64).max(256);
+        let pieces = size.div_ceil(piece);
+        let parts = self.take(pieces * n * dim)?;
+        let (a, b) = (Src::plain(&dlogits.queue, size), Src::plain(keys, dim));
+        let sides = (
+            self.source(&a, Map::Rows, None),
+            self.source(&b, Map::Columns, None),
+        );
+        self.product_in_pieces((n, dim, size), sides, &Finish::default(), &parts, piece);
+        let out = self.take(n * dim)?;
+        launch!(
+            self,
+            contrast::gradient,
+            each(out.len()),
+            parts.arg(),
+            dlogits.positive.arg(),
+            positives.arg(),
+            first * dim,
+            out.arg(),
+            dim,
+            pieces,
+            scale
+        );
+        Ok(out)
+    }
+}

@@ -1,0 +1,83 @@
+//! Batch norm: of a batch, of running statistics, backward.
+
+use super::*;
+
+impl<R: Runtime> Gpu<R> {
+    pub(crate) fn norm_of_batch(
+        &self,
+        of: &BatchNorm,
+        values: &Numbers,
+        buffers: &mut Numbers,
+        moments: &Moments,
+        momentum: f32,
+    ) -> Result<Norm> {
+        let Pieces { segment, count, .. } = moments.pieces;
+        let groups = moments.parts.len() / (count * 2 * of.channels);
+        let out = self.take(groups * NORM * of.channels)?;
+        launch!(
+            self,
+            norm::of_batch,
+            each(of.channels),
+            moments.parts.arg(),
+            moments.pieces.arg(),
+            layer(of),
+            values.arg(),
+            buffers.arg(),
+            out.arg(),
+            groups,
+            momentum
+        );
+        Ok(Norm {
+            numbers: out,
+            groups,
+            rows: segment,
+        })
+    }
+
+    pub(crate) fn norm_of_running(
+        &self,
+        of: &BatchNorm,
+        values: &Numbers,
+        buffers: &Numbers,
+    ) -> Result<Norm> {
+        let out = self.take(NORM * of.channels)?;
+        launch!(
+            self,
+            norm::of_running,
+            each(of.channels),
+            layer(of),
+            values.arg(),
+            buffers.arg(),
+            out.arg()
+        );
+        Ok(Norm {
+            numbers: out,
+            groups: 1,
+            rows: 0,
+        })
+    }
+
+    pub(crate) fn norm_gradient(
+        &self,
+        of: &BatchNorm,
+        norm: &Norm,
+        sums: &GradSums,
+        grads: &mut Numbers,
+        out: &Numbers,
+    ) {
+        launch!(
+            self,
+            norm::back,
+            each(of.channels),
+            sums.parts.arg(),
+            norm.numbers.arg(),
+            layer(of),
+            grads.arg(),
+            out.arg(),
+            norm.groups,
+            sums.pieces,
+            norm.rows,
+            1.0 / self.loss_scale
+        );
+    }
+}

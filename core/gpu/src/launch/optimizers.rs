@@ -1,0 +1,99 @@
+//! What becomes of a network's flat numbers.
+
+use super::*;
+
+impl<R: Runtime> Gpu<R> {
+    fn spans(&self, spans: &[(Range<usize>, f32)]) -> Result<(Numbers, Numbers, usize)> {
+        let mut spans: Vec<&(Range<usize>, f32)> = spans.iter().collect();
+        spans.sort_by_key(|(range, _)| range.start);
+        let bounds = spans
+            .iter()
+            .flat_map(|(range, _)| [range.start as u32, range.end as u32]);
+        let bounds = self.send_whole(&bounds.collect::<Vec<u32>>())?;
+        let decays = self.send(&spans.iter().map(|(_, decay)| *decay).collect::<Vec<f32>>())?;
+        Ok((bounds, decays, spans.len()))
+    }
+
+    pub(crate) fn sgd_step(
+        &self,
+        update: &Update,
+        (values, grads, velocity): (&Numbers, &Numbers, &Numbers),
+        base: &Numbers,
+    ) -> Result<()> {
+        let (bounds, decays, spans) = self.spans(update.spans)?;
+        let anchored = update.anchor > 0.0 && base.len() == values.len();
+        launch!(
+            self,
+            optim::sgd,
+            each(values.len()),
+            bounds.arg(),
+            decays.arg(),
+            spans,
+            values.arg(),
+            grads.arg(),
+            velocity.arg(),
+            anchored.then(|| base.arg()).into(),
+            update.momentum,
+            update.anchor,
+            update.lr
+        );
+        Ok(())
+    }
+
+    pub(crate) fn adamw_step(
+        &self,
+        update: &AdamUpdate,
+        (values, grads): (&Numbers, &Numbers),
+        (first, second): (&Numbers, &Numbers),
+    ) -> Result<()> {
+        let (bounds, decays, spans) = self.spans(update.spans)?;
+        let (beta_1, beta_2) = update.betas;
+        // In f64: 1 - 0.999^1 has three digits in f32.
+        let correction = |beta: f32| 1.0 - (beta as f64).powf(update.step as f64);
+        launch!(
+            self,
+            optim::adamw,
+            each(values.len()),
+            bounds.arg(),
+            decays.arg(),
+            spans,
+            values.arg(),
+            grads.arg(),
+            first.arg(),
+            second.arg(),
+            beta_1,
+            beta_2,
+            (update.lr as f64 / correction(beta_1)) as f32,
+            correction(beta_2).sqrt() as f32,
+            update.eps,
+            update.lr
+        );
+        Ok(())
+    }
+
+    pub(crate) fn follow_from(&self, own: &Numbers, other: &Numbers, momentum: f32, from: usize) {
+        launch!(
+            self,
+            optim::follow,
+            each(own.len()),
+            own.arg(),
+            other.arg(),
+            momentum,
+            from
+        );
+    }
+
+    /// For each cube, how many numbers are not finite.
+    pub(crate) fn not_finite(&self, x: &Numbers) -> Result<Numbers> {
+        let count = x.len().div_ceil(optim::UNITS * optim::EACH).max(1);
+        let found = self.take(count)?;
+        launch!(
+            self,
+            optim::not_finite,
+            (cubes(count), CubeDim::new_1d(optim::UNITS as u32)),
+            x.arg(),
+            found.arg(),
+        );
+        Ok(found)
+    }
+}

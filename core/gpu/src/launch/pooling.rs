@@ -1,0 +1,121 @@
+//! Squeeze-excite and pooling.
+
+use super::*;
+
+impl<R: Runtime> Gpu<R> {
+    pub(crate) fn gates(&self, logits: &Numbers, out: &Numbers, gate: Gate) {
+        launch!(
+            self,
+            elementwise::gates,
+            each(out.len()),
+            logits.arg(),
+            out.arg(),
+            gate
+        );
+    }
+
+    pub(crate) fn gates_back(
+        &self,
+        sums: &Numbers,
+        logits: &Numbers,
+        out: &Numbers,
+        channels: usize,
+        gate: Gate,
+    ) {
+        launch!(
+            self,
+            elementwise::gates_back,
+            each(out.len()),
+            sums.arg(),
+            logits.arg(),
+            out.arg(),
+            channels,
+            gate
+        );
+    }
+
+    /// `images` are all of them.
+    pub(crate) fn gated_sums(
+        &self,
+        sums: &Numbers,
+        (gate, pool): (&Numbers, &Numbers),
+        out: &Numbers,
+        (channels, images, groups): (usize, usize, usize),
+    ) {
+        launch!(
+            self,
+            elementwise::gated_sums,
+            each(groups * channels),
+            sums.arg(),
+            gate.arg(),
+            pool.arg(),
+            out.arg(),
+            channels,
+            images / groups,
+            groups
+        );
+    }
+
+    pub(crate) fn pooled_sums(
+        &self,
+        sums: &Numbers,
+        pool: &Numbers,
+        out: &Numbers,
+        (channels, images, groups): (usize, usize, usize),
+    ) {
+        launch!(
+            self,
+            elementwise::pooled_sums,
+            each(groups * channels),
+            sums.arg(),
+            pool.arg(),
+            out.arg(),
+            channels,
+            images / groups,
+            groups
+        );
+    }
+
+    pub(crate) fn max_pool_forward(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+    ) -> Result<(Numbers, Numbers)> {
+        let images = x.z.len() / (window.height * window.width * window.channels);
+        let len = images * window.out_height * window.out_width * window.channels;
+        let (y, taps) = (self.take_as(len, x.z.kind())?, self.take(len)?);
+        launch!(
+            self,
+            max_pool::forward,
+            each(len),
+            reading(x).view(1),
+            windows(window),
+            y.arg(),
+            taps.arg(),
+            y.storage()
+        );
+        Ok((y, taps))
+    }
+
+    pub(crate) fn max_pool_input_gradient(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        taps: &Numbers,
+        dy: &Numbers,
+    ) -> Result<Numbers> {
+        let out = self.take_as(x.z.len(), x.z.kind())?;
+        launch!(
+            self,
+            max_pool::back,
+            each(out.len()),
+            reading(x).view(1),
+            windows(window),
+            taps.arg(),
+            dy.arg(),
+            out.arg(),
+            out.storage()
+        );
+        Ok(out)
+    }
+}

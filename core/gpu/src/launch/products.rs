@@ -1,0 +1,138 @@
+//! Matrix products, forward and as a weight's gradient.
+
+use super::*;
+
+impl<R: Runtime> Gpu<R> {
+    pub(crate) fn source<'a>(
+        &self,
+        x: &Src<'a, Self>,
+        map: Map,
+        window: Option<&Window>,
+    ) -> Side<'a> {
+        Side {
+            reading: reading(x),
+            window: window.copied(),
+            channels: x.channels,
+            taps: 1,
+            map,
+        }
+    }
+
+    pub(crate) fn gradient<'a>(
+        &self,
+        dz: &Grad<'a, Self>,
+        channels: usize,
+        map: Map,
+        window: Option<&Window>,
+    ) -> Side<'a> {
+        Side {
+            reading: gradient(dz, channels),
+            window: window.copied(),
+            channels,
+            taps: 1,
+            map,
+        }
+    }
+
+    fn operand<F: Float>(&self, side: &Side) -> OperandLaunch<F, R> {
+        OperandLaunch::new(
+            side.reading.view(1),
+            side.window.as_ref().map(windows).into(),
+            side.channels,
+            side.taps,
+            side.map,
+        )
+    }
+
+    /// out (i, j) = sum over k.
+    pub(crate) fn product(
+        &self,
+        sizes: (usize, usize, usize),
+        (a, b): (Side, Side),
+        end: &Finish<R>,
+        out: &Numbers,
+    ) {
+        self.product_in_pieces(sizes, (a, b), end, out, sizes.2.max(1));
+    }
+
+    pub(crate) fn product_in_pieces(
+        &self,
+        (i, j, k): (usize, usize, usize),
+        (a, b): (Side, Side),
+        end: &Finish<R>,
+        out: &Numbers,
+        piece: usize,
+    ) {
+        if i == 0 || j == 0 || self.rehearsed {
+            return;
+        }
+        let (rows, columns) = (results(i), results(j));
+        let kinds = [a.reading.kind(), b.reading.kind(), out.storage()];
+        let tiles = j.div_ceil(SIDE * columns) * i.div_ceil(SIDE * rows);
+        let count = cubes_of_pieces(tiles, k.div_ceil(piece).max(1));
+        let end = EndLaunch::new(
+            end.bias.map(|(bias, _)| bias.arg()).into(),
+            end.bias.map_or(0, |(_, at)| at),
+            end.shortcut.map(|shortcut| shortcut.arg()).into(),
+            end.through.map(|x| reading(x).view(1)).into(),
+        );
+        launch!(
+            self,
+            product::product,
+            (count, CubeDim::new_1d(UNITS)),
+            self.operand(&a),
+            self.operand(&b),
+            end,
+            out.arg(),
+            SizesLaunch::new(i, j, k, piece),
+            rows,
+            columns,
+            kinds,
+        );
+    }
+
+    /// Adds the product over `k` rows to the gradient of a weight (outputs, inputs, taps).
+    pub(crate) fn weight_gradient(
+        &self,
+        (i, j, k): (usize, usize, usize),
+        sides: (Side, Side),
+        grads: &mut Numbers,
+        range: &Range<usize>,
+        (inputs, taps): (usize, usize),
+    ) -> Result<()> {
+        // Enough cubes for a large card, and parts that are no larger than what they are summed of.
+        let tiles = i.div_ceil(SIDE * results(i)) * j.div_ceil(SIDE * results(j));
+        let pieces = (1024 / tiles).clamp(1, k.div_ceil(256).max(1));
+        let piece = k.div_ceil(pieces).max(1);
+        let pieces = k.div_ceil(piece).max(1);
+        let parts = self.take(pieces * i * j)?;
+        self.product_in_pieces((i, j, k), sides, &Finish::default(), &parts, piece);
+        self.add_parts(&parts, grads, range, (inputs, taps));
+        Ok(())
+    }
+
+    /// Adds parts (pieces, out, tap, in) to the gradient of a weight (out, in, taps).
+    pub(crate) fn add_parts(
+        &self,
+        parts: &Numbers,
+        grads: &Numbers,
+        range: &Range<usize>,
+        (inputs, taps): (usize, usize),
+    ) {
+        let len = range.len();
+        launch!(
+            self,
+            product::add_parts,
+            each(len),
+            parts.arg(),
+            grads.arg(),
+            range.start,
+            len,
+            parts.len() / len,
+            inputs,
+            taps,
+            1.0 / self.loss_scale,
+            taps == 1
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! Norms of rows.
+
+use super::*;
+
+impl<R: Runtime> Gpu<R> {
+    pub(crate) fn normalize_rows(
+        &self,
+        x: &Numbers,
+        kept: &Numbers,
+        inverse: &Numbers,
+        dim: usize,
+    ) {
+        launch!(
+            self,
+            rows::normalize,
+            per_row(inverse.len()),
+            x.arg(),
+            kept.arg(),
+            inverse.arg(),
+            dim
+        );
+    }
+
+    pub(crate) fn normalize_gradient(
+        &self,
+        dy: &Numbers,
+        y: &Numbers,
+        inverse: &Numbers,
+        dim: usize,
+    ) {
+        launch!(
+            self,
+            rows::normalize_back,
+            per_row(inverse.len()),
+            dy.arg(),
+            y.arg(),
+            inverse.arg(),
+            dim
+        );
+    }
+
+    pub(crate) fn row_stats_of(&self, x: &Numbers, layer: &LayerNorm) -> Result<Numbers> {
+        let rows = x.len() / layer.dim;
+        let out = self.take(rows * 2)?;
+        launch!(
+            self,
+            rows::row_stats,
+            per_row(rows),
+            x.arg(),
+            out.arg(),
+            layer.dim,
+            layer.eps
+        );
+        Ok(out)
+    }
+
+    pub(crate) fn layer_norm_forward(
+        &self,
+        layer: &LayerNorm,
+        values: &Numbers,
+        x: &Numbers,
+        stats: &Numbers,
+    ) -> Result<Numbers> {
+        let out = self.take(x.len())?;
+        launch!(
+            self,
+            rows::layer_norm,
+            each(out.len()),
+            x.arg(),
+            stats.arg(),
+            values.arg(),
+            layer.weight.start,
+            layer.bias.start,
+            layer.dim,
+            out.arg()
+        );
+        Ok(out)
+    }
+
+    /// dx in place of dy; dy times the normed input.
+    pub(crate) fn layer_norm_gradient(
+        &self,
+        layer: &LayerNorm,
+        values: &Numbers,
+        (x, stats): (&Numbers, &Numbers),
+        dy: &Numbers,
+    ) -> Result<Numbers> {
+        let normed = self.take(x.len())?;
+        launch!(
+            self,
+            rows::layer_norm_back,
+            per_row(x.len() / layer.dim),
+            x.arg(),
+            stats.arg(),
+            values.arg(),
+            layer.weight.start,
+            layer.dim,
+            dy.arg(),
+            normed.arg()
+        );
+        Ok(normed)
+    }
+}

@@ -1,0 +1,91 @@
+//! Attention and positions.
+
+use super::*;
+
+impl<R: Runtime> Gpu<R> {
+    pub(crate) fn attention_forward(&self, qkv: &Numbers, heads: &Heads) -> Result<Numbers> {
+        let out = self.take(qkv.len() / 3)?;
+        let count = qkv.len() / (3 * heads.dim) * heads.heads;
+        launch!(
+            self,
+            attention::forward,
+            per_row(count),
+            qkv.arg(),
+            out.arg(),
+            attention::ShapeLaunch::new(heads.heads, heads.head()),
+            count,
+            heads.tokens
+        );
+        Ok(out)
+    }
+
+    pub(crate) fn attention_gradient(
+        &self,
+        qkv: &Numbers,
+        heads: &Heads,
+        dy: &Numbers,
+    ) -> Result<Numbers> {
+        let out = self.take(qkv.len())?;
+        let count = qkv.len() / (3 * heads.dim) * heads.heads;
+        let (ps, ds) = (
+            self.take(count * heads.tokens)?,
+            self.take(count * heads.tokens)?,
+        );
+        let shape = || attention::ShapeLaunch::new(heads.heads, heads.head());
+        launch!(
+            self,
+            attention::back_queries,
+            per_row(count),
+            qkv.arg(),
+            dy.arg(),
+            out.arg(),
+            ps.arg(),
+            ds.arg(),
+            shape(),
+            count,
+            heads.tokens
+        );
+        launch!(
+            self,
+            attention::back_keys,
+            per_row(count),
+            qkv.arg(),
+            dy.arg(),
+            out.arg(),
+            ps.arg(),
+            ds.arg(),
+            shape(),
+            count,
+            heads.tokens
+        );
+        Ok(out)
+    }
+
+    /// Positions (places, dim) for another grid, or (by [`Map::Columns`]) their gradient for the own
+    /// one; nothing where the grids are the same.
+    pub(crate) fn resample(
+        &self,
+        layer: &Positions,
+        positions: &Numbers,
+        grid: (usize, usize),
+        map: Map,
+    ) -> Result<Option<Numbers>> {
+        if grid == (layer.side, layer.side) {
+            return Ok(None);
+        }
+        let (here, there) = (layer.side * layer.side, grid.0 * grid.1);
+        let matrix = self.send(&Resample::new(layer.side, grid).matrix())?;
+        let (to, from) = match map {
+            Map::Columns => (here, there),
+            _ => (there, here),
+        };
+        let out = self.take(to * layer.dim)?;
+        let (a, b) = (Src::plain(&matrix, here), Src::plain(positions, layer.dim));
+        let sides = (
+            self.source(&a, map, None),
+            self.source(&b, Map::Columns, None),
+        );
+        self.product((to, layer.dim, from), sides, &Finish::default(), &out);
+        Ok(Some(out))
+    }
+}

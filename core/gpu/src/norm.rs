@@ -1,0 +1,140 @@
+//! Batch norm's coefficients (see [`seedling_nn::cpu::norm`] for the formulas), of all groups in one
+//! launch. A unit has a channel.
+
+use cubecl::prelude::*;
+
+use super::sums::Span;
+use super::view::{GRAD, NORM};
+
+/// A layer's places in the flat numbers.
+#[derive(CubeType, CubeLaunch)]
+pub struct Layer {
+    pub weight: usize,
+    pub bias: usize,
+    pub mean: usize,
+    pub var: usize,
+    pub channels: usize,
+    pub eps: f32,
+}
+
+/// From the moments' parts (groups, pieces, 2, channels); running statistics move by `momentum` with
+/// every group, in order.
+#[cube(launch_unchecked)]
+pub fn of_batch(
+    parts: &Array<f32>,
+    span: &Span,
+    layer: &Layer,
+    values: &Array<f32>,
+    buffers: &mut Array<f32>,
+    out: &mut Array<f32>,
+    groups: usize,
+    momentum: f32,
+) {
+    let c = ABSOLUTE_POS;
+    if c < layer.channels {
+        for group in 0..groups {
+            let mut count = 0.0f32;
+            let mut mean = 0.0f32;
+            let mut m2 = 0.0f32;
+            for piece in 0..span.pieces {
+                // Chan, Golub and LeVeque 1979.
+                let first = piece * span.piece;
+                let rows = f32::cast_from(min(span.piece, span.segment - first));
+                let at = ((group * span.pieces + piece) * 2) * layer.channels + c;
+                let delta = parts[at] - mean;
+                let share = rows / (count + rows);
+                mean += delta * share;
+                m2 += parts[at + layer.channels] + delta * delta * count * share;
+                count += rows;
+            }
+            let var = m2 / count;
+            let mut unbiased = var;
+            if count > 1.0f32 {
+                unbiased = m2 / (count - 1.0f32);
+            }
+            let old = buffers[layer.mean + c];
+            buffers[layer.mean + c] = old * (1.0f32 - momentum) + mean * momentum;
+            let old = buffers[layer.var + c];
+            buffers[layer.var + c] = old * (1.0f32 - momentum) + unbiased * momentum;
+            write(layer, values, out, group, c, mean, var);
+        }
+    }
+}
+
+/// From the running statistics: one group.
+#[cube(launch_unchecked)]
+pub fn of_running(layer: &Layer, values: &Array<f32>, buffers: &Array<f32>, out: &mut Array<f32>) {
+    let c = ABSOLUTE_POS;
+    if c < layer.channels {
+        let (mean, var) = (buffers[layer.mean + c], buffers[layer.var + c]);
+        write(layer, values, out, 0usize.runtime(), c, mean, var);
+    }
+}
+
+#[cube]
+fn write(
+    layer: &Layer,
+    values: &Array<f32>,
+    out: &mut Array<f32>,
+    group: usize,
+    c: usize,
+    mean: f32,
+    var: f32,
+) {
+    let inverse = 1.0f32 / (var + layer.eps).sqrt();
+    let scale = values[layer.weight + c] * inverse;
+    let at = group * NORM * layer.channels + c;
+    out[at] = scale;
+    out[at + layer.channels] = values[layer.bias + c] - mean * scale;
+    out[at + 2 * layer.channels] = mean;
+    out[at + 3 * layer.channels] = inverse;
+}
+
+/// From the sums' parts (groups, pieces, 2, channels), the coefficients of dz; the groups' gradients of
+/// weight and bias are added up in order, times `factor`. `rows` are a group's, 0 for running statistics.
+#[cube(launch_unchecked)]
+pub fn back(
+    parts: &Array<f32>,
+    norm: &Array<f32>,
+    layer: &Layer,
+    grads: &mut Array<f32>,
+    out: &mut Array<f32>,
+    groups: usize,
+    pieces: usize,
+    rows: usize,
+    factor: f32,
+) {
+    let c = ABSOLUTE_POS;
+    if c < layer.channels {
+        let channels = layer.channels;
+        let mut dweight = 0.0f32;
+        let mut dbias = 0.0f32;
+        for group in 0..groups {
+            let mut sum = 0.0f32;
+            let mut centred = 0.0f32;
+            for piece in 0..pieces {
+                let at = ((group * pieces + piece) * 2) * channels + c;
+                sum += parts[at];
+                centred += parts[at + channels];
+            }
+            let at = group * NORM * channels + c;
+            let (scale, mean, inverse) =
+                (norm[at], norm[at + 2 * channels], norm[at + 3 * channels]);
+            dweight += centred * inverse;
+            dbias += sum;
+            let to = group * GRAD * channels + c;
+            out[to] = scale;
+            let mut q = 0.0f32;
+            let mut r = 0.0f32;
+            if rows > 0 {
+                let n = f32::cast_from(rows);
+                q = 0.0f32 - scale * inverse * inverse * centred / n;
+                r = 0.0f32 - scale * sum / n - q * mean;
+            }
+            out[to + channels] = q;
+            out[to + 2 * channels] = r;
+        }
+        grads[layer.weight + c] += dweight * factor;
+        grads[layer.bias + c] += dbias * factor;
+    }
+}

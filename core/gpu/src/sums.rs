@@ -1,0 +1,190 @@
+//! Sums over the rows of a tensor, per channel, in two phases of fixed order: the same numbers give the
+//! same bits.
+//!
+//! A segment (a group of batch norm, or an image) is cut into pieces; a cube takes a piece of so many
+//! channels, its units along y every so many rows. Their sums are put together in order, and so are
+//! the pieces' by whoever reads them.
+
+use cubecl::prelude::*;
+
+use super::activation::{slope, value};
+use super::view::View;
+use seedling_nn::activation::Act;
+
+/// What is summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    /// x as it is read.
+    Values,
+    /// Mean, and squared deviations from it, of z.
+    Moments,
+    /// g, and g * (z - mean).
+    Norm,
+    /// act'(u), and that times (z - mean).
+    Slopes(Act),
+    /// Behind a gate: g * act(u), g * act'(u), that times (z - mean), act'(u), that times (z - mean).
+    Gate(Act),
+}
+
+impl What {
+    /// How many sums a channel has.
+    pub fn count(self) -> usize {
+        match self {
+            What::Values => 1,
+            What::Moments | What::Norm | What::Slopes(_) => 2,
+            What::Gate(_) => 5,
+        }
+    }
+}
+
+/// Units of a cube.
+pub const UNITS: usize = 256;
+
+/// Where sums are taken.
+#[derive(CubeType, CubeLaunch)]
+pub struct Span {
+    /// Rows of a segment, and of a piece of it.
+    pub segment: usize,
+    pub piece: usize,
+    pub pieces: usize,
+}
+
+/// Cubes are (blocks of channels, pieces, segments), units (`lanes` channels, rows). Parts are
+/// (segments, pieces, sums, channels).
+#[cube(launch_unchecked)]
+pub fn sums<F: Float, N: Size>(
+    x: &View<F, N>,
+    g: &ComptimeOption<Array<Vector<F, N>>>,
+    parts: &mut Array<Vector<f32, N>>,
+    span: &Span,
+    #[comptime] what: What,
+    #[comptime] lanes: usize,
+    #[define(F)] _type: StorageType,
+) {
+    let count = comptime!(what.count());
+    let deep = comptime!(UNITS / lanes);
+    let mut shared = SharedMemory::<Vector<f32, N>>::new(UNITS);
+    let lane = UNIT_POS as usize % lanes;
+    let depth = UNIT_POS as usize / lanes;
+    let c = CUBE_POS_X as usize * lanes + lane;
+    let here = c < x.channels;
+    let piece = CUBE_POS_Y as usize;
+    let segment = CUBE_POS_Z as usize;
+    let first = segment * span.segment + piece * span.piece;
+    let end = segment * span.segment + min((piece + 1) * span.piece, span.segment);
+
+    let mut totals = Array::<Vector<f32, N>>::new(count);
+    #[unroll]
+    for s in 0..count {
+        totals[s] = Vector::new(0.0f32);
+    }
+    // Deviations from a number of their own size lose nothing, however far the mean is from zero.
+    let mut shift = Vector::<f32, N>::new(0.0f32);
+    if here {
+        if comptime!(matches!(what, What::Moments)) {
+            shift = x.stored(first, c);
+        }
+        let mut row = first + depth;
+        while row < end {
+            let mut gradient = Vector::<f32, N>::new(0.0f32);
+            #[comptime]
+            if let ComptimeOption::Some(g) = g {
+                gradient = Vector::cast_from(g[row * x.channels + c]);
+            }
+            match what {
+                What::Values => totals[0] += x.read(row, c),
+                What::Moments => {
+                    let off = x.stored(row, c) - shift;
+                    totals[0] += off;
+                    totals[1] = fma(off, off, totals[1]);
+                }
+                What::Norm => {
+                    totals[0] += gradient;
+                    totals[1] = fma(gradient, x.centred(row, c), totals[1]);
+                }
+                What::Slopes(_) => {
+                    let slope = x.slope(row, c);
+                    totals[0] += slope;
+                    totals[1] = fma(slope, x.centred(row, c), totals[1]);
+                }
+                What::Gate(act) => {
+                    let u = x.before(row, c);
+                    let (slope, centred) = (slope::<N>(u, act), x.centred(row, c));
+                    let dy = gradient * slope;
+                    totals[0] = fma(gradient, value::<N>(u, act), totals[0]);
+                    totals[1] += dy;
+                    totals[2] = fma(dy, centred, totals[2]);
+                    totals[3] += slope;
+                    totals[4] = fma(slope, centred, totals[4]);
+                }
+            }
+            row += deep;
+        }
+    }
+    #[unroll]
+    for s in 0..count {
+        shared[UNIT_POS as usize] = totals[s];
+        sync_cube();
+        if depth == 0 {
+            let mut sum = shared[lane];
+            for d in 1..deep {
+                sum += shared[d * lanes + lane];
+            }
+            totals[s] = sum;
+        }
+        sync_cube();
+    }
+    if depth == 0 && here {
+        if comptime!(matches!(what, What::Moments)) {
+            let rows = Vector::<f32, N>::cast_from(end - first);
+            let mean = totals[0] / rows;
+            totals[1] = max(totals[1] - totals[0] * mean, Vector::new(0.0f32));
+            totals[0] = shift + mean;
+        }
+        let at = (segment * span.pieces + piece) * count;
+        #[unroll]
+        for s in 0..count {
+            parts[(at + s) * x.channels + c] = totals[s];
+        }
+    }
+}
+
+/// (segments, pieces, len) to (segments, len), times `factor`.
+#[cube(launch_unchecked)]
+pub fn add_pieces(
+    parts: &Array<f32>,
+    out: &mut Array<f32>,
+    len: usize,
+    pieces: usize,
+    factor: f32,
+) {
+    let i = ABSOLUTE_POS;
+    if i < out.len() {
+        let (segment, place) = (i / len, i % len);
+        let mut sum = 0.0f32;
+        for piece in 0..pieces {
+            sum += parts[(segment * pieces + piece) * len + place];
+        }
+        out[i] = sum * factor;
+    }
+}
+
+/// Adds the sum over pieces of (pieces, len) to a layer's gradient.
+#[cube(launch_unchecked)]
+pub fn add_bias(
+    parts: &Array<f32>,
+    grads: &mut Array<f32>,
+    at: usize,
+    len: usize,
+    pieces: usize,
+    factor: f32,
+) {
+    let i = ABSOLUTE_POS;
+    if i < len {
+        let mut sum = 0.0f32;
+        for piece in 0..pieces {
+            sum += parts[piece * len + i];
+        }
+        grads[at + i] += sum * factor;
+    }
+}

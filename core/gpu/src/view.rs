@@ -1,0 +1,172 @@
+//! Tensors that are computed where they are read, as [`seedling_nn::backend::Src`] and
+//! [`seedling_nn::backend::Grad`] say: what a kernel loads is the activation or the gradient, whatever
+//! is stored.
+
+use cubecl::prelude::*;
+
+use super::activation::{slope, value};
+use seedling_nn::activation::Act;
+
+/// How a tensor is read. Known when a kernel is compiled: each way is a kernel of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum How {
+    /// As it is stored.
+    Plain,
+    /// act(a).
+    Activated(Act),
+    /// act(a * scale + shift).
+    Normed(Act),
+    /// The same, times the image's gate.
+    Gated(Act),
+    /// dz = p * a + q * b + r, where a is dy and b is z.
+    Gradient,
+    /// The same for dy = (a * gate + pool) * act'(u), where a lies behind the gate.
+    GatedGradient(Act),
+    /// The same for dy = pool * act'(u); a is not looked at.
+    PooledGradient(Act),
+}
+
+/// A tensor (rows, channels), and what it is read through. `N` channels are read at once.
+#[derive(CubeType, CubeLaunch)]
+pub struct View<F: Float, N: Size> {
+    /// What is stored: z itself, or a gradient.
+    pub a: Array<Vector<F, N>>,
+    /// z, where `a` is a gradient.
+    pub b: ComptimeOption<Array<Vector<F, N>>>,
+    /// (groups, 4, channels): scale, shift, mean and one over the deviation.
+    pub norm: ComptimeOption<Array<Vector<f32, N>>>,
+    /// (groups, 3, channels): p, q and r.
+    pub grad: ComptimeOption<Array<Vector<f32, N>>>,
+    /// (images, channels).
+    pub gate: ComptimeOption<Array<Vector<f32, N>>>,
+    pub pool: ComptimeOption<Array<Vector<f32, N>>>,
+    /// Where in `a` the tensor begins.
+    pub offset: usize,
+    /// Of `N` channels each.
+    pub channels: usize,
+    pub image_rows: usize,
+    pub group_rows: usize,
+    #[cube(comptime)]
+    pub how: How,
+    /// Whether there is more than one group.
+    #[cube(comptime)]
+    pub grouped: bool,
+}
+
+/// Places of the coefficients in [`View::norm`] and [`View::grad`].
+pub const NORM: usize = 4;
+pub const GRAD: usize = 3;
+
+#[cube]
+impl<F: Float, N: Size> View<F, N> {
+    /// The number at a place, as it is stored.
+    pub fn stored(&self, row: usize, c: usize) -> Vector<f32, N> {
+        Vector::cast_from(self.a[self.offset + row * self.channels + c])
+    }
+
+    /// The number at a place, as it is read.
+    pub fn read(&self, row: usize, c: usize) -> Vector<f32, N> {
+        let how = comptime!(self.how);
+        match how {
+            How::Plain => self.stored(row, c),
+            How::Activated(act) => value::<N>(self.stored(row, c), act),
+            How::Normed(act) => value::<N>(self.before(row, c), act),
+            How::Gated(act) => value::<N>(self.before(row, c), act) * self.of_image(row, c),
+            How::Gradient => self.normed(self.stored(row, c), row, c),
+            How::GatedGradient(act) => {
+                let dy = fma(
+                    self.stored(row, c),
+                    self.of_image(row, c),
+                    self.pooled(row, c),
+                );
+                self.normed(dy * slope::<N>(self.before(row, c), act), row, c)
+            }
+            How::PooledGradient(act) => {
+                let dy = self.pooled(row, c) * slope::<N>(self.before(row, c), act);
+                self.normed(dy, row, c)
+            }
+        }
+    }
+
+    /// The derivative of the activation at a place.
+    pub fn slope(&self, row: usize, c: usize) -> Vector<f32, N> {
+        let how = comptime!(self.how);
+        match how {
+            How::Activated(act) => slope::<N>(self.stored(row, c), act),
+            How::Normed(act) | How::Gated(act) => slope::<N>(self.before(row, c), act),
+            _ => Vector::new(1.0f32),
+        }
+    }
+
+    /// z at a place, whether or not it stands behind a gradient.
+    pub fn z(&self, row: usize, c: usize) -> Vector<f32, N> {
+        #[comptime]
+        match &self.b {
+            ComptimeOption::Some(z) => Vector::cast_from(z[row * self.channels + c]),
+            ComptimeOption::None => self.stored(row, c),
+        }
+    }
+
+    /// z off the mean of its group.
+    pub fn centred(&self, row: usize, c: usize) -> Vector<f32, N> {
+        let z = self.z(row, c);
+        let at = (self.group(row) * NORM + 2) * self.channels + c;
+        #[comptime]
+        match &self.norm {
+            ComptimeOption::Some(norm) => z - norm[at],
+            ComptimeOption::None => z,
+        }
+    }
+
+    /// Behind batch norm, before the activation.
+    pub fn before(&self, row: usize, c: usize) -> Vector<f32, N> {
+        let z = self.z(row, c);
+        let at = self.group(row) * NORM * self.channels + c;
+        #[comptime]
+        match &self.norm {
+            ComptimeOption::Some(norm) => fma(z, norm[at], norm[at + self.channels]),
+            ComptimeOption::None => z,
+        }
+    }
+
+    /// Batch norm's backward.
+    fn normed(&self, dy: Vector<f32, N>, row: usize, c: usize) -> Vector<f32, N> {
+        let at = self.group(row) * GRAD * self.channels + c;
+        #[comptime]
+        match &self.grad {
+            ComptimeOption::Some(grad) => {
+                let (p, q, r) = (
+                    grad[at],
+                    grad[at + self.channels],
+                    grad[at + 2 * self.channels],
+                );
+                fma(p, dy, fma(q, self.z(row, c), r))
+            }
+            ComptimeOption::None => dy,
+        }
+    }
+
+    fn of_image(&self, row: usize, c: usize) -> Vector<f32, N> {
+        #[comptime]
+        match &self.gate {
+            ComptimeOption::Some(gate) => gate[row / self.image_rows * self.channels + c],
+            ComptimeOption::None => Vector::new(1.0f32),
+        }
+    }
+
+    fn pooled(&self, row: usize, c: usize) -> Vector<f32, N> {
+        #[comptime]
+        match &self.pool {
+            ComptimeOption::Some(pool) => pool[row / self.image_rows * self.channels + c],
+            ComptimeOption::None => Vector::new(0.0f32),
+        }
+    }
+
+    fn group(&self, row: usize) -> usize {
+        if comptime!(self.grouped) {
+            row / self.group_rows
+        } else {
+            0usize.runtime()
+        }
+    }
+}

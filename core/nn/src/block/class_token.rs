@@ -1,0 +1,63 @@
+//! The top of a vision transformer.
+
+use super::{Backward, Block, Forward, Size};
+use crate::Result;
+use crate::backend::Backend;
+use crate::layer::LayerNorm;
+
+/// An image's features are its class token's, normed.
+#[derive(Clone, Debug)]
+pub struct ClassToken(pub LayerNorm);
+
+/// What [`ClassToken`]'s backward needs.
+#[derive(Debug)]
+pub struct ClassTokenSaved<B: Backend> {
+    first: B::Buf,
+    stats: B::RowStats,
+    tokens: usize,
+}
+
+impl Block for ClassToken {
+    type Saved<B: Backend> = ClassTokenSaved<B>;
+
+    /// Tokens (n, tokens, dim) to features (n, dim).
+    fn forward<B: Backend>(
+        &self,
+        pass: &mut Forward<B>,
+        x: &B::Buf,
+        size: Size,
+    ) -> Result<(B::Buf, Size, ClassTokenSaved<B>)> {
+        let tokens = size.0 * size.1;
+        let first = pass.backend.first_rows(x, tokens, self.0.dim)?;
+        let stats = pass.backend.row_stats(&first, &self.0)?;
+        let y = pass
+            .backend
+            .layer_norm(&self.0, pass.values, &first, &stats)?;
+        let saved = ClassTokenSaved {
+            first,
+            stats,
+            tokens,
+        };
+        Ok((y, (1, 1), saved))
+    }
+
+    fn backward<B: Backend>(
+        &self,
+        pass: &mut Backward<B>,
+        _: &B::Buf,
+        saved: ClassTokenSaved<B>,
+        mut dy: B::Buf,
+    ) -> Result<Option<B::Buf>> {
+        let (values, grads) = (pass.values, &mut *pass.grads);
+        let x = (&saved.first, &saved.stats);
+        pass.backend
+            .layer_norm_back(&self.0, values, grads, x, &mut dy)?;
+        pass.backend
+            .spread_first(&dy, saved.tokens, self.0.dim)
+            .map(Some)
+    }
+
+    fn parameters_end(&self) -> Option<usize> {
+        Some(self.0.bias.end)
+    }
+}

@@ -1,0 +1,91 @@
+//! The last convolution of a network.
+
+use super::conv_norm::{ConvNorm, Normed};
+use super::{Backward, Block, Forward, Names, Size};
+use crate::Result;
+use crate::activation::Act;
+use crate::backend::{Backend, Grad, Src};
+use crate::layout::Layout;
+
+/// The last convolution: 1x1, batch norm, activation, global mean. The widest activation is
+/// pooled where it is read and never stored.
+#[derive(Clone, Debug)]
+pub struct PooledConv {
+    conv: ConvNorm,
+    channels_in: usize,
+    act: Act,
+}
+
+/// What [`PooledConv::backward`] needs besides its input.
+#[derive(Debug)]
+pub struct PooledSaved<B: Backend> {
+    conv: Normed<B>,
+    per_image: usize,
+}
+
+impl PooledConv {
+    /// Declares convolution and batch norm.
+    pub fn new(
+        layout: &mut Layout,
+        names: Names,
+        (channels_in, channels): (usize, usize),
+        act: Act,
+        eps: f32,
+    ) -> PooledConv {
+        PooledConv {
+            conv: ConvNorm::new(layout, names, &[channels, channels_in, 1, 1], eps),
+            channels_in,
+            act,
+        }
+    }
+}
+
+impl Block for PooledConv {
+    type Saved<B: Backend> = PooledSaved<B>;
+
+    /// x (n, height, width, in) to features (n, channels).
+    fn forward<B: Backend>(
+        &self,
+        pass: &mut Forward<B>,
+        x: &B::Buf,
+        size: Size,
+    ) -> Result<(B::Buf, Size, PooledSaved<B>)> {
+        let per_image = size.0 * size.1;
+        let conv = self
+            .conv
+            .pointwise(pass, &Src::plain(x, self.channels_in))?;
+        let features = pass
+            .backend
+            .pool(&self.conv.read(&conv, self.act), per_image)?;
+        Ok((features, (1, 1), PooledSaved { conv, per_image }))
+    }
+
+    /// dx from the features' gradient.
+    fn backward<B: Backend>(
+        &self,
+        pass: &mut Backward<B>,
+        x: &B::Buf,
+        saved: PooledSaved<B>,
+        dy: B::Buf,
+    ) -> Result<Option<B::Buf>> {
+        let backend = pass.backend;
+        let (z, norm) = &saved.conv;
+        let read = self.conv.read(&saved.conv, self.act);
+        let (pool, sums) = backend.pool_back(&read, &dy, saved.per_image)?;
+        let grad = pass.norm(&self.conv.norm, norm, &sums)?;
+        let dz = Grad::Pooled {
+            z,
+            norm,
+            act: self.act,
+            pool: &pool,
+            grad: &grad,
+        };
+        let (w, dw) = pass.weights(&self.conv.weight);
+        let dx = backend.pointwise_back(&dz, &Src::plain(x, self.channels_in), w, dw, None)?;
+        Ok(Some(dx))
+    }
+
+    fn parameters_end(&self) -> Option<usize> {
+        Some(self.conv.norm.parameters_end())
+    }
+}

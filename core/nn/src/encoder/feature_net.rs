@@ -1,0 +1,55 @@
+//! Looking at a network without knowing its engine.
+
+use super::{Encoder, Mode};
+use crate::Result;
+use crate::backend::Backend;
+
+/// A network on whatever engine, for those who only want its features: measurements and searches.
+/// Images are (height, width, 3), normalised.
+pub trait FeatureNet: Send + Sync {
+    /// Length of a feature vector.
+    fn feature_dim(&self) -> usize;
+
+    /// Features (n, feature_dim) of images of `size` (height, width), on the running statistics.
+    ///
+    /// # Errors
+    /// There is no image, or the engine's.
+    fn features_of(&self, images: &[Vec<f32>], size: (usize, usize)) -> Result<Vec<f32>>;
+
+    /// Moves the running statistics towards those of the images by `norm_momentum`.
+    ///
+    /// # Errors
+    /// There is no image, or the engine's.
+    fn observe(&self, images: &[Vec<f32>], size: (usize, usize), norm_momentum: f32) -> Result<()>;
+
+    /// Gives memory that waits to be used again back to the system: before work of other shapes.
+    fn release(&self);
+}
+
+impl<B: Backend> FeatureNet for Encoder<B> {
+    fn feature_dim(&self) -> usize {
+        Encoder::feature_dim(self)
+    }
+
+    fn features_of(&self, images: &[Vec<f32>], size: (usize, usize)) -> Result<Vec<f32>> {
+        self.features(&self.images(images.len(), size, |out| lay(images, out))?)
+    }
+
+    fn observe(&self, images: &[Vec<f32>], size: (usize, usize), norm_momentum: f32) -> Result<()> {
+        let images = self.images(images.len(), size, |out| lay(images, out))?;
+        self.embed(&images, Mode::train(norm_momentum)).map(drop)
+    }
+
+    fn release(&self) {
+        self.backend().release();
+    }
+}
+
+fn lay(images: &[Vec<f32>], out: &mut [f32]) {
+    for (image, out) in images
+        .iter()
+        .zip(out.chunks_exact_mut(out.len() / images.len()))
+    {
+        out.copy_from_slice(image);
+    }
+}

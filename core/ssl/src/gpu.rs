@@ -1,0 +1,149 @@
+//! Losses and views on GPUs, by the kernels of `seedling-gpu`.
+
+use std::ops::Range;
+
+use seedling_data::{Normalise, Photo, ViewParams};
+use seedling_gpu::{Gpu, Logits, Numbers, Runtime};
+
+use crate::Result;
+use crate::loss::{Agreement, Contrast, Evaluated, Target};
+use crate::ops::{LossOps, ViewOps};
+use crate::queue::{NO_PHOTO, Queue};
+
+/// Logits that are there at a time: of 256 queries and the method's queue.
+const LOGITS: usize = 1 << 24;
+
+impl<R: Runtime> ViewOps for Gpu<R> {
+    fn makes_views(&self) -> bool {
+        true
+    }
+
+    fn views(
+        &self,
+        views: &[(&Photo, &ViewParams)],
+        size: usize,
+        normalise: &Normalise,
+    ) -> Result<Numbers> {
+        self.make_views(views, size, normalise)
+    }
+}
+
+impl<R: Runtime> LossOps for Gpu<R> {
+    fn contrast(
+        &self,
+        queries: &Numbers,
+        rows: Range<usize>,
+        contrast: &Contrast<'_, Numbers, Numbers>,
+    ) -> Result<Evaluated<Numbers>> {
+        let (n, dim) = (rows.len(), contrast.queue.dim);
+        let at_once = (LOGITS / contrast.queue.size().max(1)).max(1);
+        let (grad, found) = if n <= at_once {
+            some(self, queries, rows, contrast)?
+        } else {
+            let (grad, found) = (self.take(n * dim)?, self.take(n * 3)?);
+            let copy = |from: (&Numbers, usize), to: (&Numbers, usize), len| {
+                self.copy_runs(from, len, to, len, (len, len));
+            };
+            for first in (0..n).step_by(at_once) {
+                let count = at_once.min(n - first);
+                let part = self.take(count * dim)?;
+                copy((queries, first * dim), (&part, 0), count * dim);
+                let at = rows.start + first;
+                let (grad_of, found_of) = some(self, &part, at..at + count, contrast)?;
+                copy((&grad_of, 0), (&grad, first * dim), count * dim);
+                copy((&found_of, 0), (&found, first * 3), count * 3);
+            }
+            (grad, found)
+        };
+        let found = self.receive(&found)?;
+        let mean = |which: usize| {
+            let column = found.iter().skip(which).step_by(3);
+            let sum: f64 = column.map(|&x| x as f64).sum();
+            (sum / contrast.batch as f64) as f32
+        };
+        Ok(Evaluated {
+            loss: mean(0),
+            grad,
+            agreement: Agreement {
+                positive: mean(1),
+                accuracy: mean(2),
+            },
+        })
+    }
+
+    fn enqueue(&self, queue: &mut Queue<Numbers>, keys: &Numbers, photos: &[u32]) -> Result<()> {
+        let mut places: Vec<u32> = photos
+            .iter()
+            .map(|&photo| queue.replace_oldest(photo) as u32)
+            .collect();
+        // More keys than rows: the last of a place stays.
+        let late = places.len().saturating_sub(queue.size());
+        places[..late].fill(u32::MAX);
+        self.scatter_rows(keys, &self.send_whole(&places)?, &queue.keys, queue.dim);
+        Ok(())
+    }
+}
+
+/// Gradient (n, dim), and loss and agreement (n, 3), of queries that are the batch's at `rows`.
+fn some<R: Runtime>(
+    gpu: &Gpu<R>,
+    queries: &Numbers,
+    rows: Range<usize>,
+    contrast: &Contrast<'_, Numbers, Numbers>,
+) -> Result<(Numbers, Numbers)> {
+    let (keys, dim) = (&contrast.queue.keys, contrast.queue.dim);
+    let positives = (contrast.positives, rows.start);
+    let logits = gpu.logits(queries, positives, keys, dim)?;
+    leave_out(gpu, &logits, &rows, contrast)?;
+    let targets = targets(gpu, &logits, &rows, contrast)?;
+    let found = gpu.soft_cross_entropy(&logits, targets.as_ref(), contrast.temperature)?;
+    let scale = gpu.loss_scale() as f64 / (contrast.batch as f64 * contrast.temperature as f64);
+    let grad = gpu.logits_back(&logits, positives, keys, dim, scale as f32)?;
+    Ok((grad, found))
+}
+
+/// Leaves out what the queue shows of the queries' own photos, if it is to be.
+fn leave_out<R: Runtime>(
+    gpu: &Gpu<R>,
+    logits: &Logits,
+    rows: &Range<usize>,
+    contrast: &Contrast<'_, Numbers, Numbers>,
+) -> Result<()> {
+    if let Some(photos) = contrast.photos {
+        let own = gpu.send_whole(&photos[rows.clone()])?;
+        let queue = gpu.send_whole(&contrast.queue.photos)?;
+        gpu.mask_own(logits, &own, &queue, NO_PHOTO);
+    }
+    Ok(())
+}
+
+/// What queries are pulled towards; `None` is their positive alone.
+fn targets<R: Runtime>(
+    gpu: &Gpu<R>,
+    logits: &Logits,
+    rows: &Range<usize>,
+    contrast: &Contrast<'_, Numbers, Numbers>,
+) -> Result<Option<Logits>> {
+    let (n, dim) = (rows.len(), contrast.queue.dim);
+    Ok(match contrast.target {
+        Target::Positive => None,
+        Target::Teacher { temperature } => {
+            let own = gpu.take(n * dim)?;
+            let from = (contrast.positives, rows.start * dim);
+            gpu.copy_runs(from, dim, (&own, 0), dim, (dim, n * dim));
+            let teacher = gpu.logits(&own, (&own, 0), &contrast.queue.keys, dim)?;
+            leave_out(gpu, &teacher, rows, contrast)?;
+            Some(gpu.teacher_targets(teacher, temperature))
+        }
+        Target::Nearest { share, count } => Some(gpu.nearest_targets(logits, count, share)?),
+        Target::Neighbours(neighbours) => {
+            let own = gpu.send_whole(&neighbours.photos[rows.clone()])?;
+            let queue = gpu.send_whole(&contrast.queue.photos)?;
+            let (own_rows, own_known) = gpu.album_rows(neighbours.album, &own, dim)?;
+            let (queue_rows, queue_known) = gpu.album_rows(neighbours.album, &queue, dim)?;
+            let near = gpu.similarities(&own_rows, &queue_rows, dim)?;
+            gpu.mask_unknown(&near, (&own, &own_known), (&queue, &queue_known));
+            Some(gpu.near_targets(near, n, neighbours.temperature, neighbours.share)?)
+        }
+    })
+}

@@ -1,0 +1,94 @@
+//! What a backend must do to train without labels, besides a network's operations: losses, and views of
+//! photos.
+
+use std::ops::Range;
+
+use seedling_data::{Normalise, Photo, Scratch, ViewParams};
+use seedling_nn::backend::Backend;
+use seedling_nn::cpu::Cpu;
+
+use crate::Result;
+use crate::loss::{self, Contrast, Evaluated};
+use crate::queue::Queue;
+
+/// Losses over a queue of keys.
+pub trait LossOps: Backend {
+    /// Loss and gradient of `queries`, which are the batch's at `rows` (see [`crate::loss`]).
+    ///
+    /// # Errors
+    /// The backend's.
+    fn contrast(
+        &self,
+        queries: &Self::Buf,
+        rows: Range<usize>,
+        contrast: &Contrast<'_, Self::Buf, Self::Flat>,
+    ) -> Result<Evaluated<Self::Buf>>;
+
+    /// Overwrites the oldest rows of `queue` with `keys` (n, dim) of `photos` (n).
+    ///
+    /// # Errors
+    /// The backend's.
+    fn enqueue(
+        &self,
+        queue: &mut Queue<Self::Flat>,
+        keys: &Self::Buf,
+        photos: &[u32],
+    ) -> Result<()>;
+}
+
+/// Views of photos, where a backend makes them itself.
+pub trait ViewOps: Backend {
+    /// Whether photos are better made into views here ([`ViewOps::views`]) than on the host beforehand.
+    fn makes_views(&self) -> bool {
+        false
+    }
+
+    /// Views of photos, (views, size, size, 3), normalised: what [`ViewParams::apply`] writes, but for
+    /// single levels that rounding puts on either side.
+    ///
+    /// # Errors
+    /// The backend's.
+    fn views(
+        &self,
+        views: &[(&Photo, &ViewParams)],
+        size: usize,
+        normalise: &Normalise,
+    ) -> Result<Self::Buf> {
+        let image = size * size * 3;
+        self.upload(views.len() * image, |out| {
+            let mut scratch = Scratch::default();
+            for ((photo, params), out) in views.iter().zip(out.chunks_exact_mut(image)) {
+                params.apply(photo, size, normalise, &mut scratch, out);
+            }
+        })
+    }
+}
+
+/// All that training asks of a backend.
+pub trait TrainingBackend: LossOps + ViewOps {}
+
+impl<B: LossOps + ViewOps> TrainingBackend for B {}
+
+impl ViewOps for Cpu {}
+
+impl LossOps for Cpu {
+    fn contrast(
+        &self,
+        queries: &Self::Buf,
+        rows: Range<usize>,
+        contrast: &Contrast<'_, Self::Buf, Vec<f32>>,
+    ) -> Result<Evaluated<Self::Buf>> {
+        let found = loss::evaluate(queries, contrast.queue.dim, &contrast.of(rows));
+        let grad = self.upload(found.grad.len(), |grad| grad.copy_from_slice(&found.grad))?;
+        Ok(Evaluated {
+            loss: found.loss,
+            grad,
+            agreement: found.agreement,
+        })
+    }
+
+    fn enqueue(&self, queue: &mut Queue, keys: &Self::Buf, photos: &[u32]) -> Result<()> {
+        queue.enqueue(keys, photos);
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! What goes into a training step of either method, and what comes out of it.
+
+use std::fmt::Debug;
+
+use crate::loss::Agreement;
+use crate::ops::TrainingBackend;
+use seedling_base::error::Result;
+use seedling_data::{Batch, Normalise, Photo, ViewParams};
+use seedling_nn::encoder::Images;
+
+/// Pixels of a batch's views, turned into floats only when a micro-batch asks for them.
+pub trait Pixels: Debug {
+    /// Writes `view` (0 or 1) of the photos at `rows` of the batch, photo after photo, normalised:
+    /// (rows, height, width, 3).
+    fn write(&self, view: usize, rows: &[usize], out: &mut [f32]);
+
+    /// The photos at `rows`, what their `view` is made by, and how it becomes floats, where there are no
+    /// pixels yet.
+    fn undrawn(&self, view: usize, rows: &[usize]) -> Option<Undrawn<'_>> {
+        let _ = (view, rows);
+        None
+    }
+}
+
+/// Photos and the random numbers of a view of each.
+pub type Undrawn<'a> = (Vec<(&'a Photo, &'a ViewParams)>, Normalise);
+
+impl Pixels for Batch {
+    fn write(&self, view: usize, rows: &[usize], out: &mut [f32]) {
+        self.write_view(view, rows, out);
+    }
+
+    fn undrawn(&self, view: usize, rows: &[usize]) -> Option<Undrawn<'_>> {
+        Some((Batch::undrawn(self, view, rows)?, *self.normalise()))
+    }
+}
+
+/// Two views that are floats already.
+impl Pixels for [&[f32]; 2] {
+    fn write(&self, view: usize, rows: &[usize], out: &mut [f32]) {
+        let image = out.len() / rows.len().max(1);
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(image)) {
+            out.copy_from_slice(&self[view][row * image..(row + 1) * image]);
+        }
+    }
+}
+
+/// Views of a batch of photos.
+#[derive(Clone, Copy, Debug)]
+pub struct Views<'a> {
+    /// Their pixels.
+    pub pixels: &'a dyn Pixels,
+    /// Height and width.
+    pub size: (usize, usize),
+    /// Which photo each row shows.
+    pub photos: &'a [u32],
+}
+
+impl Views<'_> {
+    /// One micro-batch of `view` in memory of `backend`: the photos at `rows`.
+    pub(crate) fn images<B: TrainingBackend>(
+        &self,
+        backend: &B,
+        view: usize,
+        rows: &[usize],
+    ) -> Result<Images<B>> {
+        if let Some((views, normalise)) = self.pixels.undrawn(view, rows) {
+            return Ok(Images {
+                pixels: backend.views(&views, self.size.0, &normalise)?,
+                n: views.len(),
+                size: (self.size.0, self.size.0),
+            });
+        }
+        Images::new(backend, rows.len(), self.size, |out| {
+            self.pixels.write(view, rows, out);
+        })
+    }
+}
+
+/// What a step reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepStats {
+    /// Mean loss over the batch.
+    pub loss: f32,
+    /// How queries agree with their positives.
+    pub agreement: Agreement,
+    /// Spread of the trained embeddings: their standard deviation over the batch, averaged over
+    /// dimensions, times sqrt(dim). 1 is uniform on the sphere, 0 is collapse.
+    pub spread: f32,
+}
+
+/// [`StepStats::spread`] of rows of `dim` numbers.
+pub(crate) fn spread(rows: &[f32], dim: usize) -> f32 {
+    let n = (rows.len() / dim).max(1) as f64;
+    let mut total = 0.0;
+    for d in 0..dim {
+        let column = || rows.iter().skip(d).step_by(dim).map(|&x| x as f64);
+        let mean = column().sum::<f64>() / n;
+        total += (column().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    }
+    (total / (dim as f64).sqrt()) as f32
+}

@@ -1,0 +1,116 @@
+//! What each command starts from.
+
+use super::Config;
+use seedling_data::DecodeBudget;
+
+impl Config {
+    /// Defaults of `adapt`: few photos, shipped weights, a processor.
+    pub fn adapt() -> Config {
+        Config {
+            arch: "mobilenet_v3_small".into(),
+            init: "shipped".into(),
+            image_size: 128,
+            measure_size: 0,
+            views: "standard".into(),
+            batch_size: 64,
+            bn_group: 32,
+            queue_size: 512,
+            mask_own_photo: true,
+            neighbours: 0.9,
+            neighbour_temperature: 0.05,
+            smoothing: 0.0,
+            smoothing_keys: 10,
+            temperature: 0.1,
+            key_momentum: 0.99,
+            head: "wide".into(),
+            dropout: false,
+            symmetric: false,
+            lr: 0.03,
+            optimizer: "sgd".into(),
+            sgd_momentum: 0.9,
+            weight_decay: 1e-4,
+            weight_decay_norm: true,
+            anchor: 0.0,
+            freeze: 0,
+            schedule: "step".into(),
+            warmup_epochs: 0.0,
+            warmup_steps: 0,
+            train_from: 1500,
+            epochs: 12,
+            steps: 0,
+            mix: 0.5,
+            keep: "better".into(),
+            holdout: 0.2,
+            whitening: true,
+            reestimate_bn: true,
+            half_weights: false,
+            teacher: String::new(),
+            teacher_head: "auto".into(),
+            teacher_size: 0,
+            teacher_mean: String::new(),
+            teacher_std: String::new(),
+            teacher_output: String::new(),
+            teacher_arch: "mobilenet_v2".into(),
+            teacher_temperature: 0.01,
+            student_temperature: 0.2,
+            teacher_centre: true,
+            checkpoint_every: 50,
+            measure_every: 0,
+            measure_photos: 2000,
+            prefetch: 2,
+            cache_mb: 256,
+            decode_mb: DecodeBudget::DEFAULT_MB,
+            threads: 0,
+            seed: 0,
+            device: "cpu".into(),
+            device_mb: 0,
+            precision: "f32".into(),
+        }
+    }
+
+    /// Defaults of `pretrain`: the official MoCo v2 recipe.
+    pub fn pretrain() -> Config {
+        Config {
+            arch: "mobilenet_v3_large".into(),
+            init: "random".into(),
+            image_size: 224,
+            batch_size: 256,
+            queue_size: 65_536,
+            temperature: 0.2,
+            key_momentum: 0.999,
+            head: "simple".into(),
+            dropout: true,
+            lr: 0.03,
+            schedule: "epoch".into(),
+            epochs: 200,
+            checkpoint_every: 500,
+            neighbours: 0.0,
+            mix: 1.0,
+            keep: "always".into(),
+            holdout: 0.0,
+            train_from: 0,
+            whitening: false,
+            ..Config::adapt()
+        }
+    }
+
+    /// Defaults of `distill`: SEED on a processor, from a supervised teacher.
+    pub fn distill() -> Config {
+        Config {
+            init: "random".into(),
+            queue_size: 4096,
+            mask_own_photo: false,
+            lr: 0.1,
+            warmup_steps: 50,
+            epochs: 12,
+            checkpoint_every: 200,
+            neighbours: 0.0,
+            mix: 1.0,
+            keep: "always".into(),
+            holdout: 0.0,
+            train_from: 0,
+            whitening: false,
+            ..Config::adapt()
+        }
+    }
+}

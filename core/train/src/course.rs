@@ -1,0 +1,407 @@
+//! The course of a run, the same for a command line and a phone: measure, train, measure again,
+//! leave weights. In its folder it keeps log, settings and checkpoints, so that it can be killed at
+//! any moment and gone on with.
+//!
+//! The caller owns the loop:
+//!
+//! ```ignore
+//! while course.advance(&mut observer)? == Phase::Going {}
+//! ```
+//!
+//! [`Course::cancel`] stops it within a micro-batch, from any thread; what was trained is saved.
+
+mod beginning;
+mod ending;
+mod event;
+mod folder;
+mod looking;
+mod seen;
+mod watch;
+
+pub use beginning::Sources;
+pub use event::{Event, Observer};
+pub use folder::{CONFIG_FILE, RunFolder, forget};
+
+use crate::checkpoint::{Album, Before, ClosedForm};
+use crate::records::{self, MeasureRecord, MetricsWriter, Record, StepRecord, When};
+use crate::session::Session;
+use crate::{Error, Result};
+use ending::Ending;
+use seedling_base::atomic;
+use seedling_base::cancel::Cancel;
+use seedling_data::{PhotoSource, Skipped};
+use seedling_nn::encoder::LinearLayer;
+use seen::Seen;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::Poll;
+use watch::Watch;
+
+/// Where the closed form was asked for and is none.
+const TOO_FEW: &str = "too few photos (or all alike) for statistics of the album: the features stay as the \
+                       weights give them";
+
+/// A run on its way.
+pub struct Course {
+    folder: RunFolder,
+    session: Session,
+    /// The photos to measure on: the session's, or held-out ones.
+    measured_on: Arc<dyn PhotoSource>,
+    /// The photos to judge by, and which of them were held out.
+    judged_on: (Arc<dyn PhotoSource>, Vec<usize>),
+    /// `adapt`, `pretrain` or `distill`.
+    method: String,
+    next: Next,
+    /// What was seen of photos, in a part of the run that is not through yet.
+    seen: Seen,
+    /// The linear layer that a part of the run came to, if any.
+    fitted: Option<(&'static str, Option<LinearLayer>)>,
+    ending: Ending,
+    /// Whether there is a checkpoint.
+    saved: bool,
+    /// Photos that could not be read before training.
+    unreadable: Vec<Skipped>,
+    log: MetricsWriter,
+    watch: Watch,
+    /// Whether batches were seen to be smaller than asked for.
+    short: bool,
+    /// Seconds spent in [`Course::advance`].
+    seconds: f64,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Before,
+    Neighbours,
+    Step,
+    After,
+    Nothing,
+}
+
+/// How far a course is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// There is more to do.
+    Going,
+    /// It was cancelled. What was trained is saved; `advance` would go on, once the wish is
+    /// forgotten ([`Cancel::forget`]).
+    Cancelled,
+    /// Weights, measurements and log are complete.
+    Done,
+}
+
+impl Course {
+    /// Of `session`, measured on `measured_on`, in `folder`, which was opened new for a new session,
+    /// or for resuming for one that was resumed. `method` is its name in log and weights.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or `measured_on` is not what a resumed run was measured on.
+    pub fn new(
+        folder: RunFolder,
+        session: Session,
+        measured_on: Arc<dyn PhotoSource>,
+        method: &str,
+    ) -> Result<Course> {
+        // Before and after are compared: both have to be taken on the same photos.
+        if let Some(before) = session.before()
+            && before.photos != Album::of(&*measured_on)
+        {
+            return Err(Error::NoPhotos(format!(
+                "the photos to measure on are not those measured before training ({} then, {} \
+                 now, or other names); name the same ones with --measure-on",
+                before.photos.photos,
+                measured_on.len()
+            )));
+        }
+        // What was logged of a measurement that no checkpoint knows will be taken, and logged, again.
+        let fresh = !folder.resumed || session.before().is_none() && session.steps_done() == 0;
+        let log = match fresh {
+            true => MetricsWriter::create(&folder.path)?,
+            false => MetricsWriter::resume(&folder.path, session.steps_done())?,
+        };
+        let settings = session.config().to_toml();
+        atomic::write(&folder.path.join(CONFIG_FILE), |file| {
+            file.write_all(settings.as_bytes())
+        })?;
+        let resumed = folder.resumed;
+        Ok(Course {
+            seen: Seen::open(&folder.path, resumed)?,
+            fitted: None,
+            ending: Ending::default(),
+            saved: resumed,
+            unreadable: Vec::new(),
+            folder,
+            session,
+            judged_on: (measured_on.clone(), Vec::new()),
+            measured_on,
+            method: method.into(),
+            next: Next::Before,
+            log,
+            watch: Watch::default(),
+            short: false,
+            seconds: 0.0,
+        })
+    }
+
+    /// What is trained.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Where it lives.
+    pub fn folder(&self) -> &Path {
+        &self.folder.path
+    }
+
+    /// Whether it goes on with an earlier process's run.
+    pub fn resumed(&self) -> bool {
+        self.folder.resumed
+    }
+
+    /// Stops it when it is asked to.
+    pub fn cancel(&self) -> &Cancel {
+        self.session.cancel()
+    }
+
+    /// Whether the run could be resumed if it ended now.
+    pub fn is_saved(&self) -> bool {
+        self.saved
+    }
+
+    /// Does the next thing: a measurement, a step (with what follows it), or the end.
+    ///
+    /// # Errors
+    /// Photos, disk or training; one line says what and what to do. A new run that fails before its
+    /// first step leaves no folder.
+    pub fn advance(&mut self, observer: &mut dyn Observer) -> Result<Phase> {
+        let start = observer.seconds();
+        let outcome = self.cancel().check().and_then(|()| {
+            // A run that goes on has been measured before: what follows is the thing to do.
+            if self.next == Next::Before && self.before(observer)? {
+                return Ok(());
+            }
+            match self.next {
+                Next::Before | Next::Nothing => Ok(()),
+                Next::Neighbours => self.neighbours(observer),
+                Next::Step => self.step(observer),
+                Next::After => self.after(observer, start),
+            }
+        });
+        self.seconds += observer.seconds() - start;
+        match outcome {
+            Ok(()) if self.next == Next::Nothing => Ok(Phase::Done),
+            Ok(()) => Ok(Phase::Going),
+            Err(Error::Cancelled) => {
+                if self.is_saved() {
+                    self.save(observer)?;
+                }
+                Ok(Phase::Cancelled)
+            }
+            Err(error) => {
+                if !self.folder.resumed && self.session.steps_done() == 0 {
+                    self.folder.give_up();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The measurement before training: taken, or what an earlier part of the run took and the
+    /// log has lost. Says whether photos were looked at for it.
+    fn before(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        let Some(before) = self.session.before().cloned() else {
+            if self.session.steps_done() > 0 {
+                return Err(Error::file(
+                    &self.folder.path,
+                    "the measurement before training is missing, and can't be taken any more; start a new run",
+                ));
+            }
+            if self.take_before(observer)? {
+                self.go_on();
+            }
+            return Ok(true);
+        };
+        let log = records::read(&self.folder.path.join(records::FILE_NAME))?;
+        let logged = |r: &Record| matches!(r, Record::Measure(m) if m.when == When::Before);
+        if !log.iter().any(logged) {
+            let closed_form = before.closed_form.iter().map(|found| &found.figures);
+            let figures = std::iter::once(&before.figures).chain(closed_form);
+            for figures in figures {
+                let record = self.as_written(figures)?;
+                self.append(&Record::Measure(record), observer)?;
+            }
+        }
+        self.go_on();
+        Ok(false)
+    }
+
+    /// The measurement of the initial weights, and of the closed form behind them. Says whether it is taken:
+    /// to be called again until it is.
+    fn take_before(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        let Poll::Ready((layer, looks)) = self.album("before", When::Before, observer)? else {
+            return Ok(false);
+        };
+        let through = layer.as_ref().map(|layer| looks.through(layer));
+        self.unreadable = looks.plain.skipped.clone();
+        let plain = self.figures(looks)?;
+        let record = self.record(When::Before, &plain, observer)?;
+        drop(plain);
+        let figures = self.written(record)?;
+        let closed_form = match through.transpose()? {
+            Some(looks) => {
+                let measured = self.figures(looks)?;
+                let record = self.record(When::ClosedForm, &measured, observer)?;
+                let figures = self.written(record)?;
+                Some(ClosedForm { layer, figures })
+            }
+            None => None,
+        };
+        if closed_form.is_none() && self.session.config().whitening {
+            observer.event(Event::Note(TOO_FEW))?;
+        }
+        let photos = Album::of(&*self.measured_on);
+        self.session.took_before(Before {
+            photos,
+            figures,
+            closed_form,
+        });
+        self.save(observer)?;
+        self.folder.keep();
+        self.saved = true;
+        self.seen.clear()?;
+        Ok(true)
+    }
+
+    /// A measurement as a checkpoint keeps it.
+    fn written(&self, record: Box<MeasureRecord>) -> Result<String> {
+        serde_json::to_string(&Record::Measure(record)).map_err(|e| {
+            let reason = format!("a measurement can't be written ({e})");
+            Error::file(&self.folder.path, reason)
+        })
+    }
+
+    /// What [`Course::written`] has written.
+    fn as_written(&self, figures: &str) -> Result<Box<MeasureRecord>> {
+        let refuse = |why: &str| {
+            let reason = format!("its measurement before training is not readable ({why})");
+            Error::file(&self.folder.path, reason)
+        };
+        match serde_json::from_str(figures) {
+            Ok(Record::Measure(record)) => Ok(record),
+            Ok(_) => Err(refuse("another record")),
+            Err(e) => Err(refuse(&e.to_string())),
+        }
+    }
+
+    /// Saves what was trained, where the run can be resumed at all.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save_now(&mut self) -> Result<()> {
+        match self.is_saved() && self.next != Next::Nothing {
+            true => self.write_checkpoint(),
+            false => Ok(()),
+        }
+    }
+
+    fn step(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let start = observer.seconds();
+        let progress = self.session.step()?;
+        let photos_per_second = progress.photos as f64 / (observer.seconds() - start).max(1e-9);
+        self.append(
+            &Record::Step(StepRecord {
+                step: progress.step,
+                epoch: progress.epoch,
+                loss: f64::from(progress.stats.loss),
+                lr: progress.lr,
+                images_per_second: Some(photos_per_second),
+                accuracy: Some(100.0 * f64::from(progress.stats.agreement.accuracy)),
+                peak_memory_mb: None,
+            }),
+            observer,
+        )?;
+        observer.event(Event::Step {
+            progress: &progress,
+            photos_per_second,
+        })?;
+        let asked = self.session.config().batch_size;
+        if progress.photos < asked && !self.short {
+            self.short = true;
+            observer.event(Event::Note(&format!(
+                "too few photos can be read for batches of {asked}: training with {} at a time",
+                progress.photos
+            )))?;
+        }
+        if let Some(warning) = self.watch.look(&progress) {
+            observer.event(Event::Warning(&warning))?;
+        }
+        self.go_on();
+        let config = self.session.config();
+        let (every, measure_every) = (config.checkpoint_every as u64, config.measure_every as u64);
+        let mut measure = false;
+        if progress.epoch_ends {
+            let mean_loss = self.watch.mean_loss();
+            observer.event(Event::Epoch {
+                progress: &progress,
+                mean_loss,
+            })?;
+            let due = measure_every > 0 && (progress.epoch + 1).is_multiple_of(measure_every);
+            measure = due && !self.session.is_done();
+        }
+        // What was trained is safe before anything else is done.
+        if measure || self.session.is_done() || every > 0 && progress.step.is_multiple_of(every) {
+            self.save(observer)?;
+        }
+        if measure {
+            self.measure(When::During, observer)?;
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self) {
+        let behind = self
+            .session
+            .before()
+            .is_some_and(|b| b.closed_form.is_some());
+        self.next = match self.session.is_done() {
+            true => Next::After,
+            // Without a closed form the session finds neighbours itself.
+            false if behind && self.session.wants_neighbours() => Next::Neighbours,
+            false => Next::Step,
+        };
+    }
+
+    /// Measures the weights as they are, between steps.
+    fn measure(&mut self, when: When, observer: &mut dyn Observer) -> Result<()> {
+        let looks = loop {
+            let part = ("during", when);
+            if let Poll::Ready((looks, _)) = self.looks(part, (0, false), observer)? {
+                break looks;
+            }
+        };
+        let measured = self.figures(looks)?;
+        self.record(when, &measured, observer)?;
+        self.seen.clear()
+    }
+
+    fn append(&mut self, record: &Record, observer: &mut dyn Observer) -> Result<()> {
+        self.log.append(record)?;
+        observer.event(Event::Record(record))
+    }
+
+    /// The log first: what it holds beyond a checkpoint is dropped on resuming, never missing.
+    fn write_checkpoint(&mut self) -> Result<()> {
+        self.log.sync()?;
+        self.session.checkpoint(&self.folder.path)
+    }
+
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.write_checkpoint()?;
+        let step = self.session.steps_done();
+        observer.event(Event::Saved { step })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! What a course tells whoever watches it.
+
+use std::path::Path;
+
+use crate::Result;
+use crate::records::{Record, RunRecord, When};
+use crate::session::Progress;
+use seedling_data::{PhotoSource, Skipped};
+use seedling_ssl::eval::Measured;
+
+/// Something happened.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// What a person might want to know.
+    Note(&'a str),
+    /// What a person should know.
+    Warning(&'a str),
+    /// A measurement has looked at so many photos out of how many.
+    Measuring {
+        when: When,
+        done: usize,
+        total: usize,
+    },
+    /// A measurement is done, and will be in the next checkpoint or the weights' log.
+    Measured {
+        when: When,
+        measured: &'a Measured,
+        /// The photos that were measured.
+        source: &'a dyn PhotoSource,
+    },
+    /// So many of the looks at the photos are taken that it takes to say which weights to keep.
+    Judging { done: usize, total: usize },
+    /// A step was taken, at so many photos a second.
+    Step {
+        progress: &'a Progress,
+        photos_per_second: f64,
+    },
+    /// An epoch ended with this step.
+    Epoch {
+        progress: &'a Progress,
+        mean_loss: f64,
+    },
+    /// A line of the log.
+    Record(&'a Record),
+    /// The run can be resumed after this step.
+    Saved { step: u64 },
+    /// The weights are written and measured.
+    Finished {
+        weights: &'a Path,
+        facts: &'a RunRecord,
+        skipped: &'a [Skipped],
+    },
+}
+
+/// Whoever watches a course, and has the clock.
+pub trait Observer: Send {
+    /// Takes note. An error stops the course as one of its own would.
+    ///
+    /// # Errors
+    /// Whatever the observer could not do.
+    fn event(&mut self, event: Event<'_>) -> Result<()>;
+
+    /// Seconds, from any beginning: nothing here reads a clock of its own.
+    fn seconds(&self) -> f64;
+
+    /// Largest memory the process has held, in MiB, where the system tells.
+    fn peak_memory_mb(&self) -> Option<f64> {
+        None
+    }
+}

@@ -1,0 +1,166 @@
+//! From a device's name to its engine. The only place that names engines: all else is generic over a
+//! [`Backend`].
+
+use std::sync::Arc;
+
+pub use crate::config::{DEVICES, Device};
+use crate::weights::WeightFile;
+use crate::{Error, Result};
+#[cfg(feature = "gpu")]
+use seedling_gpu::device as gpu;
+use seedling_nn::cpu::Cpu;
+use seedling_nn::encoder::{Architecture, Encoder, FeatureNet, WithLayer};
+use seedling_nn::workspace::Workspace;
+use seedling_ssl::ops::TrainingBackend;
+
+/// Work that any engine can do.
+pub trait Work {
+    /// What comes of it.
+    type Output;
+
+    /// Does it on `backend`.
+    ///
+    /// # Errors
+    /// The engine's, or the work's own.
+    fn on<B: TrainingBackend>(self, backend: B) -> Result<Self::Output>;
+}
+
+impl Device {
+    /// Opens the device and does `work` on it.
+    ///
+    /// # Errors
+    /// The device is not there (one line says what was looked for and where), or what the work says.
+    pub fn run<W: Work>(self, work: W) -> Result<W::Output> {
+        match self {
+            // One workspace: no two networks of a run work at the same time.
+            Device::Cpu => work.on(Cpu::new(&Workspace::default())),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(index) => work.on(gpu::gpu(index)?),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(index) => work.on(gpu::cuda(index)?),
+            #[cfg(not(all(feature = "gpu", feature = "cuda")))]
+            other => Err(Error::Device(format!(
+                "device = {other}: this program was built without it (cargo build --features gpu)"
+            ))),
+        }
+    }
+
+    /// The network of `file` on this device, for looking, with the linear layer that the file has.
+    ///
+    /// # Errors
+    /// As [`Device::run`], or the file's.
+    pub fn load(
+        self,
+        architecture: Architecture,
+        file: &WeightFile,
+    ) -> Result<Arc<dyn FeatureNet>> {
+        struct Load<'a>(Architecture, &'a WeightFile);
+        impl Work for Load<'_> {
+            type Output = Arc<dyn FeatureNet>;
+
+            fn on<B: TrainingBackend>(self, backend: B) -> Result<Arc<dyn FeatureNet>> {
+                let encoder = Encoder::on(backend, self.0, false, 0)?;
+                self.1.load_backbone(&encoder.params)?;
+                Ok(Arc::new(encoder))
+            }
+        }
+        WithLayer::over(self.run(Load(architecture, file))?, file.linear_layer()?)
+    }
+}
+
+/// A kind of device, and what there is of it.
+pub struct Kind {
+    /// How `--device` names it.
+    pub name: &'static str,
+    /// Its devices, or why there are none.
+    pub found: Result<Vec<Card>>,
+}
+
+/// A device that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// How to ask for it.
+    pub device: Device,
+    /// What its maker calls it.
+    pub card: String,
+    /// By what it is reached.
+    pub driver: String,
+}
+
+/// Every kind of device, whether this program can use it or not.
+pub fn all() -> Vec<Kind> {
+    let processor = Card {
+        device: Device::Cpu,
+        card: format!("{} processor", std::env::consts::ARCH),
+        driver: format!("{} threads", rayon::current_num_threads()),
+    };
+    vec![
+        Kind {
+            name: "cpu",
+            found: Ok(vec![processor]),
+        },
+        Kind {
+            name: "gpu",
+            found: gpus(),
+        },
+        Kind {
+            name: "cuda",
+            found: cudas(),
+        },
+    ]
+}
+
+#[cfg(feature = "gpu")]
+fn gpus() -> Result<Vec<Card>> {
+    match gpu::gpus() {
+        found if found.is_empty() => Err(Error::Device(gpu::looked_for())),
+        found => Ok(cards(found, Device::Gpu)),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cudas() -> Result<Vec<Card>> {
+    Ok(cards(gpu::cudas()?, Device::Cuda))
+}
+
+#[cfg(feature = "gpu")]
+fn cards(found: Vec<gpu::Found>, device: fn(usize) -> Device) -> Vec<Card> {
+    let card = |(i, found): (usize, gpu::Found)| Card {
+        device: device(i),
+        card: found.card,
+        driver: found.driver,
+    };
+    found.into_iter().enumerate().map(card).collect()
+}
+
+#[cfg(not(feature = "gpu"))]
+fn gpus() -> Result<Vec<Card>> {
+    Err(Error::Device(
+        "built without it (cargo build --features gpu)".into(),
+    ))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cudas() -> Result<Vec<Card>> {
+    Err(Error::Device(
+        "built without it (cargo build --features gpu)".into(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed_with_what_there_is_or_why_not() {
+        let all = all();
+        assert_eq!(all.len(), 3);
+        assert!(all[0].found.is_ok());
+        for kind in &all {
+            match &kind.found {
+                Ok(found) => assert!(!found.is_empty()),
+                Err(why) => assert!(!why.to_string().is_empty()),
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The end of a run: batch norm's running statistics, and the weights.
+
+use super::Session;
+use super::trainer::Backbone;
+use crate::weights::{About, HEAD_FILE, Precision};
+use crate::{Error, Result};
+use seedling_base::rng::{Purpose, Rng};
+use seedling_nn::encoder::LinearLayer;
+use seedling_ssl::eval::extract::Extractor;
+use std::path::{Path, PathBuf};
+
+/// Name of the trained backbone in a run folder.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+
+/// What [`Session::mix`] leaves for [`Session::unmix`].
+pub struct Mixed(Option<Backbone>);
+
+/// Photos that statistics are estimated from; more change them no further.
+const STATISTICS_PHOTOS: usize = 2048;
+/// Photos per forward pass of the estimate, at least: the variance within very few says little.
+pub(super) const STATISTICS_BATCH: usize = 8;
+
+impl Session {
+    /// Replaces batch norm's running statistics by their plain average over photos as they are
+    /// measured and searched: unaltered. During training they follow augmented views, and a
+    /// short run leaves them stale. Does nothing unless `reestimate_bn` is set.
+    ///
+    /// # Errors
+    /// No photo can be read, or someone has cancelled: the statistics are then what they were.
+    pub fn reestimate_statistics(&mut self) -> Result<()> {
+        if !self.config.reestimate_bn {
+            return Ok(());
+        }
+        self.trainer.keep_statistics()?;
+        let estimated = self.on_threads(|| self.estimate_statistics());
+        if estimated.is_err() {
+            self.trainer.recall_statistics()?;
+        }
+        estimated
+    }
+
+    fn estimate_statistics(&self) -> Result<()> {
+        let network = self.trainer.network();
+        let extractor = Extractor {
+            encoder: network,
+            source: &*self.source,
+            image_size: self.about.image_size,
+            normalise: &self.about.normalise,
+        };
+        // Mixed, since an album is sorted: a batch of one kind has less variance than the album.
+        let mut order =
+            Rng::new(self.config.seed, Purpose::Order, u64::MAX, 0).permutation(self.source.len());
+        order.truncate(STATISTICS_PHOTOS);
+        // A group's memory is what the run was planned for.
+        let batch = self.config.bn_group.max(STATISTICS_BATCH);
+        network.release();
+        let mut batches = 0;
+        for photos in order.chunks(batch) {
+            self.cancel.check()?;
+            // A small last batch would count as much as a full one.
+            if batches > 0 && photos.len() < batch {
+                break;
+            }
+            let mut skipped = Vec::new();
+            let images = extractor.images(photos, &mut skipped);
+            if !images.is_empty() {
+                batches += 1;
+                // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
+                let side = self.about.image_size;
+                network.observe(&images, (side, side), 1.0 / batches as f32)?;
+            }
+        }
+        network.release();
+        match batches {
+            0 => Err(Error::NoPhotos("no photo can be read any more".into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the backbone back to what it was before the first step, except for this share of what
+    /// training has changed: weights between two networks of which the second was trained from the
+    /// first are good ones, and keep more of what the first knew. Does nothing in a run that keeps no
+    /// initial weights.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn mix(&mut self, share: f64) -> Result<Mixed> {
+        self.trainer.mix(share as f32).map(Mixed)
+    }
+
+    /// Takes [`Session::mix`] back, so that a checkpoint never holds mixed weights.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn unmix(&mut self, mixed: &Mixed) -> Result<()> {
+        match &mixed.0 {
+            Some(trained) => self.trainer.unmix(trained),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the backbone (and, beside it, the projection head) into the run folder and says
+    /// where. `made` tells in a sentence how the weights came about; `layer` lies behind the features;
+    /// `half_weights` decides the backbone's precision.
+    ///
+    /// # Errors
+    /// A number is not finite (or too large for half precision), or the disk refuses.
+    pub fn save_weights(
+        &self,
+        folder: &Path,
+        made: &str,
+        layer: Option<&LinearLayer>,
+    ) -> Result<PathBuf> {
+        let about = About {
+            made: made.to_string(),
+            ..self.about.clone()
+        };
+        let path = folder.join(WEIGHTS_FILE);
+        let precision = match self.config.half_weights {
+            true => Precision::Half,
+            false => Precision::Full,
+        };
+        self.trainer
+            .save_backbone(&path, &about, layer, precision)?;
+        // One that was not trained is of no use.
+        if self.config.trains() {
+            self.trainer.save_head(&folder.join(HEAD_FILE), &about)?;
+        }
+        Ok(path)
+    }
+}

@@ -1,0 +1,106 @@
+//! The album as the initial weights see it, in a few numbers a photo.
+
+use super::Session;
+use crate::Result;
+use seedling_nn::cpu::normalize;
+use seedling_nn::encoder::Head;
+use seedling_nn::gemm::{Matrix, gemm_columns};
+use seedling_ssl::distill::projection;
+use seedling_ssl::eval::Features;
+use seedling_ssl::eval::extract::{Extractor, Look};
+
+/// Photos whose features are held at a time.
+const CHUNK: usize = 256;
+
+impl Session {
+    /// Whether training wants to know which photos are near each other, and does not yet.
+    pub fn wants_neighbours(&self) -> bool {
+        self.config.trains() && self.config.neighbours > 0.0 && !self.trainer.has_in_mind()
+    }
+
+    /// Keeps these features of the photos in mind: `photos` says which photo each row is of. Training then
+    /// holds near each other what is near by them.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn keep_in_mind(&mut self, features: &Features, photos: &[usize]) -> Result<()> {
+        let to = self.config.head.parse::<Head>()?.embedding_dim();
+        let mut album = vec![0.0; self.source.len() * to];
+        let rows = features.normalised();
+        let projection = match rows.dim > to {
+            true => projection(rows.dim, to, self.config.seed),
+            false => Vec::new(),
+        };
+        for (row, &photo) in rows.iter().zip(photos) {
+            let place = &mut album[photo * to..(photo + 1) * to];
+            match rows.dim > to {
+                false => place[..rows.dim].copy_from_slice(row),
+                true => {
+                    let (row, onto) = (
+                        Matrix::rows(row, rows.dim),
+                        Matrix::rows(&projection, rows.dim),
+                    );
+                    gemm_columns((1, to, rows.dim), row, onto.transposed(), place, false);
+                    normalize::forward(place, to);
+                }
+            }
+        }
+        self.trainer.keep_in_mind(album)
+    }
+
+    /// (photos, dim of an embedding): unit rows that keep the angles between the photos' features, after
+    /// what all have in common is taken away (as `distill::Teacher` does); zeros for a photo that
+    /// can't be read.
+    pub(super) fn album_in_mind(&self) -> Result<Vec<f32>> {
+        let extractor = Extractor {
+            encoder: self.network(),
+            source: &*self.source,
+            image_size: self.about.image_size,
+            normalise: &self.about.normalise,
+        };
+        let all: Vec<usize> = (0..self.source.len()).collect();
+        let dim = self.network().feature_dim();
+        let to = self.config.head.parse::<Head>()?.embedding_dim();
+        let projection = projection(dim, to, self.config.seed);
+        let project = |rows: &[f32], out: &mut [f32]| {
+            let n = rows.len() / dim;
+            gemm_columns(
+                (n, to, dim),
+                Matrix::rows(rows, dim),
+                Matrix::rows(&projection, dim).transposed(),
+                out,
+                false,
+            );
+        };
+        let mut album = vec![0.0; all.len() * to];
+        let (mut sum, mut known) = (vec![0.0f64; dim], Vec::new());
+        for chunk in all.chunks(CHUNK) {
+            let Ok(found) = extractor.features(chunk, &Look::Plain, |_| self.cancel.check()) else {
+                self.cancel.check()?;
+                continue;
+            };
+            for row in found.features.iter() {
+                sum.iter_mut().zip(row).for_each(|(s, &x)| *s += x as f64);
+            }
+            let mut rows = vec![0.0; found.photos.len() * to];
+            project(&found.features.values, &mut rows);
+            for (row, &photo) in rows.chunks_exact(to).zip(&found.photos) {
+                album[photo * to..(photo + 1) * to].copy_from_slice(row);
+            }
+            known.extend(found.photos);
+        }
+        // A projection is linear: the mean may be taken away behind it, and one look is enough.
+        let mean: Vec<f32> = sum
+            .iter()
+            .map(|s| (s / known.len() as f64) as f32)
+            .collect();
+        let mut centre = vec![0.0; to];
+        project(&mean, &mut centre);
+        for photo in known {
+            let row = &mut album[photo * to..(photo + 1) * to];
+            row.iter_mut().zip(&centre).for_each(|(x, c)| *x -= c);
+            normalize::forward(row, to);
+        }
+        Ok(album)
+    }
+}

@@ -1,0 +1,209 @@
+//! How a card's memory is shared out before the first step: a step is rehearsed, on memory that is only
+//! counted, with as many groups of photos at once as there are, then half as many, until they fit.
+
+use super::Start;
+use super::run::Run;
+use super::trainer::Trainer;
+use crate::config::Config;
+use crate::weights::About;
+use crate::{Error, Result};
+use seedling_data::{Normalise, Photo, Rect, ViewParams};
+use seedling_nn::encoder::Architecture;
+use seedling_ssl::ops::TrainingBackend;
+use seedling_ssl::step::{Pixels, Undrawn, Views};
+
+/// What a card that does not say how much it has is taken to have, in MB.
+const UNSAID_MB: usize = 1024;
+
+/// Of what a card has, the share that a run may take: others use it, too.
+const SHARE: f64 = 0.9;
+
+const MB: usize = 1_000_000;
+
+/// `backend` in the precision that is asked for.
+///
+/// # Errors
+/// It has no such precision.
+pub(super) fn in_precision<B: TrainingBackend>(backend: B, config: &Config) -> Result<B> {
+    match config.precision.as_str() {
+        "bf16" => backend.halved(),
+        _ => Ok(backend),
+    }
+}
+
+/// `backend` in the precision that is asked for, as it takes as many groups at once as its memory holds,
+/// and what a step of fewer photos in a group would take.
+///
+/// # Errors
+/// Not even one group fits; the message says which would.
+pub(super) fn fitted<B: TrainingBackend>(
+    backend: B,
+    (config, about, start): (&Config, &About, &Start<'_>),
+) -> Result<(B, Smaller)> {
+    let backend = in_precision(backend, config)?;
+    if backend.rehearsal().is_none() {
+        return Ok((backend, Smaller::default()));
+    }
+    let has = backend
+        .memory_bytes()
+        .map(|has| (has as f64 * SHARE) as usize);
+    let may_take = match config.device_mb {
+        0 => has.unwrap_or(UNSAID_MB * MB),
+        asked => has.unwrap_or(usize::MAX).min(asked * MB),
+    };
+    let run = (config, about, start);
+    let smaller = Smaller::than(&backend.taking(1), run)?;
+    let mut at_once = config.batch_size / config.bn_group.max(1);
+    loop {
+        let taken = taken(&backend.taking(at_once), run)?;
+        if taken <= may_take && taken < usize::MAX {
+            return Ok((backend.taking(at_once), smaller));
+        }
+        if at_once <= 1 {
+            let takes = match taken {
+                usize::MAX => "needs a tensor larger than the device holds in one piece".into(),
+                taken => format!(
+                    "takes {} MB of the device's memory, and {} MB may be taken{}",
+                    taken.div_ceil(MB),
+                    may_take / MB,
+                    match (config.device_mb, has) {
+                        (0, None) =>
+                            " of one that does not say what it has (--set device_mb=M says it)",
+                        _ => "",
+                    }
+                ),
+            };
+            return Err(Error::Device(format!(
+                "a step in groups of bn_group = {} {takes}: {}",
+                config.bn_group,
+                smaller.within(may_take)
+            )));
+        }
+        at_once /= 2;
+    }
+}
+
+/// The same for a step of contrast from random weights, as a benchmark takes it.
+///
+/// # Errors
+/// As [`fitted`].
+pub(crate) fn fitted_for_bench<B: TrainingBackend>(backend: B, config: &Config) -> Result<B> {
+    let about = About {
+        architecture: Architecture::new(config.arch.parse()?, Some(config.head.parse()?)),
+        image_size: config.image_size,
+        normalise: Normalise::default(),
+        made: String::new(),
+    };
+    Ok(fitted(backend, (config, &about, &Start::default()))?.0)
+}
+
+/// What a step takes by `bn_group`, the largest first: the run's halves and their halves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Smaller(Vec<(usize, usize)>);
+
+impl Smaller {
+    fn than<B: TrainingBackend>(
+        backend: &B,
+        (config, about, start): (&Config, &About, &Start<'_>),
+    ) -> Result<Smaller> {
+        let mut found = Vec::new();
+        let mut bn_group = config.bn_group / 2;
+        while bn_group >= 2 && config.batch_size.is_multiple_of(bn_group) {
+            let config = Config {
+                bn_group,
+                ..config.clone()
+            };
+            found.push((bn_group, taken(backend, (&config, about, start))?));
+            bn_group /= 2;
+        }
+        Ok(Smaller(found))
+    }
+
+    /// What would fit into so many bytes, in words.
+    pub(super) fn within(&self, bytes: usize) -> String {
+        match self
+            .0
+            .iter()
+            .find(|(_, taken)| *taken <= bytes && *taken < usize::MAX)
+        {
+            Some((group, taken)) => {
+                format!("--set bn_group={group} takes {} MB", taken.div_ceil(MB))
+            }
+            None => {
+                "no smaller bn_group would fit; lower image_size or batch_size, or freeze stages"
+                    .into()
+            }
+        }
+    }
+
+    /// An engine's complaint, and if it is that memory is at its end, what would fit.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::DeviceMemory { held } => Error::Device(format!(
+                "the device's memory is at its end with {} MB taken: {}",
+                held / MB,
+                self.within((held as f64 * SHARE) as usize)
+            )),
+            other => other,
+        }
+    }
+}
+
+/// Bytes that a step takes.
+fn taken<B: TrainingBackend>(
+    backend: &B,
+    (config, about, start): (&Config, &About, &Start<'_>),
+) -> Result<usize> {
+    let Some(stage) = backend.rehearsal() else {
+        return Ok(0);
+    };
+    let mut run = Run::new(stage.clone(), config, about, start, None)?;
+    let photos: Vec<u32> = (0..config.batch_size as u32).collect();
+    let views = Views {
+        pixels: &Unseen::new(config.image_size, backend.makes_views()),
+        size: (config.image_size, config.image_size),
+        photos: &photos,
+    };
+    run.learn(&views, 0)?;
+    run.update(0.0)?;
+    Ok(stage.most_bytes())
+}
+
+/// Pixels that nobody looks at, or photos and views of them, as large as any.
+#[derive(Debug)]
+struct Unseen(Option<(Photo, ViewParams)>);
+
+impl Unseen {
+    fn new(side: usize, views: bool) -> Unseen {
+        // Half as long again as wide: few photos are longer.
+        let (width, height) = (3 * side, 2 * side);
+        let photo = Photo {
+            width,
+            height,
+            rgb: vec![0; width * height * 3],
+        };
+        let whole = ViewParams {
+            crop: Rect {
+                left: 0,
+                top: 0,
+                width,
+                height,
+            },
+            jitter: Vec::new(),
+            grey: false,
+            blur: None,
+            flip: false,
+        };
+        Unseen(views.then_some((photo, whole)))
+    }
+}
+
+impl Pixels for Unseen {
+    fn write(&self, _: usize, _: &[usize], _: &mut [f32]) {}
+
+    fn undrawn(&self, _: usize, rows: &[usize]) -> Option<Undrawn<'_>> {
+        let (photo, view) = self.0.as_ref()?;
+        let views = vec![(photo, view); rows.len()];
+        Some((views, Normalise::default()))
+    }
+}
