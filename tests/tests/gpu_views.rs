@@ -4,6 +4,7 @@
 
 use seedling_core::data::views::RECIPES;
 use seedling_core::data::{Colour, Normalise, Photo, Rect, Scratch, ViewParams};
+use seedling_core::nn::backend::Backend;
 use seedling_core::nn::cpu::Cpu;
 use seedling_core::ops::ViewOps;
 use seedling_core::rng::{Purpose, Rng};

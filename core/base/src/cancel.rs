@@ -1,10 +1,7 @@
 //! Asking long work to stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-#[cfg(test)]
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::{Error, Result};
 
@@ -14,7 +11,6 @@ use crate::{Error, Result};
 pub struct Cancel {
     asked: Arc<AtomicBool>,
     /// Checks until it asks by itself; 0 is never.
-    #[cfg(test)]
     checks: Arc<AtomicUsize>,
 }
 
@@ -24,15 +20,13 @@ impl Cancel {
         self.asked.store(true, Ordering::Relaxed);
     }
 
-    /// Voices it when work checks for the `n`-th time from now on.
-    #[cfg(test)]
-    pub(crate) fn ask_at_check(&self, n: usize) {
+    /// Voices it when work checks for the `n`-th time from now on: at the same place on every machine.
+    pub fn ask_at_check(&self, n: usize) {
         self.checks.store(n, Ordering::Relaxed);
     }
 
     /// Takes it back: what was stopped may be gone on with.
     pub fn forget(&self) {
-        #[cfg(test)]
         self.checks.store(0, Ordering::Relaxed);
         self.asked.store(false, Ordering::Relaxed);
     }
@@ -47,7 +41,6 @@ impl Cancel {
     /// # Errors
     /// [`Error::Cancelled`] if someone has asked.
     pub fn check(&self) -> Result<()> {
-        #[cfg(test)]
         if self.checks.load(Ordering::Relaxed) > 0
             && self.checks.fetch_sub(1, Ordering::Relaxed) == 1
         {
