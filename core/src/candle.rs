@@ -10,18 +10,18 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{
     CpuStorage, CustomOp1, DType, Device, Error, Layout, Module, Result, Shape, Tensor, Var,
 };
-use seedling_nn::backend::Backend;
+use seedling_nn::backend::BackwardOps;
 use seedling_nn::cpu::Cpu;
 use seedling_nn::encoder::{Encoder, Images, Mode, Saved};
 
 /// An encoder as a module: from images to embeddings, or to features where it has no head.
 #[derive(Clone, Debug)]
-pub struct EncoderModule<B: Backend = Cpu> {
+pub struct EncoderModule<B: BackwardOps = Cpu> {
     encoder: Encoder<B>,
     mode: Mode,
 }
 
-impl<B: Backend> EncoderModule<B> {
+impl<B: BackwardOps> EncoderModule<B> {
     /// `encoder`, whose numbers are shared, passed through in `mode`.
     pub fn new(encoder: &Encoder<B>, mode: Mode) -> EncoderModule<B> {
         EncoderModule {
@@ -47,7 +47,7 @@ impl<B: Backend> EncoderModule<B> {
     }
 }
 
-impl<B: Backend> Module for EncoderModule<B> {
+impl<B: BackwardOps> Module for EncoderModule<B> {
     /// Embeddings (n, dim) of `images` (n, 3, height, width), RGB and normalised, on any device; they are on
     /// the same device. No gradient reaches the images.
     fn forward(&self, images: &Tensor) -> Result<Tensor> {
@@ -73,7 +73,7 @@ impl<B: Backend> Module for EncoderModule<B> {
 }
 
 /// The encoder's forward, with [`Encoder::backward`] as its gradient.
-struct EncoderOp<B: Backend> {
+struct EncoderOp<B: BackwardOps> {
     encoder: Encoder<B>,
     images: Images<B>,
     mode: Mode,
@@ -81,7 +81,7 @@ struct EncoderOp<B: Backend> {
     saved: Mutex<Option<Saved<B>>>,
 }
 
-impl<B: Backend> CustomOp1 for EncoderOp<B> {
+impl<B: BackwardOps> CustomOp1 for EncoderOp<B> {
     fn name(&self) -> &'static str {
         "encoder"
     }

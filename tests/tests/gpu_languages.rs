@@ -11,7 +11,7 @@ use naga::front::wgsl;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use rayon::prelude::*;
 use seedling_core::backbones::Arch;
-use seedling_core::nn::backend::Backend;
+use seedling_core::nn::backend::DeviceOps;
 use seedling_core::nn::gpu::Gpu;
 use seedling_tests::recorder::{Cuda, Language, Recorder, Source, Wgsl, written};
 

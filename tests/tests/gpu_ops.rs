@@ -12,7 +12,7 @@ use seedling_core::layout::{Layout, Role};
 use seedling_core::loss::{Contrast, Neighbours, Target};
 use seedling_core::nn::activation::Act;
 use seedling_core::nn::backend::{
-    AdamUpdate, Backend, Grad, Param, ParamMut, Read, Rows, Src, Update,
+    AdamUpdate, Conv, DeviceOps, Grad, InputGrad, Param, Read, Rows, Sink, Src, Update, WeightMut,
 };
 use seedling_core::nn::cpu::Cpu;
 use seedling_core::nn::gpu::Gpu;
@@ -25,6 +25,7 @@ use seedling_core::queue::Queue;
 use seedling_tests::card::{Card, card};
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
+use std::ops::Range;
 
 const TOLERANCE: f64 = 2e-5;
 const HALF_TOLERANCE: f64 = 2e-2;
@@ -197,6 +198,40 @@ struct Convolution {
     act: Act,
 }
 
+/// A weight of `values`, whose gradient is added to `grads`.
+fn weight<'a, B: Engine>(
+    values: &'a B::Flat,
+    grads: &'a mut B::Flat,
+    range: &'a Range<usize>,
+) -> WeightMut<'a, B> {
+    WeightMut {
+        values,
+        grads,
+        range,
+    }
+}
+
+fn plain<B: Engine>(found: InputGrad<B>) -> B::Buf {
+    match found {
+        InputGrad::Plain(dx) => dx,
+        _ => panic!("another sink's"),
+    }
+}
+
+fn activated<B: Engine>(found: InputGrad<B>) -> (B::Buf, B::GradSums) {
+    match found {
+        InputGrad::Activated(dy, sums) => (dy, sums),
+        _ => panic!("another sink's"),
+    }
+}
+
+fn gated<B: Engine>(found: InputGrad<B>) -> (B::Buf, B::ImageSums) {
+    match found {
+        InputGrad::Gated(g, sums) => (g, sums),
+        _ => panic!("another sink's"),
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Pointwise,
@@ -230,7 +265,9 @@ impl Operation for Convolution {
             values: &identity,
             range: &whole,
         };
-        let (z, moments) = b.pointwise(&Src::plain(&stored, c), w, 1).unwrap();
+        let (z, moments) = b
+            .conv(Conv::Pointwise, &Src::plain(&stored, c), w, 1)
+            .unwrap();
         let norm = b
             .norm(&before, &values, &mut buffers, moments.map(|m| (m, 0.1)))
             .unwrap();
@@ -252,12 +289,12 @@ impl Operation for Convolution {
             values: &flat,
             range: &range,
         };
-        let (out, moments) = match kind {
-            Kind::Pointwise => b.pointwise(&x, param(), 1),
-            Kind::Depthwise => b.depthwise(&x, window, param(), 1),
-            Kind::Dense => b.conv(&x, window, param(), 1),
-        }
-        .unwrap();
+        let conv = match kind {
+            Kind::Pointwise => Conv::Pointwise,
+            Kind::Depthwise => Conv::Depthwise(*window),
+            Kind::Dense => Conv::Dense(*window),
+        };
+        let (out, moments) = b.conv(conv, &x, param(), 1).unwrap();
         bench.see("z", &out);
         let channels = if *kind == Kind::Depthwise {
             c
@@ -286,42 +323,37 @@ impl Operation for Convolution {
             grad: &grad,
         };
         let mut dw = b.flat(vec![0.5; weights + 7]).unwrap();
-        let (dx, sums) = {
-            let dw = ParamMut {
-                grads: &mut dw,
-                range: &range,
-            };
-            match kind {
-                Kind::Pointwise => b.pointwise_back_activated(&dz, &x, param(), dw),
-                Kind::Depthwise => b.depthwise_back_activated(&dz, &x, window, param(), dw),
-                Kind::Dense => b.conv_back_activated(&dz, &x, window, param(), dw),
-            }
-            .unwrap()
-        };
+        let into = weight(&flat, &mut dw, &range);
+        let (dx, sums) = activated(b.conv_back(conv, &dz, &x, into, Sink::Activated).unwrap());
         bench.see("dx behind the activation", &dx);
         bench.see_flat("dw", &dw);
         let mut grads = b.flat(vec![0.25; 2 * c]).unwrap();
         let inner = b.norm_back(&before, &norm, &sums, &mut grads).unwrap();
         bench.see_flat("gradients of the norm before", &grads);
 
+        // Behind a gate.
+        let per_image = window.height * window.width;
+        let factors: Vec<f32> = (0..*images).map(|i| 0.5 + i as f32).collect();
+        let gates = b.per_image(&factors, c, per_image).unwrap();
+        let behind = x.gated(&gates);
+        let mut dw = b.flat(vec![0.0; weights + 7]).unwrap();
+        let into = weight(&flat, &mut dw, &range);
+        let sink = Sink::Gated {
+            rows_per_image: per_image,
+        };
+        let (g, _) = gated(b.conv_back(conv, &dz, &behind, into, sink).unwrap());
+        bench.see("g behind a gate", &g);
+        bench.see_flat("dw of a gated input", &dw);
+
         // Stored as it is read, with a shortcut.
         let shortcut = bench.maps(7, rows * c, 1.0);
-        let plain = Src::plain(&z, c);
+        let plain_x = Src::plain(&z, c);
         let mut dw = b.flat(vec![0.0; weights + 7]).unwrap();
-        let dx = {
-            let dw = ParamMut {
-                grads: &mut dw,
-                range: &range,
-            };
-            match kind {
-                Kind::Pointwise => b.pointwise_back(&dz, &plain, param(), dw, Some(&shortcut)),
-                Kind::Depthwise => {
-                    b.depthwise_back(&dz, &plain, window, param(), dw, Some(&shortcut))
-                }
-                Kind::Dense => b.conv_back(&dz, &plain, window, param(), dw, Some(&shortcut)),
-            }
-            .unwrap()
+        let into = weight(&flat, &mut dw, &range);
+        let sink = Sink::Plain {
+            shortcut: Some(&shortcut),
         };
+        let dx = plain(b.conv_back(conv, &dz, &plain_x, into, sink).unwrap());
         bench.see("dx with a shortcut", &dx);
         bench.see_flat("dw of a stored input", &dw);
 
@@ -332,17 +364,13 @@ impl Operation for Convolution {
             grad: &inner,
         };
         let mut unused = b.flat(vec![0.0; c * c]).unwrap();
-        let dw = ParamMut {
-            grads: &mut unused,
-            range: &whole,
-        };
-        let w = Param {
-            values: &identity,
-            range: &whole,
-        };
-        let dx = b
-            .pointwise_back(&dz, &Src::plain(&stored, c), w, dw, None)
-            .unwrap();
+        let into = weight(&identity, &mut unused, &whole);
+        let sink = Sink::Plain { shortcut: None };
+        let from = Src::plain(&stored, c);
+        let dx = plain(
+            b.conv_back(Conv::Pointwise, &dz, &from, into, sink)
+                .unwrap(),
+        );
         bench.see("dz", &dx);
     }
 }
@@ -443,7 +471,10 @@ impl Operation for Tall {
             values: &w,
             range: &(0..1),
         };
-        let (z, _) = bench.b.pointwise(&Src::plain(&x, 1), w, 0).unwrap();
+        let (z, _) = bench
+            .b
+            .conv(Conv::Pointwise, &Src::plain(&x, 1), w, 0)
+            .unwrap();
         bench.see("z", &z);
     }
 }
@@ -505,14 +536,16 @@ impl Operation for Gated {
         let layer = SqueezeExcite::new(&mut layout, "se", c, (hidden, acts.1), gate);
         let values = bench.flat(1, layout.parameter_count(), 1.0);
         let mut buffers = b.flat(vec![0.5; layout.buffer_count()]).unwrap();
-        let weight = bench.flat(2, c * c, 1.0);
+        let matrix = bench.flat(2, c * c, 1.0);
         let whole = 0..c * c;
         let param = || Param::<B> {
-            values: &weight,
+            values: &matrix,
             range: &whole,
         };
         let stored = bench.maps(3, rows * c, 2.0);
-        let (z, moments) = b.pointwise(&Src::plain(&stored, c), param(), 1).unwrap();
+        let (z, moments) = b
+            .conv(Conv::Pointwise, &Src::plain(&stored, c), param(), 1)
+            .unwrap();
         let state = b
             .norm(&norm, &values, &mut buffers, moments.map(|m| (m, 0.1)))
             .unwrap();
@@ -521,7 +554,7 @@ impl Operation for Gated {
         let x = activated.gated(&gates);
         let y = b.materialise(&x).unwrap();
         bench.see("gated", &y);
-        let (out, moments) = b.pointwise(&x, param(), 1).unwrap();
+        let (out, moments) = b.conv(Conv::Pointwise, &x, param(), 1).unwrap();
         bench.see("z behind", &out);
 
         let outer = b
@@ -542,13 +575,12 @@ impl Operation for Gated {
             grad: &grad,
         };
         let mut dw = b.flat(vec![0.0; c * c]).unwrap();
-        let into = ParamMut {
-            grads: &mut dw,
-            range: &whole,
+        let sink = Sink::Gated {
+            rows_per_image: per_image,
         };
-        let (g, sums) = b
-            .pointwise_back_gated(&dz, &x, param(), into, per_image)
-            .unwrap();
+        let into = weight(&matrix, &mut dw, &whole);
+        let found = b.conv_back(Conv::Pointwise, &dz, &x, into, sink);
+        let (g, sums) = gated(found.unwrap());
         bench.see("behind the gate", &g);
         bench.see_flat("dw behind the gate", &dw);
         let (pool, sums) = b
@@ -565,13 +597,12 @@ impl Operation for Gated {
             pool: &pool,
             grad: &grad,
         };
-        let into = ParamMut {
-            grads: &mut dw,
-            range: &whole,
-        };
-        let dx = b
-            .pointwise_back(&dz, &Src::plain(&stored, c), param(), into, None)
-            .unwrap();
+        let into = weight(&matrix, &mut dw, &whole);
+        let (from, sink) = (Src::plain(&stored, c), Sink::Plain { shortcut: None });
+        let dx = plain(
+            b.conv_back(Conv::Pointwise, &dz, &from, into, sink)
+                .unwrap(),
+        );
         bench.see("dx", &dx);
         bench.see_flat("dw", &dw);
         let means = b.spread_means(&dy, c, per_image).unwrap();

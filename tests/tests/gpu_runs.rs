@@ -6,7 +6,7 @@ use seedling_core::distill::{Distill, DistillConfig, Teacher};
 use seedling_core::encoder::{Architecture, Encoder, Head, Mode};
 use seedling_core::init::initialise;
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
-use seedling_core::nn::backend::Backend;
+use seedling_core::nn::backend::DeviceOps;
 use seedling_core::nn::cpu::Cpu;
 use seedling_core::ops::TrainingBackend;
 use seedling_core::optim::{Sgd, SgdConfig, WeightDecay};

@@ -5,17 +5,15 @@
 
 use super::INPUT;
 use super::graph::{Graph, float, int, ints};
+use seedling_core::Result;
 use seedling_core::layout::Layout;
 use seedling_core::nn::activation::Act;
-use seedling_core::nn::backend::{
-    AdamUpdate, Backend, Grad, Host, Output, Param, ParamMut, Read, Rows, Src, Update,
-};
+use seedling_core::nn::backend::{Backend, Conv, ForwardOps, Host, Output, Param, Read, Rows, Src};
 use seedling_core::nn::cpu::tokens;
 use seedling_core::nn::layer::{
     BatchNorm, Gate, Heads, LayerNorm, Linear, Positions, SqueezeExcite,
 };
 use seedling_core::nn::window::Window;
-use seedling_core::{Error, Result};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -201,27 +199,9 @@ fn pads(window: &Window) -> [usize; 4] {
     ]
 }
 
-/// What training asks for.
-fn none<T>() -> Result<T> {
-    Err(Error::Config("an ONNX graph only computes features".into()))
-}
-
 impl Backend for Tracer {
     type Buf = Name;
     type Flat = Vec<f32>;
-    type Moments = ();
-    type Norm = Norm;
-    type GradSums = ();
-    type NormGrad = ();
-    /// (batch, channels, 1, 1)
-    type PerImage = Name;
-    type ImageSums = ();
-    type Squeezed = ();
-    type Largest = ();
-    type RowStats = ();
-    type Unit = ();
-
-    fn release(&self) {}
 
     fn upload(&self, _: usize, _: impl FnOnce(&mut [f32])) -> Result<Name> {
         Ok(INPUT.into())
@@ -245,31 +225,27 @@ impl Backend for Tracer {
         Ok(())
     }
 
-    fn conv(
-        &self,
-        x: &Src<Self>,
-        window: &Window,
-        w: Param<Self>,
-        _: usize,
-    ) -> Result<Output<Self>> {
-        let (x, w) = (self.read(x), self.parameter(w.values, w.range));
-        Ok((self.convolve(&x, window, &w, 1), None))
-    }
+    fn release(&self) {}
+}
 
-    fn pointwise(&self, x: &Src<Self>, w: Param<Self>, _: usize) -> Result<Output<Self>> {
-        let (x, w) = (self.read(x), self.parameter(w.values, w.range));
-        Ok((self.conv_1x1(&[&x, &w]), None))
-    }
+impl ForwardOps for Tracer {
+    type Moments = ();
+    type Norm = Norm;
+    /// (batch, channels, 1, 1)
+    type PerImage = Name;
+    type Squeezed = ();
+    type Largest = ();
+    type RowStats = ();
+    type Unit = ();
 
-    fn depthwise(
-        &self,
-        x: &Src<Self>,
-        window: &Window,
-        w: Param<Self>,
-        _: usize,
-    ) -> Result<Output<Self>> {
+    fn conv(&self, conv: Conv, x: &Src<Self>, w: Param<Self>, _: usize) -> Result<Output<Self>> {
         let (x, w) = (self.read(x), self.parameter(w.values, w.range));
-        Ok((self.convolve(&x, window, &w, window.channels), None))
+        let z = match conv {
+            Conv::Pointwise => self.conv_1x1(&[&x, &w]),
+            Conv::Dense(window) => self.convolve(&x, &window, &w, 1),
+            Conv::Depthwise(window) => self.convolve(&x, &window, &w, window.channels),
+        };
+        Ok((z, None))
     }
 
     fn norm(
@@ -301,6 +277,11 @@ impl Backend for Tracer {
         let (x, other) = (self.read(x), self.read(other));
         let sum = self.node("Add", &[&x, &other]);
         Ok(self.activate(&sum, act))
+    }
+
+    fn per_image(&self, values: &[f32], _: usize, _: usize) -> Result<Name> {
+        let shape = [values.len(), 1, 1, 1];
+        Ok(self.graph().constant("per_image", &shape, values))
     }
 
     fn max_pool(&self, x: &Src<Self>, window: &Window) -> Result<(Name, ())> {
@@ -436,252 +417,14 @@ impl Backend for Tracer {
         Ok(self.graph().node("Gather", &[x, &index], &[int("axis", 1)]))
     }
 
-    fn rescale(&self, _: &mut Name, _: &[(f32, f32)]) -> Result<()> {
-        none()
+    fn normalize(&self, x: &mut Name, _: usize) -> Result<()> {
+        let length = [int("axis", -1), int("p", 2)];
+        *x = self.graph().node("LpNormalization", &[x], &length);
+        Ok(())
     }
 
-    fn gather(&self, _: &[Name], _: &[usize], _: usize) -> Result<Name> {
-        none()
-    }
-
-    fn copy(&self, _: &mut Vec<f32>, _: &Vec<f32>) -> Result<()> {
-        none()
-    }
-
-    fn clear(&self, _: &mut Vec<f32>) -> Result<()> {
-        none()
-    }
-
-    fn all_finite(&self, _: &Vec<f32>) -> Result<bool> {
-        none()
-    }
-
-    fn sgd(
-        &self,
-        _: &Update,
-        _: &mut Vec<f32>,
-        _: &Vec<f32>,
-        _: &mut Vec<f32>,
-        _: &Vec<f32>,
-    ) -> Result<()> {
-        none()
-    }
-
-    fn adamw(
-        &self,
-        _: &AdamUpdate,
-        _: &mut Vec<f32>,
-        _: &Vec<f32>,
-        _: (&mut Vec<f32>, &mut Vec<f32>),
-    ) -> Result<()> {
-        none()
-    }
-
-    fn follow(&self, _: &mut Vec<f32>, _: &Vec<f32>, _: f32, _: usize) -> Result<()> {
-        none()
-    }
-
-    fn multiply(&self, _: &mut Name, _: &Name) -> Result<()> {
-        none()
-    }
-
-    fn conv_back_images(
-        &self,
-        _: &Grad<Self>,
-        _: &Src<Self>,
-        _: &Window,
-        _: ParamMut<Self>,
-    ) -> Result<()> {
-        none()
-    }
-
-    fn conv_back(
-        &self,
-        _: &Grad<Self>,
-        _: &Src<Self>,
-        _: &Window,
-        _: Param<Self>,
-        _: ParamMut<Self>,
-        _: Option<&Name>,
-    ) -> Result<Name> {
-        none()
-    }
-
-    fn conv_back_activated(
-        &self,
-        _: &Grad<Self>,
-        _: &Src<Self>,
-        _: &Window,
-        _: Param<Self>,
-        _: ParamMut<Self>,
-    ) -> Result<(Name, ())> {
-        none()
-    }
-
-    fn pointwise_back(
-        &self,
-        _: &Grad<Self>,
-        _: &Src<Self>,
-        _: Param<Self>,
-        _: ParamMut<Self>,
-        _: Option<&Name>,
-    ) -> Result<Name> {
-        none()
-    }
-
-    fn pointwise_back_activated(
-        &self,
-        _: &Grad<Self>,
-        _: &Src<Self>,
-        _: Param<Self>,
-        _: ParamMut<Self>,
-    ) -> Result<(Name, ())> {
-        none()
-    }
-
-    fn pointwise_back_gated(
-        &self,
-        _: &Grad<Self>,
-        _: &Src<Self>,
-        _: Param<Self>,
-        _: ParamMut<Self>,
-        _: usize,
-    ) -> Result<(Name, ())> {
-        none()
-    }
-
-    fn depthwise_back(
-        &self,
-        _: &Grad<Self>,
-        _: &Src<Self>,
-        _: &Window,
-        _: Param<Self>,
-        _: ParamMut<Self>,
-        _: Option<&Name>,
-    ) -> Result<Name> {
-        none()
-    }
-
-    fn depthwise_back_activated(
-        &self,
-        _: &Grad<Self>,
-        _: &Src<Self>,
-        _: &Window,
-        _: Param<Self>,
-        _: ParamMut<Self>,
-    ) -> Result<(Name, ())> {
-        none()
-    }
-
-    fn norm_back(&self, _: &BatchNorm, _: &Norm, (): &(), _: &mut Vec<f32>) -> Result<()> {
-        none()
-    }
-
-    fn norm_sums(&self, _: &Name, _: &Src<Self>) -> Result<()> {
-        none()
-    }
-
-    fn activation_back(&self, _: &mut Name, _: &Src<Self>) -> Result<()> {
-        none()
-    }
-
-    fn add_back(&self, _: &mut Name, _: &Src<Self>, _: &Src<Self>, _: Act) -> Result<()> {
-        none()
-    }
-
-    fn per_image(&self, _: &[f32], _: usize, _: usize) -> Result<Name> {
-        none()
-    }
-
-    fn scale_images(&self, _: &Name, _: &Name, _: usize) -> Result<Name> {
-        none()
-    }
-
-    fn max_pool_back(&self, _: &Src<Self>, _: &Window, (): &(), _: &Name) -> Result<(Name, ())> {
-        none()
-    }
-
-    fn pool_back(&self, _: &Src<Self>, _: &Name, _: usize) -> Result<(Name, ())> {
-        none()
-    }
-
-    fn spread_means(&self, _: &Name, _: usize, _: usize) -> Result<Name> {
-        none()
-    }
-
-    fn gate_sums(&self, _: &Name, _: &Src<Self>, _: usize) -> Result<()> {
-        none()
-    }
-
-    fn squeeze_back(
-        &self,
-        _: &SqueezeExcite,
-        _: &Vec<f32>,
-        (): &(),
-        (): &(),
-        _: &mut Vec<f32>,
-        _: usize,
-    ) -> Result<(Name, ())> {
-        none()
-    }
-
-    fn linear_back(
-        &self,
-        _: &Linear,
-        _: &Vec<f32>,
-        _: &mut Vec<f32>,
-        _: (&Name, &Name),
-        _: Name,
-    ) -> Result<Name> {
-        none()
-    }
-
-    fn tokens_back(
-        &self,
-        _: &Positions,
-        _: &Name,
-        _: (usize, usize),
-        _: &mut Vec<f32>,
-    ) -> Result<()> {
-        none()
-    }
-
-    fn layer_norm_back(
-        &self,
-        _: &LayerNorm,
-        _: &Vec<f32>,
-        _: &mut Vec<f32>,
-        _: (&Name, &()),
-        _: &mut Name,
-    ) -> Result<()> {
-        none()
-    }
-
-    fn rows_linear_back(
-        &self,
-        _: &Linear,
-        _: &Vec<f32>,
-        _: &mut Vec<f32>,
-        _: &Rows<Self>,
-        _: &Name,
-        _: Option<&Name>,
-    ) -> Result<Name> {
-        none()
-    }
-
-    fn attention_back(&self, _: &Name, _: &Heads, _: &Name) -> Result<Name> {
-        none()
-    }
-
-    fn spread_first(&self, _: &Name, _: usize, _: usize) -> Result<Name> {
-        none()
-    }
-
-    fn normalize(&self, _: &mut Name, _: usize) -> Result<()> {
-        none()
-    }
-
-    fn normalize_back(&self, _: &mut Name, (): &(), _: usize) -> Result<()> {
-        none()
+    fn multiply(&self, own: &mut Name, by: &Name) -> Result<()> {
+        *own = self.node("Mul", &[own, by]);
+        Ok(())
     }
 }

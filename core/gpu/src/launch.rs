@@ -31,7 +31,7 @@ use super::{
 };
 use crate::Result;
 use seedling_nn::activation::Act;
-use seedling_nn::backend::{AdamUpdate, Grad, Param, ParamMut, Src, Update};
+use seedling_nn::backend::{AdamUpdate, Grad, Param, Sink, Src, Update, WeightMut};
 use seedling_nn::cpu::tokens::Resample;
 use seedling_nn::layer::{BatchNorm, Gate, Heads, LayerNorm, Positions};
 use seedling_nn::window::Window;

@@ -17,7 +17,7 @@ pub use linear_layer::{LinearLayer, WithLayer};
 use std::sync::Arc;
 
 use crate::backbones::{Arch, Backbone, BackboneSaved, Shape};
-use crate::backend::Backend;
+use crate::backend::{BackwardOps, ForwardOps};
 use crate::block::{Backward, Dropping, Forward};
 use crate::cpu::Cpu;
 use crate::layer::SqueezeOrder;
@@ -116,7 +116,7 @@ impl Mode {
 
 /// A network and its numbers. Cloning shares both.
 #[derive(Clone, Debug)]
-pub struct Encoder<B: Backend = Cpu> {
+pub struct Encoder<B: ForwardOps = Cpu> {
     pub architecture: Architecture,
     pub params: Arc<Params<B>>,
     network: Arc<Network>,
@@ -194,7 +194,7 @@ impl Architecture {
 
 /// What one forward pass leaves for its backward.
 #[derive(Debug)]
-pub struct Saved<B: Backend> {
+pub struct Saved<B: ForwardOps> {
     backbone: BackboneSaved<B>,
     /// What the features were multiplied by, where some were left out.
     kept: Option<B::Buf>,
@@ -220,7 +220,7 @@ impl Encoder {
     }
 }
 
-impl<B: Backend> Encoder<B> {
+impl<B: ForwardOps> Encoder<B> {
     /// On `backend`, all parameters zero. `trained` makes room for gradients. The first `frozen`
     /// stages of the backbone ([`Backbone::depth`]) are never trained.
     ///
@@ -393,7 +393,9 @@ impl<B: Backend> Encoder<B> {
         };
         Ok((x, saved))
     }
+}
 
+impl<B: BackwardOps> Encoder<B> {
     /// Adds to `params.grads` for `dy`, the gradient with respect to the embeddings of the forward
     /// on `images` that left `saved`. The images get none.
     ///

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::Result;
-use crate::backend::{Backend, Host};
+use crate::backend::{Backend, Host, OptimizerOps};
 use crate::cpu::Cpu;
 use crate::layout::{Layout, Role};
 
@@ -73,6 +73,13 @@ impl<B: Backend> Params<B> {
         inner
     }
 
+    /// The gradients, for whoever adds to them or follows them.
+    pub fn grads(&self) -> MutexGuard<'_, B::Flat> {
+        self.grads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: OptimizerOps> Params<B> {
     /// Copies another network's parameters and buffers (same layout).
     ///
     /// # Errors
@@ -109,11 +116,6 @@ impl<B: Backend> Params<B> {
     /// The backend's.
     pub fn grads_are_finite(&self) -> Result<bool> {
         self.backend.all_finite(&self.grads())
-    }
-
-    /// The gradients, for whoever adds to them or follows them.
-    pub fn grads(&self) -> MutexGuard<'_, B::Flat> {
-        self.grads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -69,6 +69,11 @@ impl Window {
         }
     }
 
+    /// Output pixels of as many images as have `pixels` together.
+    pub fn outputs(&self, pixels: usize) -> usize {
+        pixels / (self.height * self.width) * self.out_height * self.out_width
+    }
+
     /// Columns of a padded input row: enough for the last window.
     pub(super) fn padded_width(&self) -> usize {
         (self.pad_left + self.width).max((self.out_width - 1) * self.stride + self.kernel)

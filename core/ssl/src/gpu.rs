@@ -18,6 +18,13 @@ impl<R: Runtime> ViewOps for Gpu<R> {
         true
     }
 
+    fn rescale(&self, x: &mut Numbers, channels: &[(f32, f32)]) -> Result<()> {
+        let (factors, offsets): (Vec<f32>, Vec<f32>) = channels.iter().copied().unzip();
+        let coefficients = self.send(&[factors, offsets].concat())?;
+        self.rescale_by(x, &coefficients, channels.len());
+        Ok(())
+    }
+
     fn views(
         &self,
         views: &[(&Photo, &ViewParams)],
@@ -29,6 +36,18 @@ impl<R: Runtime> ViewOps for Gpu<R> {
 }
 
 impl<R: Runtime> LossOps for Gpu<R> {
+    fn gather(&self, parts: &[Numbers], order: &[usize], dim: usize) -> Result<Numbers> {
+        let all = self.take(order.len() * dim)?;
+        let mut order = order;
+        for part in parts {
+            let (here, rest) = order.split_at(part.len() / dim);
+            let places: Vec<u32> = here.iter().map(|&place| place as u32).collect();
+            self.scatter_rows(part, &self.send_whole(&places)?, &all, dim);
+            order = rest;
+        }
+        Ok(all)
+    }
+
     fn contrast(
         &self,
         queries: &Numbers,

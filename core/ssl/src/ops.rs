@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use seedling_data::{Normalise, Photo, Scratch, ViewParams};
-use seedling_nn::backend::Backend;
+use seedling_nn::backend::{Backend, BackwardOps, DeviceOps, OptimizerOps};
 use seedling_nn::cpu::Cpu;
 
 use crate::Result;
@@ -13,6 +13,13 @@ use crate::queue::Queue;
 
 /// Losses over a queue of keys.
 pub trait LossOps: Backend {
+    /// The rows of `parts`, end to end, in another order: the i-th becomes row `order[i]`. `order`
+    /// is a permutation; rows have `dim` numbers.
+    ///
+    /// # Errors
+    /// The backend's.
+    fn gather(&self, parts: &[Self::Buf], order: &[usize], dim: usize) -> Result<Self::Buf>;
+
     /// Loss and gradient of `queries`, which are the batch's at `rows` (see [`crate::loss`]).
     ///
     /// # Errors
@@ -43,6 +50,12 @@ pub trait ViewOps: Backend {
         false
     }
 
+    /// x * factor + offset for each channel (factor, offset) of rows of channels, in place.
+    ///
+    /// # Errors
+    /// The backend's.
+    fn rescale(&self, x: &mut Self::Buf, channels: &[(f32, f32)]) -> Result<()>;
+
     /// Views of photos, (views, size, size, 3), normalised: what [`ViewParams::apply`] writes, but for
     /// single levels that rounding puts on either side.
     ///
@@ -65,13 +78,31 @@ pub trait ViewOps: Backend {
 }
 
 /// All that training asks of a backend.
-pub trait TrainingBackend: LossOps + ViewOps {}
+pub trait TrainingBackend: BackwardOps + OptimizerOps + DeviceOps + LossOps + ViewOps {}
 
-impl<B: LossOps + ViewOps> TrainingBackend for B {}
+impl<B: BackwardOps + OptimizerOps + DeviceOps + LossOps + ViewOps> TrainingBackend for B {}
 
-impl ViewOps for Cpu {}
+impl ViewOps for Cpu {
+    fn rescale(&self, x: &mut Self::Buf, channels: &[(f32, f32)]) -> Result<()> {
+        for row in x.chunks_exact_mut(channels.len()) {
+            for (x, (factor, offset)) in row.iter_mut().zip(channels) {
+                *x = *x * factor + offset;
+            }
+        }
+        Ok(())
+    }
+}
 
 impl LossOps for Cpu {
+    fn gather(&self, parts: &[Self::Buf], order: &[usize], dim: usize) -> Result<Self::Buf> {
+        self.upload(order.len() * dim, |all| {
+            let rows = parts.iter().flat_map(|part| part.chunks_exact(dim));
+            for (row, &place) in rows.zip(order) {
+                all[place * dim..(place + 1) * dim].copy_from_slice(row);
+            }
+        })
+    }
+
     fn contrast(
         &self,
         queries: &Self::Buf,

@@ -5,7 +5,7 @@ mod adamw;
 pub use adamw::{AdamW, AdamWConfig};
 
 use crate::Result;
-use seedling_nn::backend::{Backend, Update};
+use seedling_nn::backend::{Backend, OptimizerOps, Update};
 use seedling_nn::cpu::Cpu;
 use seedling_nn::layout::{Layout, Role};
 use seedling_nn::params::{Params, read, write};
@@ -20,7 +20,7 @@ pub enum Optimizer<B: Backend = Cpu> {
     AdamW(AdamW<B>),
 }
 
-impl<B: Backend> Optimizer<B> {
+impl<B: OptimizerOps> Optimizer<B> {
     /// One update of the values of `params`, for which it was made, along their gradients with
     /// rate `lr`.
     ///
@@ -72,7 +72,7 @@ pub struct Sgd<B: Backend = Cpu> {
     backend: B,
 }
 
-impl<B: Backend> Sgd<B> {
+impl<B: OptimizerOps> Sgd<B> {
     /// An optimizer at rest for `params`, anchored to their values of now.
     ///
     /// # Errors

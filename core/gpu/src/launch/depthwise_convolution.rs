@@ -32,20 +32,24 @@ impl<R: Runtime> Gpu<R> {
         Ok(z)
     }
 
-    /// dx, plus `shortcut`, or through the activation of x.
+    /// dx as `sink` takes it.
     pub(crate) fn depthwise_input_gradient(
         &self,
         dz: &Grad<Self>,
         x: &Src<Self>,
         window: &Window,
-        w: &Param<Self>,
-        shortcut: Option<&Numbers>,
-        through: bool,
+        w: &WeightMut<Self>,
+        sink: &Sink<Self>,
     ) -> Result<Numbers> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
         let dx = self.take_as(x.z.len(), x.z.kind())?;
         let strips = window.width.div_ceil(depthwise::STRIP);
+        let shortcut = match sink {
+            Sink::Plain { shortcut } => *shortcut,
+            _ => None,
+        };
+        let through = matches!(sink, Sink::Activated);
         launch!(
             self,
             depthwise::back,
@@ -71,7 +75,7 @@ impl<R: Runtime> Gpu<R> {
         dz: &Grad<Self>,
         x: &Src<Self>,
         window: &Window,
-        dw: ParamMut<Self>,
+        weight: &mut WeightMut<Self>,
     ) -> Result<()> {
         let n = lanes(window.channels);
         let (vectors, taps) = (window.channels / n, window.kernel * window.kernel);
@@ -96,7 +100,7 @@ impl<R: Runtime> Gpu<R> {
             x.z.storage(),
         );
         // A weight (1, channels, taps), as it were.
-        self.add_parts(&parts, dw.grads, dw.range, (window.channels, taps));
+        self.add_parts(&parts, weight.grads, weight.range, (window.channels, taps));
         Ok(())
     }
 }

@@ -101,7 +101,7 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub(crate) fn rescale_by(&self, x: &Numbers, coefficients: &Numbers, channels: usize) {
+    pub fn rescale_by(&self, x: &Numbers, coefficients: &Numbers, channels: usize) {
         launch!(
             self,
             elementwise::rescale,

@@ -1,7 +1,7 @@
 //! A network as a chain of stages, whatever its family.
 
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{Backend, BackwardOps, ForwardOps};
 use crate::block::{Backward, Forward, Size, Stage, StageSaved};
 
 /// One network: image to features.
@@ -21,7 +21,7 @@ pub struct Backbone {
 /// What a backward pass needs: per stage its input (the first one's are the images) and what the
 /// stage kept; `None` for frozen stages, and all of them where nothing is kept.
 #[derive(Debug)]
-pub struct BackboneSaved<B: Backend> {
+pub struct BackboneSaved<B: ForwardOps> {
     stages: Vec<Option<Kept<B>>>,
 }
 
@@ -70,7 +70,7 @@ impl Backbone {
 
     /// Images (n, height, width, 3) to features (n, feature_dim), and what backward needs. The
     /// first `frozen` stages run on their running statistics and keep nothing.
-    pub fn forward<B: Backend>(
+    pub fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         images: &B::Buf,
@@ -96,7 +96,7 @@ impl Backbone {
 
     /// Adds parameter gradients for the features' gradient `dy`, stage by stage from the top;
     /// what a stage has kept is given back as soon as it is used.
-    pub fn backward<B: Backend>(
+    pub fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         images: &B::Buf,

@@ -2,7 +2,7 @@
 
 use super::{Backward, Block, Forward, Size};
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{BackwardOps, ForwardOps};
 use crate::layer::LayerNorm;
 
 /// An image's features are its class token's, normed.
@@ -11,17 +11,17 @@ pub struct ClassToken(pub LayerNorm);
 
 /// What [`ClassToken`]'s backward needs.
 #[derive(Debug)]
-pub struct ClassTokenSaved<B: Backend> {
+pub struct ClassTokenSaved<B: ForwardOps> {
     first: B::Buf,
     stats: B::RowStats,
     tokens: usize,
 }
 
 impl Block for ClassToken {
-    type Saved<B: Backend> = ClassTokenSaved<B>;
+    type Saved<B: ForwardOps> = ClassTokenSaved<B>;
 
     /// Tokens (n, tokens, dim) to features (n, dim).
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
@@ -41,7 +41,7 @@ impl Block for ClassToken {
         Ok((y, (1, 1), saved))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         _: &B::Buf,

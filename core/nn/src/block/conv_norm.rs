@@ -5,10 +5,9 @@ use std::ops::Range;
 use super::Forward;
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{Backend, Src};
+use crate::backend::{Backend, Conv, ForwardOps, Src};
 use crate::layer::BatchNorm;
 use crate::layout::{Layout, Role};
-use crate::window::Window;
 
 /// A convolution and its batch norm.
 #[derive(Clone, Debug)]
@@ -21,7 +20,7 @@ pub(super) struct ConvNorm {
 pub type Names = (String, String);
 
 /// A convolution's raw output, and the norm it is read through.
-pub(super) type Normed<B> = (<B as Backend>::Buf, <B as Backend>::Norm);
+pub(super) type Normed<B> = (<B as Backend>::Buf, <B as ForwardOps>::Norm);
 
 impl ConvNorm {
     pub(super) fn new(
@@ -36,40 +35,19 @@ impl ConvNorm {
         }
     }
 
-    pub(super) fn dense<B: Backend>(
+    pub(super) fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
-        x: &Src<B>,
-        window: &Window,
-    ) -> Result<Normed<B>> {
-        let w = pass.param(&self.weight);
-        let (z, moments) = pass.backend.conv(x, window, w, pass.groups)?;
-        Ok((z, pass.norm(&self.norm, moments)?))
-    }
-
-    pub(super) fn pointwise<B: Backend>(
-        &self,
-        pass: &mut Forward<B>,
+        conv: Conv,
         x: &Src<B>,
     ) -> Result<Normed<B>> {
         let w = pass.param(&self.weight);
-        let (z, moments) = pass.backend.pointwise(x, w, pass.groups)?;
-        Ok((z, pass.norm(&self.norm, moments)?))
-    }
-
-    pub(super) fn depthwise<B: Backend>(
-        &self,
-        pass: &mut Forward<B>,
-        x: &Src<B>,
-        window: &Window,
-    ) -> Result<Normed<B>> {
-        let w = pass.param(&self.weight);
-        let (z, moments) = pass.backend.depthwise(x, window, w, pass.groups)?;
+        let (z, moments) = pass.backend.conv(conv, x, w, pass.groups)?;
         Ok((z, pass.norm(&self.norm, moments)?))
     }
 
     /// `(z, norm)` as it is read behind `act`.
-    pub(super) fn read<'a, B: Backend>(&self, (z, norm): &'a Normed<B>, act: Act) -> Src<'a, B> {
+    pub(super) fn read<'a, B: ForwardOps>(&self, (z, norm): &'a Normed<B>, act: Act) -> Src<'a, B> {
         Src::normed((z, norm), self.norm.channels, act)
     }
 }

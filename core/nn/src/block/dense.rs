@@ -2,7 +2,7 @@
 
 use super::{Backward, Block, Forward, Size};
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{BackwardOps, ForwardOps};
 use crate::layer::Linear;
 
 /// A fully connected layer with its activation.
@@ -11,10 +11,10 @@ pub struct Dense(pub Linear);
 
 impl Block for Dense {
     /// The value before the activation.
-    type Saved<B: Backend> = B::Buf;
+    type Saved<B: ForwardOps> = B::Buf;
 
     /// x (n, in) to y (n, out).
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
@@ -24,7 +24,7 @@ impl Block for Dense {
         Ok((y, size, u))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,

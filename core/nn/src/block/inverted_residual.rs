@@ -4,7 +4,7 @@ use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{Backend, Grad, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, Src};
 use crate::layer::{Gate, SqueezeExcite};
 use crate::layout::Layout;
 use crate::window::{Padding, Window};
@@ -58,7 +58,7 @@ pub struct InvertedResidual {
 
 /// What [`InvertedResidual::backward`] needs besides the block's input.
 #[derive(Debug)]
-pub struct BlockSaved<B: Backend> {
+pub struct BlockSaved<B: ForwardOps> {
     expand: Option<Normed<B>>,
     depthwise: Normed<B>,
     gate: Option<(B::Squeezed, B::PerImage)>,
@@ -115,7 +115,7 @@ impl InvertedResidual {
     }
 
     /// Factors of the images' branches in a pass that drops some of them.
-    fn factors<B: Backend>(
+    fn factors<B: ForwardOps>(
         &self,
         pass: &Forward<B>,
         images: usize,
@@ -135,10 +135,10 @@ impl InvertedResidual {
 }
 
 impl Block for InvertedResidual {
-    type Saved<B: Backend> = BlockSaved<B>;
+    type Saved<B: ForwardOps> = BlockSaved<B>;
 
     /// x (n, height, width, in) to y (n, height / stride, width / stride, out).
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
@@ -151,14 +151,16 @@ impl Block for InvertedResidual {
 
         let plain = Src::plain(x, s.channels_in);
         let expand = match &self.expand {
-            Some(layer) => Some(layer.pointwise(pass, &plain)?),
+            Some(layer) => Some(layer.forward(pass, Conv::Pointwise, &plain)?),
             None => None,
         };
         let wide = match (&self.expand, &expand) {
             (Some(layer), Some(z)) => layer.read(z, s.act),
             _ => plain,
         };
-        let depthwise = self.depthwise.depthwise(pass, &wide, &window)?;
+        let depthwise = self
+            .depthwise
+            .forward(pass, Conv::Depthwise(window), &wide)?;
         let activated = self.depthwise.read(&depthwise, self.before_gate());
         let gate = match &self.squeeze_excite {
             Some(layer) => {
@@ -182,7 +184,7 @@ impl Block for InvertedResidual {
             Some(gated) => self.depthwise.read(gated, s.act),
             None => behind,
         };
-        let project = self.project.pointwise(pass, &behind)?;
+        let project = self.project.forward(pass, Conv::Pointwise, &behind)?;
         let factors = self.factors(pass, pass.images, per_image)?;
         let branch = self.project.read(&project, Act::Identity);
         let branch = match &factors {
@@ -205,7 +207,7 @@ impl Block for InvertedResidual {
         Ok((y, out_size, saved))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
@@ -233,7 +235,7 @@ impl Block for InvertedResidual {
         // Squeeze-excite: its share of batch norm's sums, and the pooled branch's gradient.
         let (z2, norm2) = &saved.depthwise;
         let activated = self.depthwise.read(&saved.depthwise, self.before_gate());
-        let (w, dw) = pass.weights(&self.project.weight);
+        let (project, pointwise) = (&self.project.weight, Conv::Pointwise);
         let gated = self.squeeze_excite.as_ref().zip(saved.gate.as_ref());
         let (g2, sums2, pooled) = match gated {
             Some((layer, (squeezed, gate))) => {
@@ -241,11 +243,12 @@ impl Block for InvertedResidual {
                 let (g2, images) = match &saved.gated {
                     Some(gated) => {
                         let behind = self.depthwise.read(gated, s.act);
-                        let (g2, _) = backend.pointwise_back_activated(&dz3, &behind, w, dw)?;
+                        let (g2, _) =
+                            pass.conv_back_activated(pointwise, &dz3, &behind, project)?;
                         let images = backend.gate_sums(&g2, &input, per_image)?;
                         (g2, images)
                     }
-                    None => backend.pointwise_back_gated(&dz3, &input, w, dw, per_image)?,
+                    None => pass.conv_back_gated(pointwise, &dz3, &input, project, per_image)?,
                 };
                 let (values, grads) = (pass.values, &mut *pass.grads);
                 let (pool, sums) =
@@ -253,7 +256,7 @@ impl Block for InvertedResidual {
                 (g2, sums, Some((gate, pool)))
             }
             None => {
-                let (dy2, sums) = backend.pointwise_back_activated(&dz3, &activated, w, dw)?;
+                let (dy2, sums) = pass.conv_back_activated(pointwise, &dz3, &activated, project)?;
                 (dy2, sums, None)
             }
         };
@@ -278,14 +281,14 @@ impl Block for InvertedResidual {
         // Depthwise, then expansion; the shortcut's gradient joins where x's is written.
         let shortcut = self.has_shortcut().then_some(&dy);
         let plain = Src::plain(x, s.channels_in);
-        let (w, dw) = pass.weights(&self.depthwise.weight);
+        let (depthwise, taps) = (Conv::Depthwise(saved.window), &self.depthwise.weight);
         let (Some(layer), Some(expand)) = (&self.expand, &saved.expand) else {
-            let dx = backend.depthwise_back(&dz2, &plain, &saved.window, w, dw, shortcut)?;
+            let dx = pass.conv_back(depthwise, &dz2, &plain, taps, shortcut)?;
             return Ok(Some(dx));
         };
         let (z1, norm1) = expand;
         let wide = layer.read(expand, s.act);
-        let (dy1, sums1) = backend.depthwise_back_activated(&dz2, &wide, &saved.window, w, dw)?;
+        let (dy1, sums1) = pass.conv_back_activated(depthwise, &dz2, &wide, taps)?;
         drop(g2);
         let grad1 = pass.norm(&layer.norm, norm1, &sums1)?;
         let dz1 = Grad::Normed {
@@ -293,8 +296,7 @@ impl Block for InvertedResidual {
             z: z1,
             grad: &grad1,
         };
-        let (w, dw) = pass.weights(&layer.weight);
-        let dx = backend.pointwise_back(&dz1, &plain, w, dw, shortcut)?;
+        let dx = pass.conv_back(Conv::Pointwise, &dz1, &plain, &layer.weight, shortcut)?;
         Ok(Some(dx))
     }
 

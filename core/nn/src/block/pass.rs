@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::Result;
-use crate::backend::{Backend, Param, ParamMut};
+use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, InputGrad, Param, Sink, Src, WeightMut};
 use crate::layer::BatchNorm;
+use crate::{Error, Result};
 use seedling_base::rng::{Purpose, Rng};
 
 /// What a training pass leaves out at random, and where the draws come from: they depend on seed,
@@ -41,7 +41,7 @@ impl Dropping {
 }
 
 /// What a forward pass reads and updates.
-pub struct Forward<'a, B: Backend> {
+pub struct Forward<'a, B: ForwardOps> {
     pub backend: &'a B,
     pub values: &'a B::Flat,
     pub buffers: &'a mut B::Flat,
@@ -59,7 +59,7 @@ pub struct Forward<'a, B: Backend> {
     pub images: usize,
 }
 
-impl<'a, B: Backend> Forward<'a, B> {
+impl<'a, B: ForwardOps> Forward<'a, B> {
     /// This pass for one stage of a network: a stage that is not `trained` uses running
     /// statistics, nothing is kept of it, and nothing left out.
     pub fn stage(&mut self, trained: bool, stage: usize) -> Forward<'_, B> {
@@ -95,20 +95,83 @@ impl<'a, B: Backend> Forward<'a, B> {
 }
 
 /// What a backward pass reads and adds to.
-pub struct Backward<'a, B: Backend> {
+pub struct Backward<'a, B: BackwardOps> {
     pub backend: &'a B,
     pub values: &'a B::Flat,
     pub grads: &'a mut B::Flat,
 }
 
-impl<B: Backend> Backward<'_, B> {
-    /// A layer's weight, and where its gradient goes.
-    pub(super) fn weights<'r>(
-        &'r mut self,
-        range: &'r Range<usize>,
-    ) -> (Param<'r, B>, ParamMut<'r, B>) {
-        let (values, grads) = (self.values, &mut *self.grads);
-        (Param { values, range }, ParamMut { grads, range })
+impl<B: BackwardOps> Backward<'_, B> {
+    fn conv_back_into(
+        &mut self,
+        conv: Conv,
+        dz: &Grad<B>,
+        x: &Src<B>,
+        weight: &Range<usize>,
+        sink: Sink<B>,
+    ) -> Result<InputGrad<B>> {
+        let weight = WeightMut {
+            values: self.values,
+            grads: self.grads,
+            range: weight,
+        };
+        self.backend.conv_back(conv, dz, x, weight, sink)
+    }
+
+    /// The gradient of a convolution's weight alone: its input are images.
+    pub(super) fn conv_back_images(
+        &mut self,
+        conv: Conv,
+        dz: &Grad<B>,
+        images: &Src<B>,
+        weight: &Range<usize>,
+    ) -> Result<()> {
+        let found = self.conv_back_into(conv, dz, images, weight, Sink::Images);
+        found.map(|_| ())
+    }
+
+    /// dx, plus the gradient that a shortcut brings; x was read as it is stored.
+    pub(super) fn conv_back(
+        &mut self,
+        conv: Conv,
+        dz: &Grad<B>,
+        x: &Src<B>,
+        weight: &Range<usize>,
+        shortcut: Option<&B::Buf>,
+    ) -> Result<B::Buf> {
+        match self.conv_back_into(conv, dz, x, weight, Sink::Plain { shortcut })? {
+            InputGrad::Plain(dx) => Ok(dx),
+            _ => Err(other_sink()),
+        }
+    }
+
+    /// dy behind the activation of x, and the sums of its norm.
+    pub(super) fn conv_back_activated(
+        &mut self,
+        conv: Conv,
+        dz: &Grad<B>,
+        x: &Src<B>,
+        weight: &Range<usize>,
+    ) -> Result<(B::Buf, B::GradSums)> {
+        match self.conv_back_into(conv, dz, x, weight, Sink::Activated)? {
+            InputGrad::Activated(dy, sums) => Ok((dy, sums)),
+            _ => Err(other_sink()),
+        }
+    }
+
+    /// The gradient behind the gate of x, and the sums of each image.
+    pub(super) fn conv_back_gated(
+        &mut self,
+        conv: Conv,
+        dz: &Grad<B>,
+        x: &Src<B>,
+        weight: &Range<usize>,
+        rows_per_image: usize,
+    ) -> Result<(B::Buf, B::ImageSums)> {
+        match self.conv_back_into(conv, dz, x, weight, Sink::Gated { rows_per_image })? {
+            InputGrad::Gated(g, sums) => Ok((g, sums)),
+            _ => Err(other_sink()),
+        }
     }
 
     pub(super) fn norm(
@@ -119,4 +182,9 @@ impl<B: Backend> Backward<'_, B> {
     ) -> Result<B::NormGrad> {
         self.backend.norm_back(norm, state, sums, self.grads)
     }
+}
+
+/// A backend that answers another question than it was asked.
+fn other_sink() -> Error {
+    Error::Device("the backend gave another gradient than it was asked for".into())
 }

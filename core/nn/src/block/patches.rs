@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Backward, Block, Forward, Size};
 use crate::Result;
-use crate::backend::{Backend, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, Src};
 use crate::layer::Positions;
 use crate::layout::{Layout, Role};
 use crate::window::Window;
@@ -42,10 +42,10 @@ impl Patches {
 }
 
 impl Block for Patches {
-    type Saved<B: Backend> = ();
+    type Saved<B: ForwardOps> = ();
 
     /// Images (n, height, width, 3) to (n, height / side, width / side, dim).
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         images: &B::Buf,
@@ -54,11 +54,11 @@ impl Block for Patches {
         let window = Window::tiles(size, RGB, self.side);
         let w = pass.param(&self.weight);
         let images = Src::plain(images, RGB);
-        let (z, _) = pass.backend.conv(&images, &window, w, 0)?;
+        let (z, _) = pass.backend.conv(Conv::Dense(window), &images, w, 0)?;
         Ok((z, (window.out_height, window.out_width), ()))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         _: &mut Backward<B>,
         _: &B::Buf,
@@ -79,10 +79,10 @@ pub struct Tokens(pub Positions);
 
 impl Block for Tokens {
     /// Rows and columns of patches.
-    type Saved<B: Backend> = Size;
+    type Saved<B: ForwardOps> = Size;
 
     /// Patches (n, height, width, dim) to tokens (n, 1 + height * width, dim); their size is one row.
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         patches: &B::Buf,
@@ -92,7 +92,7 @@ impl Block for Tokens {
         Ok((tokens, (1, 1 + grid.0 * grid.1), grid))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         _: &B::Buf,

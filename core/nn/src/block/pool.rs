@@ -2,7 +2,7 @@
 
 use super::{Backward, Block, Forward, Size};
 use crate::Result;
-use crate::backend::{Backend, Src};
+use crate::backend::{BackwardOps, ForwardOps, Src};
 
 /// Global mean pooling.
 #[derive(Clone, Debug)]
@@ -12,10 +12,10 @@ pub struct Pool {
 
 impl Block for Pool {
     /// Rows of an image.
-    type Saved<B: Backend> = usize;
+    type Saved<B: ForwardOps> = usize;
 
     /// x (n, height, width, channels) to features (n, channels).
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
@@ -28,7 +28,7 @@ impl Block for Pool {
         Ok((features, (1, 1), per_image))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         _: &B::Buf,

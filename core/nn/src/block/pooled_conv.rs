@@ -4,7 +4,7 @@ use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{Backend, Grad, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, Src};
 use crate::layout::Layout;
 
 /// The last convolution: 1x1, batch norm, activation, global mean. The widest activation is
@@ -18,7 +18,7 @@ pub struct PooledConv {
 
 /// What [`PooledConv::backward`] needs besides its input.
 #[derive(Debug)]
-pub struct PooledSaved<B: Backend> {
+pub struct PooledSaved<B: ForwardOps> {
     conv: Normed<B>,
     per_image: usize,
 }
@@ -41,10 +41,10 @@ impl PooledConv {
 }
 
 impl Block for PooledConv {
-    type Saved<B: Backend> = PooledSaved<B>;
+    type Saved<B: ForwardOps> = PooledSaved<B>;
 
     /// x (n, height, width, in) to features (n, channels).
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
@@ -53,7 +53,7 @@ impl Block for PooledConv {
         let per_image = size.0 * size.1;
         let conv = self
             .conv
-            .pointwise(pass, &Src::plain(x, self.channels_in))?;
+            .forward(pass, Conv::Pointwise, &Src::plain(x, self.channels_in))?;
         let features = pass
             .backend
             .pool(&self.conv.read(&conv, self.act), per_image)?;
@@ -61,7 +61,7 @@ impl Block for PooledConv {
     }
 
     /// dx from the features' gradient.
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
@@ -80,8 +80,8 @@ impl Block for PooledConv {
             pool: &pool,
             grad: &grad,
         };
-        let (w, dw) = pass.weights(&self.conv.weight);
-        let dx = backend.pointwise_back(&dz, &Src::plain(x, self.channels_in), w, dw, None)?;
+        let x = Src::plain(x, self.channels_in);
+        let dx = pass.conv_back(Conv::Pointwise, &dz, &x, &self.conv.weight, None)?;
         Ok(Some(dx))
     }
 

@@ -4,7 +4,7 @@ use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{Backend, Grad, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, Src};
 use crate::layout::Layout;
 use crate::window::{Padding, Window};
 
@@ -45,7 +45,7 @@ struct Layer {
 
 /// What [`Residual`]'s backward needs besides its input.
 #[derive(Debug)]
-pub struct ResidualSaved<B: Backend> {
+pub struct ResidualSaved<B: ForwardOps> {
     layers: Vec<(Normed<B>, Window)>,
     downsample: Option<(Normed<B>, Window)>,
 }
@@ -93,7 +93,7 @@ impl Residual {
     }
 
     /// What is added up: the last layer's output and the shortcut, as they are read.
-    fn summands<'a, B: Backend>(
+    fn summands<'a, B: ForwardOps>(
         &self,
         x: &'a B::Buf,
         saved: &'a ResidualSaved<B>,
@@ -110,7 +110,7 @@ impl Residual {
 }
 
 impl Layer {
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         x: &Src<B>,
@@ -123,58 +123,28 @@ impl Layer {
             self.stride,
             self.padding,
         );
-        let z = match self.is_pointwise() {
-            true => self.conv.pointwise(pass, x)?,
-            false => self.conv.dense(pass, x, &window)?,
-        };
+        let z = self.conv.forward(pass, self.conv_of(&window), x)?;
         Ok((z, window))
     }
 
-    fn is_pointwise(&self) -> bool {
-        self.kernel == 1 && self.stride == 1
-    }
-
-    /// dx plus `shortcut` of an input that is read as it is stored.
-    fn back<B: Backend>(
-        &self,
-        pass: &mut Backward<B>,
-        dz: &Grad<B>,
-        (x, window): (&Src<B>, &Window),
-        shortcut: Option<&B::Buf>,
-    ) -> Result<B::Buf> {
-        let backend = pass.backend;
-        let (w, dw) = pass.weights(&self.conv.weight);
-        match self.is_pointwise() {
-            true => backend.pointwise_back(dz, x, w, dw, shortcut),
-            false => backend.conv_back(dz, x, window, w, dw, shortcut),
+    /// Windows of one pixel, one beside the other, are a product of rows.
+    fn conv_of(&self, window: &Window) -> Conv {
+        match self.kernel == 1 && self.stride == 1 {
+            true => Conv::Pointwise,
+            false => Conv::Dense(*window),
         }
     }
 
-    /// dy behind the activation of an input that is read through norm and activation, and its sums.
-    fn back_activated<B: Backend>(
-        &self,
-        pass: &mut Backward<B>,
-        dz: &Grad<B>,
-        (x, window): (&Src<B>, &Window),
-    ) -> Result<(B::Buf, B::GradSums)> {
-        let backend = pass.backend;
-        let (w, dw) = pass.weights(&self.conv.weight);
-        match self.is_pointwise() {
-            true => backend.pointwise_back_activated(dz, x, w, dw),
-            false => backend.conv_back_activated(dz, x, window, w, dw),
-        }
-    }
-
-    fn read<'a, B: Backend>(&self, z: &'a Normed<B>, act: Act) -> Src<'a, B> {
+    fn read<'a, B: ForwardOps>(&self, z: &'a Normed<B>, act: Act) -> Src<'a, B> {
         self.conv.read(z, act)
     }
 }
 
 impl Block for Residual {
-    type Saved<B: Backend> = ResidualSaved<B>;
+    type Saved<B: ForwardOps> = ResidualSaved<B>;
 
     /// x (n, height, width, in) to y (n, height / stride, width / stride, out).
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
@@ -204,7 +174,7 @@ impl Block for Residual {
         Ok((y, inner_size, saved))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
@@ -230,7 +200,7 @@ impl Block for Residual {
                     grad: &grad,
                 };
                 let x = Src::plain(x, layer.channels_in);
-                Some(layer.back(pass, &dz, (&x, window), None)?)
+                Some(pass.conv_back(layer.conv_of(window), &dz, &x, &layer.conv.weight, None)?)
             }
             _ => None,
         };
@@ -255,15 +225,16 @@ impl Block for Residual {
                 z: &z.0,
                 grad: &grad,
             };
+            let (conv, weight) = (layer.conv_of(&window), &layer.conv.weight);
             match (i.checked_sub(1).map(|i| &self.layers[i]), layers.last()) {
                 (Some(before), Some((input, _))) => {
                     let input = before.read(input, Act::Relu);
-                    behind = Some(layer.back_activated(pass, &dz, (&input, &window))?);
+                    behind = Some(pass.conv_back_activated(conv, &dz, &input, weight)?);
                 }
                 _ => {
                     let x = Src::plain(x, layer.channels_in);
                     let shortcut = Some(through.as_ref().unwrap_or(&dy));
-                    return layer.back(pass, &dz, (&x, &window), shortcut).map(Some);
+                    return pass.conv_back(conv, &dz, &x, weight, shortcut).map(Some);
                 }
             }
         }

@@ -2,18 +2,18 @@
 
 use super::{Backward, Forward, Size};
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{BackwardOps, ForwardOps};
 
 /// A few operations with their backward: shapes and order only.
 pub trait Block {
     /// What the backward needs besides the block's input.
-    type Saved<B: Backend>;
+    type Saved<B: ForwardOps>;
 
     /// y and the size of its images, from x of images of `size`.
     ///
     /// # Errors
     /// The backend's.
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
@@ -25,7 +25,7 @@ pub trait Block {
     ///
     /// # Errors
     /// The backend's.
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
@@ -50,7 +50,7 @@ macro_rules! stages {
         /// What a stage's backward needs besides its input.
         #[derive(Debug)]
         #[allow(missing_docs)]
-        pub enum StageSaved<B: Backend> {
+        pub enum StageSaved<B: ForwardOps> {
             $($block(<super::$block as Block>::Saved<B>),)+
         }
 
@@ -67,7 +67,7 @@ macro_rules! stages {
             ///
             /// # Errors
             /// The backend's.
-            pub fn forward<B: Backend>(
+            pub fn forward<B: ForwardOps>(
                 &self,
                 pass: &mut Forward<B>,
                 x: &B::Buf,
@@ -85,7 +85,7 @@ macro_rules! stages {
             ///
             /// # Errors
             /// The backend's.
-            pub fn backward<B: Backend>(
+            pub fn backward<B: BackwardOps>(
                 &self,
                 pass: &mut Backward<B>,
                 x: &B::Buf,

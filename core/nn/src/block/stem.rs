@@ -4,7 +4,7 @@ use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{Backend, Grad, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, Src};
 use crate::layout::Layout;
 use crate::window::{Padding, Window};
 
@@ -19,7 +19,7 @@ pub struct Stem {
 
 /// What [`Stem`]'s backward needs besides the image.
 #[derive(Debug)]
-pub struct StemSaved<B: Backend> {
+pub struct StemSaved<B: ForwardOps> {
     conv: Normed<B>,
     window: Window,
 }
@@ -45,19 +45,21 @@ impl Stem {
         }
     }
 
-    fn convolve<B: Backend>(
+    fn convolve<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         images: &B::Buf,
         size: Size,
     ) -> Result<StemSaved<B>> {
         let window = Window::new(size, RGB, self.kernel, 2, self.padding);
-        let conv = self.conv.dense(pass, &Src::plain(images, RGB), &window)?;
+        let conv = self
+            .conv
+            .forward(pass, Conv::Dense(window), &Src::plain(images, RGB))?;
         Ok(StemSaved { conv, window })
     }
 
     /// From dy behind the activation, and the sums of its batch norm.
-    fn learn<B: Backend>(
+    fn learn<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         images: &B::Buf,
@@ -71,17 +73,16 @@ impl Stem {
             z,
             grad: &grad,
         };
-        let backend = pass.backend;
-        let (_, dw) = pass.weights(&self.conv.weight);
-        backend.conv_back_images(&dz, &Src::plain(images, RGB), &saved.window, dw)
+        let images = Src::plain(images, RGB);
+        pass.conv_back_images(Conv::Dense(saved.window), &dz, &images, &self.conv.weight)
     }
 }
 
 impl Block for Stem {
-    type Saved<B: Backend> = StemSaved<B>;
+    type Saved<B: ForwardOps> = StemSaved<B>;
 
     /// Images (n, height, width, 3) to y (n, height / 2, width / 2, channels).
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         images: &B::Buf,
@@ -94,7 +95,7 @@ impl Block for Stem {
         Ok((y, size, saved))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         images: &B::Buf,
@@ -122,7 +123,7 @@ pub struct PooledStem {
 
 /// What [`PooledStem`]'s backward needs besides the image.
 #[derive(Debug)]
-pub struct PooledStemSaved<B: Backend> {
+pub struct PooledStemSaved<B: ForwardOps> {
     stem: StemSaved<B>,
     pool: Window,
     largest: B::Largest,
@@ -136,10 +137,10 @@ impl PooledStem {
 }
 
 impl Block for PooledStem {
-    type Saved<B: Backend> = PooledStemSaved<B>;
+    type Saved<B: ForwardOps> = PooledStemSaved<B>;
 
     /// Images (n, height, width, 3) to y (n, height / 4, width / 4, channels).
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         images: &B::Buf,
@@ -159,7 +160,7 @@ impl Block for PooledStem {
         Ok((y, size, saved))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         images: &B::Buf,

@@ -3,7 +3,7 @@
 use super::{Backward, Block, Forward, Size};
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{Backend, Read, Rows};
+use crate::backend::{BackwardOps, ForwardOps, Read, Rows};
 use crate::layer::{Heads, LayerNorm, Linear};
 use crate::layout::Layout;
 
@@ -23,7 +23,7 @@ pub struct Transformer {
 
 /// What [`Transformer`]'s backward needs besides its input.
 #[derive(Debug)]
-pub struct TransformerSaved<B: Backend> {
+pub struct TransformerSaved<B: ForwardOps> {
     stats1: B::RowStats,
     qkv: B::Buf,
     attended: B::Buf,
@@ -56,10 +56,10 @@ impl Transformer {
 }
 
 impl Block for Transformer {
-    type Saved<B: Backend> = TransformerSaved<B>;
+    type Saved<B: ForwardOps> = TransformerSaved<B>;
 
     /// Tokens (n, tokens, dim) to tokens.
-    fn forward<B: Backend>(
+    fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
         x: &B::Buf,
@@ -94,7 +94,7 @@ impl Block for Transformer {
         Ok((y, size, saved))
     }
 
-    fn backward<B: Backend>(
+    fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,

@@ -2,7 +2,7 @@
 
 use super::{Encoder, Mode};
 use crate::Result;
-use crate::backend::Backend;
+use crate::backend::ForwardOps;
 
 /// A network on whatever engine, for those who only want its features: measurements and searches.
 /// Images are (height, width, 3), normalised.
@@ -26,7 +26,7 @@ pub trait FeatureNet: Send + Sync {
     fn release(&self);
 }
 
-impl<B: Backend> FeatureNet for Encoder<B> {
+impl<B: ForwardOps> FeatureNet for Encoder<B> {
     fn feature_dim(&self) -> usize {
         Encoder::feature_dim(self)
     }

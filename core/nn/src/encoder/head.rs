@@ -2,7 +2,7 @@
 //! norm.
 
 use crate::activation::Act;
-use crate::backend::Backend;
+use crate::backend::ForwardOps;
 use crate::layer::Linear;
 use crate::layout::Layout;
 use seedling_base::error::{Error, Result};
@@ -155,7 +155,7 @@ pub(super) struct Layer {
 
 /// What a layer of a head keeps for its backward.
 #[derive(Debug)]
-pub(super) struct Saved<B: Backend> {
+pub(super) struct Saved<B: ForwardOps> {
     pub(super) x: B::Buf,
     /// The value before the activation.
     pub(super) u: B::Buf,

@@ -2,7 +2,7 @@
 
 use super::{WeightDecay, spans};
 use crate::Result;
-use seedling_nn::backend::{AdamUpdate, Backend};
+use seedling_nn::backend::{AdamUpdate, Backend, OptimizerOps};
 use seedling_nn::cpu::Cpu;
 use seedling_nn::params::{Params, write};
 use std::ops::Range;
@@ -42,7 +42,7 @@ pub struct AdamW<B: Backend = Cpu> {
     backend: B,
 }
 
-impl<B: Backend> AdamW<B> {
+impl<B: OptimizerOps> AdamW<B> {
     /// An optimizer at rest for `params`.
     ///
     /// # Errors

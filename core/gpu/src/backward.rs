@@ -1,0 +1,405 @@
+//! A backward pass: from a backend's operation to its launches.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cubecl::prelude::*;
+use seedling_nn::activation::Act;
+use seedling_nn::backend::{BackwardOps, Conv, Grad, InputGrad, Read, Rows, Sink, Src, WeightMut};
+use seedling_nn::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
+use seedling_nn::window::Window;
+
+use super::launch::{self, Finish};
+use super::product::Map;
+use super::sums::What;
+use super::{Gpu, GradSums, Norm, NormGrad, Numbers, PerImage, Squeezed, view};
+use crate::Result;
+
+impl<R: Runtime> Gpu<R> {
+    /// What a norm's backward sums of `g`, behind the activation of `x`.
+    fn sums_of(&self, g: &Numbers, x: &Src<Self>) -> Result<GradSums> {
+        let Some((norm, _)) = x.norm else {
+            return Ok(GradSums {
+                parts: self.zeros(2 * x.channels)?,
+                pieces: 1,
+            });
+        };
+        let (parts, pieces) = self.sums(x, Some(g), What::Norm, norm.groups)?;
+        Ok(GradSums {
+            parts,
+            pieces: pieces.count,
+        })
+    }
+
+    /// Adds the gradients of weight and bias; dx.
+    fn affine_back(
+        &self,
+        values: &Numbers,
+        grads: &mut Numbers,
+        (weight, bias): (&Range<usize>, &Range<usize>),
+        x: &Numbers,
+        dy: &Numbers,
+    ) -> Result<Numbers> {
+        let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
+        let rows = x.len() / inputs;
+        let (x, dy) = (Src::plain(x, inputs), Src::plain(dy, outputs));
+        self.bias_gradient(dy.z, outputs, grads, bias.start)?;
+        let a = self.source(&dy, Map::Columns, None);
+        let b = self.source(&x, Map::Columns, None);
+        self.weight_gradient((outputs, inputs, rows), (a, b), grads, weight, (inputs, 1))?;
+        let dx = self.take(x.z.len())?;
+        let a = self.source(&dy, Map::Rows, None);
+        let b = launch::weight(values, weight, (outputs, inputs), 1, true);
+        self.product((rows, inputs, outputs), (a, b), &Finish::default(), &dx);
+        Ok(dx)
+    }
+
+    /// Adds the column sums of dy to a bias' gradient.
+    fn bias_gradient(
+        &self,
+        dy: &Numbers,
+        channels: usize,
+        grads: &mut Numbers,
+        at: usize,
+    ) -> Result<()> {
+        let x = Src::plain(dy, channels);
+        let (parts, pieces) = self.sums(&x, None, What::Values, 1)?;
+        self.add_bias(&parts, grads, at, channels, pieces.count);
+        Ok(())
+    }
+
+    /// Adds the gradient of a convolution's weight (outputs, inputs, taps); without a window its taps
+    /// are one.
+    fn convolution_weight_gradient(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: Option<&Window>,
+        weight: &mut WeightMut<Self>,
+    ) -> Result<()> {
+        let taps = window.map_or(1, |w| w.kernel * w.kernel);
+        let (inputs, outputs) = (x.channels, weight.range.len() / taps / x.channels);
+        let map = window.map_or(Map::Columns, |_| Map::PatchColumns);
+        let a = self.gradient(dz, outputs, Map::Columns, None);
+        let b = self.source(x, map, window);
+        let sizes = (outputs, inputs * taps, dz.z().len() / outputs);
+        self.weight_gradient(sizes, (a, b), weight.grads, weight.range, (inputs, taps))
+    }
+
+    /// dx, plus `shortcut`, or through the activation of x.
+    fn convolution_input_gradient(
+        &self,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        window: Option<&Window>,
+        w: &WeightMut<Self>,
+        sink: &Sink<Self>,
+    ) -> Result<Numbers> {
+        let taps = window.map_or(1, |w| w.kernel * w.kernel);
+        let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
+        let end = match sink {
+            Sink::Plain { shortcut } => Finish::adding(*shortcut),
+            Sink::Activated => Finish::through(x),
+            Sink::Images | Sink::Gated { .. } => Finish::default(),
+        };
+        let dx = self.take_as(x.z.len(), x.z.kind())?;
+        let map = window.map_or(Map::Rows, |_| Map::Outputs);
+        let a = self.gradient(dz, outputs, map, window);
+        let b = launch::weight(w.values, w.range, (outputs, inputs), taps, true);
+        let sizes = (x.z.len() / inputs, inputs, outputs * taps);
+        self.product(sizes, (a, b), &end, &dx);
+        Ok(dx)
+    }
+}
+
+impl<R: Runtime> BackwardOps for Gpu<R> {
+    type GradSums = GradSums;
+    type NormGrad = NormGrad;
+    /// (images, 5, channels).
+    type ImageSums = Numbers;
+
+    fn conv_back(
+        &self,
+        conv: Conv,
+        dz: &Grad<Self>,
+        x: &Src<Self>,
+        mut weight: WeightMut<Self>,
+        sink: Sink<Self>,
+    ) -> Result<InputGrad<Self>> {
+        match conv {
+            Conv::Pointwise => self.convolution_weight_gradient(dz, x, None, &mut weight)?,
+            Conv::Dense(window) => {
+                self.convolution_weight_gradient(dz, x, Some(&window), &mut weight)?;
+            }
+            Conv::Depthwise(window) => {
+                self.depthwise_weight_gradient(dz, x, &window, &mut weight)?;
+            }
+        }
+        let dx = match conv {
+            _ if matches!(sink, Sink::Images) => return Ok(InputGrad::Images),
+            Conv::Pointwise => self.convolution_input_gradient(dz, x, None, &weight, &sink)?,
+            Conv::Dense(window) => {
+                self.convolution_input_gradient(dz, x, Some(&window), &weight, &sink)?
+            }
+            Conv::Depthwise(window) => {
+                self.depthwise_input_gradient(dz, x, &window, &weight, &sink)?
+            }
+        };
+        Ok(match sink {
+            Sink::Images => InputGrad::Images,
+            Sink::Plain { .. } => InputGrad::Plain(dx),
+            Sink::Activated => {
+                let sums = self.sums_of(&dx, x)?;
+                InputGrad::Activated(dx, sums)
+            }
+            Sink::Gated { rows_per_image } => {
+                let sums = self.gate_sums(&dx, x, rows_per_image)?;
+                InputGrad::Gated(dx, sums)
+            }
+        })
+    }
+
+    fn norm_back(
+        &self,
+        layer: &BatchNorm,
+        norm: &Norm,
+        sums: &GradSums,
+        grads: &mut Numbers,
+    ) -> Result<NormGrad> {
+        let numbers = self.take(norm.groups * view::GRAD * layer.channels)?;
+        self.norm_gradient(layer, norm, sums, grads, &numbers);
+        Ok(NormGrad {
+            numbers,
+            groups: norm.groups,
+            rows: norm.rows,
+        })
+    }
+
+    fn norm_sums(&self, g: &Numbers, x: &Src<Self>) -> Result<GradSums> {
+        self.sums_of(g, x)
+    }
+
+    fn activation_back(&self, g: &mut Numbers, x: &Src<Self>) -> Result<GradSums> {
+        self.through(g, &launch::reading(x));
+        self.sums_of(g, x)
+    }
+
+    fn add_back(&self, dy: &mut Numbers, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<()> {
+        self.add_through(dy, x, other, act);
+        Ok(())
+    }
+
+    fn scale_images(&self, x: &Numbers, factors: &PerImage, channels: usize) -> Result<Numbers> {
+        let out = self.take_as(x.len(), x.kind())?;
+        self.times_images(x, factors, channels, &out);
+        Ok(out)
+    }
+
+    fn max_pool_back(
+        &self,
+        x: &Src<Self>,
+        window: &Window,
+        largest: &Numbers,
+        dy: &Numbers,
+    ) -> Result<(Numbers, GradSums)> {
+        let g = self.max_pool_input_gradient(x, window, largest, dy)?;
+        let sums = self.sums_of(&g, x)?;
+        Ok((g, sums))
+    }
+
+    fn pool_back(
+        &self,
+        x: &Src<Self>,
+        dy: &Numbers,
+        rows_per_image: usize,
+    ) -> Result<(PerImage, GradSums)> {
+        let numbers = self.take(dy.len())?;
+        self.spread_rows(dy, &numbers, x.channels, 1, 1.0 / rows_per_image as f32);
+        let images = dy.len() / x.channels;
+        let sums = match x.norm {
+            None => self.zeros(2 * x.channels)?,
+            Some((norm, act)) => {
+                let (parts, pieces) = self.sums(x, None, What::Slopes(act), images)?;
+                let whole = self.whole(parts, &pieces, 2 * x.channels)?;
+                let out = self.take(norm.groups * 2 * x.channels)?;
+                self.pooled_sums(&whole, &numbers, &out, (x.channels, images, norm.groups));
+                out
+            }
+        };
+        let pool = PerImage {
+            numbers: Arc::new(numbers),
+            image_rows: rows_per_image,
+        };
+        let sums = GradSums {
+            parts: sums,
+            pieces: 1,
+        };
+        Ok((pool, sums))
+    }
+
+    fn spread_means(
+        &self,
+        dy: &Numbers,
+        channels: usize,
+        rows_per_image: usize,
+    ) -> Result<Numbers> {
+        let out = self.take_as(dy.len() * rows_per_image, self.kind)?;
+        self.spread_rows(
+            dy,
+            &out,
+            channels,
+            rows_per_image,
+            1.0 / rows_per_image as f32,
+        );
+        Ok(out)
+    }
+
+    fn gate_sums(&self, g: &Numbers, x: &Src<Self>, rows_per_image: usize) -> Result<Numbers> {
+        let images = x.z.len() / x.channels / rows_per_image;
+        let act = x.norm.map_or(Act::Identity, |(_, act)| act);
+        let (parts, pieces) = self.sums(x, Some(g), What::Gate(act), images)?;
+        self.whole(parts, &pieces, 5 * x.channels)
+    }
+
+    fn squeeze_back(
+        &self,
+        layer: &SqueezeExcite,
+        values: &Numbers,
+        squeezed: &Squeezed,
+        sums: &Numbers,
+        grads: &mut Numbers,
+        rows_per_image: usize,
+    ) -> Result<(PerImage, GradSums)> {
+        let channels = layer.channels;
+        let images = squeezed.gate.len() / channels;
+        let dlogits = self.take(squeezed.logits.len())?;
+        self.gates_back(sums, &squeezed.logits, &dlogits, channels, layer.gate);
+        let second = (&layer.w2, &layer.b2);
+        let dhidden = self.affine_back(values, grads, second, &squeezed.hidden, &dlogits)?;
+        self.through(&dhidden, &launch::activated(&squeezed.inner, layer.act));
+        let first = (&layer.w1, &layer.b1);
+        let dpooled = self.affine_back(values, grads, first, &squeezed.pooled, &dhidden)?;
+        let pool = self.take(dpooled.len())?;
+        self.spread_rows(&dpooled, &pool, channels, 1, 1.0 / rows_per_image as f32);
+        let out = self.take(squeezed.groups * 2 * channels)?;
+        let sizes = (channels, images, squeezed.groups);
+        self.gated_sums(sums, (&squeezed.gate, &pool), &out, sizes);
+        let pool = PerImage {
+            numbers: Arc::new(pool),
+            image_rows: rows_per_image,
+        };
+        let sums = GradSums {
+            parts: out,
+            pieces: 1,
+        };
+        Ok((pool, sums))
+    }
+
+    fn linear_back(
+        &self,
+        layer: &Linear,
+        values: &Numbers,
+        grads: &mut Numbers,
+        (x, u): (&Numbers, &Numbers),
+        dy: Numbers,
+    ) -> Result<Numbers> {
+        self.through(&dy, &launch::activated(u, layer.act));
+        self.affine_back(values, grads, (&layer.weight, &layer.bias), x, &dy)
+    }
+
+    fn tokens_back(
+        &self,
+        layer: &Positions,
+        dy: &Numbers,
+        grid: (usize, usize),
+        grads: &mut Numbers,
+    ) -> Result<()> {
+        let (dim, count) = (layer.dim, grid.0 * grid.1);
+        let token = (1 + count) * dim;
+        let (parts, pieces) = self.sums(&Src::plain(dy, token), None, What::Values, 1)?;
+        let sum = self.whole(parts, &pieces, token)?;
+        self.add_to(grads, layer.class.start, (&sum, 0), dim);
+        self.add_to(grads, layer.grid.start, (&sum, 0), dim);
+        let rest = self.take(count * dim)?;
+        self.copy_runs(
+            (&sum, dim),
+            count * dim,
+            (&rest, 0),
+            count * dim,
+            (count * dim, count * dim),
+        );
+        let resampled = self.resample(layer, &rest, grid, Map::Columns)?;
+        let resampled = resampled.as_ref().unwrap_or(&rest);
+        self.add_to(
+            grads,
+            layer.grid.start + dim,
+            (resampled, 0),
+            resampled.len(),
+        );
+        Ok(())
+    }
+
+    fn layer_norm_back(
+        &self,
+        layer: &LayerNorm,
+        values: &Numbers,
+        grads: &mut Numbers,
+        (x, stats): (&Numbers, &Numbers),
+        dy: &mut Numbers,
+    ) -> Result<()> {
+        self.bias_gradient(dy, layer.dim, grads, layer.bias.start)?;
+        let normed = self.layer_norm_gradient(layer, values, (x, stats), dy)?;
+        self.bias_gradient(&normed, layer.dim, grads, layer.weight.start)
+    }
+
+    fn rows_linear_back(
+        &self,
+        layer: &Linear,
+        values: &Numbers,
+        grads: &mut Numbers,
+        x: &Rows<Self>,
+        dy: &Numbers,
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        let read = self.rows_read(values, x)?;
+        let input = read.as_ref().unwrap_or(x.x);
+        let mut dx = self.affine_back(values, grads, (&layer.weight, &layer.bias), input, dy)?;
+        match x.read {
+            Read::Plain => {}
+            Read::Act(act) => self.through(&dx, &launch::activated(x.x, act)),
+            Read::Norm(layer, stats) => {
+                self.layer_norm_back(layer, values, grads, (x.x, stats), &mut dx)?;
+            }
+        }
+        if let Some(shortcut) = shortcut {
+            self.plus(&dx, shortcut);
+        }
+        Ok(dx)
+    }
+
+    fn attention_back(&self, qkv: &Numbers, heads: &Heads, dy: &Numbers) -> Result<Numbers> {
+        self.attention_gradient(qkv, heads, dy)
+    }
+
+    fn spread_first(&self, dy: &Numbers, rows_per_image: usize, dim: usize) -> Result<Numbers> {
+        let out = self.zeros(dy.len() * rows_per_image)?;
+        self.copy_runs(
+            (dy, 0),
+            dim,
+            (&out, 0),
+            rows_per_image * dim,
+            (dim, dy.len()),
+        );
+        Ok(out)
+    }
+
+    fn normalize_back(
+        &self,
+        dy: &mut Numbers,
+        (y, inverse): &(Numbers, Numbers),
+        dim: usize,
+    ) -> Result<()> {
+        self.normalize_gradient(dy, y, inverse, dim);
+        Ok(())
+    }
+}

@@ -1,0 +1,324 @@
+//! A forward pass: from a backend's operation to its launches.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cubecl::prelude::*;
+use seedling_nn::activation::Act;
+use seedling_nn::backend::{Conv, ForwardOps, Output, Param, Read, Rows, Src};
+use seedling_nn::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
+use seedling_nn::window::Window;
+
+use super::launch::{self, Finish};
+use super::product::Map;
+use super::sums::What;
+use super::{Gpu, Moments, Norm, Numbers, PerImage, Squeezed};
+use crate::Result;
+
+impl<R: Runtime> Gpu<R> {
+    /// y = x w' + b, with the weight (outputs, inputs) at a place of `values`.
+    fn affine(
+        &self,
+        values: &Numbers,
+        (weight, bias): (&Range<usize>, &Range<usize>),
+        x: &Numbers,
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
+        let rows = x.len() / inputs;
+        let out = self.take(rows * outputs)?;
+        let x = Src::plain(x, inputs);
+        let end = Finish {
+            bias: Some((values, bias.start)),
+            shortcut,
+            through: None,
+        };
+        let a = self.source(&x, Map::Rows, None);
+        let b = launch::weight(values, weight, (outputs, inputs), 1, false);
+        self.product((rows, outputs, inputs), (a, b), &end, &out);
+        Ok(out)
+    }
+
+    fn activated(&self, x: &Numbers, act: Act) -> Result<Numbers> {
+        let out = self.take(x.len())?;
+        self.read_into(&launch::activated(x, act), &out);
+        Ok(out)
+    }
+
+    /// A convolution, and its channels; without a window it is 1x1.
+    fn convolve(
+        &self,
+        x: &Src<Self>,
+        window: Option<&Window>,
+        w: &Param<Self>,
+    ) -> Result<(Numbers, usize)> {
+        let taps = window.map_or(1, |w| w.kernel * w.kernel);
+        let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
+        let pixels = x.z.len() / inputs;
+        let rows = window.map_or(pixels, |w| {
+            pixels / (w.height * w.width) * (w.out_height * w.out_width)
+        });
+        // A dense convolution makes activations of images; without a window, pooled rows stay f32.
+        let kind = window.map_or(x.z.kind(), |_| self.kind);
+        let z = self.take_as(rows * outputs, kind)?;
+        let map = window.map_or(Map::Rows, |_| Map::Patches);
+        let a = self.source(x, map, window);
+        let b = launch::weight(w.values, w.range, (outputs, inputs), taps, false);
+        let sizes = (rows, outputs, inputs * taps);
+        self.product(sizes, (a, b), &Finish::default(), &z);
+        Ok((z, outputs))
+    }
+
+    /// The moments of each of a convolution's output's groups.
+    fn moments(&self, z: &Numbers, channels: usize, groups: usize) -> Result<Option<Moments>> {
+        if groups == 0 {
+            return Ok(None);
+        }
+        let (parts, pieces) = self.sums(&Src::plain(z, channels), None, What::Moments, groups)?;
+        Ok(Some(Moments { parts, pieces }))
+    }
+
+    /// Rows read as they are to be, stored.
+    pub(crate) fn rows_read(&self, values: &Numbers, x: &Rows<Self>) -> Result<Option<Numbers>> {
+        Ok(match x.read {
+            Read::Plain => None,
+            Read::Act(act) => Some(self.activated(x.x, act)?),
+            Read::Norm(layer, stats) => Some(self.layer_norm(layer, values, x.x, stats)?),
+        })
+    }
+}
+
+impl<R: Runtime> ForwardOps for Gpu<R> {
+    type Moments = Moments;
+    type Norm = Norm;
+    type PerImage = PerImage;
+    type Squeezed = Squeezed;
+    /// A tap for each number.
+    type Largest = Numbers;
+    /// (rows, 2).
+    type RowStats = Numbers;
+    /// The rows and 1 / |x|.
+    type Unit = (Numbers, Numbers);
+
+    fn conv(
+        &self,
+        conv: Conv,
+        x: &Src<Self>,
+        w: Param<Self>,
+        groups: usize,
+    ) -> Result<Output<Self>> {
+        let (z, channels) = match conv {
+            Conv::Pointwise => self.convolve(x, None, &w)?,
+            Conv::Dense(window) => self.convolve(x, Some(&window), &w)?,
+            Conv::Depthwise(window) => (self.depthwise_forward(x, &window, &w)?, window.channels),
+        };
+        let moments = self.moments(&z, channels, groups)?;
+        Ok((z, moments))
+    }
+
+    fn norm(
+        &self,
+        layer: &BatchNorm,
+        values: &Numbers,
+        buffers: &mut Numbers,
+        moments: Option<(Moments, f32)>,
+    ) -> Result<Norm> {
+        match moments {
+            Some((moments, momentum)) => {
+                self.norm_of_batch(layer, values, buffers, &moments, momentum)
+            }
+            None => self.norm_of_running(layer, values, buffers),
+        }
+    }
+
+    fn no_norm(&self, channels: usize) -> Result<Norm> {
+        let numbers: Vec<f32> = [1.0, 0.0, 0.0, 1.0]
+            .into_iter()
+            .flat_map(|x| std::iter::repeat_n(x, channels))
+            .collect();
+        Ok(Norm {
+            numbers: self.send(&numbers)?,
+            groups: 1,
+            rows: 0,
+        })
+    }
+
+    fn materialise(&self, x: &Src<Self>) -> Result<Numbers> {
+        let out = self.take_as(x.z.len(), x.z.kind())?;
+        self.read_into(&launch::reading(x), &out);
+        Ok(out)
+    }
+
+    fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Numbers> {
+        let out = self.take_as(x.z.len(), x.z.kind())?;
+        self.add_into(x, other, act, &out);
+        Ok(out)
+    }
+
+    fn per_image(
+        &self,
+        values: &[f32],
+        channels: usize,
+        rows_per_image: usize,
+    ) -> Result<PerImage> {
+        let each = values
+            .iter()
+            .flat_map(|x| std::iter::repeat_n(*x, channels));
+        Ok(PerImage {
+            numbers: Arc::new(self.send(&each.collect::<Vec<f32>>())?),
+            image_rows: rows_per_image,
+        })
+    }
+
+    fn max_pool(&self, x: &Src<Self>, window: &Window) -> Result<(Numbers, Numbers)> {
+        self.max_pool_forward(x, window)
+    }
+
+    fn pool(&self, x: &Src<Self>, rows_per_image: usize) -> Result<Numbers> {
+        let images = x.z.len() / x.channels / rows_per_image;
+        let (parts, pieces) = self.sums(x, None, What::Values, images)?;
+        let means = self.take(images * x.channels)?;
+        let share = 1.0 / rows_per_image as f32;
+        self.add_pieces(&parts, &means, x.channels, pieces.count, share);
+        Ok(means)
+    }
+
+    fn squeeze(
+        &self,
+        layer: &SqueezeExcite,
+        values: &Numbers,
+        x: &Src<Self>,
+        rows_per_image: usize,
+    ) -> Result<(Squeezed, PerImage)> {
+        let pooled = self.pool(x, rows_per_image)?;
+        let inner = self.affine(values, (&layer.w1, &layer.b1), &pooled, None)?;
+        let hidden = self.activated(&inner, layer.act)?;
+        let logits = self.affine(values, (&layer.w2, &layer.b2), &hidden, None)?;
+        let gate = self.take(logits.len())?;
+        self.gates(&logits, &gate, layer.gate);
+        let gate = Arc::new(gate);
+        let squeezed = Squeezed {
+            pooled,
+            inner,
+            hidden,
+            logits,
+            gate: gate.clone(),
+            groups: x.norm.map_or(1, |(norm, _)| norm.groups),
+        };
+        let gate = PerImage {
+            numbers: gate,
+            image_rows: rows_per_image,
+        };
+        Ok((squeezed, gate))
+    }
+
+    fn linear(&self, layer: &Linear, values: &Numbers, x: &Numbers) -> Result<(Numbers, Numbers)> {
+        let u = self.affine(values, (&layer.weight, &layer.bias), x, None)?;
+        Ok((self.activated(&u, layer.act)?, u))
+    }
+
+    fn tokens(
+        &self,
+        layer: &Positions,
+        values: &Numbers,
+        patches: &Numbers,
+        grid: (usize, usize),
+    ) -> Result<Numbers> {
+        let dim = layer.dim;
+        let count = grid.0 * grid.1;
+        let images = patches.len() / (count * dim).max(1);
+        // What is added to every image: the first token whole, then the patches' positions and bias.
+        let added = self.zeros((1 + count) * dim)?;
+        self.add_to(&added, 0, (values, layer.class.start), dim);
+        self.add_to(&added, 0, (values, layer.grid.start), dim);
+        let positions = self.take(layer.side * layer.side * dim)?;
+        let len = positions.len();
+        let from = (values, layer.grid.start + dim);
+        self.copy_runs(from, len, (&positions, 0), len, (len, len));
+        let resampled = self.resample(layer, &positions, grid, Map::Rows)?;
+        let resampled = resampled.as_ref().unwrap_or(&positions);
+        self.copy_runs(
+            (resampled, 0),
+            count * dim,
+            (&added, dim),
+            count * dim,
+            (count * dim, count * dim),
+        );
+        let bias = self.take(count * dim)?;
+        self.copy_runs(
+            (values, layer.patch_bias.start),
+            0,
+            (&bias, 0),
+            dim,
+            (dim, count * dim),
+        );
+        self.add_to(&added, dim, (&bias, 0), count * dim);
+
+        let out = self.take(images * (1 + count) * dim)?;
+        let token = (1 + count) * dim;
+        self.copy_runs((&added, 0), 0, (&out, 0), token, (token, out.len()));
+        let spread = self.zeros(out.len())?;
+        self.copy_runs(
+            (patches, 0),
+            count * dim,
+            (&spread, dim),
+            token,
+            (count * dim, patches.len()),
+        );
+        self.plus(&out, &spread);
+        Ok(out)
+    }
+
+    fn row_stats(&self, x: &Numbers, layer: &LayerNorm) -> Result<Numbers> {
+        self.row_stats_of(x, layer)
+    }
+
+    fn layer_norm(
+        &self,
+        layer: &LayerNorm,
+        values: &Numbers,
+        x: &Numbers,
+        stats: &Numbers,
+    ) -> Result<Numbers> {
+        self.layer_norm_forward(layer, values, x, stats)
+    }
+
+    fn rows_linear(
+        &self,
+        layer: &Linear,
+        values: &Numbers,
+        x: &Rows<Self>,
+        shortcut: Option<&Numbers>,
+    ) -> Result<Numbers> {
+        let read = self.rows_read(values, x)?;
+        let x = read.as_ref().unwrap_or(x.x);
+        self.affine(values, (&layer.weight, &layer.bias), x, shortcut)
+    }
+
+    fn attention(&self, qkv: &Numbers, heads: &Heads) -> Result<Numbers> {
+        self.attention_forward(qkv, heads)
+    }
+
+    fn first_rows(&self, x: &Numbers, rows_per_image: usize, dim: usize) -> Result<Numbers> {
+        let out = self.take(x.len() / rows_per_image)?;
+        self.copy_runs(
+            (x, 0),
+            rows_per_image * dim,
+            (&out, 0),
+            dim,
+            (dim, out.len()),
+        );
+        Ok(out)
+    }
+
+    fn normalize(&self, x: &mut Numbers, dim: usize) -> Result<(Numbers, Numbers)> {
+        let (kept, inverse) = (self.take(x.len())?, self.take(x.len() / dim)?);
+        self.normalize_rows(x, &kept, &inverse, dim);
+        Ok((kept, inverse))
+    }
+
+    fn multiply(&self, own: &mut Numbers, by: &Numbers) -> Result<()> {
+        self.times(own, by);
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! Updates of flat numbers: from a backend's operation to its launches.
+
+use cubecl::prelude::*;
+use seedling_nn::backend::{AdamUpdate, OptimizerOps, Update};
+
+use super::{Gpu, Numbers};
+use crate::Result;
+
+impl<R: Runtime> OptimizerOps for Gpu<R> {
+    fn copy(&self, to: &mut Numbers, from: &Numbers) -> Result<()> {
+        let len = from.len();
+        self.copy_runs((from, 0), len, (to, 0), len, (len, len));
+        Ok(())
+    }
+
+    fn clear(&self, flat: &mut Numbers) -> Result<()> {
+        self.fill(flat, 0.0);
+        Ok(())
+    }
+
+    fn all_finite(&self, flat: &Numbers) -> Result<bool> {
+        let found = self.not_finite(flat)?;
+        if self.rehearsed {
+            return Ok(true);
+        }
+        let bytes = self.read(&found)?;
+        Ok(u32::from_bytes(&bytes).iter().all(|count| *count == 0))
+    }
+
+    fn sgd(
+        &self,
+        update: &Update,
+        values: &mut Numbers,
+        grads: &Numbers,
+        velocity: &mut Numbers,
+        base: &Numbers,
+    ) -> Result<()> {
+        self.sgd_step(update, (values, grads, velocity), base)
+    }
+
+    fn adamw(
+        &self,
+        update: &AdamUpdate,
+        values: &mut Numbers,
+        grads: &Numbers,
+        moments: (&mut Numbers, &mut Numbers),
+    ) -> Result<()> {
+        self.adamw_step(update, (values, grads), (moments.0, moments.1))
+    }
+
+    fn follow(&self, own: &mut Numbers, other: &Numbers, momentum: f32, from: usize) -> Result<()> {
+        self.follow_from(own, other, momentum, from);
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! What there is to know of a device, and to ask of it besides operations.
+
+use std::time::Duration;
+
+use super::Backend;
+use crate::{Error, Result};
+
+/// Memory, precision, and how much is done at once.
+pub trait DeviceOps: Backend {
+    /// The same engine with memory that is only counted, where memory is shared out beforehand: work
+    /// takes no time, every number is zero, and [`DeviceOps::most_bytes`] says what it would have taken.
+    fn rehearsal(&self) -> Option<Self> {
+        None
+    }
+
+    /// The most bytes that work has taken at a time.
+    fn most_bytes(&self) -> usize {
+        0
+    }
+
+    /// Bytes that the engine has for itself, where it says.
+    fn memory_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Waits until all that was asked for is done.
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the host has asked of a card so far; nothing where the host computes.
+    fn asked(&self) -> Option<Asked> {
+        None
+    }
+
+    /// The same engine, which takes `groups` at once ([`DeviceOps::groups_at_once`]) if it can.
+    #[must_use]
+    fn taking(&self, groups: usize) -> Self {
+        let _ = groups;
+        self.clone()
+    }
+
+    /// The same engine, which stores convolutions' outputs in half the bytes: what is called bf16,
+    /// though it is f16 where the engine knows no bf16.
+    fn halved(&self) -> Result<Self> {
+        Err(Error::Config(
+            "precision = bf16 is for cards (--device); the processor computes in f32".into(),
+        ))
+    }
+
+    /// How many groups of photos, each with statistics of its own, go through a network at once at
+    /// most. Each takes memory of its own.
+    fn groups_at_once(&self) -> usize {
+        1
+    }
+}
+
+/// What a host has asked of a card.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Asked {
+    /// Kernels that were launched.
+    pub launches: u64,
+    /// How long the host did nothing but wait for numbers.
+    pub waited: Duration,
+}
