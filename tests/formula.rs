@@ -22,10 +22,10 @@ pub fn numbers(stream: u64, count: usize, scale: f64) -> Vec<f32> {
 }
 
 /// Fills a network by formula, entry by entry in definition order.
-pub fn fill(params: &Params) {
-    let mut values = params.values.write().unwrap();
-    let mut buffers = params.buffers.write().unwrap();
-    for (t, entry) in params.layout.entries().iter().enumerate() {
+pub fn fill(params: &mut Params) {
+    let layout = params.layout.clone();
+    let (values, buffers) = (&mut params.values, &mut params.buffers);
+    for (t, entry) in layout.entries().iter().enumerate() {
         let fan_in: usize = entry.shape[1..].iter().product();
         let f = |u: f64| match entry.role {
             Role::ConvWeight => u * 2.0 * 3f64.sqrt() * (2.0 / fan_in as f64).sqrt(),
@@ -39,9 +39,9 @@ pub fn fill(params: &Params) {
             Role::Bias => 0.1 * u,
         };
         let target = if entry.role.is_buffer() {
-            &mut buffers
+            &mut *buffers
         } else {
-            &mut values
+            &mut *values
         };
         for (i, x) in target[entry.range.clone()].iter_mut().enumerate() {
             *x = f(u(t as u64, i)) as f32;

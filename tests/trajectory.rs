@@ -11,9 +11,8 @@ use crate::formula::{dot, norm, sample};
 use crate::golden::Golden;
 
 /// PyTorch's SGD: g += wd * p; v = 0.9 v + g; p -= lr v.
-pub fn sgd(params: &Params, velocity: &mut Vec<f32>, (lr, weight_decay): (f32, f32)) {
-    let grads = params.grads.lock().unwrap();
-    let mut values = params.values.write().unwrap();
+pub fn sgd(params: &mut Params, velocity: &mut Vec<f32>, (lr, weight_decay): (f32, f32)) {
+    let (values, grads) = (&mut params.values, &params.grads);
     let first = velocity.is_empty();
     velocity.resize(values.len(), 0.0);
     for ((p, v), g) in values.iter_mut().zip(velocity).zip(grads.iter()) {
@@ -33,8 +32,8 @@ impl Snapshot {
     /// Now.
     pub fn of(params: &Params) -> Snapshot {
         Snapshot {
-            values: params.values.read().unwrap().clone(),
-            buffers: params.buffers.read().unwrap().clone(),
+            values: params.values.clone(),
+            buffers: params.buffers.clone(),
         }
     }
 }

@@ -42,16 +42,13 @@ pub fn write(path: &Path, net: (&Encoder, Option<&LinearLayer>), about: &About) 
 pub fn bytes((encoder, layer): (&Encoder, Option<&LinearLayer>), about: &About) -> Result<Vec<u8>> {
     let side = about.image_size;
     let tracer = Tracer::new(&encoder.params.layout);
-    let network = Encoder::on(tracer.clone(), encoder.architecture, false, 0)?;
-    {
-        let locked = encoder.params.lock();
-        let (from, statistics) = locked.host()?;
-        network.params.edit(|values, buffers| {
-            let len = values.len();
-            values.copy_from_slice(&from[..len]);
-            buffers.copy_from_slice(&statistics);
-        })?;
-    }
+    let mut network = Encoder::on(tracer.clone(), encoder.architecture, false, 0)?;
+    let (from, statistics) = encoder.params.host()?;
+    network.params.edit(|values, buffers| {
+        let len = values.len();
+        values.copy_from_slice(&from[..len]);
+        buffers.copy_from_slice(&statistics);
+    })?;
     let images = network.images(1, (side, side), |_| ())?;
     network.features(&images)?;
     let mut graph: Graph = tracer.finish();

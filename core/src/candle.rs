@@ -5,7 +5,7 @@
 //! behind it gives the gradients of whatever candle trains, and adds those of the encoder to its own
 //! (`Params::grads`), which an optimizer of [`crate::optim`] takes on. `examples/candle_head.rs` trains so.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{
     CpuStorage, CustomOp1, DType, Device, Error, Layout, Module, Result, Shape, Tensor, Var,
@@ -14,20 +14,25 @@ use seedling_nn::backend::BackwardOps;
 use seedling_nn::cpu::Cpu;
 use seedling_nn::encoder::{Encoder, Images, Mode, Saved};
 
-/// An encoder as a module: from images to embeddings, or to features where it has no head.
+/// An encoder as a module: from images to embeddings, or to features where it has no head. Clones share it.
 #[derive(Clone, Debug)]
 pub struct EncoderModule<B: BackwardOps = Cpu> {
-    encoder: Encoder<B>,
+    encoder: Arc<Mutex<Encoder<B>>>,
     mode: Mode,
 }
 
 impl<B: BackwardOps> EncoderModule<B> {
-    /// `encoder`, whose numbers are shared, passed through in `mode`.
-    pub fn new(encoder: &Encoder<B>, mode: Mode) -> EncoderModule<B> {
+    /// `encoder`, passed through in `mode`. It has room for gradients where it was made to be trained.
+    pub fn new(encoder: Encoder<B>, mode: Mode) -> EncoderModule<B> {
         EncoderModule {
-            encoder: encoder.clone(),
+            encoder: Arc::new(Mutex::new(encoder)),
             mode,
         }
+    }
+
+    /// The encoder, for who follows its gradients or saves it; not while a forward or backward pass runs.
+    pub fn encoder(&self) -> MutexGuard<'_, Encoder<B>> {
+        locked(&self.encoder)
     }
 
     /// Embeddings (n, dim) of images that lie on the encoder's backend already, as a tensor of the CPU.
@@ -39,9 +44,8 @@ impl<B: BackwardOps> EncoderModule<B> {
         // of the graph: they get no gradient, and their buffer can be used again.
         let recorded = Var::from_slice(&[0f32], 1, &Device::Cpu)?;
         recorded.apply_op1(EncoderOp {
-            encoder: self.encoder.clone(),
+            module: self.clone(),
             images,
-            mode: self.mode,
             saved: Mutex::new(None),
         })
     }
@@ -65,7 +69,7 @@ impl<B: BackwardOps> Module for EncoderModule<B> {
             .flatten_all()?
             .to_vec1::<f32>()?;
         let on_backend = self
-            .encoder
+            .encoder()
             .images(n, (height, width), |out| out.copy_from_slice(&pixels))
             .map_err(Error::wrap)?;
         self.embed(on_backend)?.to_device(images.device())
@@ -74,9 +78,8 @@ impl<B: BackwardOps> Module for EncoderModule<B> {
 
 /// The encoder's forward, with [`Encoder::backward`] as its gradient.
 struct EncoderOp<B: BackwardOps> {
-    encoder: Encoder<B>,
+    module: EncoderModule<B>,
     images: Images<B>,
-    mode: Mode,
     /// Filled by the forward, emptied by its backward.
     saved: Mutex<Option<Saved<B>>>,
 }
@@ -87,28 +90,34 @@ impl<B: BackwardOps> CustomOp1 for EncoderOp<B> {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let forward = || {
-            let (out, saved) = self.encoder.forward(&self.images, self.mode)?;
-            Ok((self.encoder.backend().download(&out)?, saved))
+        let mut encoder = self.module.encoder();
+        let mut forward = || {
+            let (out, saved) = encoder.forward(&self.images, self.module.mode)?;
+            Ok((encoder.backend().download(&out)?, saved))
         };
         let (out, saved) = forward().map_err(|e: crate::Error| Error::wrap(e))?;
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
-        let shape = Shape::from((self.images.n, self.encoder.output_dim()));
+        *locked(&self.saved) = Some(saved);
+        let shape = Shape::from((self.images.n, encoder.output_dim()));
         Ok((CpuStorage::F32(out), shape))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(saved) = saved.take() else {
+        let Some(saved) = locked(&self.saved).take() else {
             candle_core::bail!("the encoder's backward ran twice on one forward");
         };
         let grad = grad.flatten_all()?.to_vec1::<f32>()?;
+        let mut encoder = self.module.encoder();
         let backward = || {
             let fill = |dy: &mut [f32]| dy.copy_from_slice(&grad);
-            let dy = self.encoder.backend().upload(grad.len(), fill)?;
-            self.encoder.backward(&self.images, saved, dy)
+            let dy = encoder.backend().upload(grad.len(), fill)?;
+            encoder.backward(&self.images, saved, dy)
         };
         backward().map_err(Error::wrap)?;
         Ok(None)
     }
+}
+
+/// A lock; a thread that panicked while it held one leaves plain numbers behind.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

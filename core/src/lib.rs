@@ -6,11 +6,12 @@
 //! 2. [`nn`] and [`backbones`] turn views into features, channels last; [`params`] are a network's numbers,
 //!    and [`encoder`] adds the projection head: a photo becomes a unit embedding (`seedling-nn`; on GPUs
 //!    `seedling-gpu`).
-//! 3. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods, [`step`] what
+//! 3. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`seed`] are the two methods, [`step`] what
 //!    goes into and comes out of either. [`eval`] extracts and measures features, [`whitening`] makes a
 //!    linear layer of an album's, [`verdict`] says from them which weights to keep (`seedling-ssl`).
 //! 4. [`config`] are the settings; [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the
-//!    parameters; [`session`] owns all of that, and [`course`] is a run from its first measurement to its
+//!    parameters; [`memory`] plans what a run
+//!    takes; [`session`] owns all of that, and [`course`] is a run from its first measurement to its
 //!    last (`seedling-train`).
 //!
 //! This crate holds the parts together for those who use them; [`error`], [`rng`], [`cancel`], [`atomic`],
@@ -19,10 +20,12 @@
 pub use seedling_base::{Error, Result, atomic, cancel, error, rng, simd, tensor_file};
 pub use seedling_data as data;
 pub use seedling_nn::{backbones, encoder, init, layout, params};
-pub use seedling_ssl::{distill, eval, loss, moco, ops, queue, step, verdict, whitening};
+pub use seedling_ssl::{
+    eval, loss, microbatch, moco, ops, queue, seed, step, teacher, verdict, whitening,
+};
 pub use seedling_train::{
-    bench, checkpoint, config, course, device, governor, index, optim, records, schedule, session,
-    weights,
+    bench, checkpoint, config, course, device, governor, index, memory, optim, records, schedule,
+    session, weights,
 };
 
 /// Operations and their kernels, for CPU and GPU.

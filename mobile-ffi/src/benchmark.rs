@@ -3,7 +3,8 @@
 use crate::error::Result;
 use crate::listener::Stop;
 use seedling_core::bench::{self, Row, Table};
-use seedling_core::session::{memory, on_own_threads};
+use seedling_core::memory;
+use seedling_core::session::on_own_threads;
 use std::sync::Arc;
 use std::time::Instant;
 

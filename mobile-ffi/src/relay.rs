@@ -3,7 +3,7 @@
 use crate::listener::{Listener, Throttle};
 use crate::progress::{Progress, Stage};
 use seedling_core::course::{Event, Observer};
-use seedling_core::session::memory;
+use seedling_core::memory;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Result, SeedlingError};
 use crate::weights::Weights;
-use seedling_core::config::Config;
+use seedling_core::config::{Config, Device, Keep};
 
 /// How to train. What is not named here is `seedling adapt`'s.
 #[derive(Clone, Debug, uniffi::Record)]
@@ -48,7 +48,7 @@ impl Settings {
             });
         }
         Ok(Config {
-            arch: weights.arch(),
+            arch: weights.file.about.architecture.arch,
             init: weights.path.clone(),
             image_size: match size {
                 0 => usual.image_size,
@@ -62,12 +62,12 @@ impl Settings {
             threads: self.threads as usize,
             seed: self.seed as u64,
             device: match self.on_card {
-                true => "gpu".into(),
-                false => usual.device.clone(),
+                true => Device::Gpu(0),
+                false => usual.device,
             },
             keep: match self.keep_always {
-                true => "always".into(),
-                false => usual.keep.clone(),
+                true => Keep::Always,
+                false => usual.keep,
             },
             ..usual
         })

@@ -12,7 +12,8 @@ use seedling_core::bench::{self, noise};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
 use seedling_core::data::{Normalise, Photo, PhotoSource, Recipe, ViewParams};
-use seedling_core::device::{Device, Work};
+use seedling_core::device::Work;
+use seedling_core::encoder::Head;
 use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::init::initialise;
 use seedling_core::ops::TrainingBackend;
@@ -86,7 +87,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
         queue_size: 4096,
         key_momentum: 0.999,
         temperature: 0.2,
-        head: "simple".into(),
+        head: Head::Simple,
         ..Config::pretrain()
     };
     let mut flags = Layer::new("flags");
@@ -142,13 +143,13 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
         ));
         console.summary(&json!({
             "command": "bench",
-            "arch": config.arch,
+            "arch": config.arch.name(),
             "image_size": config.image_size,
             "batch_size": config.batch_size,
             "bn_group": config.bn_group,
             "threads": threads,
-            "device": config.device,
-            "precision": config.precision,
+            "device": config.device.to_string(),
+            "precision": config.precision.to_string(),
             "moco_step": {
                 "images_per_second": step.rate.mean,
                 "fastest_images_per_second": step.rate.fastest,
@@ -257,7 +258,7 @@ fn card_views(config: &Config, source: &dyn PhotoSource, seconds: f64) -> Result
             Ok(Some(two))
         }
     }
-    let device: Device = config.device.parse()?;
+    let device = config.device;
     device.run(CardViews(config, source, seconds))
 }
 
@@ -268,9 +269,9 @@ fn features(config: &Config, seconds: f64) -> Result<Rate> {
 
         fn on<B: TrainingBackend>(self, backend: B) -> Result<Rate> {
             let Features(config, seconds) = self;
-            let architecture = Architecture::new(config.arch.parse()?, None);
-            let encoder = Encoder::on(backend, architecture, false, 0)?;
-            initialise(&encoder.params, config.seed)?;
+            let architecture = Architecture::new(config.arch, None);
+            let mut encoder = Encoder::on(backend, architecture, false, 0)?;
+            initialise(&mut encoder.params, config.seed)?;
             let side = config.image_size;
             let images = encoder.images(config.batch_size, (side, side), |out| {
                 out.copy_from_slice(&noise(config, 0));
@@ -280,7 +281,7 @@ fn features(config: &Config, seconds: f64) -> Result<Rate> {
             })
         }
     }
-    let device: Device = config.device.parse()?;
+    let device = config.device;
     device.run(Features(config, seconds))
 }
 

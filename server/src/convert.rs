@@ -107,10 +107,10 @@ pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
         head: kept,
         ..about.architecture
     };
-    let encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
-    file.load_backbone(&encoder.params)?;
+    let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
+    file.load_backbone(&mut encoder.params)?;
     if let Some(head) = kept {
-        file.load_head_of(&encoder.params, head)?;
+        file.load_head_of(&mut encoder.params, head)?;
     }
     let layer = file.linear_layer()?;
     let layer = layer.as_ref();

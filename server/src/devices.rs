@@ -4,6 +4,7 @@ use crate::Outcome;
 use crate::console::Console;
 use crate::flags::Common;
 use clap::Args;
+use seedling_core::backbones::Arch;
 use seedling_core::config::Config;
 use seedling_core::device::{self, Device};
 use seedling_core::{Result, bench, session};
@@ -68,12 +69,12 @@ pub fn run(args: &DevicesArgs, console: &Console) -> Result<Outcome> {
 /// Images per second of a training step.
 fn measure(device: Device, seconds: f64) -> Result<f64> {
     let config = Config {
-        arch: "mobilenet_v3_small".into(),
+        arch: Arch::MOBILENET_V3_SMALL,
         image_size: 96,
         batch_size: 16,
         bn_group: 16,
         queue_size: 1024,
-        device: device.to_string(),
+        device,
         ..Config::adapt()
     };
     let start = Instant::now();

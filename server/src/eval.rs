@@ -101,7 +101,7 @@ pub fn load(
         head: None,
         ..file.about.architecture
     };
-    let device: Device = settings.config.device.parse()?;
+    let device: Device = settings.config.device;
     let encoder = device.load(architecture, &file)?;
     Ok(Loaded {
         encoder,

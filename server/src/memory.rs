@@ -1,6 +1,6 @@
 //! How much memory this process uses, where the system tells (Linux).
 
-pub use seedling_core::session::memory::peak_mb;
+pub use seedling_core::memory::peak_mb;
 
 /// Lets the peak start again from what is resident now.
 pub fn reset_peak() {

@@ -4,7 +4,8 @@ use crate::console::Console;
 use crate::flags::{Common, Training};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::PhotoSource;
-use seedling_core::session::{helpful, memory};
+use seedling_core::memory;
+use seedling_core::session::helpful;
 use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result};
 

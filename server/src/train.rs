@@ -7,11 +7,10 @@ use crate::photos::{self, Photos, budget};
 use crate::settings::Settings;
 use crate::{Outcome, interrupt, shipped};
 use seedling_convert::onnx::OnnxNet;
-use seedling_core::backbones::Arch;
 use seedling_core::checkpoint::{self, State};
 use seedling_core::config::{Config, Layer};
 use seedling_core::course::{Course, Phase, RunFolder, Sources};
-use seedling_core::data::{self, DecodeBudget, Normalise, PhotoSource, Recipe};
+use seedling_core::data::{self, DecodeBudget, Normalise, PhotoSource};
 use seedling_core::device::Device;
 use seedling_core::session::{Foreign, Guide, Start};
 use seedling_core::tensor_file;
@@ -91,7 +90,7 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
     let config = &plan.settings.config;
     // A file says what it is; only where a network was asked for, the file has to be that one.
     let wanted = plan.settings.asks_for("arch") || config.init == "shipped";
-    let arch = wanted.then(|| config.arch.parse::<Arch>()).transpose()?;
+    let arch = wanted.then_some(config.arch);
     // `adapt` has no flag of its own for the network: its weights mostly say it.
     let flag = match plan.command {
         "adapt" => "--set arch=",
@@ -106,7 +105,7 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
     }
     let decoding = budget(&plan.settings.config);
     let sources = sources(plan, &decoding, console)?;
-    let device: Device = plan.settings.config.device.parse()?;
+    let device: Device = plan.settings.config.device;
     if let Some(budget) = plan.memory_mb
         && device != Device::Cpu
     {
@@ -184,9 +183,7 @@ fn teacher(plan: &Plan<'_>, console: &Console) -> Result<Option<Teacher>> {
     }
     // A file says what it is; only where a network was asked for, the file has to be that one.
     let wanted = plan.settings.asks_for("teacher_arch");
-    let arch = wanted
-        .then(|| config.teacher_arch.parse::<Arch>())
-        .transpose()?;
+    let arch = wanted.then_some(config.teacher_arch);
     let file = shipped::file(path, arch, "--teacher-arch ", console)?;
     Ok(Some(Teacher::Weights(file)))
 }
@@ -281,7 +278,7 @@ pub fn contact_sheet(
     config: &Config,
     console: &Console,
 ) -> Result<Outcome> {
-    let recipe = Recipe::by_name(&config.views)?;
+    let recipe = config.views.clone();
     data::contact_sheet::write(
         path,
         source,

@@ -11,7 +11,7 @@ fn main() -> seedling_core::Result<()> {
     };
     let number = |word: &String| word.parse::<usize>().expect("a number");
     let config = Config {
-        arch: arch.clone(),
+        arch: arch.parse()?,
         image_size: number(size),
         batch_size: number(group),
         bn_group: number(group),

@@ -3,11 +3,13 @@
 
 use seedling_core::backbones::Arch;
 use seedling_core::cancel::Cancel;
-use seedling_core::distill::{Distill, DistillConfig, Teacher};
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Images, Mode};
+use seedling_core::microbatch::MicroBatches;
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::{NO_PHOTO, Queue};
+use seedling_core::seed::{Seed, SeedConfig};
 use seedling_core::step::Views;
+use seedling_core::teacher::Teacher;
 use seedling_tests::formula::{fill, numbers};
 use seedling_tests::fused::{assert_close, buffer};
 use seedling_tests::golden::Golden;
@@ -19,8 +21,8 @@ const STEPS: usize = 20;
 
 fn encoder(head: Option<Head>) -> Encoder {
     let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, head);
-    let encoder = Encoder::new(architecture, true, 0, &Workspace::default()).unwrap();
-    fill(&encoder.params);
+    let mut encoder = Encoder::new(architecture, true, 0, &Workspace::default()).unwrap();
+    fill(&mut encoder.params);
     encoder
 }
 
@@ -32,11 +34,12 @@ fn batch(encoder: &Encoder, pixels: &[f32], side: usize) -> Images {
 
 /// Unit embeddings in two groups, by a copy: training mode moves running statistics.
 fn embeddings(student: &Encoder, images: &[f32], mode: Mode) -> Vec<f32> {
-    let copy = encoder(Some(Head::Simple));
+    let mut copy = encoder(Some(Head::Simple));
     copy.params.copy_from(&student.params).unwrap();
     let mut out = Vec::new();
     for group in images.chunks(images.len() / 2) {
-        out.extend_from_slice(&copy.embed(&batch(&copy, group, 32), mode).unwrap());
+        let images = batch(&copy, group, 32);
+        out.extend_from_slice(&copy.embed_in(&images, mode).unwrap());
     }
     out
 }
@@ -52,18 +55,21 @@ fn twenty_steps_follow_pytorch() {
     let deviations = golden.json("f32_deviation");
     let mut queue = Queue::random(QUEUE, EMBEDDING_DIM, 0);
     queue.keys = golden.floats("queue_initial").to_vec();
-    let config = DistillConfig {
+    let config = SeedConfig {
         student_temperature: 0.2,
         teacher_temperature: 0.01,
-        bn_group: BATCH / 2,
-        mode: Mode::train(0.1),
+        batches: MicroBatches {
+            bn_group: BATCH / 2,
+            mode: Mode::train(0.1),
+            cancel: Cancel::default(),
+        },
     };
     let student = encoder(Some(Head::Simple));
     let names = golden.json("entries");
     let names = names.as_array().unwrap().iter();
     assert!(names.eq(student.params.layout.entries().iter().map(|e| &e.name)));
     let initial = Snapshot::of(&student.params);
-    let mut distill = Distill::new(student, queue, config).unwrap();
+    let mut seed = Seed::new(student, queue, config).unwrap();
     let mut velocity = Vec::new();
     for step in 1..=STEPS {
         let images = numbers(100_000 + 2 * step as u64, BATCH * 32 * 32 * 3, 2.0);
@@ -71,7 +77,7 @@ fn twenty_steps_follow_pytorch() {
         let teacher = buffer(&golden.floats("teacher")[rows]);
         let name = format!("student_embedding.step{step:02}");
         if golden.has(&name) {
-            let got = embeddings(&distill.student, &images, config.mode);
+            let got = embeddings(&seed.student, &images, Mode::train(0.1));
             let own = deviations["embedding"][step - 1].as_f64().unwrap();
             let floor = if step > FLIPPED { 1.5e-4 } else { 3e-5 };
             assert_follows(&got, golden.floats(&name), own, floor, &name);
@@ -81,8 +87,8 @@ fn twenty_steps_follow_pytorch() {
             size: (32, 32),
             photos: &[NO_PHOTO; BATCH],
         };
-        let stats = distill.step(&views, &teacher).unwrap();
-        sgd(&distill.student.params, &mut velocity, (1e-4, 0.01));
+        let stats = seed.step(&views, &teacher).unwrap();
+        sgd(&mut seed.student.params, &mut velocity, (1e-4, 0.01));
 
         let own = deviations["loss"][step - 1].as_f64().unwrap();
         let expected = golden.floats("loss")[step - 1];
@@ -90,7 +96,7 @@ fn twenty_steps_follow_pytorch() {
         let floor = if step > FLIPPED { 6e-5 } else { 3e-6 };
         assert_follows(&[stats.loss], &[expected], own, floor, &what);
         let position = golden.ints("queue_position")[step - 1];
-        assert_eq!(distill.queue.next as i64, position);
+        assert_eq!(seed.queue.next as i64, position);
         let trajectory = Trajectory {
             golden: &golden,
             name: "student",
@@ -99,10 +105,10 @@ fn twenty_steps_follow_pytorch() {
         };
         // After the flip the vector width shows too: AVX2 needs 1.04 at step 20, AVX-512 less than 1.
         let slack = if step > FLIPPED { 1.25 } else { 1.0 };
-        trajectory.check(&distill.student.params, step, slack);
+        trajectory.check(&seed.student.params, step, slack);
     }
     // The teacher's rows are stored, not computed.
-    assert_eq!(distill.queue.keys, golden.floats("queue.step20"));
+    assert_eq!(seed.queue.keys, golden.floats("queue.step20"));
 }
 
 #[test]
@@ -111,7 +117,7 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
     let encoder = encoder(None);
     let dim = encoder.feature_dim();
     let rescale = [(1.5, -0.25), (0.75, 0.5), (1.0, 0.125)];
-    let mut teacher = Teacher::new(encoder.clone(), rescale, EMBEDDING_DIM, 7).unwrap();
+    let mut teacher = Teacher::new(self::encoder(None), rescale, EMBEDDING_DIM, 7).unwrap();
     let pixels = numbers(1, 3 * SIZE * SIZE * 3, 4.0);
 
     // Entries of N(0, 1 / 128): their mean square says so to four standard errors.

@@ -45,10 +45,10 @@ fn read(name: &str, part: Option<&str>) -> Converted {
 /// The network with its numbers, and its head's where it has one.
 fn network(found: &Converted) -> Encoder {
     let architecture = found.file.about.architecture;
-    let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
-    found.file.load_backbone(&encoder.params).unwrap();
+    let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+    found.file.load_backbone(&mut encoder.params).unwrap();
     if let Some(head) = architecture.head {
-        assert!(found.file.load_head_of(&encoder.params, head).unwrap());
+        assert!(found.file.load_head_of(&mut encoder.params, head).unwrap());
     }
     encoder
 }
@@ -168,8 +168,7 @@ fn each_program_s_file_computes_what_that_program_does() {
             // Unit embeddings against the program's, which are not normalised yet.
             let image = image();
             let images = encoder.images(1, (64, 64), |out| out.copy_from_slice(&image));
-            let mode = seedling_core::encoder::Mode::Eval;
-            let unit = encoder.embed(&images.unwrap(), mode).unwrap().to_vec();
+            let unit = encoder.embed(&images.unwrap()).unwrap().to_vec();
             let raw = golden.floats(&format!("{what}.embedding"));
             let norm = raw.iter().map(|x| x * x).sum::<f32>().sqrt();
             let expected: Vec<f32> = raw.iter().map(|x| x / norm).collect();
@@ -396,8 +395,8 @@ fn graphs_of_every_network_compute_its_features() {
     let path = folder.path().join("features.onnx");
     for &arch in Arch::ALL {
         let architecture = Architecture::new(arch, None);
-        let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
-        seedling_tests::formula::fill(&encoder.params);
+        let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+        seedling_tests::formula::fill(&mut encoder.params);
         let about = About {
             architecture,
             image_size: 64,
@@ -441,8 +440,8 @@ fn names_go_there_and_back() {
     for &arch in Arch::ALL {
         for naming in [Naming::Torchvision, Naming::Timm] {
             let architecture = Architecture::new(arch, None);
-            let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
-            seedling_tests::formula::fill(&encoder.params);
+            let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+            seedling_tests::formula::fill(&mut encoder.params);
             let about = About {
                 architecture,
                 image_size: 64,
@@ -461,9 +460,9 @@ fn names_go_there_and_back() {
             written.unwrap();
             let (file, _) = open(&path, None).unwrap();
             assert_eq!(file.about.architecture.arch, arch);
-            let again = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
-            file.load_backbone(&again.params).unwrap();
-            let values = |encoder: &Encoder| encoder.params.values.read().unwrap().clone();
+            let mut again = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+            file.load_backbone(&mut again.params).unwrap();
+            let values = |encoder: &Encoder| encoder.params.values.clone();
             assert!(values(&encoder) == values(&again), "{arch} {naming:?}");
             // Ours says what its class layer is; timm's has it under timm's name.
             let own = file.linear_layer().unwrap();

@@ -2,7 +2,8 @@
 //! teacher, its group. And what it does not care about: how many threads there are.
 
 use seedling_core::config::Config;
-use seedling_core::session::memory::fit_budget;
+use seedling_core::encoder::Head;
+use seedling_core::memory::fit_budget;
 use seedling_tests::program::{SMALL, adapt, album, run, seedling};
 use std::fs;
 use std::path::Path;
@@ -113,7 +114,7 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
             batch_size: 16,
             bn_group: 16,
             queue_size: 16,
-            head: "simple".into(),
+            head: Head::Simple,
             threads: 2,
             init: "random".into(),
             ..Config::adapt()

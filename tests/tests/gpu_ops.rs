@@ -9,10 +9,11 @@
 use cubecl::prelude::Runtime;
 use half::f16;
 use seedling_core::layout::{Layout, Role};
-use seedling_core::loss::{Contrast, Neighbours, Target};
+use seedling_core::loss::{Contrast, Neighbors, Target};
 use seedling_core::nn::activation::Act;
 use seedling_core::nn::backend::{
-    AdamUpdate, Conv, DeviceOps, Grad, InputGrad, Param, Read, Rows, Sink, Src, Update, WeightMut,
+    AdamUpdate, Conv, DeviceOps, Grad, InputGrad, Param, Read, Rows, Sink, Src, Statistics, Update,
+    WeightMut,
 };
 use seedling_core::nn::cpu::Cpu;
 use seedling_core::nn::gpu::Gpu;
@@ -211,6 +212,15 @@ fn weight<'a, B: Engine>(
     }
 }
 
+/// The statistics of a batch, by which running ones move.
+fn of_batch<B: Engine>(moments: Option<B::Moments>, buffers: &mut B::Flat) -> Statistics<'_, B> {
+    Statistics::Batch {
+        moments: moments.unwrap(),
+        buffers,
+        momentum: 0.1,
+    }
+}
+
 fn plain<B: Engine>(found: InputGrad<B>) -> B::Buf {
     match found {
         InputGrad::Plain(dx) => dx,
@@ -269,7 +279,7 @@ impl Operation for Convolution {
             .conv(Conv::Pointwise, &Src::plain(&stored, c), w, 1)
             .unwrap();
         let norm = b
-            .norm(&before, &values, &mut buffers, moments.map(|m| (m, 0.1)))
+            .norm(&before, &values, of_batch(moments, &mut buffers))
             .unwrap();
         bench.see("identity", &z);
         bench.see_flat("running statistics", &buffers);
@@ -305,7 +315,7 @@ impl Operation for Convolution {
         let values = bench.flat(4, parameters, 2.0);
         let mut buffers = b.flat(vec![0.5; statistics]).unwrap();
         let outer = b
-            .norm(&after, &values, &mut buffers, moments.map(|m| (m, 0.1)))
+            .norm(&after, &values, of_batch(moments, &mut buffers))
             .unwrap();
         bench.see_flat("running statistics behind", &buffers);
 
@@ -547,7 +557,7 @@ impl Operation for Gated {
             .conv(Conv::Pointwise, &Src::plain(&stored, c), param(), 1)
             .unwrap();
         let state = b
-            .norm(&norm, &values, &mut buffers, moments.map(|m| (m, 0.1)))
+            .norm(&norm, &values, of_batch(moments, &mut buffers))
             .unwrap();
         let activated = Src::normed((&z, &state), c, acts.0);
         let (squeezed, gates) = b.squeeze(&layer, &values, &activated, per_image).unwrap();
@@ -558,7 +568,7 @@ impl Operation for Gated {
         bench.see("z behind", &out);
 
         let outer = b
-            .norm(&norm, &values, &mut buffers, moments.map(|m| (m, 0.1)))
+            .norm(&norm, &values, of_batch(moments, &mut buffers))
             .unwrap();
         let read = Src::normed((&out, &outer), c, acts.0);
         let pooled = b.pool(&read, per_image).unwrap();
@@ -649,8 +659,10 @@ impl Operation for Sums {
         let rows = images * window.height * window.width;
         let (layer, parameters, statistics) = norm_layer(c);
         let values = bench.flat(1, parameters, 2.0);
-        let mut buffers = b.flat(vec![0.5; statistics]).unwrap();
-        let norm = b.norm(&layer, &values, &mut buffers, None).unwrap();
+        let buffers = b.flat(vec![0.5; statistics]).unwrap();
+        let norm = b
+            .norm(&layer, &values, Statistics::Running { buffers: &buffers })
+            .unwrap();
         let (z, other) = (bench.maps(2, rows * c, 3.0), bench.maps(3, rows * c, 3.0));
         let (x, plain) = (
             Src::normed((&z, &norm), c, Act::Identity),
@@ -855,14 +867,13 @@ impl Operation for Losses {
         let target = match which {
             0 => Target::Positive,
             1 => Target::Teacher { temperature: 0.04 },
-            2 => Target::Neighbours(Neighbours {
-                album: &album,
-                photos: &photos,
-                share: 0.4,
+            2 => Target::Neighbors(Neighbors {
+                initial: album,
+                weight: 0.4,
                 temperature: 0.1,
             }),
             _ => Target::Nearest {
-                share: 0.3,
+                weight: 0.3,
                 count: 4,
             },
         };
@@ -871,9 +882,10 @@ impl Operation for Losses {
             let contrast = Contrast {
                 positives: &positives,
                 queue: &queue,
-                photos: masked.then_some(&photos[..]),
+                photos: &photos,
+                mask_own_photo: masked,
                 temperature: 0.2,
-                target,
+                target: &target,
                 batch: n + 3,
             };
             let found = b.contrast(&queries, 2..2 + n, &contrast).unwrap();
@@ -971,7 +983,7 @@ impl Operation for Steps {
         bench.see_flat("second moment", &second);
         let mut own = zeros();
         b.copy(&mut own, &grads).unwrap();
-        b.follow(&mut own, &values, 0.75, 1234).unwrap();
+        b.momentum_update(&mut own, &values, 0.75, 1234).unwrap();
         bench.see_flat("following", &own);
         let mut finite = Vec::new();
         for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 3e38, 1e-42] {

@@ -2,16 +2,19 @@
 
 use seedling_core::backbones::Arch;
 use seedling_core::cancel::Cancel;
-use seedling_core::distill::{Distill, DistillConfig, Teacher};
 use seedling_core::encoder::{Architecture, Encoder, Head, Mode};
 use seedling_core::init::initialise;
+use seedling_core::loss::Target;
+use seedling_core::microbatch::MicroBatches;
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::backend::DeviceOps;
 use seedling_core::nn::cpu::Cpu;
 use seedling_core::ops::TrainingBackend;
 use seedling_core::optim::{Sgd, SgdConfig, WeightDecay};
 use seedling_core::queue::Queue;
+use seedling_core::seed::{Seed, SeedConfig};
 use seedling_core::step::Views;
+use seedling_core::teacher::Teacher;
 use seedling_tests::card::{another, card};
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
@@ -37,14 +40,14 @@ fn frozen<B: TrainingBackend>(
     (trained, stages): (bool, usize),
 ) -> Encoder<B> {
     let architecture = Architecture::new(arch, head);
-    let encoder = Encoder::on(backend.clone(), architecture, trained, stages).unwrap();
-    initialise(&encoder.params, 1).unwrap();
+    let mut encoder = Encoder::on(backend.clone(), architecture, trained, stages).unwrap();
+    initialise(&mut encoder.params, 1).unwrap();
     encoder
 }
 
 /// Features; then embeddings of a training pass, statistics and gradients it leaves.
 pub fn passes<B: TrainingBackend>(backend: &B, arch: Arch) -> [Vec<f32>; 4] {
-    let encoder = encoder(backend, arch, Some(Head::Simple), true);
+    let mut encoder = encoder(backend, arch, Some(Head::Simple), true);
     let pixels = numbers(5, 4 * IMAGE, 2.0);
     let fill = |out: &mut [f32]| out.copy_from_slice(&pixels);
     let images = encoder.images(4, (SIDE, SIDE), fill).unwrap();
@@ -57,10 +60,8 @@ pub fn passes<B: TrainingBackend>(backend: &B, arch: Arch) -> [Vec<f32>; 4] {
         .upload(dy.len(), |out| out.copy_from_slice(&dy))
         .unwrap();
     encoder.backward(&images, saved, dy).unwrap();
-    let grads = encoder.params.grads.lock().unwrap();
-    let grads = backend.host(&grads).unwrap().into_owned();
-    let locked = encoder.params.lock();
-    let (_, buffers) = locked.host().unwrap();
+    let grads = backend.host(&encoder.params.grads).unwrap().into_owned();
+    let (_, buffers) = encoder.params.host().unwrap();
     [features, embeddings, buffers.into_owned(), grads]
 }
 
@@ -130,19 +131,18 @@ fn moco_above<B: TrainingBackend>(
     let key = frozen(backend, ARCH, Some(Head::Simple), (false, stages));
     let mut sgd = sgd(&query);
     let config = MocoConfig {
-        temperature: 0.2,
-        key_momentum: 0.9,
+        m: 0.9,
+        tau: 0.2,
         symmetric: false,
-        bn_group: group,
-        mode: Mode::train(0.1),
         mask_own_photo: true,
-        neighbours: 0.0,
-        neighbour_temperature: 0.1,
-        smoothing: 0.0,
-        smoothing_keys: 1,
+        batches: MicroBatches {
+            bn_group: group,
+            mode: Mode::train(0.1),
+            cancel: Cancel::default(),
+        },
     };
     let queue = queue(backend, query.output_dim());
-    let mut moco = Moco::new(query, key, queue, config).unwrap();
+    let mut moco = Moco::new(query, key, queue, Target::Positive, config).unwrap();
     let mut losses = Vec::new();
     for step in 0..steps {
         let [first, second] = views(step as u64 % 20, off);
@@ -154,9 +154,9 @@ fn moco_above<B: TrainingBackend>(
         let stats = moco
             .step(&views, &key_orders(1, step as u64, BATCH))
             .unwrap();
-        assert!(moco.query.params.grads_are_finite().unwrap());
-        sgd.step(&moco.query.params, LR).unwrap();
-        moco.follow().unwrap();
+        assert!(moco.query_encoder.params.grads_are_finite().unwrap());
+        sgd.step(&mut moco.query_encoder.params, LR).unwrap();
+        moco.momentum_update().unwrap();
         losses.push(stats.loss);
         after(step);
     }
@@ -278,13 +278,16 @@ fn distill<B: TrainingBackend>(backend: &B, (steps, off): (usize, f32)) -> Vec<f
     let rescale = [(1.0, 0.0), (0.9, 0.1), (1.1, -0.1)];
     let teacher = Teacher::new(net, rescale, dim, 3).unwrap();
     let mut sgd = sgd(&student);
-    let config = DistillConfig {
+    let config = SeedConfig {
         student_temperature: 0.2,
         teacher_temperature: 0.05,
-        bn_group: BATCH,
-        mode: Mode::train(0.1),
+        batches: MicroBatches {
+            bn_group: BATCH,
+            mode: Mode::train(0.1),
+            cancel: Cancel::default(),
+        },
     };
-    let mut distill = Distill::new(student, queue(backend, dim), config).unwrap();
+    let mut seed = Seed::new(student, queue(backend, dim), config).unwrap();
     let step = |step: usize| {
         let [first, _] = views(step as u64, off);
         let views = Views {
@@ -295,8 +298,8 @@ fn distill<B: TrainingBackend>(backend: &B, (steps, off): (usize, f32)) -> Vec<f
         let targets = teacher
             .embed_views(&views, BATCH, &Cancel::default())
             .unwrap();
-        let stats = distill.step(&views, &targets).unwrap();
-        sgd.step(&distill.student.params, LR).unwrap();
+        let stats = seed.step(&views, &targets).unwrap();
+        sgd.step(&mut seed.student.params, LR).unwrap();
         stats.loss
     };
     (0..steps).map(step).collect()

@@ -1,8 +1,8 @@
 //! The losses and their gradients against PyTorch's stored values (tests/golden/ops.py and
 //! neighbours.py), to 1e-5 of the largest magnitude in a tensor.
 
-use seedling_core::loss::{Contrast, Neighbours, Target, evaluate};
-use seedling_core::queue::Queue;
+use seedling_core::loss::{Contrast, Neighbors, Target, evaluate};
+use seedling_core::queue::{NO_PHOTO, Queue};
 use seedling_tests::fused::{assert_close, on_one_and_three_threads};
 use seedling_tests::golden::Golden;
 
@@ -46,13 +46,14 @@ fn info_nce_matches_whatever_is_masked() {
                 let contrast = |batch| Contrast {
                     positives: &key[row.clone()],
                     queue: &queue,
-                    photos: Some(&[5]),
+                    photos: &[5],
+                    mask_own_photo: true,
                     temperature: get("temperature")[0],
-                    target: Target::Positive,
+                    target: &Target::Positive,
                     batch,
                 };
-                losses.push(evaluate(&query[row.clone()], dim, &contrast(1)).loss);
-                let share = evaluate(&query[row.clone()], dim, &contrast(n));
+                losses.push(evaluate(&query[row.clone()], &contrast(1)).loss);
+                let share = evaluate(&query[row.clone()], &contrast(n));
                 mean += share.loss;
                 grad.extend(share.grad);
             }
@@ -64,12 +65,13 @@ fn info_nce_matches_whatever_is_masked() {
                 let whole = Contrast {
                     positives: key,
                     queue: &queue,
-                    photos: None,
+                    photos: &vec![NO_PHOTO; n],
+                    mask_own_photo: false,
                     temperature: get("temperature")[0],
-                    target: Target::Positive,
+                    target: &Target::Positive,
                     batch: n,
                 };
-                let result = evaluate(query, dim, &whole);
+                let result = evaluate(query, &whole);
                 close(&golden, case, "loss", &[result.loss]);
                 close(&golden, case, "dquery", &result.grad);
             }
@@ -91,12 +93,13 @@ fn each_query_of_a_batch_has_its_own_mask() {
         let contrast = Contrast {
             positives: &keys[from * 16..to * 16],
             queue: &queue,
-            photos: Some(&photos[from..to]),
+            photos: &photos[from..to],
+            mask_own_photo: true,
             temperature: 0.2,
-            target: Target::Positive,
+            target: &Target::Positive,
             batch: 4,
         };
-        evaluate(&queries[from * 16..to * 16], 16, &contrast)
+        evaluate(&queries[from * 16..to * 16], &contrast)
     };
     let whole = run(0, 4);
     let parts: Vec<_> = (0..4).map(|i| run(i, i + 1)).collect();
@@ -126,27 +129,28 @@ fn smoothed_targets_are_as_by_autograd() {
             queue.keys = golden.floats("queue").to_vec();
             queue.photos = ids(&case["queue_photos"]);
             let run = |rows: std::ops::Range<usize>, batch| {
+                let target = match case["count"].as_u64() {
+                    Some(count) => Target::Nearest {
+                        weight: number(&case["share"]),
+                        count: count as usize,
+                    },
+                    None => Target::Neighbors(Neighbors {
+                        initial: album.clone(),
+                        weight: number(&case["share"]),
+                        temperature: number(&facts["neighbour_temperature"]),
+                    }),
+                };
                 let whole = Contrast {
                     positives: &key.to_vec(),
                     queue: &queue,
-                    photos: case["masked"].as_bool().unwrap().then_some(&photos[..]),
+                    photos: &photos,
+                    mask_own_photo: case["masked"].as_bool().unwrap(),
                     temperature: number(&facts["temperature"]),
-                    target: match case["count"].as_u64() {
-                        Some(count) => Target::Nearest {
-                            share: number(&case["share"]),
-                            count: count as usize,
-                        },
-                        None => Target::Neighbours(Neighbours {
-                            album: &album,
-                            photos: &photos,
-                            share: number(&case["share"]),
-                            temperature: number(&facts["neighbour_temperature"]),
-                        }),
-                    },
+                    target: &target,
                     batch,
                 };
                 let queries = &query[rows.start * shape[1]..rows.end * shape[1]];
-                evaluate(queries, shape[1], &whole.of(rows))
+                evaluate(queries, &whole.of(rows))
             };
             let losses: Vec<f32> = (0..n).map(|i| run(i..i + 1, 1).loss).collect();
             close(&golden, name, "losses", &losses);
@@ -170,14 +174,15 @@ fn distillation_loss_matches() {
                 let contrast = Contrast {
                     positives: &teacher[rows.start * dim..rows.end * dim],
                     queue: &queue,
-                    photos: None,
+                    photos: &vec![NO_PHOTO; rows.len()],
+                    mask_own_photo: false,
                     temperature: get("temperatures")[0],
-                    target: Target::Teacher {
+                    target: &Target::Teacher {
                         temperature: get("temperatures")[1],
                     },
                     batch,
                 };
-                evaluate(&student[rows.start * dim..rows.end * dim], dim, &contrast)
+                evaluate(&student[rows.start * dim..rows.end * dim], &contrast)
             };
             let result = run(0..n, n);
             close(&golden, case, "loss", &[result.loss]);

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use seedling_core::backbones::Arch;
+use seedling_core::cancel::Cancel;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
 use seedling_core::eval::Features;
 use seedling_core::index::AlbumIndex;
+use seedling_core::loss::Target;
+use seedling_core::microbatch::MicroBatches;
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::Queue;
@@ -45,22 +48,21 @@ fn peak_of_steps(batch: usize, bn_group: usize) -> usize {
     let workspace = Workspace::default();
     let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple));
     let encoder = |trained| Encoder::new(architecture, trained, 0, &workspace).unwrap();
-    let (query, key) = (encoder(true), encoder(false));
-    fill(&query.params);
+    let (mut query, key) = (encoder(true), encoder(false));
+    fill(&mut query.params);
     let config = MocoConfig {
-        temperature: 0.2,
-        key_momentum: 0.99,
+        m: 0.99,
+        tau: 0.2,
         symmetric: true,
-        bn_group,
-        mode: Mode::train(0.1),
         mask_own_photo: true,
-        neighbours: 0.0,
-        neighbour_temperature: 0.1,
-        smoothing: 0.0,
-        smoothing_keys: 1,
+        batches: MicroBatches {
+            bn_group,
+            mode: Mode::train(0.1),
+            cancel: Cancel::default(),
+        },
     };
     let queue = Queue::random(256, EMBEDDING_DIM, 0);
-    let mut moco = Moco::new(query, key, queue, config).unwrap();
+    let mut moco = Moco::new(query, key, queue, Target::Positive, config).unwrap();
     let images = [1, 2].map(|stream| numbers(stream, batch * SIZE * SIZE * 3, 2.0));
     let photos: Vec<u32> = (0..batch as u32).collect();
     let views = Views {

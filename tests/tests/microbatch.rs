@@ -2,9 +2,11 @@
 //! the memory of one group. And what training must leave alone: frozen stages, and its own bits.
 
 use seedling_core::backbones::Arch;
+use seedling_core::cancel::Cancel;
 use seedling_core::candle::EncoderModule;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Images, Mode};
 use seedling_core::loss::{Contrast, Target, evaluate};
+use seedling_core::microbatch::MicroBatches;
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::Queue;
@@ -18,8 +20,8 @@ const TRAIN: Mode = Mode::train(0.1);
 
 fn encoder(trained: bool, frozen: usize) -> Encoder {
     let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple));
-    let encoder = Encoder::new(architecture, trained, frozen, &Workspace::default()).unwrap();
-    fill(&encoder.params);
+    let mut encoder = Encoder::new(architecture, trained, frozen, &Workspace::default()).unwrap();
+    fill(&mut encoder.params);
     encoder
 }
 
@@ -31,19 +33,18 @@ fn queue(size: usize) -> Queue {
 
 fn moco(bn_group: usize, frozen: usize) -> Moco {
     let config = MocoConfig {
-        temperature: 0.2,
-        key_momentum: 0.9,
+        m: 0.9,
+        tau: 0.2,
         symmetric: false,
-        bn_group,
-        mode: TRAIN,
         mask_own_photo: true,
-        neighbours: 0.0,
-        neighbour_temperature: 0.1,
-        smoothing: 0.0,
-        smoothing_keys: 1,
+        batches: MicroBatches {
+            bn_group,
+            mode: TRAIN,
+            cancel: Cancel::default(),
+        },
     };
     let (query, key) = (encoder(true, frozen), encoder(false, frozen));
-    Moco::new(query, key, queue(96), config).unwrap()
+    Moco::new(query, key, queue(96), Target::Positive, config).unwrap()
 }
 
 /// Both views of `batch` photos. The second is a mixture of the first and noise, as real views
@@ -65,7 +66,7 @@ fn step(moco: &mut Moco, batch: usize, order: &[Vec<usize>; 2]) -> f32 {
         size: (SIZE, SIZE),
         photos: &photos,
     };
-    moco.follow().unwrap();
+    moco.momentum_update().unwrap();
     moco.step(&views, order).unwrap().loss
 }
 
@@ -76,7 +77,7 @@ fn images(encoder: &Encoder, pixels: &[f32]) -> Images {
 }
 
 fn grads(encoder: &Encoder) -> Vec<f32> {
-    encoder.params.grads.lock().unwrap().clone()
+    encoder.params.grads.clone()
 }
 
 #[test]
@@ -97,33 +98,35 @@ fn a_batch_of_two_groups_is_two_devices() {
             .flat_map(|&i| &second[i * IMAGE..(i + 1) * IMAGE])
             .copied()
             .collect();
-        let key = encoder(false, 0);
+        let mut key = encoder(false, 0);
         // Towards an equal query: only rounding, which the keys would show.
         let equal = encoder(false, 0).params;
-        key.params.follow(&equal, 0.9, 0).unwrap();
-        let encoded = key.embed(&images(&key, &pixels), TRAIN).unwrap();
+        key.params.momentum_update(&equal, 0.9, 0).unwrap();
+        let images = images(&key, &pixels);
+        let encoded = key.embed_in(&images, TRAIN).unwrap();
         for (row, &i) in encoded.chunks(EMBEDDING_DIM).zip(mine) {
             keys[i * EMBEDDING_DIM..(i + 1) * EMBEDDING_DIM].copy_from_slice(row);
         }
     }
     let before = queue(96);
-    let (mut mean, mut losses) = (vec![0.0; grads(&whole.query).len()], 0.0);
+    let (mut mean, mut losses) = (vec![0.0; grads(&whole.query_encoder).len()], 0.0);
     for device in 0..2 {
         let mine = device * GROUP..(device + 1) * GROUP;
         let pixels = &first[mine.start * IMAGE..mine.end * IMAGE];
-        let query = encoder(true, 0);
+        let mut query = encoder(true, 0);
         let images = images(&query, pixels);
         let (queries, saved) = query.forward(&images, TRAIN).unwrap();
         let contrast = Contrast {
             positives: &keys[mine.start * EMBEDDING_DIM..mine.end * EMBEDDING_DIM],
             queue: &before,
-            photos: Some(&photos[mine]),
+            photos: &photos[mine],
+            mask_own_photo: true,
             temperature: 0.2,
-            target: Target::Positive,
+            target: &Target::Positive,
             batch: GROUP,
         };
         // The device's own mean loss.
-        let result = evaluate(&queries, EMBEDDING_DIM, &contrast);
+        let result = evaluate(&queries, &contrast);
         losses += result.loss / 2.0;
         let grad = buffer(&result.grad);
         query.backward(&images, saved, grad).unwrap();
@@ -132,10 +135,10 @@ fn a_batch_of_two_groups_is_two_devices() {
         }
     }
     assert!((loss - losses).abs() < 1e-5, "{loss} {losses}");
-    let got = grads(&whole.query);
+    let got = grads(&whole.query_encoder);
     let total = norm(&mean);
     assert!(total > 0.0);
-    for entry in whole.query.params.layout.entries() {
+    for entry in whole.query_encoder.params.layout.entries() {
         if entry.role.is_buffer() {
             continue;
         }
@@ -152,7 +155,7 @@ fn a_batch_of_two_groups_is_two_devices() {
     // It does matter: one group of 64 is another gradient altogether.
     let mut other = moco(BATCH, 0);
     step(&mut other, BATCH, &order);
-    let off: Vec<f32> = grads(&other.query)
+    let off: Vec<f32> = grads(&other.query_encoder)
         .iter()
         .zip(&mean)
         .map(|(a, b)| a - b)
@@ -167,11 +170,14 @@ fn frozen_stages_get_no_gradient_and_change_nothing_behind_them() {
     // same as trained ones.
     let run = |frozen: usize| {
         let mut moco = moco(8, frozen);
-        moco.config.mode = Mode::Eval;
+        moco.config.batches.mode = Mode::Eval;
         // The key encoder stays: following an equal network would still round where not frozen.
-        moco.config.key_momentum = 1.0;
+        moco.config.m = 1.0;
         step(&mut moco, 16, &order);
-        (grads(&moco.query), moco.query.frozen_parameters())
+        (
+            grads(&moco.query_encoder),
+            moco.query_encoder.frozen_parameters(),
+        )
     };
     let (free, none) = run(0);
     assert_eq!(none, 0);
@@ -187,13 +193,13 @@ fn frozen_stages_get_no_gradient_and_change_nothing_behind_them() {
 #[test]
 fn frozen_stages_keep_their_running_statistics_while_training() {
     let mut moco = moco(8, 3);
-    let buffers = |moco: &Moco| moco.query.params.buffers.read().unwrap().clone();
+    let buffers = |moco: &Moco| moco.query_encoder.params.buffers.clone();
     let before = buffers(&moco);
     step(&mut moco, 16, &key_orders(5, 0, 16));
-    let (after, got) = (buffers(&moco), grads(&moco.query));
-    let until = moco.query.frozen_parameters();
+    let (after, got) = (buffers(&moco), grads(&moco.query_encoder));
+    let until = moco.query_encoder.frozen_parameters();
     let mut seen_trained_parameter = false;
-    for entry in moco.query.params.layout.entries() {
+    for entry in moco.query_encoder.params.layout.entries() {
         let at = entry.range.clone();
         if entry.role.is_buffer() {
             // A norm's buffers are declared behind its parameters.
@@ -209,22 +215,23 @@ fn frozen_stages_keep_their_running_statistics_while_training() {
 #[test]
 fn a_loss_of_candle_s_reaches_the_gradient_once() {
     let pixels = numbers(1, 2 * IMAGE, 2.0);
-    let by_hand = encoder(true, 0);
+    let mut by_hand = encoder(true, 0);
     let photos = images(&by_hand, &pixels);
     let (embeddings, saved) = by_hand.forward(&photos, TRAIN).unwrap();
     let ones = vec![1.0; embeddings.len()];
     by_hand.backward(&photos, saved, buffer(&ones)).unwrap();
 
     let encoder = encoder(true, 0);
-    let module = EncoderModule::new(&encoder, TRAIN);
-    let embeddings = module.embed(images(&encoder, &pixels));
+    let photos = images(&encoder, &pixels);
+    let module = EncoderModule::new(encoder, TRAIN);
+    let embeddings = module.embed(photos);
     let loss = embeddings.unwrap().sum_all().unwrap();
     loss.backward().unwrap();
-    let once = grads(&encoder);
+    let once = grads(&module.encoder());
     assert!(norm(&once) > 0.0 && once == grads(&by_hand));
     let again = loss.backward().unwrap_err().to_string();
     assert!(again.contains("twice"), "{again}");
-    assert!(grads(&encoder) == once);
+    assert!(grads(&module.encoder()) == once);
 }
 
 #[test]
@@ -234,8 +241,8 @@ fn any_number_of_threads_gives_the_same_bits() {
         pool.build().unwrap().install(|| {
             let mut moco = moco(5, 0);
             let losses = [0, 1].map(|s| step(&mut moco, 15, &key_orders(5, s, 15)));
-            let buffers = moco.query.params.buffers.read().unwrap().clone();
-            (losses, grads(&moco.query), moco.queue, buffers)
+            let buffers = moco.query_encoder.params.buffers.clone();
+            (losses, grads(&moco.query_encoder), moco.queue, buffers)
         })
     };
     let one = run(1);

@@ -2,7 +2,10 @@
 //! Golden file: tests/golden/moco.py, whose docstring is the specification of the run.
 
 use seedling_core::backbones::Arch;
+use seedling_core::cancel::Cancel;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
+use seedling_core::loss::Target;
+use seedling_core::microbatch::MicroBatches;
 use seedling_core::moco::{Moco, MocoConfig};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::queue::{NO_PHOTO, Queue};
@@ -24,25 +27,24 @@ const BATCH: usize = 16;
 fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
     let golden = Golden::open("moco");
     let deviations = golden.json("f32_deviation");
-    let (query, key) = encoders(Arch::MOBILENET_V3_SMALL, Head::Wide);
-    fill(&query.params);
+    let (mut query, key) = encoders(Arch::MOBILENET_V3_SMALL, Head::Wide);
+    fill(&mut query.params);
     let mut queue = Queue::random(size, EMBEDDING_DIM, 0);
     queue.keys = numbers(200_000, size * EMBEDDING_DIM, 1.0);
     seedling_core::nn::cpu::normalize::forward(&mut queue.keys, EMBEDDING_DIM);
     let config = MocoConfig {
-        temperature: 0.2,
-        key_momentum: 0.9,
+        m: 0.9,
+        tau: 0.2,
         symmetric,
-        bn_group: BATCH / 2,
-        mode: Mode::train(0.1),
         mask_own_photo: true,
-        neighbours: 0.0,
-        neighbour_temperature: 0.1,
-        smoothing: 0.0,
-        smoothing_keys: 1,
+        batches: MicroBatches {
+            bn_group: BATCH / 2,
+            mode: Mode::train(0.1),
+            cancel: Cancel::default(),
+        },
     };
     let initial = Snapshot::of(&query.params);
-    let mut moco = Moco::new(query, key, queue, config).unwrap();
+    let mut moco = Moco::new(query, key, queue, Target::Positive, config).unwrap();
     let mut velocity = Vec::new();
     let at = |step: usize, name: &str, width: usize| -> Vec<f32> {
         golden.floats(&format!("{run}.{name}"))[step * width..(step + 1) * width].to_vec()
@@ -66,9 +68,9 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
         let order =
             [&order[..BATCH], &order[BATCH..]].map(|o| o.iter().map(|&i| i as usize).collect());
         // The reference moves its key encoder at the beginning of a step, as MoCo's own code does.
-        moco.follow().unwrap();
+        moco.momentum_update().unwrap();
         let stats = moco.step(&views, &order).unwrap();
-        sgd(&moco.query.params, &mut velocity, (1e-4, 0.01));
+        sgd(&mut moco.query_encoder.params, &mut velocity, (1e-4, 0.01));
 
         let own = |part: &str| deviations[run][part][s].as_f64().unwrap();
         let what = |part: &str| format!("{run} step {}: {part}", s + 1);
@@ -100,7 +102,7 @@ fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
             close(&moco.queue.keys, golden.floats(&name));
         }
 
-        for (encoder, name) in [(&moco.query, "query"), (&moco.key, "key")] {
+        for (encoder, name) in [(&moco.query_encoder, "query"), (&moco.key_encoder, "key")] {
             let trajectory = Trajectory {
                 golden: &golden,
                 name: &format!("{run}.{name}"),

@@ -6,7 +6,6 @@ use seedling_core::optim::{AdamW, AdamWConfig, Optimizer, Sgd, SgdConfig, Weight
 use seedling_core::params::Params;
 use seedling_core::schedule::{Decay, Schedule};
 use seedling_core::tensor_file::TensorFile;
-use std::sync::Arc;
 
 fn golden() -> TensorFile {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/optim.safetensors");
@@ -28,7 +27,7 @@ fn follow(name: &str, make: impl FnOnce(&Params) -> Optimizer) {
     layout.add("conv", &[40], Role::ConvWeight);
     layout.add("norm", &[6], Role::NormWeight);
     layout.add("linear", &[21], Role::LinearWeight);
-    let params = Params::zeros(Arc::new(layout), true, Cpu::default()).unwrap();
+    let mut params = Params::zeros(layout, true, Cpu::default()).unwrap();
     let start = read("start");
     params
         .edit(|values, _| values.copy_from_slice(&start))
@@ -39,9 +38,9 @@ fn follow(name: &str, make: impl FnOnce(&Params) -> Optimizer) {
     for (step, lr) in rates.iter().enumerate() {
         let row = step * width..(step + 1) * width;
         let grads = &gradients[row.clone()];
-        params.grads.lock().unwrap().copy_from_slice(grads);
-        optimizer.step(&params, *lr).unwrap();
-        let values = params.values.read().unwrap();
+        params.grads.copy_from_slice(grads);
+        optimizer.step(&mut params, *lr).unwrap();
+        let values = &params.values;
         for (value, expected) in values.iter().zip(&expected[row]) {
             assert!((value - expected).abs() < 1e-6, "{name}, step {step}");
         }

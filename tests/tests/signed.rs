@@ -24,8 +24,8 @@ impl Signed {
             secret: SecretKey::from_random([7; 32]),
         };
         let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, None);
-        let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
-        formula::fill(&encoder.params);
+        let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+        formula::fill(&mut encoder.params);
         let about = About {
             architecture,
             image_size: 96,

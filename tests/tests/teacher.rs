@@ -35,8 +35,8 @@ fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
         head: None,
         ..file.about.architecture
     };
-    let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
-    file.load_backbone(&encoder.params).unwrap();
+    let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+    file.load_backbone(&mut encoder.params).unwrap();
     let features = |source: &dyn PhotoSource| -> (Features, Vec<u32>) {
         let extractor = Extractor {
             encoder: &encoder,

@@ -183,12 +183,5 @@ impl FeatureNet for OnnxNet {
         Ok(features)
     }
 
-    fn observe(&self, _: &[Vec<f32>], _: (usize, usize), _: f32) -> Result<()> {
-        Err(Error::file(
-            &self.path,
-            "an ONNX graph has no statistics that could move",
-        ))
-    }
-
     fn release(&self) {}
 }

@@ -8,7 +8,9 @@ use super::graph::{Graph, float, int, ints};
 use seedling_core::Result;
 use seedling_core::layout::Layout;
 use seedling_core::nn::activation::Act;
-use seedling_core::nn::backend::{Backend, Conv, ForwardOps, Host, Output, Param, Read, Rows, Src};
+use seedling_core::nn::backend::{
+    Backend, Conv, ForwardOps, Host, Output, Param, Read, Rows, Src, Statistics,
+};
 use seedling_core::nn::cpu::tokens;
 use seedling_core::nn::layer::{
     BatchNorm, Gate, Heads, LayerNorm, Linear, Positions, SqueezeExcite,
@@ -252,9 +254,12 @@ impl ForwardOps for Tracer {
         &self,
         layer: &BatchNorm,
         values: &Vec<f32>,
-        buffers: &mut Vec<f32>,
-        _: Option<((), f32)>,
+        statistics: Statistics<Self>,
     ) -> Result<Norm> {
+        let buffers = match statistics {
+            Statistics::Batch { buffers, .. } => buffers,
+            Statistics::Running { buffers } => buffers,
+        };
         let statistic = |range| self.constant(&self.buffers, buffers, range);
         let names = [
             self.parameter(values, &layer.weight),

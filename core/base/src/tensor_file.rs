@@ -36,7 +36,8 @@ pub enum Data<'a> {
 }
 
 impl Data<'_> {
-    pub fn len(&self) -> usize {
+    /// How many numbers they are.
+    pub fn count(&self) -> usize {
         match self {
             Data::F32(v) | Data::F16(v) => v.len(),
             Data::U32(v) => v.len(),
@@ -167,11 +168,11 @@ fn stream(
 /// Widest type first, as PyTorch needs every tensor aligned to its type; then by name.
 fn ordered<'a, 'b>(tensors: &'b [TensorRef<'a>]) -> Result<Vec<&'b TensorRef<'a>>> {
     for tensor in tensors {
-        if tensor.shape.iter().product::<usize>() != tensor.data.len() {
+        if tensor.shape.iter().product::<usize>() != tensor.data.count() {
             return Err(Error::Shape {
                 tensor: tensor.name.clone(),
                 expected: tensor.shape.clone(),
-                got: vec![tensor.data.len()],
+                got: vec![tensor.data.count()],
             });
         }
     }

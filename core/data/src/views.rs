@@ -122,6 +122,9 @@ pub struct Scratch {
 }
 
 impl Recipe {
+    /// MoCo v2's.
+    pub const STANDARD: Recipe = BASE;
+
     /// The recipe called `name`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cubecl::prelude::*;
 use seedling_nn::activation::Act;
-use seedling_nn::backend::{Conv, ForwardOps, Output, Param, Read, Rows, Src};
+use seedling_nn::backend::{Conv, ForwardOps, Output, Param, Read, Rows, Src, Statistics};
 use seedling_nn::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use seedling_nn::window::Window;
 
@@ -120,14 +120,15 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         &self,
         layer: &BatchNorm,
         values: &Numbers,
-        buffers: &mut Numbers,
-        moments: Option<(Moments, f32)>,
+        statistics: Statistics<Self>,
     ) -> Result<Norm> {
-        match moments {
-            Some((moments, momentum)) => {
-                self.norm_of_batch(layer, values, buffers, &moments, momentum)
-            }
-            None => self.norm_of_running(layer, values, buffers),
+        match statistics {
+            Statistics::Batch {
+                moments,
+                buffers,
+                momentum,
+            } => self.norm_of_batch(layer, values, buffers, &moments, momentum),
+            Statistics::Running { buffers } => self.norm_of_running(layer, values, buffers),
         }
     }
 

@@ -48,7 +48,13 @@ impl<R: Runtime> OptimizerOps for Gpu<R> {
         self.adamw_step(update, (values, grads), (moments.0, moments.1))
     }
 
-    fn follow(&self, own: &mut Numbers, other: &Numbers, momentum: f32, from: usize) -> Result<()> {
+    fn momentum_update(
+        &self,
+        own: &mut Numbers,
+        other: &Numbers,
+        momentum: f32,
+        from: usize,
+    ) -> Result<()> {
         self.follow_from(own, other, momentum, from);
         Ok(())
     }

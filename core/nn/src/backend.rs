@@ -19,7 +19,7 @@ mod optimizer;
 
 pub use backward::{BackwardOps, Grad, InputGrad, Sink, WeightMut};
 pub use device::{Asked, DeviceOps};
-pub use forward::{Conv, ForwardOps, Output, Param, Read, Rows, Src};
+pub use forward::{Conv, ForwardOps, Output, Param, Read, Rows, Src, Statistics};
 pub use optimizer::{AdamUpdate, OptimizerOps, Update};
 
 use std::borrow::Cow;

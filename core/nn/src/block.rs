@@ -18,7 +18,7 @@ pub use class_token::ClassToken;
 pub use conv_norm::Names;
 pub use dense::Dense;
 pub use inverted_residual::{BlockNames, BlockShape, InvertedResidual, Squeeze};
-pub use pass::{Backward, Dropping, Forward};
+pub use pass::{Backward, Buffers, Dropping, Forward};
 pub use patches::{Patches, Tokens};
 pub use pool::Pool;
 pub use pooled_conv::PooledConv;

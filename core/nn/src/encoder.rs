@@ -14,15 +14,13 @@ pub use head::{EMBEDDING_DIM, Head};
 pub use images::Images;
 pub use linear_layer::{LinearLayer, WithLayer};
 
-use std::sync::Arc;
-
 use crate::backbones::{Arch, Backbone, BackboneSaved, Shape};
 use crate::backend::{BackwardOps, ForwardOps};
-use crate::block::{Backward, Dropping, Forward};
+use crate::block::{Backward, Buffers, Dropping, Forward};
 use crate::cpu::Cpu;
 use crate::layer::SqueezeOrder;
 use crate::layout::Layout;
-use crate::params::{Params, read, write};
+use crate::params::Params;
 use crate::window::Padding;
 use crate::workspace::Workspace;
 use seedling_base::error::{Error, Result};
@@ -114,13 +112,12 @@ impl Mode {
     }
 }
 
-/// A network and its numbers. Cloning shares both.
-#[derive(Clone, Debug)]
+/// A network and its numbers.
+#[derive(Debug)]
 pub struct Encoder<B: ForwardOps = Cpu> {
     pub architecture: Architecture,
-    pub params: Arc<Params<B>>,
-    network: Arc<Network>,
-    backend: B,
+    pub params: Params<B>,
+    network: Network,
 }
 
 #[derive(Debug)]
@@ -247,15 +244,14 @@ impl<B: ForwardOps> Encoder<B> {
         }
         Ok(Encoder {
             architecture,
-            params: Arc::new(Params::zeros(Arc::new(layout), trained, backend.clone())?),
-            network: Arc::new(network),
-            backend,
+            params: Params::zeros(layout, trained, backend)?,
+            network,
         })
     }
 
-    /// The engine it runs on.
+    /// The backend it runs on.
     pub fn backend(&self) -> &B {
-        &self.backend
+        self.params.backend()
     }
 
     /// Length of a feature vector.
@@ -283,7 +279,7 @@ impl<B: ForwardOps> Encoder<B> {
         size: (usize, usize),
         fill: impl FnOnce(&mut [f32]),
     ) -> Result<Images<B>> {
-        Images::new(&self.backend, n, size, fill)
+        Images::new(self.backend(), n, size, fill)
     }
 
     /// Features (n, feature_dim) on the running statistics.
@@ -291,20 +287,27 @@ impl<B: ForwardOps> Encoder<B> {
     /// # Errors
     /// The backend's.
     pub fn features(&self, images: &Images<B>) -> Result<Vec<f32>> {
-        let values = read(&self.params.values);
-        let mut buffers = write(&self.params.buffers);
-        let mut pass = self.pass(&values, &mut buffers, Mode::Eval, (images.n, false));
+        let mut pass = self.evaluation(images.n);
         let backbone = &self.network.backbone;
         let (features, _) = backbone.forward(&mut pass, &images.pixels, images.size, 0)?;
-        self.backend.download(&features)
+        self.backend().download(&features)
     }
 
-    /// Unit embeddings (n, 128); without a head, features as they are. They stay in the engine's
-    /// memory; nothing else is kept and no gradient flows.
+    /// Unit embeddings (n, 128) on the running statistics; without a head, features as they are. They stay
+    /// in the backend's memory.
     ///
     /// # Errors
     /// The backend's.
-    pub fn embed(&self, images: &Images<B>, mode: Mode) -> Result<B::Buf> {
+    pub fn embed(&self, images: &Images<B>) -> Result<B::Buf> {
+        let pass = self.evaluation(images.n);
+        Ok(self.network.forward(pass, images, Mode::Eval)?.0)
+    }
+
+    /// The same in `mode`, for which running statistics may move. Nothing is kept, and no gradient flows.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn embed_in(&mut self, images: &Images<B>, mode: Mode) -> Result<B::Buf> {
         Ok(self.run(images, mode, false)?.0)
     }
 
@@ -312,24 +315,19 @@ impl<B: ForwardOps> Encoder<B> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn forward(&self, images: &Images<B>, mode: Mode) -> Result<(B::Buf, Saved<B>)> {
+    pub fn forward(&mut self, images: &Images<B>, mode: Mode) -> Result<(B::Buf, Saved<B>)> {
         self.run(images, mode, true)
     }
 
-    fn pass<'a>(
-        &'a self,
-        values: &'a B::Flat,
-        buffers: &'a mut B::Flat,
-        mode: Mode,
-        (images, keep): (usize, bool),
-    ) -> Forward<'a, B> {
-        Forward {
+    fn run(&mut self, images: &Images<B>, mode: Mode, keep: bool) -> Result<(B::Buf, Saved<B>)> {
+        let backend = self.params.backend().clone();
+        let pass = Forward {
             keep,
-            images,
+            images: images.n,
             dropping: mode.dropping(),
             stage: 0,
-            values,
-            buffers,
+            values: &self.params.values,
+            buffers: Buffers::Moving(&mut self.params.buffers),
             groups: match mode {
                 Mode::Train { groups, .. } => groups,
                 Mode::Eval => 0,
@@ -338,40 +336,53 @@ impl<B: ForwardOps> Encoder<B> {
                 Mode::Train { norm_momentum, .. } => norm_momentum,
                 Mode::Eval => 0.0,
             },
-            backend: &self.backend,
-        }
+            backend: &backend,
+        };
+        self.network.forward(pass, images, mode)
     }
 
-    fn run(&self, images: &Images<B>, mode: Mode, keep: bool) -> Result<(B::Buf, Saved<B>)> {
-        let values = read(&self.params.values);
-        let mut buffers = write(&self.params.buffers);
-        let mut pass = self.pass(&values, &mut buffers, mode, (images.n, keep));
-        let network = &self.network;
+    fn evaluation(&self, images: usize) -> Forward<'_, B> {
+        Forward {
+            keep: false,
+            images,
+            dropping: None,
+            stage: 0,
+            values: &self.params.values,
+            buffers: Buffers::Fixed(&self.params.buffers),
+            groups: 0,
+            norm_momentum: 0.0,
+            backend: self.params.backend(),
+        }
+    }
+}
+
+impl Network {
+    /// What [`Encoder::forward`] says, in `pass`.
+    fn forward<B: ForwardOps>(
+        &self,
+        mut pass: Forward<'_, B>,
+        images: &Images<B>,
+        mode: Mode,
+    ) -> Result<(B::Buf, Saved<B>)> {
         let (mut x, backbone) =
-            network
-                .backbone
-                .forward(&mut pass, &images.pixels, images.size, network.frozen)?;
+            self.backbone
+                .forward(&mut pass, &images.pixels, images.size, self.frozen)?;
+        let (backend, values) = (pass.backend, pass.values);
         let dropping = mode.dropping().unwrap_or_default();
         let drop = |layer, share, x: &mut B::Buf, n| -> Result<Option<B::Buf>> {
-            if share <= 0.0 || network.head.is_empty() {
+            if share <= 0.0 || self.head.is_empty() {
                 return Ok(None);
             }
             let factors = dropping.factors(layer, share, n);
-            let factors = self
-                .backend
-                .upload(n, |out| out.copy_from_slice(&factors))?;
-            self.backend.multiply(x, &factors)?;
+            let factors = backend.upload(n, |out| out.copy_from_slice(&factors))?;
+            backend.multiply(x, &factors)?;
             Ok(Some(factors))
         };
-        let kept = drop(
-            LAYERS,
-            dropping.features,
-            &mut x,
-            images.n * self.feature_dim(),
-        )?;
+        let features = images.n * self.backbone.feature_dim();
+        let kept = drop(LAYERS, dropping.features, &mut x, features)?;
         let mut head = Vec::new();
-        for (i, layer) in network.head.iter().enumerate() {
-            let (mut y, u) = self.backend.linear(&layer.linear, &values, &x)?;
+        for (i, layer) in self.head.iter().enumerate() {
+            let (mut y, u) = backend.linear(&layer.linear, values, &x)?;
             let share = match mode {
                 Mode::Train { .. } => layer.dropped,
                 Mode::Eval => 0.0,
@@ -381,9 +392,9 @@ impl<B: ForwardOps> Encoder<B> {
             let x = std::mem::replace(&mut x, y);
             head.push(head::Saved { x, u, kept });
         }
-        let unit = match head.is_empty() {
-            true => None,
-            false => Some(self.backend.normalize(&mut x, self.output_dim())?),
+        let unit = match self.head.last() {
+            None => None,
+            Some(last) => Some(backend.normalize(&mut x, last.linear.outputs)?),
         };
         let saved = Saved {
             backbone,
@@ -401,30 +412,28 @@ impl<B: BackwardOps> Encoder<B> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn backward(&self, images: &Images<B>, saved: Saved<B>, mut dy: B::Buf) -> Result<()> {
-        let values = read(&self.params.values);
-        let mut grads = self.params.grads();
-        let mut pass = Backward {
-            values: &*values,
-            grads: &mut *grads,
-            backend: &self.backend,
-        };
+    pub fn backward(&mut self, images: &Images<B>, saved: Saved<B>, mut dy: B::Buf) -> Result<()> {
+        let backend = &self.params.backend().clone();
+        let (values, dim) = (&self.params.values, self.output_dim());
         if let Some(unit) = &saved.unit {
-            self.backend
-                .normalize_back(&mut dy, unit, self.output_dim())?;
+            backend.normalize_back(&mut dy, unit, dim)?;
         }
+        let grads = &mut self.params.grads;
         for (layer, saved) in self.network.head.iter().zip(&saved.head).rev() {
             if let Some(kept) = &saved.kept {
-                self.backend.multiply(&mut dy, kept)?;
+                backend.multiply(&mut dy, kept)?;
             }
             let x_and_u = (&saved.x, &saved.u);
-            dy = self
-                .backend
-                .linear_back(&layer.linear, &values, pass.grads, x_and_u, dy)?;
+            dy = backend.linear_back(&layer.linear, values, grads, x_and_u, dy)?;
         }
         if let Some(kept) = &saved.kept {
-            self.backend.multiply(&mut dy, kept)?;
+            backend.multiply(&mut dy, kept)?;
         }
+        let mut pass = Backward {
+            values,
+            grads,
+            backend,
+        };
         self.network
             .backbone
             .backward(&mut pass, &images.pixels, saved.backbone, dy)

@@ -19,9 +19,10 @@ use seedling_base::rng::{Purpose, Rng};
 ///
 /// # Errors
 /// The backend's.
-pub fn initialise<B: Backend>(params: &Params<B>, seed: u64) -> Result<()> {
+pub fn initialise<B: Backend>(params: &mut Params<B>, seed: u64) -> Result<()> {
+    let layout = params.layout.clone();
     params.edit(|values, _| {
-        for (index, entry) in params.layout.entries().iter().enumerate() {
+        for (index, entry) in layout.entries().iter().enumerate() {
             if entry.role.is_buffer() {
                 continue;
             }

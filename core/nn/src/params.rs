@@ -1,24 +1,21 @@
 //! A network's numbers, in the memory of its backend.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-
 use crate::Result;
 use crate::backend::{Backend, Host, OptimizerOps};
 use crate::cpu::Cpu;
 use crate::layout::{Layout, Role};
 
-/// The numbers of one network. Locks are there because clones of an encoder share them; nothing
-/// contends for them.
+/// The numbers of one network.
 #[derive(Debug)]
 pub struct Params<B: Backend = Cpu> {
     /// Names and places.
-    pub layout: Arc<Layout>,
+    pub layout: Layout,
     /// Trainable numbers.
-    pub values: RwLock<B::Flat>,
+    pub values: B::Flat,
     /// Running statistics.
-    pub buffers: RwLock<B::Flat>,
+    pub buffers: B::Flat,
     /// Gradients that backward passes add to; empty for a network that is never trained.
-    pub grads: Mutex<B::Flat>,
+    pub grads: B::Flat,
     backend: B,
 }
 
@@ -27,7 +24,7 @@ impl<B: Backend> Params<B> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn zeros(layout: Arc<Layout>, trained: bool, backend: B) -> Result<Params<B>> {
+    pub fn zeros(layout: Layout, trained: bool, backend: B) -> Result<Params<B>> {
         let mut buffers = vec![0.0; layout.buffer_count()];
         for entry in layout.entries() {
             if entry.role == Role::RunningVar {
@@ -36,99 +33,21 @@ impl<B: Backend> Params<B> {
         }
         let count = layout.parameter_count();
         Ok(Params {
-            values: RwLock::new(backend.flat(vec![0.0; count])?),
-            buffers: RwLock::new(backend.flat(buffers)?),
-            grads: Mutex::new(backend.flat(vec![0.0; if trained { count } else { 0 }])?),
+            values: backend.flat(vec![0.0; count])?,
+            buffers: backend.flat(buffers)?,
+            grads: backend.flat(vec![0.0; if trained { count } else { 0 }])?,
             layout,
             backend,
         })
     }
 
-    /// The engine in whose memory they lie.
+    /// The backend in whose memory they lie.
     pub fn backend(&self) -> &B {
         &self.backend
     }
 
-    /// All of it, locked for reading.
-    pub fn lock(&self) -> Locked<'_, B> {
-        Locked {
-            values: read(&self.values),
-            buffers: read(&self.buffers),
-            backend: &self.backend,
-        }
-    }
-
-    /// Changes values and buffers from the host.
-    ///
-    /// # Errors
-    /// The backend's.
-    pub fn edit(&self, change: impl FnOnce(&mut [f32], &mut [f32])) -> Result<()> {
-        let (mut values, mut buffers) = (write(&self.values), write(&self.buffers));
-        let mut inner = Ok(());
-        self.backend.edit(&mut values, |values| {
-            inner = self
-                .backend
-                .edit(&mut buffers, |buffers| change(values, buffers));
-        })?;
-        inner
-    }
-
-    /// The gradients, for whoever adds to them or follows them.
-    pub fn grads(&self) -> MutexGuard<'_, B::Flat> {
-        self.grads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<B: OptimizerOps> Params<B> {
-    /// Copies another network's parameters and buffers (same layout).
-    ///
-    /// # Errors
-    /// The backend's.
-    pub fn copy_from(&self, other: &Params<B>) -> Result<()> {
-        let copy = |to: &RwLock<B::Flat>, from: &RwLock<B::Flat>| {
-            self.backend.copy(&mut write(to), &read(from))
-        };
-        copy(&self.values, &other.values)?;
-        copy(&self.buffers, &other.buffers)
-    }
-
-    /// self <- momentum * self + (1 - momentum) * other for the parameters from place `from` on
-    /// (MoCo, equation 2); what lies below never changes in the other, and is left alone.
-    ///
-    /// # Errors
-    /// The backend's.
-    pub fn follow(&self, other: &Params<B>, momentum: f32, from: usize) -> Result<()> {
-        let (mut own, other) = (write(&self.values), read(&other.values));
-        self.backend.follow(&mut own, &other, momentum, from)
-    }
-
-    /// Clears the gradients.
-    ///
-    /// # Errors
-    /// The backend's.
-    pub fn zero_grads(&self) -> Result<()> {
-        self.backend.clear(&mut self.grads())
-    }
-
-    /// Whether every gradient is a finite number.
-    ///
-    /// # Errors
-    /// The backend's.
-    pub fn grads_are_finite(&self) -> Result<bool> {
-        self.backend.all_finite(&self.grads())
-    }
-}
-
-/// A network's numbers, locked for reading.
-pub struct Locked<'a, B: Backend> {
-    values: RwLockReadGuard<'a, B::Flat>,
-    buffers: RwLockReadGuard<'a, B::Flat>,
-    backend: &'a B,
-}
-
-impl<B: Backend> Locked<'_, B> {
-    /// Values and buffers on the host, borrowed where they lie there anyway: a copy of a network
-    /// could be a run's peak of memory.
+    /// Values and buffers on the host, borrowed where they lie there anyway: a copy of a network could be
+    /// a run's peak of memory.
     ///
     /// # Errors
     /// The backend's.
@@ -138,14 +57,59 @@ impl<B: Backend> Locked<'_, B> {
             self.backend.host(&self.buffers)?,
         ))
     }
+
+    /// Changes values and buffers from the host.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn edit(&mut self, change: impl FnOnce(&mut [f32], &mut [f32])) -> Result<()> {
+        let Params {
+            values,
+            buffers,
+            backend,
+            ..
+        } = self;
+        let mut inner = Ok(());
+        backend.edit(values, |values| {
+            inner = backend.edit(buffers, |buffers| change(values, buffers));
+        })?;
+        inner
+    }
 }
 
-/// A read lock; a thread that panicked while it held one leaves plain numbers behind.
-pub fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
+impl<B: OptimizerOps> Params<B> {
+    /// Copies another network's parameters and buffers (same layout).
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn copy_from(&mut self, other: &Params<B>) -> Result<()> {
+        self.backend.copy(&mut self.values, &other.values)?;
+        self.backend.copy(&mut self.buffers, &other.buffers)
+    }
 
-/// A write lock, likewise.
-pub fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
+    /// Momentum update: self <- m * self + (1 - m) * other for the parameters from place `from` on (MoCo,
+    /// equation 2); what lies below never changes in the other, and is left alone.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn momentum_update(&mut self, other: &Params<B>, m: f32, from: usize) -> Result<()> {
+        self.backend
+            .momentum_update(&mut self.values, &other.values, m, from)
+    }
+
+    /// Clears the gradients.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn zero_grads(&mut self) -> Result<()> {
+        self.backend.clear(&mut self.grads)
+    }
+
+    /// Whether every gradient is a finite number.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn grads_are_finite(&self) -> Result<bool> {
+        self.backend.all_finite(&self.grads)
+    }
 }

@@ -128,8 +128,8 @@ fn leave_out<R: Runtime>(
     rows: &Range<usize>,
     contrast: &Contrast<'_, Numbers, Numbers>,
 ) -> Result<()> {
-    if let Some(photos) = contrast.photos {
-        let own = gpu.send_whole(&photos[rows.clone()])?;
+    if contrast.mask_own_photo {
+        let own = gpu.send_whole(&contrast.photos[rows.clone()])?;
         let queue = gpu.send_whole(&contrast.queue.photos)?;
         gpu.mask_own(logits, &own, &queue, NO_PHOTO);
     }
@@ -146,7 +146,7 @@ fn targets<R: Runtime>(
     let (n, dim) = (rows.len(), contrast.queue.dim);
     Ok(match contrast.target {
         Target::Positive => None,
-        Target::Teacher { temperature } => {
+        &Target::Teacher { temperature } => {
             let own = gpu.take(n * dim)?;
             let from = (contrast.positives, rows.start * dim);
             gpu.copy_runs(from, dim, (&own, 0), dim, (dim, n * dim));
@@ -154,15 +154,15 @@ fn targets<R: Runtime>(
             leave_out(gpu, &teacher, rows, contrast)?;
             Some(gpu.teacher_targets(teacher, temperature))
         }
-        Target::Nearest { share, count } => Some(gpu.nearest_targets(logits, count, share)?),
-        Target::Neighbours(neighbours) => {
-            let own = gpu.send_whole(&neighbours.photos[rows.clone()])?;
+        &Target::Nearest { weight, count } => Some(gpu.nearest_targets(logits, count, weight)?),
+        Target::Neighbors(neighbors) => {
+            let own = gpu.send_whole(&contrast.photos[rows.clone()])?;
             let queue = gpu.send_whole(&contrast.queue.photos)?;
-            let (own_rows, own_known) = gpu.album_rows(neighbours.album, &own, dim)?;
-            let (queue_rows, queue_known) = gpu.album_rows(neighbours.album, &queue, dim)?;
+            let (own_rows, own_known) = gpu.album_rows(&neighbors.initial, &own, dim)?;
+            let (queue_rows, queue_known) = gpu.album_rows(&neighbors.initial, &queue, dim)?;
             let near = gpu.similarities(&own_rows, &queue_rows, dim)?;
             gpu.mask_unknown(&near, (&own, &own_known), (&queue, &queue_known));
-            Some(gpu.near_targets(near, n, neighbours.temperature, neighbours.share)?)
+            Some(gpu.near_targets(near, n, neighbors.temperature, neighbors.weight)?)
         }
     })
 }

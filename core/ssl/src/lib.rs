@@ -1,20 +1,24 @@
 //! Learning without labels.
 //!
-//! [`loss`] and [`queue`] compare embeddings; [`moco`] and [`distill`] are the two methods, [`step`] what
-//! goes into and comes out of either. [`eval`] extracts and measures features, [`whitening`] makes a linear
+//! [`loss`] and [`queue`] compare embeddings; [`moco`] and [`seed`] (with its [`teacher`]) are the two methods,
+//! [`microbatch`] the loop that both share, [`step`] what goes into and comes out of either, and [`ops`] what
+//! they need of a backend. [`eval`] extracts and measures features, [`whitening`] makes a linear
 //! layer of an album's, and [`verdict`] says from features which weights to keep.
 
-pub mod distill;
 mod eigen;
 pub mod eval;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod logits;
 pub mod loss;
-mod microbatch;
+pub mod microbatch;
 pub mod moco;
 pub mod ops;
 pub mod queue;
+pub mod seed;
 pub mod step;
+mod target;
+pub mod teacher;
 pub mod verdict;
 pub mod whitening;
 

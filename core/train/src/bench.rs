@@ -1,22 +1,21 @@
 //! How fast a device takes a step, in how much memory: the work to be timed, and the table that phones and
 //! desks fill alike. The clock is the caller's.
 
-use crate::config::Config;
-use crate::device::{Device, Work};
-use crate::optim::Optimizer;
-use crate::session::memory::fit_budget;
-use crate::session::plan::fitted_for_bench;
-use crate::session::{moco_config, optimizer, training_mode};
+use crate::config::{Config, Keep};
+use crate::device::Work;
+use crate::learner::Learner;
+use crate::memory::device::fitted;
+use crate::memory::fit_budget;
+use crate::start::Start;
+use crate::weights::About;
 use crate::{Error, Result};
 use seedling_base::rng::{Purpose, Rng};
+use seedling_data::Normalise;
 use seedling_data::bench::RenderedPhotos;
 use seedling_nn::backend::Asked;
 use seedling_nn::cpu::Cpu;
-use seedling_nn::encoder::{Architecture, Encoder};
-use seedling_nn::init::initialise;
-use seedling_ssl::moco::{Moco, key_orders};
+use seedling_nn::encoder::Architecture;
 use seedling_ssl::ops::TrainingBackend;
-use seedling_ssl::queue::Queue;
 use seedling_ssl::step::Views;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -31,13 +30,12 @@ pub const BUDGETS_MB: [usize; 3] = [200, 300, 600];
 /// Photos whose headers the forecast looks at.
 const PHOTOS: usize = 8;
 
-/// A MoCo v2 step (both encoders, loss, backward, SGD, the key encoder's average) on noise.
+/// A training step of contrast (both encoders, loss, backward, optimizer, momentum update) on noise.
 pub struct StepBench<B: TrainingBackend = Cpu> {
-    moco: Moco<B>,
-    optimizer: Optimizer<B>,
+    learner: Learner<B>,
     pixels: [Vec<f32>; 2],
     photos: Vec<u32>,
-    config: Config,
+    side: usize,
     taken: u64,
 }
 
@@ -64,11 +62,13 @@ pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
         type Output = Box<dyn Steps>;
 
         fn on<B: TrainingBackend>(self, backend: B) -> Result<Box<dyn Steps>> {
-            let backend = fitted_for_bench(backend, self.0)?;
-            Ok(Box::new(StepBench::on(&backend, self.0)?))
+            let (config, start) = (method(self.0), Start::default());
+            let run = (&config, &about(&config), &start);
+            let (backend, _) = fitted(backend, run)?;
+            Ok(Box::new(StepBench::on(&backend, &config)?))
         }
     }
-    config.device.parse::<Device>()?.run(Open(config))
+    config.device.run(Open(config))
 }
 
 impl StepBench {
@@ -88,50 +88,54 @@ impl<B: TrainingBackend> StepBench<B> {
     /// The settings cannot be meant, or the backend's.
     pub fn on(backend: &B, config: &Config) -> Result<StepBench<B>> {
         config.validate()?;
-        let architecture = Architecture::new(config.arch.parse()?, Some(config.head.parse()?));
-        let query = Encoder::on(backend.clone(), architecture, true, config.freeze)?;
-        initialise(&query.params, config.seed)?;
-        let key = Encoder::on(backend.clone(), architecture, false, config.freeze)?;
-        let optimizer = optimizer(config, &query)?;
-        let mode = training_mode(config, architecture.arch);
-        let how = moco_config(config, mode);
-        let queue = Queue::random(config.queue_size, query.output_dim(), config.seed)
-            .with_keys(|keys| backend.flat(keys))?;
+        let config = method(config);
+        let (about, start) = (about(&config), Start::default());
         Ok(StepBench {
-            moco: Moco::new(query, key, queue, how)?,
-            optimizer,
-            pixels: [noise(config, 0), noise(config, 1)],
+            learner: Learner::new(backend.clone(), &config, &about, &start, None)?,
+            pixels: [noise(&config, 0), noise(&config, 1)],
             photos: (0..config.batch_size as u32).collect(),
-            config: config.clone(),
+            side: config.image_size,
             taken: 0,
         })
     }
 }
 
+/// The settings of a step that asks nothing of an album: its target is the positive.
+fn method(config: &Config) -> Config {
+    Config {
+        neighbours: 0.0,
+        mix: 1.0,
+        keep: Keep::Always,
+        ..config.clone()
+    }
+}
+
+/// What is trained: the settings' network, from random weights.
+fn about(config: &Config) -> About {
+    About {
+        architecture: Architecture::new(config.arch, Some(config.head)),
+        image_size: config.image_size,
+        normalise: Normalise::default(),
+        made: String::new(),
+    }
+}
+
 impl<B: TrainingBackend> Steps for StepBench<B> {
     fn step(&mut self) -> Result<()> {
-        let side = self.config.image_size;
         let [first, second] = &self.pixels;
         let views = Views {
             pixels: &[&first[..], &second[..]],
-            size: (side, side),
+            size: (self.side, self.side),
             photos: &self.photos,
         };
-        let orders = key_orders(self.config.seed, self.taken, self.config.batch_size);
-        self.taken += 1;
-        let stats = self.moco.step(&views, &orders)?;
-        let params = &self.moco.query.params;
-        // A session's step looks before it follows the gradient.
-        if !stats.loss.is_finite() || !params.grads_are_finite()? {
-            return Err(Error::Training("the step diverged".into()));
-        }
         // A rate of almost nothing: noise must not drive the numbers apart.
-        self.optimizer.step(params, 1e-6)?;
-        self.moco.follow()
+        self.learner.step(&views, self.taken, 1e-6)?;
+        self.taken += 1;
+        Ok(())
     }
 
     fn card(&self) -> Option<(Asked, usize)> {
-        let backend = self.moco.query.backend();
+        let backend = self.learner.encoder().backend();
         Some((backend.asked()?, backend.most_bytes()))
     }
 }
@@ -178,7 +182,7 @@ pub fn settings(
     threads: usize,
 ) -> Result<(Config, f64)> {
     let mut config = Config {
-        arch: arch.into(),
+        arch: arch.parse()?,
         image_size,
         threads,
         ..Config::adapt()
@@ -229,7 +233,7 @@ impl Row {
         let fastest = seconds.iter().copied().fold(f64::INFINITY, f64::min);
         let mean = seconds.iter().sum::<f64>() / seconds.len().max(1) as f64;
         Row {
-            arch: config.arch.clone(),
+            arch: config.arch.to_string(),
             image_size: config.image_size,
             budget_mb,
             group: config.bn_group,

@@ -165,7 +165,7 @@ impl State<'_> {
         }))
         .map(|(name, data)| TensorRef {
             name: name.into(),
-            shape: vec![data.len()],
+            shape: vec![data.count()],
             data,
         })
         .collect()
@@ -217,10 +217,6 @@ impl State<'_> {
                 .map_err(|_| Error::file(path, format!("`{key}` is not a number")))
         };
         let numbers = |name: &str| file.f32(name).map(Cow::Owned);
-        let newer = |name: &str| match file.shape(name) {
-            None => Ok(Cow::default()),
-            Some(_) => numbers(name),
-        };
         let album = |name: &str| -> Result<Album> {
             Ok(Album {
                 photos: number(&format!("{name}.photos"))? as usize,
@@ -252,16 +248,6 @@ impl State<'_> {
                     .transpose()?,
             })
         };
-        // What a checkpoint of an older version does not say was not done, and it does not have.
-        let older = Config {
-            neighbours: 0.0,
-            mix: 1.0,
-            keep: "always".into(),
-            holdout: 0.0,
-            train_from: 0,
-            whitening: false,
-            ..Config::adapt()
-        };
         Ok(State {
             before: file
                 .metadata()
@@ -269,7 +255,7 @@ impl State<'_> {
                 .map(before)
                 .transpose()?,
             teacher: file.metadata().get("teacher.digest").cloned(),
-            config: older.with_toml(text("config")?, &path.display().to_string())?,
+            config: Config::adapt().with_toml(text("config")?, &path.display().to_string())?,
             album: album("album")?,
             about: About::from_metadata(path, file.metadata(), None)?,
             step: number("step")?,
@@ -286,17 +272,14 @@ impl State<'_> {
                 queue_photos: Cow::Owned(file.u32("queue.photos")?),
                 queue_next: number("queue.next")?,
                 velocity: numbers("velocity")?,
-                squares: newer("squares")?,
-                updates: match file.metadata().get("updates") {
-                    None => 0,
-                    Some(_) => number("updates")?,
-                },
+                squares: numbers("squares")?,
+                updates: number("updates")?,
                 base: numbers("base")?,
                 teacher_centre: numbers("teacher_centre")?,
-                album: newer("initial_album")?,
+                album: numbers("initial_album")?,
                 initial: Network {
-                    values: newer("initial.values")?,
-                    buffers: newer("initial.buffers")?,
+                    values: numbers("initial.values")?,
+                    buffers: numbers("initial.buffers")?,
                 },
             },
         })

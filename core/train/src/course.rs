@@ -44,7 +44,7 @@ const TOO_FEW: &str = "too few photos (or all alike) for statistics of the album
 /// A run on its way.
 pub struct Course {
     folder: RunFolder,
-    session: Session,
+    session: Box<Session>,
     /// The photos to measure on: the session's, or held-out ones.
     measured_on: Arc<dyn PhotoSource>,
     /// The photos to judge by, and which of them were held out.
@@ -73,7 +73,7 @@ pub struct Course {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Before,
-    Neighbours,
+    Neighbors,
     Step,
     After,
     Nothing,
@@ -99,7 +99,7 @@ impl Course {
     /// The folder cannot be written, or `measured_on` is not what a resumed run was measured on.
     pub fn new(
         folder: RunFolder,
-        session: Session,
+        session: Box<Session>,
         measured_on: Arc<dyn PhotoSource>,
         method: &str,
     ) -> Result<Course> {
@@ -146,7 +146,7 @@ impl Course {
 
     /// What is trained.
     pub fn session(&self) -> &Session {
-        &self.session
+        &*self.session
     }
 
     /// Where it lives.
@@ -183,7 +183,7 @@ impl Course {
             }
             match self.next {
                 Next::Before | Next::Nothing => Ok(()),
-                Next::Neighbours => self.neighbours(observer),
+                Next::Neighbors => self.neighbors(observer),
                 Next::Step => self.step(observer),
                 Next::After => self.after(observer, start),
             }
@@ -367,7 +367,7 @@ impl Course {
         self.next = match self.session.is_done() {
             true => Next::After,
             // Without a closed form the session finds neighbours itself.
-            false if behind && self.session.wants_neighbours() => Next::Neighbours,
+            false if behind && self.session.wants_neighbors() => Next::Neighbors,
             false => Next::Step,
         };
     }

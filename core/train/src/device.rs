@@ -59,8 +59,8 @@ impl Device {
             type Output = Arc<dyn FeatureNet>;
 
             fn on<B: TrainingBackend>(self, backend: B) -> Result<Arc<dyn FeatureNet>> {
-                let encoder = Encoder::on(backend, self.0, false, 0)?;
-                self.1.load_backbone(&encoder.params)?;
+                let mut encoder = Encoder::on(backend, self.0, false, 0)?;
+                self.1.load_backbone(&mut encoder.params)?;
                 Ok(Arc::new(encoder))
             }
         }

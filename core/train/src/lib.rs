@@ -13,10 +13,13 @@ pub mod course;
 pub mod device;
 pub mod governor;
 pub mod index;
+mod learner;
+pub mod memory;
 pub mod optim;
 pub mod records;
 pub mod schedule;
 pub mod session;
+mod start;
 pub mod weights;
 
 pub use seedling_base::{Error, Result};

@@ -8,7 +8,7 @@ use crate::Result;
 use seedling_nn::backend::{Backend, OptimizerOps, Update};
 use seedling_nn::cpu::Cpu;
 use seedling_nn::layout::{Layout, Role};
-use seedling_nn::params::{Params, read, write};
+use seedling_nn::params::Params;
 use std::ops::Range;
 
 /// Whichever optimizer a run has.
@@ -26,7 +26,7 @@ impl<B: OptimizerOps> Optimizer<B> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn step(&mut self, params: &Params<B>, lr: f32) -> Result<()> {
+    pub fn step(&mut self, params: &mut Params<B>, lr: f32) -> Result<()> {
         match self {
             Optimizer::Sgd(sgd) => sgd.step(params, lr),
             Optimizer::AdamW(adamw) => adamw.step(params, lr),
@@ -80,7 +80,7 @@ impl<B: OptimizerOps> Sgd<B> {
     pub fn new(params: &Params<B>, config: SgdConfig) -> Result<Sgd<B>> {
         let backend = params.backend().clone();
         let base = match config.anchor > 0.0 {
-            true => backend.host(&read(&params.values))?.into_owned(),
+            true => backend.host(&params.values)?.into_owned(),
             false => Vec::new(),
         };
         Ok(Sgd {
@@ -97,16 +97,16 @@ impl<B: OptimizerOps> Sgd<B> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn step(&mut self, params: &Params<B>, lr: f32) -> Result<()> {
+    pub fn step(&mut self, params: &mut Params<B>, lr: f32) -> Result<()> {
         let update = Update {
             spans: &self.spans,
             momentum: self.config.momentum,
             anchor: self.config.anchor,
             lr,
         };
-        let (mut values, grads) = (write(&params.values), params.grads());
+        let (values, grads) = (&mut params.values, &params.grads);
         self.backend
-            .sgd(&update, &mut values, &grads, &mut self.velocity, &self.base)
+            .sgd(&update, values, grads, &mut self.velocity, &self.base)
     }
 }
 
@@ -133,7 +133,6 @@ fn spans(layout: &Layout, how: &WeightDecay) -> Vec<(Range<usize>, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     /// Eight parameters, all `value`, whose gradients are all `grad`.
     fn params(value: f32, grad: f32) -> Params {
@@ -142,9 +141,9 @@ mod tests {
         layout.add("a.running_mean", &[2], Role::RunningMean);
         layout.add("b.weight", &[2], Role::NormWeight);
         layout.add("c.weight", &[1, 2], Role::LinearWeight);
-        let params = Params::zeros(Arc::new(layout), true, Cpu::default()).unwrap();
-        write(&params.values).fill(value);
-        params.grads().fill(grad);
+        let mut params = Params::zeros(layout, true, Cpu::default()).unwrap();
+        params.values.fill(value);
+        params.grads.fill(grad);
         params
     }
 
@@ -162,12 +161,12 @@ mod tests {
 
     #[test]
     fn two_steps_by_hand() {
-        let params = params(1.0, 0.5);
+        let mut params = params(1.0, 0.5);
         let mut sgd = Sgd::new(&params, config()).unwrap();
-        sgd.step(&params, 0.1).unwrap();
+        sgd.step(&mut params, 0.1).unwrap();
         // velocity 1.0, value 0.9; then velocity 0.9 + 0.95, value 0.9 - 0.185.
-        sgd.step(&params, 0.1).unwrap();
-        let values = read(&params.values);
+        sgd.step(&mut params, 0.1).unwrap();
+        let values = &params.values;
         assert!(values.iter().all(|v| (v - 0.715).abs() < 1e-6));
         assert_eq!((sgd.spans.len(), values.len()), (1, 8));
     }
@@ -182,13 +181,10 @@ mod tests {
             },
             ..config()
         };
-        let params = params(1.0, 0.0);
+        let mut params = params(1.0, 0.0);
         let mut sgd = Sgd::new(&params, exempt).unwrap();
-        sgd.step(&params, 1.0).unwrap();
-        assert_eq!(
-            read(&params.values)[..],
-            [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
-        );
+        sgd.step(&mut params, 1.0).unwrap();
+        assert_eq!(params.values[..], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]);
     }
 
     #[test]
@@ -201,10 +197,10 @@ mod tests {
             anchor: 0.5,
             ..config()
         };
-        let params = params(2.0, 0.0);
+        let mut params = params(2.0, 0.0);
         let mut sgd = Sgd::new(&params, anchored).unwrap();
-        write(&params.values).fill(1.0);
-        sgd.step(&params, 1.0).unwrap();
-        assert!(read(&params.values).iter().all(|&v| v == 1.5));
+        params.values.fill(1.0);
+        sgd.step(&mut params, 1.0).unwrap();
+        assert!(params.values.iter().all(|&v| v == 1.5));
     }
 }

@@ -1,7 +1,5 @@
 //! The learning rate of every step: a pure function of the step's number.
 
-use crate::{Error, Result};
-
 /// How the rate falls after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decay {
@@ -11,23 +9,6 @@ pub enum Decay {
     CosineByEpoch,
     /// None.
     Constant,
-}
-
-impl Decay {
-    /// Reads the setting `schedule`.
-    ///
-    /// # Errors
-    /// It is none of `step`, `epoch`, `constant`.
-    pub fn parse(name: &str) -> Result<Decay> {
-        match name {
-            "step" => Ok(Decay::CosineByStep),
-            "epoch" => Ok(Decay::CosineByEpoch),
-            "constant" => Ok(Decay::Constant),
-            _ => Err(Error::Config(format!(
-                "schedule = {name}: expected step, epoch or constant"
-            ))),
-        }
-    }
 }
 
 /// Linear warm-up, then [`Decay`].
@@ -138,6 +119,6 @@ mod tests {
     #[test]
     fn past_the_end_the_rate_stays_at_zero() {
         assert!(schedule(Decay::CosineByStep, 0).lr(500) < 1e-12);
-        assert!(Decay::parse("linear").is_err());
+        assert!("linear".parse::<Decay>().is_err());
     }
 }

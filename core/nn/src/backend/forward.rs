@@ -36,14 +36,12 @@ pub trait ForwardOps: Backend {
         groups: usize,
     ) -> Result<Output<Self>>;
 
-    /// Batch norm of each group's `moments`, by which running statistics (in `buffers`) move by
-    /// `momentum`, one group after another; without moments, of the running statistics.
+    /// Batch norm by these statistics.
     fn norm(
         &self,
         layer: &BatchNorm,
         values: &Self::Flat,
-        buffers: &mut Self::Flat,
-        moments: Option<(Self::Moments, f32)>,
+        statistics: Statistics<Self>,
     ) -> Result<Self::Norm>;
 
     /// A norm that leaves everything as it is: for an activation of what is stored.
@@ -143,6 +141,19 @@ pub enum Conv {
 
 /// A convolution's raw output, and its moments where they were asked for.
 pub type Output<B> = (<B as Backend>::Buf, Option<<B as ForwardOps>::Moments>);
+
+/// What batch norm normalises by.
+pub enum Statistics<'a, B: ForwardOps> {
+    /// Each group's own moments, by which running statistics (in `buffers`) move by `momentum`, one group
+    /// after another.
+    Batch {
+        moments: B::Moments,
+        buffers: &'a mut B::Flat,
+        momentum: f32,
+    },
+    /// The running statistics.
+    Running { buffers: &'a B::Flat },
+}
 
 /// One tensor of a network's parameters.
 pub struct Param<'a, B: ForwardOps> {

@@ -39,7 +39,7 @@ pub trait OptimizerOps: Backend {
     ) -> Result<()>;
 
     /// own <- momentum * own + (1 - momentum) * other, from place `from` on.
-    fn follow(
+    fn momentum_update(
         &self,
         own: &mut Self::Flat,
         other: &Self::Flat,

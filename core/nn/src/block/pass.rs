@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, InputGrad, Param, Sink, Src, WeightMut};
+use crate::backend::{
+    BackwardOps, Conv, ForwardOps, Grad, InputGrad, Param, Sink, Src, Statistics, WeightMut,
+};
 use crate::layer::BatchNorm;
 use crate::{Error, Result};
 use seedling_base::rng::{Purpose, Rng};
@@ -40,11 +42,28 @@ impl Dropping {
     }
 }
 
+/// Running statistics, as a pass finds them.
+pub enum Buffers<'a, F> {
+    /// It takes them as they are.
+    Fixed(&'a F),
+    /// It moves them towards the batch's.
+    Moving(&'a mut F),
+}
+
+impl<F> Buffers<'_, F> {
+    fn reborrow(&mut self) -> Buffers<'_, F> {
+        match self {
+            Buffers::Fixed(buffers) => Buffers::Fixed(buffers),
+            Buffers::Moving(buffers) => Buffers::Moving(buffers),
+        }
+    }
+}
+
 /// What a forward pass reads and updates.
 pub struct Forward<'a, B: ForwardOps> {
     pub backend: &'a B,
     pub values: &'a B::Flat,
-    pub buffers: &'a mut B::Flat,
+    pub buffers: Buffers<'a, B::Flat>,
     /// Of how many equal parts of the images statistics are taken (training); 0: running ones.
     pub groups: usize,
     /// How far running statistics move towards the batch's.
@@ -66,7 +85,7 @@ impl<'a, B: ForwardOps> Forward<'a, B> {
         Forward {
             backend: self.backend,
             values: self.values,
-            buffers: self.buffers,
+            buffers: self.buffers.reborrow(),
             groups: if trained { self.groups } else { 0 },
             norm_momentum: self.norm_momentum,
             keep: self.keep && trained,
@@ -89,8 +108,17 @@ impl<'a, B: ForwardOps> Forward<'a, B> {
         norm: &BatchNorm,
         moments: Option<B::Moments>,
     ) -> Result<B::Norm> {
-        let moments = moments.map(|moments| (moments, self.norm_momentum));
-        self.backend.norm(norm, self.values, self.buffers, moments)
+        let momentum = self.norm_momentum;
+        let statistics = match (moments, self.buffers.reborrow()) {
+            (Some(moments), Buffers::Moving(buffers)) => Statistics::Batch {
+                moments,
+                buffers,
+                momentum,
+            },
+            (_, Buffers::Moving(buffers)) => Statistics::Running { buffers },
+            (_, Buffers::Fixed(buffers)) => Statistics::Running { buffers },
+        };
+        self.backend.norm(norm, self.values, statistics)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A forward pass on the CPU: from a backend's operation to its kernel.
 
 use super::layer_norm::{Normed, RowStats};
-use super::norm::{Moments, NormState, Statistics};
+use super::norm::{self, Moments, NormState};
 use super::rows_linear::{Input, Reading};
 use super::source::{PerImage, Source};
 use super::squeeze_excite::Saved;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{Conv, ForwardOps, Output, Param, Read, Rows, Src};
+use crate::backend::{Conv, ForwardOps, Output, Param, Read, Rows, Src, Statistics};
 use crate::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use crate::window::Window;
 use crate::workspace::Buffer;
@@ -99,16 +99,21 @@ impl ForwardOps for Cpu {
         &self,
         layer: &BatchNorm,
         values: &Vec<f32>,
-        buffers: &mut Vec<f32>,
-        moments: Option<(Moments, f32)>,
+        statistics: Statistics<Self>,
     ) -> Result<NormState> {
-        Ok(match moments {
-            Some((moments, momentum)) => {
-                layer.state(values, &moments, Statistics::Batch { buffers, momentum })
-            }
-            None => {
+        Ok(match statistics {
+            Statistics::Batch {
+                moments,
+                buffers,
+                momentum,
+            } => layer.state(
+                values,
+                &moments,
+                norm::Statistics::Batch { buffers, momentum },
+            ),
+            Statistics::Running { buffers } => {
                 let none = Moments::zeros(layer.channels);
-                layer.state(values, &none, Statistics::Running { buffers })
+                layer.state(values, &none, norm::Statistics::Running { buffers })
             }
         })
     }

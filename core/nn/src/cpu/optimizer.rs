@@ -47,7 +47,7 @@ impl OptimizerOps for Cpu {
         Ok(())
     }
 
-    fn follow(
+    fn momentum_update(
         &self,
         own: &mut Vec<f32>,
         other: &Vec<f32>,

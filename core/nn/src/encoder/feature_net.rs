@@ -16,12 +16,6 @@ pub trait FeatureNet: Send + Sync {
     /// There is no image, or the engine's.
     fn features_of(&self, images: &[Vec<f32>], size: (usize, usize)) -> Result<Vec<f32>>;
 
-    /// Moves the running statistics towards those of the images by `norm_momentum`.
-    ///
-    /// # Errors
-    /// There is no image, or the engine's.
-    fn observe(&self, images: &[Vec<f32>], size: (usize, usize), norm_momentum: f32) -> Result<()>;
-
     /// Gives memory that waits to be used again back to the system: before work of other shapes.
     fn release(&self);
 }
@@ -35,13 +29,24 @@ impl<B: ForwardOps> FeatureNet for Encoder<B> {
         self.features(&self.images(images.len(), size, |out| lay(images, out))?)
     }
 
-    fn observe(&self, images: &[Vec<f32>], size: (usize, usize), norm_momentum: f32) -> Result<()> {
-        let images = self.images(images.len(), size, |out| lay(images, out))?;
-        self.embed(&images, Mode::train(norm_momentum)).map(drop)
-    }
-
     fn release(&self) {
         self.backend().release();
+    }
+}
+
+impl<B: ForwardOps> Encoder<B> {
+    /// Moves the running statistics towards those of the images by `norm_momentum`.
+    ///
+    /// # Errors
+    /// There is no image, or the backend's.
+    pub fn observe(
+        &mut self,
+        images: &[Vec<f32>],
+        size: (usize, usize),
+        norm_momentum: f32,
+    ) -> Result<()> {
+        let images = self.images(images.len(), size, |out| lay(images, out))?;
+        self.embed_in(&images, Mode::train(norm_momentum)).map(drop)
     }
 }
 

@@ -111,10 +111,6 @@ impl FeatureNet for WithLayer {
         Ok(self.layer.apply(&self.net.features_of(images, size)?))
     }
 
-    fn observe(&self, images: &[Vec<f32>], size: (usize, usize), norm_momentum: f32) -> Result<()> {
-        self.net.observe(images, size, norm_momentum)
-    }
-
     fn release(&self) {
         self.net.release();
     }

@@ -194,9 +194,6 @@ mod tests {
             });
             Ok(means.collect())
         }
-        fn observe(&self, _: &[Vec<f32>], _: (usize, usize), _: f32) -> Result<()> {
-            Ok(())
-        }
         fn release(&self) {}
     }
 

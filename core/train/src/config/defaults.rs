@@ -1,17 +1,20 @@
 //! What each command starts from.
 
-use super::Config;
-use seedling_data::DecodeBudget;
+use super::{ActivationDtype, Config, Device, Keep, OptimizerKind, TeacherHead};
+use crate::schedule::Decay;
+use seedling_data::{DecodeBudget, Recipe};
+use seedling_nn::backbones::Arch;
+use seedling_nn::encoder::Head;
 
 impl Config {
     /// Defaults of `adapt`: few photos, shipped weights, a processor.
     pub fn adapt() -> Config {
         Config {
-            arch: "mobilenet_v3_small".into(),
+            arch: Arch::MOBILENET_V3_SMALL,
             init: "shipped".into(),
             image_size: 128,
             measure_size: 0,
-            views: "standard".into(),
+            views: Recipe::STANDARD,
             batch_size: 64,
             bn_group: 32,
             queue_size: 512,
@@ -22,35 +25,35 @@ impl Config {
             smoothing_keys: 10,
             temperature: 0.1,
             key_momentum: 0.99,
-            head: "wide".into(),
+            head: Head::Wide,
             dropout: false,
             symmetric: false,
             lr: 0.03,
-            optimizer: "sgd".into(),
+            optimizer: OptimizerKind::Sgd,
             sgd_momentum: 0.9,
             weight_decay: 1e-4,
             weight_decay_norm: true,
             anchor: 0.0,
             freeze: 0,
-            schedule: "step".into(),
+            schedule: Decay::CosineByStep,
             warmup_epochs: 0.0,
             warmup_steps: 0,
             train_from: 1500,
             epochs: 12,
             steps: 0,
             mix: 0.5,
-            keep: "better".into(),
+            keep: Keep::Better,
             holdout: 0.2,
             whitening: true,
             reestimate_bn: true,
             half_weights: false,
             teacher: String::new(),
-            teacher_head: "auto".into(),
+            teacher_head: TeacherHead::Auto,
             teacher_size: 0,
             teacher_mean: String::new(),
             teacher_std: String::new(),
             teacher_output: String::new(),
-            teacher_arch: "mobilenet_v2".into(),
+            teacher_arch: Arch::MOBILENET_V2,
             teacher_temperature: 0.01,
             student_temperature: 0.2,
             teacher_centre: true,
@@ -62,31 +65,31 @@ impl Config {
             decode_mb: DecodeBudget::DEFAULT_MB,
             threads: 0,
             seed: 0,
-            device: "cpu".into(),
+            device: Device::Cpu,
             device_mb: 0,
-            precision: "f32".into(),
+            precision: ActivationDtype::F32,
         }
     }
 
     /// Defaults of `pretrain`: the official MoCo v2 recipe.
     pub fn pretrain() -> Config {
         Config {
-            arch: "mobilenet_v3_large".into(),
+            arch: Arch::MOBILENET_V3_LARGE,
             init: "random".into(),
             image_size: 224,
             batch_size: 256,
             queue_size: 65_536,
             temperature: 0.2,
             key_momentum: 0.999,
-            head: "simple".into(),
+            head: Head::Simple,
             dropout: true,
             lr: 0.03,
-            schedule: "epoch".into(),
+            schedule: Decay::CosineByEpoch,
             epochs: 200,
             checkpoint_every: 500,
             neighbours: 0.0,
             mix: 1.0,
-            keep: "always".into(),
+            keep: Keep::Always,
             holdout: 0.0,
             train_from: 0,
             whitening: false,
@@ -106,7 +109,7 @@ impl Config {
             checkpoint_every: 200,
             neighbours: 0.0,
             mix: 1.0,
-            keep: "always".into(),
+            keep: Keep::Always,
             holdout: 0.0,
             train_from: 0,
             whitening: false,

@@ -1,6 +1,9 @@
 //! The one list of settings: type, meaning and range of each.
 
+use super::choices::{ActivationDtype, Choice, Keep, OptimizerKind, TeacherHead};
 use super::device::{DEVICES, Device};
+use crate::schedule::Decay;
+use seedling_data::Recipe;
 use seedling_nn::backbones::Arch;
 use seedling_nn::encoder::Head;
 use std::fmt;
@@ -113,6 +116,55 @@ impl Field for f64 {
     }
 }
 
+impl<C: Choice> Field for C {
+    fn from_value(value: &Value) -> Option<C> {
+        C::named(value.as_str()?).ok()
+    }
+    fn to_value(&self) -> Value {
+        self.name().into()
+    }
+}
+
+impl Field for Arch {
+    fn from_value(value: &Value) -> Option<Arch> {
+        value.as_str()?.parse().ok()
+    }
+    fn to_value(&self) -> Value {
+        self.name().into()
+    }
+}
+
+impl Field for Head {
+    fn from_value(value: &Value) -> Option<Head> {
+        value.as_str()?.parse().ok()
+    }
+    fn to_value(&self) -> Value {
+        self.name().into()
+    }
+}
+
+impl Field for Recipe {
+    fn from_value(value: &Value) -> Option<Recipe> {
+        Recipe::by_name(value.as_str()?).ok()
+    }
+    fn to_value(&self) -> Value {
+        self.name.into()
+    }
+}
+
+impl Field for Device {
+    fn from_value(value: &Value) -> Option<Device> {
+        value.as_str()?.parse().ok()
+    }
+    fn to_value(&self) -> Value {
+        self.to_string().into()
+    }
+}
+
+fn serialized<F: Field, S: serde::Serializer>(field: &F, to: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&field.to_value(), to)
+}
+
 impl Field for String {
     fn from_value(value: &Value) -> Option<String> {
         value.as_str().map(str::to_string)
@@ -128,7 +180,7 @@ macro_rules! settings {
         /// All settings of a run.
         #[derive(Clone, Debug, PartialEq, serde::Serialize)]
         pub struct Config {
-            $( $(#[doc = $doc])+ pub $name: $type, )+
+            $( $(#[doc = $doc])+ #[serde(serialize_with = "serialized")] pub $name: $type, )+
         }
 
         /// All settings in the order of `config.toml`.
@@ -174,7 +226,7 @@ const FREE: bool = true;
 
 settings! {
     /// The network that is trained.
-    arch: String, OneOf(Arch::TRAINED), FIXED;
+    arch: Arch, OneOf(Arch::TRAINED), FIXED;
     /// Weights to start from: `shipped`, `random`, or a file.
     init: String, Text, FIXED;
     /// Width and height of a view in pixels.
@@ -183,7 +235,7 @@ settings! {
     /// later. 0 takes what the initial weights ask for, image_size at least.
     measure_size: usize, Whole(0, 1024), FIXED;
     /// How a photo becomes a random view.
-    views: String, OneOf(&["standard", "hue", "aug+", "aug+ blur", "plain", "cifar"]), FIXED;
+    views: Recipe, OneOf(&["standard", "hue", "aug+", "aug+ blur", "plain", "cifar"]), FIXED;
     /// Photos per optimizer step.
     batch_size: usize, Whole(2, 65_536), FIXED;
     /// Photos that share batch-norm statistics (one of the method's devices). Memory grows
@@ -211,7 +263,7 @@ settings! {
     /// Projection head on features of length d: simple is d-d-128, wide d-2d-128, deep d-d-d-128,
     /// dim256 d-d-256, dropout as simple but with half of the hidden numbers left out at random,
     /// hidden2048 d-2048-128.
-    head: String, OneOf(&Head::NAMES), FIXED;
+    head: Head, OneOf(&Head::NAMES), FIXED;
     /// Leave out at random, in training, what the network's own recipe leaves out: a fifth of the
     /// features before the head (MobileNetV3, EfficientNet) and some images' branches
     /// (EfficientNet's drop-connect).
@@ -223,7 +275,7 @@ settings! {
     lr: f64, Number(0.0, 100.0), FIXED;
     /// sgd, or adamw for transformers (with a learning rate of about 1.5e-4 per 256 photos and a
     /// weight_decay of 0.1, as MoCo v3).
-    optimizer: String, OneOf(&["sgd", "adamw"]), FIXED;
+    optimizer: OptimizerKind, OneOf(OptimizerKind::NAMES), FIXED;
     /// Momentum of SGD.
     sgd_momentum: f64, Number(0.0, 0.9999), FIXED;
     /// Pull of every trained number towards zero.
@@ -236,7 +288,7 @@ settings! {
     /// each block another).
     freeze: usize, Whole(0, 64), FIXED;
     /// Learning rate over the run: cosine by step, cosine by epoch, or constant.
-    schedule: String, OneOf(&["step", "epoch", "constant"]), FIXED;
+    schedule: Decay, OneOf(Decay::NAMES), FIXED;
     /// Epochs over which the learning rate rises linearly.
     warmup_epochs: f64, Number(0.0, 10_000.0), FIXED;
     /// Steps over which the learning rate rises linearly, on top of warmup_epochs.
@@ -253,7 +305,7 @@ settings! {
     mix: f64, Number(0.0, 1.0), FIXED;
     /// better keeps the result unless something went wrong, asked without labels: then half of `mix` is
     /// kept, or the initial weights; always keeps the result.
-    keep: String, OneOf(&["better", "always"]), FIXED;
+    keep: Keep, OneOf(Keep::NAMES), FIXED;
     /// Share of the photos that are not trained on, where better weights are to be kept: whether something
     /// went wrong is asked about these, too. Albums of fewer than 100 photos are trained on whole.
     holdout: f64, Number(0.0, 0.5), FIXED;
@@ -270,7 +322,7 @@ settings! {
     teacher: String, Text, FIXED;
     /// Whether a teacher's projection head is learned from: auto does where its file has one of ours,
     /// use insists on it, ignore takes the features before it.
-    teacher_head: String, OneOf(&["auto", "use", "ignore"]), FIXED;
+    teacher_head: TeacherHead, OneOf(TeacherHead::NAMES), FIXED;
     /// Width and height at which the teacher looks; 0 looks at what the student sees.
     teacher_size: usize, Whole(0, 1024), FIXED;
     /// Mean of the pixels that an ONNX teacher expects, three numbers; empty takes ImageNet's.
@@ -280,7 +332,7 @@ settings! {
     /// Which output of an ONNX teacher are its features; empty takes the first.
     teacher_output: String, Text, FIXED;
     /// The teacher's network, where its file could be of several.
-    teacher_arch: String, OneOf(Arch::NAMES), FIXED;
+    teacher_arch: Arch, OneOf(Arch::NAMES), FIXED;
     /// Temperature of the teacher's similarities.
     teacher_temperature: f64, Above(0.0, 10.0), FIXED;
     /// Temperature of the student's similarities.
@@ -308,11 +360,11 @@ settings! {
     seed: u64, Whole(0, i64::MAX), FIXED;
     /// Where to compute: the processor, or the N-th card by Vulkan or Metal (gpu:N) or by CUDA
     /// (cuda:N). A run may go on elsewhere.
-    device: String, Allowed::Device, FREE;
+    device: Device, Allowed::Device, FREE;
     /// Memory of a card that a run may take, in MB: what fits of a batch's groups goes through the
     /// network at once. 0 takes what the card says it has, or 1024 where it does not say.
     device_mb: usize, Whole(0, 1_048_576), FREE;
     /// In what a card stores activations: f32, or bf16, which takes half the memory (f16 where there is
     /// no bf16: Vulkan and Metal). Weights, statistics and losses are f32 either way.
-    precision: String, OneOf(&["f32", "bf16"]), FREE;
+    precision: ActivationDtype, OneOf(ActivationDtype::NAMES), FREE;
 }

@@ -4,17 +4,18 @@
 //! dedicated flags. [`Config::apply`] lays one layer over another and refuses what it does not
 //! know, so that a typo is an error and never a silently ignored wish.
 
+mod choices;
 mod defaults;
 mod device;
 mod keys;
 mod presets;
 
+pub use choices::{ActivationDtype, Choice, Keep, OptimizerKind, TeacherHead};
 pub use device::{DEVICES, Device};
 pub use keys::{Allowed, Config, KEYS, Key};
 pub use presets::{PRESETS, preset, preset_text};
 
 use crate::{Error, Result};
-use seedling_nn::backbones::Arch;
 use std::path::Path;
 
 /// One layer of settings and where they were written, for error messages.
@@ -138,13 +139,13 @@ impl Config {
                 "neighbours and smoothing both share out the target: one must be 0".into(),
             );
         }
-        if self.optimizer == "adamw" && self.anchor > 0.0 {
+        if self.optimizer == OptimizerKind::AdamW && self.anchor > 0.0 {
             return fail("anchor needs optimizer = sgd".into());
         }
-        let arch: Arch = self.arch.parse()?;
-        if self.precision == "bf16" && arch.spec().tokens {
+        if self.precision == ActivationDtype::Bf16 && self.arch.spec().tokens {
             return fail(format!(
-                "precision = bf16 is for networks of convolutions, and {arch} is none"
+                "precision = bf16 is for networks of convolutions, and {} is none",
+                self.arch
             ));
         }
         if !self.trains() && !self.whitening {
@@ -160,7 +161,7 @@ impl Config {
 
     /// Whether the initial weights stay unless the result is better. Random ones never do.
     pub fn judges(&self) -> bool {
-        self.trains() && self.keep == "better" && self.init != "random"
+        self.trains() && self.keep == Keep::Better && self.init != "random"
     }
 
     /// Whether the initial weights are needed at the end.

@@ -64,8 +64,8 @@ fn assignments_know_their_types() {
     ])
     .unwrap();
     assert_eq!(config.lr, 1.0);
-    assert_eq!(config.views, "aug+ blur");
-    assert_eq!(config.head, "simple");
+    assert_eq!(config.views.name, "aug+ blur");
+    assert_eq!(config.head.name(), "simple");
     assert!(config.symmetric);
     assert_eq!(config.init, "12");
 }

@@ -80,7 +80,7 @@ impl Course {
 
     /// Looks at some more of the photos that are trained on, with their mirror images and through the closed
     /// form: what is near by these features is to stay so. Training begins when all are looked at.
-    pub(super) fn neighbours(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    pub(super) fn neighbors(&mut self, observer: &mut dyn Observer) -> Result<()> {
         const KEY: &str = "neighbours";
         let source = self.session.source().clone();
         let before = self.session.before();

@@ -51,7 +51,7 @@ fn config() -> Config {
         queue_size: 8,
         steps: 3,
         checkpoint_every: 2,
-        head: "simple".into(),
+        head: seedling_nn::encoder::Head::Simple,
         threads: 1,
         mix: 0.5,
         ..Config::adapt()
@@ -287,14 +287,10 @@ fn the_result_lies_between_the_initial_weights_and_the_trained_ones() {
     let backbone = |path: &Path| {
         let file = WeightFile::open(path, None).unwrap();
         let architecture = file.about.architecture;
-        let encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
-        file.load_backbone(&encoder.params).unwrap();
-        let numbers = seedling_nn::params::read(&encoder.params.values).clone();
-        [
-            numbers,
-            seedling_nn::params::read(&encoder.params.buffers).clone(),
-        ]
-        .concat()
+        let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
+        file.load_backbone(&mut encoder.params).unwrap();
+        let numbers = encoder.params.values.clone();
+        [numbers, encoder.params.buffers.clone()].concat()
     };
     let (half, whole) = (run("half", 0.5), run("whole", 1.0));
     let initial = backbone(&run("initial", 0.0).join("weights.safetensors"));
@@ -327,13 +323,13 @@ fn a_step_cancelled_in_its_middle_leaves_nothing_and_is_taken_again() {
 
     let mut parts = session();
     parts.step().unwrap();
-    let before = state(&parts);
+    let before = state(&*parts);
     let mut stopped = 0;
     // Before the first group of keys, before the second, and so on.
     loop {
         parts.cancel().ask_at_check(stopped + 1);
         match parts.step() {
-            Err(Error::Cancelled) => assert!(state(&parts) == before, "{stopped}"),
+            Err(Error::Cancelled) => assert!(state(&*parts) == before, "{stopped}"),
             other => {
                 other.unwrap();
                 break;
@@ -346,5 +342,5 @@ fn a_step_cancelled_in_its_middle_leaves_nothing_and_is_taken_again() {
     assert_eq!(stopped, 4);
     parts.cancel().forget();
     parts.step().unwrap();
-    assert!(parts.is_done() && state(&parts) == state(&whole));
+    assert!(parts.is_done() && state(&*parts) == state(&*whole));
 }

@@ -4,7 +4,7 @@ use super::{WeightDecay, spans};
 use crate::Result;
 use seedling_nn::backend::{AdamUpdate, Backend, OptimizerOps};
 use seedling_nn::cpu::Cpu;
-use seedling_nn::params::{Params, write};
+use seedling_nn::params::Params;
 use std::ops::Range;
 
 /// What [`AdamW`] does besides following the gradient.
@@ -65,7 +65,7 @@ impl<B: OptimizerOps> AdamW<B> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn step(&mut self, params: &Params<B>, lr: f32) -> Result<()> {
+    pub fn step(&mut self, params: &mut Params<B>, lr: f32) -> Result<()> {
         self.steps += 1;
         let update = AdamUpdate {
             spans: &self.spans,
@@ -74,8 +74,8 @@ impl<B: OptimizerOps> AdamW<B> {
             step: self.steps,
             lr,
         };
-        let (mut values, grads) = (write(&params.values), params.grads());
+        let (values, grads) = (&mut params.values, &params.grads);
         let moments = (&mut self.first, &mut self.second);
-        self.backend.adamw(&update, &mut values, &grads, moments)
+        self.backend.adamw(&update, values, grads, moments)
     }
 }

@@ -1,87 +1,27 @@
 //! Putting a session together, at the beginning of a run or in its middle.
 
-use super::trainer::{self, Trainer};
-use super::{Session, threads};
-use crate::checkpoint::{Album, State};
+use super::state::RunState;
+use super::{Session, threads, trainer};
+use crate::checkpoint::State;
 use crate::config::Config;
-use crate::optim::{AdamW, AdamWConfig, Optimizer, Sgd, SgdConfig, WeightDecay};
-use crate::schedule::{Decay, Schedule};
+use crate::start::Start;
 use crate::weights::{About, WeightFile};
 use crate::{Error, Result};
-use rayon::ThreadPool;
-use seedling_base::cancel::Cancel;
-use seedling_data::{LoaderConfig, Normalise, PhotoSource, Recipe};
-use seedling_nn::backbones::Arch;
-use seedling_nn::block::Dropping;
-use seedling_nn::encoder::{Architecture, Encoder, FeatureNet, Head, Mode};
+use seedling_data::{Normalise, PhotoSource};
+use seedling_nn::encoder::Architecture;
 use seedling_ssl::eval::extract::{Extractor, Look};
-use seedling_ssl::moco::MocoConfig;
-use seedling_ssl::ops::TrainingBackend;
 use std::sync::Arc;
 
 /// Photos whose features make the teacher's mean.
-const CENTRE_PHOTOS: usize = 1024;
+const CENTER_PHOTOS: usize = 1024;
 
 /// The most that a weight file can ask for as `measure_size`.
 const MEASURE_SIZE_LIMIT: usize = 1024;
 
-/// What a run starts from, besides settings and photos.
-#[derive(Default)]
-pub struct Start<'a> {
-    /// Initial weights; `None` draws random ones.
-    pub init: Option<&'a WeightFile>,
-    /// The teacher of a distillation; `None` trains by contrast.
-    pub teacher: Option<Guide<'a>>,
-    /// What will stop the session, and its making.
-    pub cancel: Cancel,
-}
-
-/// Who teaches.
-#[derive(Clone, Copy, Debug)]
-pub enum Guide<'a> {
-    /// A network of the registry.
-    Weights(&'a WeightFile),
-    /// Any other.
-    Foreign(&'a Foreign),
-}
-
-/// An image encoder of someone else's.
-pub struct Foreign {
-    pub net: Arc<dyn FeatureNet>,
-    /// How pixels become its inputs.
-    pub normalise: Normalise,
-    /// SHA-256 of the file it came from.
-    pub digest: String,
-}
-
-impl std::fmt::Debug for Foreign {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Foreign")
-            .field("digest", &self.digest)
-            .finish()
-    }
-}
-
-impl Guide<'_> {
-    pub(super) fn normalise(&self) -> &Normalise {
-        match self {
-            Guide::Weights(file) => &file.about.normalise,
-            Guide::Foreign(foreign) => &foreign.normalise,
-        }
-    }
-
-    fn digest(&self) -> Result<String> {
-        match self {
-            Guide::Weights(file) => file.digest(),
-            Guide::Foreign(foreign) => Ok(foreign.digest.clone()),
-        }
-    }
-}
-
 /// Width and height at which a run from `init` looks at whole photos. A random crop shows things
 /// larger than the whole photo does: weights see best at somewhat more pixels than their views had
 /// (Touvron et al. 2019), and their file says at how many.
-pub(super) fn measure_size(config: &Config, init: Option<&WeightFile>) -> usize {
+pub(crate) fn measure_size(config: &Config, init: Option<&WeightFile>) -> usize {
     match config.measure_size {
         0 => {
             let asked = init.map_or(0, |file| file.about.image_size);
@@ -89,68 +29,6 @@ pub(super) fn measure_size(config: &Config, init: Option<&WeightFile>) -> usize 
         }
         size => size,
     }
-}
-
-/// How far running statistics move with every batch in training. Files say 0.01 (torchvision) or
-/// 0.1; the slower one would leave them stale after a short run.
-const NORM_MOMENTUM: f32 = 0.1;
-
-/// How a network of `arch` is passed through in training.
-pub(crate) fn training_mode(config: &Config, arch: Arch) -> Mode {
-    let asked = |share: f32| if config.dropout { share } else { 0.0 };
-    Mode::Train {
-        norm_momentum: NORM_MOMENTUM,
-        groups: 1,
-        // A head may leave out some of its own, asked or not.
-        dropping: Some(Dropping {
-            features: asked(arch.spec().dropout),
-            paths: asked(arch.spec().drop_connect),
-            seed: config.seed,
-            ..Dropping::default()
-        }),
-    }
-}
-
-/// The numbers of MoCo that `config` asks for.
-pub(crate) fn moco_config(config: &Config, mode: Mode) -> MocoConfig {
-    MocoConfig {
-        temperature: config.temperature as f32,
-        key_momentum: config.key_momentum as f32,
-        symmetric: config.symmetric,
-        bn_group: config.bn_group,
-        mode,
-        mask_own_photo: config.mask_own_photo,
-        neighbours: config.neighbours as f32,
-        neighbour_temperature: config.neighbour_temperature as f32,
-        smoothing: config.smoothing as f32,
-        smoothing_keys: config.smoothing_keys,
-    }
-}
-
-/// The optimizer that `config` asks for, at rest.
-///
-/// # Errors
-/// The backend's.
-pub(crate) fn optimizer<B: TrainingBackend>(
-    config: &Config,
-    network: &Encoder<B>,
-) -> Result<Optimizer<B>> {
-    let decay = WeightDecay {
-        weight_decay: config.weight_decay as f32,
-        norm_and_bias: config.weight_decay_norm,
-        train_from: network.frozen_parameters(),
-    };
-    Ok(match config.optimizer.as_str() {
-        "adamw" => Optimizer::AdamW(AdamW::new(&network.params, AdamWConfig::new(decay))?),
-        _ => {
-            let how = SgdConfig {
-                momentum: config.sgd_momentum as f32,
-                decay,
-                anchor: config.anchor as f32,
-            };
-            Optimizer::Sgd(Sgd::new(&network.params, how)?)
-        }
-    })
 }
 
 /// Lowers `batch_size` and `queue_size` to what `photos` photos can fill, and says in a line each
@@ -196,32 +74,28 @@ impl Session {
     ///
     /// # Errors
     /// Settings, weights or photos do not go together; one line says how.
-    pub fn new(config: Config, source: Arc<dyn PhotoSource>, start: &Start<'_>) -> Result<Session> {
-        let pool = Arc::new(threads(config.threads)?);
-        pool.install(|| Session::begin(config, source, start, pool.clone()))
-    }
-
-    fn begin(
+    pub fn new(
         mut config: Config,
         source: Arc<dyn PhotoSource>,
         start: &Start<'_>,
-        pool: Arc<ThreadPool>,
-    ) -> Result<Session> {
+    ) -> Result<Box<Session>> {
+        let pool = Arc::new(threads(config.threads)?);
         fit(&mut config, source.len())?;
-        let head: Head = config.head.parse()?;
-        let arch: Arch = config.arch.parse()?;
         let (architecture, normalise) = match start.init {
-            None => (Architecture::new(arch, Some(head)), Normalise::default()),
+            None => (
+                Architecture::new(config.arch, Some(config.head)),
+                Normalise::default(),
+            ),
             Some(file) => {
                 let about = &file.about;
-                if about.architecture.arch != arch {
+                if about.architecture.arch != config.arch {
                     return Err(Error::Config(format!(
-                        "the initial weights are of {}, but arch = {arch}",
-                        about.architecture.arch
+                        "the initial weights are of {}, but arch = {}",
+                        about.architecture.arch, config.arch
                     )));
                 }
                 let architecture = Architecture {
-                    head: Some(head),
+                    head: Some(config.head),
                     ..about.architecture
                 };
                 (architecture, about.normalise)
@@ -234,12 +108,14 @@ impl Session {
             normalise,
             made: String::new(),
         };
-        let trainer = trainer::open(&config, &about, start, None)?;
-        let mut session = Session::assemble(config, about, source, (trainer, 0), start, pool)?;
-        if let Some(teacher) = start.teacher {
-            session.centre_teacher(teacher.normalise())?;
-        }
-        Ok(session)
+        pool.clone().install(|| {
+            let state = RunState::new(config, about, source, start, pool)?;
+            let mut session = trainer::open(state, start, None)?;
+            if let Some(teacher) = start.teacher {
+                session.measure_teacher_center(teacher.normalise())?;
+            }
+            Ok(session)
+        })
     }
 
     /// Goes on from a checkpoint, on `config.threads` threads of its own. `config` holds the settings
@@ -249,134 +125,63 @@ impl Session {
     /// # Errors
     /// Settings or photos are not those of the checkpoint; one line names the first that differs.
     pub fn resume(
-        config: Config,
-        source: Arc<dyn PhotoSource>,
-        start: &Start<'_>,
-        state: State<'_>,
-    ) -> Result<Session> {
-        let pool = Arc::new(threads(config.threads)?);
-        pool.install(|| Session::go_on(config, source, start, state, pool.clone()))
-    }
-
-    fn go_on(
         mut config: Config,
         source: Arc<dyn PhotoSource>,
         start: &Start<'_>,
-        state: State<'_>,
-        pool: Arc<ThreadPool>,
-    ) -> Result<Session> {
+        saved: State<'_>,
+    ) -> Result<Box<Session>> {
+        let pool = Arc::new(threads(config.threads)?);
         if config.measure_size == 0 {
-            config.measure_size = state.config.measure_size;
+            config.measure_size = saved.config.measure_size;
         }
-        if let Some((key, was, now)) = state.config.differences(&config).first() {
+        if let Some((key, was, now)) = saved.config.differences(&config).first() {
             return Err(Error::Config(format!(
                 "this run was started with {key} = {was} and cannot go on with {key} = {now}"
             )));
         }
-        if state.album != Album::of(&*source) {
-            return Err(Error::NoPhotos(format!(
-                "the photos are not those the run was started with ({} then, {} now, \
-                 or other names); start a new run with them",
-                state.album.photos,
-                source.len()
-            )));
-        }
-        let digest = start.teacher.as_ref().map(Guide::digest).transpose()?;
-        // A checkpoint of an older version does not say it.
-        if state.teacher.is_some() && state.teacher != digest {
-            return Err(Error::Config(format!(
-                "the teacher {} is not the file the run was started with",
-                config.teacher
-            )));
-        }
-        let trainer = trainer::open(&config, &state.about, start, Some(state.numbers))?;
-        let place = (trainer, state.step);
-        let mut session = Session::assemble(config, state.about, source, place, start, pool)?;
-        session.before = state.before;
-        Ok(session)
-    }
-
-    fn assemble(
-        mut config: Config,
-        about: About,
-        source: Arc<dyn PhotoSource>,
-        (trainer, step): (Box<dyn Trainer>, u64),
-        start: &Start<'_>,
-        pool: Arc<ThreadPool>,
-    ) -> Result<Session> {
-        let threads = pool.current_num_threads();
-        config.threads = threads;
-        let mut loading = LoaderConfig::new(
-            Recipe::by_name(&config.views)?,
-            config.image_size,
-            config.batch_size,
-            config.seed,
-        );
-        loading.group = config.bn_group;
-        loading.views = trainer.views();
-        loading.threads = threads;
-        loading.ahead = config.prefetch;
-        loading.cache_mb = config.cache_mb;
-        loading.normalise = about.normalise;
-        loading.undrawn = trainer.makes_views();
-        let epoch = (source.len() / config.batch_size.max(1)).max(1);
-        let steps = match config.steps {
-            0 => config.epochs.saturating_mul(epoch),
-            steps => steps,
-        };
-        let schedule = Schedule {
-            peak: config.lr,
-            decay: Decay::parse(&config.schedule)?,
-            warmup_steps: config.warmup_steps
-                + (config.warmup_epochs * epoch as f64).round() as usize,
-            steps,
-            steps_per_epoch: epoch,
-        };
-        Ok(Session {
-            loading,
-            loader: None,
-            album: Album::of(&*source),
-            before: None,
-            teacher: start.teacher.as_ref().map(Guide::digest).transpose()?,
-            config,
-            about,
-            source,
-            trainer,
-            schedule,
-            step,
-            pending: None,
-            cancel: start.cancel.clone(),
-            pool,
+        pool.clone().install(|| {
+            let mut state = RunState::new(config, saved.about, source, start, pool)?;
+            if saved.album != state.album {
+                return Err(Error::NoPhotos(format!(
+                    "the photos are not those the run was started with ({} then, {} now, \
+                     or other names); start a new run with them",
+                    saved.album.photos, state.album.photos
+                )));
+            }
+            if saved.teacher != state.teacher {
+                return Err(Error::Config(format!(
+                    "the teacher {} is not the file the run was started with",
+                    state.config.teacher
+                )));
+            }
+            (state.step, state.before) = (saved.step, saved.before);
+            trainer::open(state, start, Some(saved.numbers))
         })
     }
 
     /// Measures the mean that is taken from a teacher's features, over a sample of the photos.
-    fn centre_teacher(&mut self, normalise: &Normalise) -> Result<()> {
-        let Some(encoder) = self
-            .trainer
-            .teacher()
-            .filter(|_| self.config.teacher_centre)
-        else {
+    fn measure_teacher_center(&mut self, normalise: &Normalise) -> Result<()> {
+        let run = self.state();
+        let Some(encoder) = self.teacher().filter(|_| run.config.teacher_centre) else {
             return Ok(());
         };
         let extractor = Extractor {
             encoder,
-            source: &*self.source,
-            image_size: match self.config.teacher_size {
-                0 => self.config.image_size,
+            source: &*run.source,
+            image_size: match run.config.teacher_size {
+                0 => run.config.image_size,
                 side => side,
             },
             normalise,
         };
-        let photos = self.source.len();
+        let photos = run.source.len();
         // Spread evenly: a data set sorted by class must not give one class's mean.
-        let sample: Vec<usize> = (0..photos.min(CENTRE_PHOTOS))
-            .map(|i| i * photos / photos.min(CENTRE_PHOTOS))
+        let sample: Vec<usize> = (0..photos.min(CENTER_PHOTOS))
+            .map(|i| i * photos / photos.min(CENTER_PHOTOS))
             .collect();
-        let found = extractor.features(&sample, &Look::Plain, |_| self.cancel.check())?;
-        let centre = found.features.mean();
-        self.trainer
-            .centre_teacher(centre.into_iter().map(|x| x as f32).collect());
+        let found = extractor.features(&sample, &Look::Plain, |_| run.cancel.check())?;
+        let center = found.features.mean();
+        self.center_teacher(center.into_iter().map(|x| x as f32).collect());
         Ok(())
     }
 }

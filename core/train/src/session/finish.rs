@@ -1,7 +1,7 @@
 //! The end of a run: batch norm's running statistics, and the weights.
 
 use super::Session;
-use super::trainer::Backbone;
+use crate::learner::Backbone;
 use crate::weights::{About, HEAD_FILE, Precision};
 use crate::{Error, Result};
 use seedling_base::rng::{Purpose, Rng};
@@ -18,7 +18,7 @@ pub struct Mixed(Option<Backbone>);
 /// Photos that statistics are estimated from; more change them no further.
 const STATISTICS_PHOTOS: usize = 2048;
 /// Photos per forward pass of the estimate, at least: the variance within very few says little.
-pub(super) const STATISTICS_BATCH: usize = 8;
+pub(crate) const STATISTICS_BATCH: usize = 8;
 
 impl Session {
     /// Replaces batch norm's running statistics by their plain average over photos as they are
@@ -28,49 +28,50 @@ impl Session {
     /// # Errors
     /// No photo can be read, or someone has cancelled: the statistics are then what they were.
     pub fn reestimate_statistics(&mut self) -> Result<()> {
-        if !self.config.reestimate_bn {
+        if !self.config().reestimate_bn {
             return Ok(());
         }
-        self.trainer.keep_statistics()?;
-        let estimated = self.on_threads(|| self.estimate_statistics());
+        let pool = self.state().pool.clone();
+        self.keep_statistics()?;
+        let estimated = pool.install(|| self.estimate_statistics());
         if estimated.is_err() {
-            self.trainer.recall_statistics()?;
+            self.recall_statistics()?;
         }
         estimated
     }
 
-    fn estimate_statistics(&self) -> Result<()> {
-        let network = self.trainer.network();
-        let extractor = Extractor {
-            encoder: network,
-            source: &*self.source,
-            image_size: self.about.image_size,
-            normalise: &self.about.normalise,
-        };
+    fn estimate_statistics(&mut self) -> Result<()> {
+        let run = self.state();
+        let (source, normalise) = (run.source.clone(), run.about.normalise);
+        let (side, cancel) = (run.about.image_size, run.cancel.clone());
         // Mixed, since an album is sorted: a batch of one kind has less variance than the album.
         let mut order =
-            Rng::new(self.config.seed, Purpose::Order, u64::MAX, 0).permutation(self.source.len());
+            Rng::new(run.config.seed, Purpose::Order, u64::MAX, 0).permutation(source.len());
         order.truncate(STATISTICS_PHOTOS);
         // A group's memory is what the run was planned for.
-        let batch = self.config.bn_group.max(STATISTICS_BATCH);
-        network.release();
+        let batch = run.config.bn_group.max(STATISTICS_BATCH);
+        self.network().release();
         let mut batches = 0;
         for photos in order.chunks(batch) {
-            self.cancel.check()?;
+            cancel.check()?;
             // A small last batch would count as much as a full one.
             if batches > 0 && photos.len() < batch {
                 break;
             }
-            let mut skipped = Vec::new();
-            let images = extractor.images(photos, &mut skipped);
+            let extractor = Extractor {
+                encoder: self.network(),
+                source: &*source,
+                image_size: side,
+                normalise: &normalise,
+            };
+            let images = extractor.images(photos, &mut Vec::new());
             if !images.is_empty() {
                 batches += 1;
                 // Moving by 1/n at the n-th batch makes the plain average; the first forgets all.
-                let side = self.about.image_size;
-                network.observe(&images, (side, side), 1.0 / batches as f32)?;
+                self.observe(&images, (side, side), 1.0 / batches as f32)?;
             }
         }
-        network.release();
+        self.network().release();
         match batches {
             0 => Err(Error::NoPhotos("no photo can be read any more".into())),
             _ => Ok(()),
@@ -85,7 +86,7 @@ impl Session {
     /// # Errors
     /// The engine's.
     pub fn mix(&mut self, share: f64) -> Result<Mixed> {
-        self.trainer.mix(share as f32).map(Mixed)
+        self.interpolate(share as f32).map(Mixed)
     }
 
     /// Takes [`Session::mix`] back, so that a checkpoint never holds mixed weights.
@@ -94,7 +95,7 @@ impl Session {
     /// The engine's.
     pub fn unmix(&mut self, mixed: &Mixed) -> Result<()> {
         match &mixed.0 {
-            Some(trained) => self.trainer.unmix(trained),
+            Some(trained) => self.undo_interpolation(trained),
             None => Ok(()),
         }
     }
@@ -113,18 +114,17 @@ impl Session {
     ) -> Result<PathBuf> {
         let about = About {
             made: made.to_string(),
-            ..self.about.clone()
+            ..self.about().clone()
         };
         let path = folder.join(WEIGHTS_FILE);
-        let precision = match self.config.half_weights {
+        let precision = match self.config().half_weights {
             true => Precision::Half,
             false => Precision::Full,
         };
-        self.trainer
-            .save_backbone(&path, &about, layer, precision)?;
+        self.save_backbone(&path, &about, layer, precision)?;
         // One that was not trained is of no use.
-        if self.config.trains() {
-            self.trainer.save_head(&folder.join(HEAD_FILE), &about)?;
+        if self.config().trains() {
+            self.save_head(&folder.join(HEAD_FILE), &about)?;
         }
         Ok(path)
     }

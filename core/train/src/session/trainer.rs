@@ -1,66 +1,98 @@
-//! What a session asks of whatever is on its device.
+//! The trainer of a run: what a session asks of its backend, whichever that is.
 
-use super::run::Run;
+use super::state::RunState;
 use super::untrained::Untrained;
-use super::{Start, plan};
 use crate::Result;
 use crate::checkpoint::Numbers;
-use crate::config::Config;
-use crate::device::{Device, Work};
-use crate::weights::{About, Precision};
+use crate::device::Work;
+use crate::learner::{Backbone, Learner};
+use crate::memory::device::{self, Smaller};
+use crate::start::Start;
+use crate::weights::{self, About, Precision};
 use seedling_nn::encoder::{FeatureNet, LinearLayer};
 use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::step::{StepStats, Views};
 use std::path::Path;
 
-/// A run in progress on some engine. Each of its errors may be the engine's.
-pub(super) trait Trainer: Send + Sync {
-    /// Photos per view that the method looks at.
-    fn views(&self) -> usize;
+/// A run in progress on some backend. Each of its errors may be the backend's.
+pub trait Trainer: Send + Sync {
+    /// Photos, settings, and the place in the run.
+    fn state(&self) -> &RunState;
 
-    /// Whether its engine makes views of photos itself.
-    fn makes_views(&self) -> bool;
+    /// The same, to be changed.
+    fn state_mut(&mut self) -> &mut RunState;
 
-    /// Loss and gradient of step number `step`, which [`Trainer::update`] then follows. One that
-    /// fails or is cancelled leaves nothing.
-    fn learn(&mut self, views: &Views, step: u64) -> Result<StepStats>;
+    /// The training step number `step` with rate `lr`. One that fails or is cancelled leaves nothing.
+    ///
+    /// # Errors
+    /// See [`super::Session::step`].
+    fn learn(&mut self, views: &Views, step: u64, lr: f32) -> Result<StepStats>;
 
-    /// Follows the gradient, and lets the key encoder follow; says `false` and does nothing where a
-    /// gradient is not finite.
-    fn update(&mut self, lr: f32) -> Result<bool>;
-
-    /// The network that is trained.
+    /// The network that is trained, for measurements between steps.
     fn network(&self) -> &dyn FeatureNet;
 
+    /// Moves the network's running statistics towards those of the images by `norm_momentum`.
+    ///
+    /// # Errors
+    /// The backend's, as of all below.
+    fn observe(
+        &mut self,
+        images: &[Vec<f32>],
+        size: (usize, usize),
+        norm_momentum: f32,
+    ) -> Result<()>;
+
     /// Keeps the running statistics for [`Trainer::recall_statistics`].
+    ///
+    /// # Errors
+    /// The backend's.
     fn keep_statistics(&mut self) -> Result<()>;
 
     /// Sets the running statistics to what was kept.
-    fn recall_statistics(&self) -> Result<()>;
+    ///
+    /// # Errors
+    /// The backend's.
+    fn recall_statistics(&mut self) -> Result<()>;
 
     /// The teacher, where there is one.
     fn teacher(&self) -> Option<&dyn FeatureNet>;
 
     /// Sets what is taken from the teacher's features.
-    fn centre_teacher(&mut self, centre: Vec<f32>);
+    fn center_teacher(&mut self, center: Vec<f32>);
 
-    /// Keeps the album, (photos, dim), as it looks to the initial weights.
-    fn keep_in_mind(&mut self, album: Vec<f32>) -> Result<()>;
+    /// Whether the target asks for embeddings of the album by the initial weights that are not there yet.
+    fn wants_initial_embeddings(&self) -> bool;
 
-    /// Whether it keeps the album in mind, or is of no method that would.
-    fn has_in_mind(&self) -> bool;
+    /// Sets them, (photos, dim).
+    ///
+    /// # Errors
+    /// The backend's.
+    fn set_initial_embeddings(&mut self, embeddings: Vec<f32>) -> Result<()>;
 
-    /// Shows `see` all numbers that training changes.
+    /// Shows `see` all numbers that training changes, as a checkpoint keeps them.
+    ///
+    /// # Errors
+    /// The backend's, or what `see` says.
     fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()>;
 
-    /// Takes the backbone back to what the run began with, except for `share` of what has changed;
-    /// returns what it was, for [`Trainer::unmix`]. Does nothing in a run that does not mix.
-    fn mix(&self, share: f32) -> Result<Option<Backbone>>;
+    /// Takes the backbone back to what the run began with, except for `weight` of what has changed;
+    /// returns what it was, for [`Trainer::undo_interpolation`]. Does nothing in a run that keeps no
+    /// initial weights.
+    ///
+    /// # Errors
+    /// The backend's.
+    fn interpolate(&mut self, weight: f32) -> Result<Option<Backbone>>;
 
-    /// Sets the backbone to what it was before it was mixed.
-    fn unmix(&self, trained: &Backbone) -> Result<()>;
+    /// Sets the backbone to what it was before it was interpolated.
+    ///
+    /// # Errors
+    /// The backend's.
+    fn undo_interpolation(&mut self, trained: &Backbone) -> Result<()>;
 
     /// Writes the backbone, with a linear layer behind its features.
+    ///
+    /// # Errors
+    /// A number is not finite, or the disk refuses.
     fn save_backbone(
         &self,
         path: &Path,
@@ -70,68 +102,132 @@ pub(super) trait Trainer: Send + Sync {
     ) -> Result<()>;
 
     /// Writes the projection head.
+    ///
+    /// # Errors
+    /// As [`Trainer::save_backbone`].
     fn save_head(&self, path: &Path, about: &About) -> Result<()>;
 }
 
-/// A backbone's numbers at some time, on the host.
-pub(super) struct Backbone {
-    pub(super) values: Vec<f32>,
-    pub(super) buffers: Vec<f32>,
+/// The trainer on backend `B`.
+struct BackendTrainer<B: TrainingBackend> {
+    state: RunState,
+    learner: Learner<B>,
+    /// What would fit into the device's memory if this did not.
+    smaller: Smaller,
 }
 
-/// A trainer on the device that `config.device` names: a new one, or one that goes on from `saved`.
+impl<B: TrainingBackend> Trainer for BackendTrainer<B> {
+    fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut RunState {
+        &mut self.state
+    }
+
+    fn learn(&mut self, views: &Views, step: u64, lr: f32) -> Result<StepStats> {
+        let stats = self.learner.step(views, step, lr);
+        stats.map_err(|error| self.smaller.explain(error))
+    }
+
+    fn network(&self) -> &dyn FeatureNet {
+        self.learner.encoder()
+    }
+
+    fn observe(
+        &mut self,
+        images: &[Vec<f32>],
+        size: (usize, usize),
+        norm_momentum: f32,
+    ) -> Result<()> {
+        let encoder = self.learner.encoder_mut();
+        encoder.observe(images, size, norm_momentum)
+    }
+
+    fn keep_statistics(&mut self) -> Result<()> {
+        self.learner.keep_statistics()
+    }
+
+    fn recall_statistics(&mut self) -> Result<()> {
+        self.learner.recall_statistics()
+    }
+
+    fn teacher(&self) -> Option<&dyn FeatureNet> {
+        self.learner.teacher()
+    }
+
+    fn center_teacher(&mut self, center: Vec<f32>) {
+        self.learner.center_teacher(center);
+    }
+
+    fn wants_initial_embeddings(&self) -> bool {
+        self.learner.wants_initial_embeddings()
+    }
+
+    fn set_initial_embeddings(&mut self, embeddings: Vec<f32>) -> Result<()> {
+        self.learner.set_initial_embeddings(embeddings)
+    }
+
+    fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
+        self.learner.numbers(see)
+    }
+
+    fn interpolate(&mut self, weight: f32) -> Result<Option<Backbone>> {
+        self.learner.interpolate(weight)
+    }
+
+    fn undo_interpolation(&mut self, trained: &Backbone) -> Result<()> {
+        self.learner.undo_interpolation(trained)
+    }
+
+    fn save_backbone(
+        &self,
+        path: &Path,
+        about: &About,
+        layer: Option<&LinearLayer>,
+        precision: Precision,
+    ) -> Result<()> {
+        let encoder = self.learner.encoder();
+        let features = encoder.feature_dim();
+        weights::save_backbone(path, &encoder.params, features, about, layer, precision)
+    }
+
+    fn save_head(&self, path: &Path, about: &About) -> Result<()> {
+        let encoder = self.learner.encoder();
+        weights::save_head(path, &encoder.params, encoder.feature_dim(), about)
+    }
+}
+
+/// A trainer on the device that the settings name: a new one, or one that goes on from `saved`.
 ///
 /// # Errors
 /// The device is not there, weights do not fit, or `saved` is not of such a run.
 pub(super) fn open(
-    config: &Config,
-    about: &About,
+    state: RunState,
     start: &Start<'_>,
     saved: Option<Numbers<'_>>,
 ) -> Result<Box<dyn Trainer>> {
-    struct Open<'a>(&'a Config, &'a About, &'a Start<'a>, Option<Numbers<'a>>);
+    struct Open<'a>(RunState, &'a Start<'a>, Option<Numbers<'a>>);
     impl Work for Open<'_> {
         type Output = Box<dyn Trainer>;
 
         fn on<B: TrainingBackend>(self, backend: B) -> Result<Box<dyn Trainer>> {
-            let Open(config, about, start, saved) = self;
+            let Open(state, start, saved) = self;
+            let state = state.with_undrawn(backend.makes_views());
+            let (config, about) = (&state.config, &state.about);
             if !config.trains() {
-                let how = (about, config.seed);
-                let backend = plan::in_precision(backend, config)?;
-                return Ok(Box::new(Untrained::new(backend, how, start, saved)?));
+                let backend = device::in_precision(backend, config)?;
+                return Ok(Box::new(Untrained::new(backend, state, start, saved)?));
             }
-            let (backend, smaller) = plan::fitted(backend, (config, about, start))?;
-            let mut run = Run::new(backend, config, about, start, saved)?;
-            run.smaller = smaller;
-            Ok(Box::new(run))
+            let (backend, smaller) = device::fitted(backend, (config, about, start))?;
+            let learner = Learner::new(backend, config, about, start, saved)?;
+            Ok(Box::new(BackendTrainer {
+                state,
+                learner,
+                smaller,
+            }))
         }
     }
-    let device: Device = config.device.parse()?;
-    device.run(Open(config, about, start, saved))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use seedling_data::Normalise;
-    use seedling_nn::backbones::Arch;
-    use seedling_nn::encoder::{Architecture, Head};
-
-    #[test]
-    fn an_unknown_engine_is_refused() {
-        let config = Config {
-            device: "abacus".into(),
-            ..Config::adapt()
-        };
-        let about = About {
-            architecture: Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple)),
-            image_size: 32,
-            normalise: Normalise::default(),
-            made: String::new(),
-        };
-        let refused = open(&config, &about, &Start::default(), None)
-            .err()
-            .unwrap();
-        assert!(refused.to_string().contains("abacus"));
-    }
+    let device = state.config.device;
+    device.run(Open(state, start, saved))
 }

@@ -1,10 +1,11 @@
 //! A run that takes no step: the initial weights, to look at photos with. No key encoder, queue or optimizer
 //! is made, and none is in its checkpoints.
 
-use super::Start;
-use super::run::{network, restore};
-use super::trainer::{Backbone, Trainer};
+use super::state::RunState;
+use super::trainer::Trainer;
 use crate::checkpoint::Numbers;
+use crate::learner::{Backbone, network, restore};
+use crate::start::Start;
 use crate::weights::{self, About, Precision};
 use crate::{Error, Result};
 use seedling_nn::encoder::{Architecture, Encoder, FeatureNet, LinearLayer};
@@ -13,29 +14,30 @@ use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::step::{StepStats, Views};
 use std::path::Path;
 
-/// A network on engine `B` that stays as it is.
+/// A network on backend `B` that stays as it is.
 pub(super) struct Untrained<B: TrainingBackend> {
+    state: RunState,
     encoder: Encoder<B>,
 }
 
 impl<B: TrainingBackend> Untrained<B> {
     pub(super) fn new(
         backend: B,
-        (about, seed): (&About, u64),
+        state: RunState,
         start: &Start<'_>,
         saved: Option<Numbers<'_>>,
     ) -> Result<Untrained<B>> {
         let architecture = Architecture {
             head: None,
-            ..about.architecture
+            ..state.about.architecture
         };
-        let encoder = Encoder::on(backend, architecture, false, 0)?;
+        let mut encoder = Encoder::on(backend, architecture, false, 0)?;
         match (saved, start.init) {
-            (Some(saved), _) => restore(&encoder.params, saved.trained)?,
-            (None, Some(file)) => file.load_backbone(&encoder.params)?,
-            (None, None) => initialise(&encoder.params, seed)?,
+            (Some(saved), _) => restore(&mut encoder.params, saved.trained)?,
+            (None, Some(file)) => file.load_backbone(&mut encoder.params)?,
+            (None, None) => initialise(&mut encoder.params, state.config.seed)?,
         }
-        Ok(Untrained { encoder })
+        Ok(Untrained { state, encoder })
     }
 }
 
@@ -46,19 +48,19 @@ fn refused<T>() -> Result<T> {
 }
 
 impl<B: TrainingBackend> Trainer for Untrained<B> {
-    fn views(&self) -> usize {
-        1
+    fn state(&self) -> &RunState {
+        &self.state
     }
 
-    fn makes_views(&self) -> bool {
-        false
+    fn state_mut(&mut self) -> &mut RunState {
+        &mut self.state
     }
 
-    fn learn(&mut self, _: &Views, _: u64) -> Result<StepStats> {
+    fn learn(&mut self, _: &Views, _: u64, _: f32) -> Result<StepStats> {
         refused()
     }
 
-    fn update(&mut self, _: f32) -> Result<bool> {
+    fn observe(&mut self, _: &[Vec<f32>], _: (usize, usize), _: f32) -> Result<()> {
         refused()
     }
 
@@ -70,7 +72,7 @@ impl<B: TrainingBackend> Trainer for Untrained<B> {
         refused()
     }
 
-    fn recall_statistics(&self) -> Result<()> {
+    fn recall_statistics(&mut self) -> Result<()> {
         refused()
     }
 
@@ -78,29 +80,28 @@ impl<B: TrainingBackend> Trainer for Untrained<B> {
         None
     }
 
-    fn centre_teacher(&mut self, _: Vec<f32>) {}
+    fn center_teacher(&mut self, _: Vec<f32>) {}
 
-    fn keep_in_mind(&mut self, _: Vec<f32>) -> Result<()> {
+    fn wants_initial_embeddings(&self) -> bool {
+        false
+    }
+
+    fn set_initial_embeddings(&mut self, _: Vec<f32>) -> Result<()> {
         refused()
     }
 
-    fn has_in_mind(&self) -> bool {
-        true
-    }
-
     fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
-        let locked = self.encoder.params.lock();
         see(Numbers {
-            trained: network(&locked)?,
+            trained: network(&self.encoder.params)?,
             ..Numbers::default()
         })
     }
 
-    fn mix(&self, _: f32) -> Result<Option<Backbone>> {
+    fn interpolate(&mut self, _: f32) -> Result<Option<Backbone>> {
         Ok(None)
     }
 
-    fn unmix(&self, _: &Backbone) -> Result<()> {
+    fn undo_interpolation(&mut self, _: &Backbone) -> Result<()> {
         Ok(())
     }
 

@@ -94,7 +94,7 @@ impl WeightFile {
     /// # Errors
     /// Tensors are missing or unexpected (the message lists them), have other shapes, or hold
     /// numbers that are not finite. `params` is then unchanged.
-    pub fn load_backbone<B: Backend>(&self, params: &Params<B>) -> Result<()> {
+    pub fn load_backbone<B: Backend>(&self, params: &mut Params<B>) -> Result<()> {
         let extra = self.about.architecture.arch.spec().class_layer;
         self.load(params, false, |name| name.starts_with(extra))
     }
@@ -139,7 +139,7 @@ impl WeightFile {
     ///
     /// # Errors
     /// As [`WeightFile::load_backbone`].
-    pub fn load_head<B: Backend>(&self, params: &Params<B>) -> Result<()> {
+    pub fn load_head<B: Backend>(&self, params: &mut Params<B>) -> Result<()> {
         self.load(params, true, |_| false)
     }
 
@@ -159,7 +159,7 @@ impl WeightFile {
     ///
     /// # Errors
     /// There is one, but it cannot be used.
-    pub fn load_head_of<B: Backend>(&self, params: &Params<B>, head: Head) -> Result<bool> {
+    pub fn load_head_of<B: Backend>(&self, params: &mut Params<B>, head: Head) -> Result<bool> {
         let beside;
         let file = match &self.head {
             Some(own) => Some(&**own),
@@ -201,12 +201,12 @@ impl WeightFile {
 
     fn load<B: Backend>(
         &self,
-        params: &Params<B>,
+        params: &mut Params<B>,
         head: bool,
         known: impl Fn(&str) -> bool,
     ) -> Result<()> {
-        let wanted: Vec<&Entry> = params
-            .layout
+        let layout = params.layout.clone();
+        let wanted: Vec<&Entry> = layout
             .entries()
             .iter()
             .filter(|entry| entry.name.starts_with(HEAD_PREFIX) == head)

@@ -78,8 +78,7 @@ pub fn save_as<B: Backend>(
     precision: Precision,
     name: impl Fn(&Entry) -> Option<(String, Vec<usize>)>,
 ) -> Result<()> {
-    let locked = params.lock();
-    let (values, buffers) = locked.host()?;
+    let (values, buffers) = params.host()?;
     let mut tensors = Vec::new();
     for entry in params.layout.entries() {
         let Some((name, shape)) = name(entry) else {

@@ -4,14 +4,13 @@
 //! network takes depends on every layer; it is rehearsed at two small sizes, and grows with the
 //! pixels.
 
-use super::build::measure_size;
-use super::finish::STATISTICS_BATCH;
-use super::thread::on_own_threads;
 use crate::Result;
-use crate::config::Config;
+use crate::config::{Config, OptimizerKind};
+use crate::session::finish::STATISTICS_BATCH;
+use crate::session::{measure_size, on_own_threads};
 use crate::weights::WeightFile;
 use seedling_data::{Outline, PhotoSource};
-use seedling_nn::encoder::{Architecture, Encoder, Head, Mode, Size};
+use seedling_nn::encoder::{Architecture, Encoder, Mode, Size};
 use seedling_nn::workspace::Workspace;
 use seedling_ssl::eval::extract;
 use seedling_ssl::whitening;
@@ -175,7 +174,7 @@ impl<'a> Forecaster<'a> {
         init: Option<&'a WeightFile>,
         source: &dyn PhotoSource,
     ) -> Result<Forecaster<'a>> {
-        let arch = config.arch.parse()?;
+        let arch = config.arch;
         let backbone = Architecture::new(arch, None);
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -184,7 +183,7 @@ impl<'a> Forecaster<'a> {
         let mut forecaster = Forecaster {
             init,
             album: Album::of(source),
-            size: Architecture::new(arch, Some(config.head.parse()?)).size(),
+            size: Architecture::new(arch, Some(config.head)).size(),
             backbone: backbone.size(),
             looking: Line {
                 fixed: 0.0,
@@ -232,8 +231,12 @@ impl<'a> Forecaster<'a> {
             }
         };
         let parameters = self.size.parameters;
-        // Query, key, gradient, velocity, and what an anchor pulls to.
-        let copies = if config.anchor > 0.0 { 5 } else { 4 };
+        // Query, key, gradient; SGD's velocity and what an anchor pulls to, or AdamW's two moments.
+        let copies = match config.optimizer {
+            OptimizerKind::Sgd if config.anchor > 0.0 => 5,
+            OptimizerKind::Sgd => 4,
+            OptimizerKind::AdamW => 5,
+        };
         // The backbone that the result is mixed with, and what it was before it was mixed.
         let initial = match config.keeps_initial() {
             false => 0,
@@ -242,7 +245,7 @@ impl<'a> Forecaster<'a> {
         // As they will be fitted to the photos.
         let groups = (self.album.count / config.bn_group.max(1)).max(1);
         let batch = config.batch_size.min(groups * config.bn_group);
-        let dim = config.head.parse::<Head>()?.embedding_dim();
+        let dim = config.head.embedding_dim();
         let queue = config.queue_size.min(self.album.count.max(1)) * dim;
         let album = match config.neighbours > 0.0 {
             true => self.album.count * dim,
@@ -311,7 +314,7 @@ impl<'a> Forecaster<'a> {
             SIDES.map(|side| -> Result<f64> {
                 let workspace = Workspace::default();
                 let stages = frozen.unwrap_or(0);
-                let encoder =
+                let mut encoder =
                     Encoder::new(self.architecture, frozen.is_some(), stages, &workspace)?;
                 let images = encoder.images(PHOTOS, (side, side), |pixels| pixels.fill(0.0))?;
                 match frozen {

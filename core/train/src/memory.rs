@@ -1,6 +1,10 @@
-//! Which settings keep a run within a budget of memory, and what the process has taken.
+//! Memory, planned before a run: [`forecast`] what it will take of the host, `device` what of a GPU, and here
+//! which settings keep it within a budget.
 
-use super::forecast::{Forecast, Forecaster, LEAST_DECODE_MB};
+pub(crate) mod device;
+pub mod forecast;
+
+use self::forecast::{Forecast, Forecaster, LEAST_DECODE_MB};
 use crate::config::Config;
 use crate::weights::WeightFile;
 use crate::{Error, Result};

@@ -1,14 +1,12 @@
 //! How a card's memory is shared out before the first step: a step is rehearsed, on memory that is only
 //! counted, with as many groups of photos at once as there are, then half as many, until they fit.
 
-use super::Start;
-use super::run::Run;
-use super::trainer::Trainer;
-use crate::config::Config;
+use crate::config::{ActivationDtype, Config};
+use crate::learner::Learner;
+use crate::start::Start;
 use crate::weights::About;
 use crate::{Error, Result};
 use seedling_data::{Normalise, Photo, Rect, ViewParams};
-use seedling_nn::encoder::Architecture;
 use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::step::{Pixels, Undrawn, Views};
 
@@ -24,10 +22,10 @@ const MB: usize = 1_000_000;
 ///
 /// # Errors
 /// It has no such precision.
-pub(super) fn in_precision<B: TrainingBackend>(backend: B, config: &Config) -> Result<B> {
-    match config.precision.as_str() {
-        "bf16" => backend.halved(),
-        _ => Ok(backend),
+pub(crate) fn in_precision<B: TrainingBackend>(backend: B, config: &Config) -> Result<B> {
+    match config.precision {
+        ActivationDtype::Bf16 => backend.halved(),
+        ActivationDtype::F32 => Ok(backend),
     }
 }
 
@@ -36,7 +34,7 @@ pub(super) fn in_precision<B: TrainingBackend>(backend: B, config: &Config) -> R
 ///
 /// # Errors
 /// Not even one group fits; the message says which would.
-pub(super) fn fitted<B: TrainingBackend>(
+pub(crate) fn fitted<B: TrainingBackend>(
     backend: B,
     (config, about, start): (&Config, &About, &Start<'_>),
 ) -> Result<(B, Smaller)> {
@@ -83,23 +81,9 @@ pub(super) fn fitted<B: TrainingBackend>(
     }
 }
 
-/// The same for a step of contrast from random weights, as a benchmark takes it.
-///
-/// # Errors
-/// As [`fitted`].
-pub(crate) fn fitted_for_bench<B: TrainingBackend>(backend: B, config: &Config) -> Result<B> {
-    let about = About {
-        architecture: Architecture::new(config.arch.parse()?, Some(config.head.parse()?)),
-        image_size: config.image_size,
-        normalise: Normalise::default(),
-        made: String::new(),
-    };
-    Ok(fitted(backend, (config, &about, &Start::default()))?.0)
-}
-
 /// What a step takes by `bn_group`, the largest first: the run's halves and their halves.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Smaller(Vec<(usize, usize)>);
+pub(crate) struct Smaller(Vec<(usize, usize)>);
 
 impl Smaller {
     fn than<B: TrainingBackend>(
@@ -120,7 +104,7 @@ impl Smaller {
     }
 
     /// What would fit into so many bytes, in words.
-    pub(super) fn within(&self, bytes: usize) -> String {
+    pub(crate) fn within(&self, bytes: usize) -> String {
         match self
             .0
             .iter()
@@ -137,7 +121,7 @@ impl Smaller {
     }
 
     /// An engine's complaint, and if it is that memory is at its end, what would fit.
-    pub(super) fn explain(&self, error: Error) -> Error {
+    pub(crate) fn explain(&self, error: Error) -> Error {
         match error {
             Error::DeviceMemory { held } => Error::Device(format!(
                 "the device's memory is at its end with {} MB taken: {}",
@@ -157,15 +141,14 @@ fn taken<B: TrainingBackend>(
     let Some(stage) = backend.rehearsal() else {
         return Ok(0);
     };
-    let mut run = Run::new(stage.clone(), config, about, start, None)?;
+    let mut learner = Learner::new(stage.clone(), config, about, start, None)?;
     let photos: Vec<u32> = (0..config.batch_size as u32).collect();
     let views = Views {
         pixels: &Unseen::new(config.image_size, backend.makes_views()),
         size: (config.image_size, config.image_size),
         photos: &photos,
     };
-    run.learn(&views, 0)?;
-    run.update(0.0)?;
+    learner.step(&views, 0, 0.0)?;
     Ok(stage.most_bytes())
 }
 

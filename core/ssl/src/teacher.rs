@@ -1,34 +1,18 @@
-//! SEED (Fang et al. 2021): a student learns to place images among a queue as its teacher does.
-//!
-//! Student and frozen teacher see the same view. Loss: cross-entropy between
-//! softmax([t.t, t.Q] / teacher_temperature) and softmax([s.t, s.Q] / student_temperature), with
-//! t, s the unit embeddings and Q a queue of earlier t; then t is enqueued.
+//! The teacher of a distillation: a frozen network, and how its features become embeddings.
 
-use crate::loss::{Contrast, Target};
-use crate::microbatch;
-use crate::ops::TrainingBackend;
-use crate::queue::{NO_PHOTO, Queue};
-use crate::step::{StepStats, Views};
-use seedling_base::cancel::Cancel;
-use seedling_base::error::{Error, Result};
-use seedling_base::rng::{Purpose, Rng};
-use seedling_nn::activation::Act;
-use seedling_nn::cpu::Cpu;
-use seedling_nn::encoder::{Encoder, FeatureNet, Images, Mode};
-use seedling_nn::layer::Linear;
 use std::fmt;
 use std::sync::Arc;
 
-/// The method's numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DistillConfig {
-    pub student_temperature: f32,
-    pub teacher_temperature: f32,
-    /// Images per micro-batch: those that share the student's batch-norm statistics.
-    pub bn_group: usize,
-    /// The student's batch norm.
-    pub mode: Mode,
-}
+use seedling_base::cancel::Cancel;
+use seedling_base::rng::{Purpose, Rng};
+use seedling_nn::activation::Act;
+use seedling_nn::cpu::Cpu;
+use seedling_nn::encoder::{Encoder, FeatureNet, Images};
+use seedling_nn::layer::Linear;
+
+use crate::ops::TrainingBackend;
+use crate::step::Views;
+use crate::{Error, Result};
 
 /// A frozen network whose view of images a student learns.
 #[derive(Debug)]
@@ -46,9 +30,9 @@ pub struct Teacher<B: TrainingBackend = Cpu> {
 
 /// The network itself.
 enum Net<B: TrainingBackend> {
-    /// On the student's engine.
+    /// On the student's backend.
     Own(Encoder<B>),
-    /// On whatever engine it brings.
+    /// On whatever backend it brings.
     Foreign(Arc<dyn FeatureNet>),
 }
 
@@ -177,7 +161,7 @@ impl<B: TrainingBackend> Teacher<B> {
         self.backend.rescale(&mut images.pixels, &self.rescale)?;
         let seen = self.side.map_or(size, |side| (side, side));
         let encoder = match &self.net {
-            Net::Own(encoder) if seen == size => return encoder.embed(&images, Mode::Eval),
+            Net::Own(encoder) if seen == size => return encoder.embed(&images),
             Net::Own(encoder) => Some(encoder),
             Net::Foreign(_) => None,
         };
@@ -192,7 +176,7 @@ impl<B: TrainingBackend> Teacher<B> {
                 let places = out.chunks_exact_mut(seen.0 * seen.1 * 3).zip(&images);
                 places.for_each(|(out, image)| out.copy_from_slice(image));
             };
-            return encoder.embed(&encoder.images(n, seen, fill)?, Mode::Eval);
+            return encoder.embed(&encoder.images(n, seen, fill)?);
         }
         let features = self.net().features_of(&images, seen)?;
         self.backend
@@ -267,70 +251,4 @@ fn resized(image: &[f32], (height, width): (usize, usize), to: (usize, usize)) -
         }
     }
     out
-}
-
-/// Student and the queue of teacher embeddings; the teacher stands apart, since only its
-/// embeddings enter.
-#[derive(Debug)]
-pub struct Distill<B: TrainingBackend = Cpu> {
-    pub student: Encoder<B>,
-    pub queue: Queue<B::Flat>,
-    pub config: DistillConfig,
-    /// Looked at before every micro-batch.
-    pub cancel: Cancel,
-}
-
-impl<B: TrainingBackend> Distill<B> {
-    /// # Errors
-    /// If the student has no projection head or the queue's rows have another length.
-    pub fn new(
-        student: Encoder<B>,
-        queue: Queue<B::Flat>,
-        config: DistillConfig,
-    ) -> Result<Distill<B>> {
-        let dim = student.output_dim();
-        if student.architecture.head.is_none()
-            || queue.size() == 0
-            || queue.dim != dim
-            || config.bn_group == 0
-        {
-            return Err(Error::Config(format!(
-                "distillation needs a student with a projection head, a queue of rows of {dim} \
-                 numbers, and bn_group of at least 1"
-            )));
-        }
-        Ok(Distill {
-            student,
-            queue,
-            config,
-            cancel: Cancel::default(),
-        })
-    }
-
-    /// One step up to, but without, the optimizer's, on the first of `views` and the teacher's
-    /// embeddings (n, dim) of the same.
-    ///
-    /// # Errors
-    /// The views have no pixels, or someone has cancelled: parameters and queue are then as they
-    /// were, running statistics may have moved.
-    pub fn step(&mut self, views: &Views, teacher: &B::Buf) -> Result<StepStats> {
-        self.student.params.zero_grads()?;
-        let batch = views.photos.len();
-        let contrast = Contrast {
-            positives: teacher,
-            queue: &self.queue,
-            photos: None,
-            temperature: self.config.student_temperature,
-            target: Target::Teacher {
-                temperature: self.config.teacher_temperature,
-            },
-            batch,
-        };
-        let mut stats = StepStats::default();
-        let groups = (self.config.mode, self.config.bn_group, &self.cancel);
-        microbatch::learn(&self.student, groups, (views, 0), &contrast, &mut stats)?;
-        let backend = self.student.backend();
-        backend.enqueue(&mut self.queue, teacher, &vec![NO_PHOTO; batch])?;
-        Ok(stats)
-    }
 }

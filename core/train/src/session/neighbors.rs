@@ -3,19 +3,18 @@
 use super::Session;
 use crate::Result;
 use seedling_nn::cpu::normalize;
-use seedling_nn::encoder::Head;
 use seedling_nn::gemm::{Matrix, gemm_columns};
-use seedling_ssl::distill::projection;
 use seedling_ssl::eval::Features;
 use seedling_ssl::eval::extract::{Extractor, Look};
+use seedling_ssl::teacher::projection;
 
 /// Photos whose features are held at a time.
 const CHUNK: usize = 256;
 
 impl Session {
     /// Whether training wants to know which photos are near each other, and does not yet.
-    pub fn wants_neighbours(&self) -> bool {
-        self.config.trains() && self.config.neighbours > 0.0 && !self.trainer.has_in_mind()
+    pub fn wants_neighbors(&self) -> bool {
+        self.wants_initial_embeddings()
     }
 
     /// Keeps these features of the photos in mind: `photos` says which photo each row is of. Training then
@@ -24,11 +23,11 @@ impl Session {
     /// # Errors
     /// The engine's.
     pub fn keep_in_mind(&mut self, features: &Features, photos: &[usize]) -> Result<()> {
-        let to = self.config.head.parse::<Head>()?.embedding_dim();
-        let mut album = vec![0.0; self.source.len() * to];
+        let to = self.config().head.embedding_dim();
+        let mut album = vec![0.0; self.source().len() * to];
         let rows = features.normalised();
         let projection = match rows.dim > to {
-            true => projection(rows.dim, to, self.config.seed),
+            true => projection(rows.dim, to, self.config().seed),
             false => Vec::new(),
         };
         for (row, &photo) in rows.iter().zip(photos) {
@@ -45,23 +44,23 @@ impl Session {
                 }
             }
         }
-        self.trainer.keep_in_mind(album)
+        self.set_initial_embeddings(album)
     }
 
     /// (photos, dim of an embedding): unit rows that keep the angles between the photos' features, after
-    /// what all have in common is taken away (as `distill::Teacher` does); zeros for a photo that
+    /// what all have in common is taken away (as `teacher::Teacher` does); zeros for a photo that
     /// can't be read.
-    pub(super) fn album_in_mind(&self) -> Result<Vec<f32>> {
+    pub(super) fn initial_embeddings(&self) -> Result<Vec<f32>> {
         let extractor = Extractor {
             encoder: self.network(),
-            source: &*self.source,
-            image_size: self.about.image_size,
-            normalise: &self.about.normalise,
+            source: &**self.source(),
+            image_size: self.about().image_size,
+            normalise: &self.about().normalise,
         };
-        let all: Vec<usize> = (0..self.source.len()).collect();
+        let all: Vec<usize> = (0..self.source().len()).collect();
         let dim = self.network().feature_dim();
-        let to = self.config.head.parse::<Head>()?.embedding_dim();
-        let projection = projection(dim, to, self.config.seed);
+        let to = self.config().head.embedding_dim();
+        let projection = projection(dim, to, self.config().seed);
         let project = |rows: &[f32], out: &mut [f32]| {
             let n = rows.len() / dim;
             gemm_columns(
@@ -75,8 +74,9 @@ impl Session {
         let mut album = vec![0.0; all.len() * to];
         let (mut sum, mut known) = (vec![0.0f64; dim], Vec::new());
         for chunk in all.chunks(CHUNK) {
-            let Ok(found) = extractor.features(chunk, &Look::Plain, |_| self.cancel.check()) else {
-                self.cancel.check()?;
+            let Ok(found) = extractor.features(chunk, &Look::Plain, |_| self.cancel().check())
+            else {
+                self.cancel().check()?;
                 continue;
             };
             for row in found.features.iter() {

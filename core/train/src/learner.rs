@@ -1,0 +1,639 @@
+//! What learns, on a backend: method, networks, queue and optimizer.
+
+use crate::checkpoint::{Network, Numbers};
+use crate::config::{Config, OptimizerKind, TeacherHead};
+use crate::optim::{AdamW, AdamWConfig, Optimizer, Sgd, SgdConfig, WeightDecay};
+use crate::start::{Guide, Start};
+use crate::weights::{About, HEAD_PREFIX, WeightFile};
+use crate::{Error, Result};
+use seedling_nn::backbones::Arch;
+use seedling_nn::backend::Backend;
+use seedling_nn::block::Dropping;
+use seedling_nn::encoder::{Architecture, Encoder, FeatureNet, Head, Mode};
+use seedling_nn::init::initialise;
+use seedling_nn::layout::Entry;
+use seedling_nn::params::Params;
+use seedling_ssl::loss::{Neighbors, Target};
+use seedling_ssl::microbatch::MicroBatches;
+use seedling_ssl::moco::{Moco, MocoConfig, key_orders};
+use seedling_ssl::ops::TrainingBackend;
+use seedling_ssl::queue::Queue;
+use seedling_ssl::seed::{Seed, SeedConfig};
+use seedling_ssl::step::{StepStats, Views};
+use seedling_ssl::teacher::Teacher;
+use std::borrow::Cow;
+use std::mem::take;
+
+/// How far running statistics move with every batch in training. Files say 0.01 (torchvision) or
+/// 0.1; the slower one would leave them stale after a short run.
+const NORM_MOMENTUM: f32 = 0.1;
+
+/// A method and its optimizer on backend `B`.
+pub(crate) struct Learner<B: TrainingBackend> {
+    method: Method<B>,
+    optimizer: Optimizer<B>,
+    seed: u64,
+    /// The peak of the learning rate, for messages.
+    lr: f64,
+    /// What the run began with, where its result is to be interpolated with it.
+    initial: Option<Backbone>,
+    /// Whether the target asks for embeddings that are not there yet.
+    wants_initial: bool,
+    /// The running statistics that were kept.
+    kept: Vec<B::Flat>,
+}
+
+/// A backbone's numbers at some time, on the host.
+pub struct Backbone {
+    values: Vec<f32>,
+    buffers: Vec<f32>,
+}
+
+/// The two ways to train.
+enum Method<B: TrainingBackend> {
+    /// Contrast with one's own slowly moving copy.
+    Moco(Moco<B>),
+    /// Learn from a larger network's view of the same images.
+    Seed { seed: Seed<B>, teacher: Teacher<B> },
+}
+
+impl<B: TrainingBackend> Learner<B> {
+    /// At a run's beginning, or where `saved` left it.
+    ///
+    /// # Errors
+    /// Weights do not fit, `saved` is not of such a run, or the backend's.
+    pub(crate) fn new(
+        backend: B,
+        config: &Config,
+        about: &About,
+        start: &Start<'_>,
+        mut saved: Option<Numbers<'_>>,
+    ) -> Result<Learner<B>> {
+        let mut encoder = Encoder::on(backend.clone(), about.architecture, true, config.freeze)?;
+        match &mut saved {
+            None => begin(&mut encoder, config, start)?,
+            Some(saved) => restore(&mut encoder.params, take(&mut saved.trained))?,
+        }
+        let initial = match (config.keeps_initial(), &mut saved) {
+            (false, _) => None,
+            (true, None) => Some(backbone(&encoder.params)?),
+            (true, Some(saved)) => {
+                let size = backbone_size(&encoder.params);
+                let statistics = encoder.params.layout.buffer_count();
+                let saved = take(&mut saved.initial);
+                Some(Backbone {
+                    values: fitting(size, saved.values)?,
+                    buffers: fitting(statistics, saved.buffers)?,
+                })
+            }
+        };
+        let dim = encoder.output_dim();
+        let queue = queue(config, dim, saved.as_mut())?.with_keys(|keys| backend.flat(keys))?;
+        let mut method = Method::new(encoder, queue, config, about, start)?;
+        let mut optimizer = optimizer(config, method.encoder())?;
+        let mut wants_initial = method.wants_initial_embeddings();
+        if let Some(saved) = saved {
+            match &mut optimizer {
+                Optimizer::Sgd(sgd) => {
+                    refill(&backend, &mut sgd.velocity, saved.velocity)?;
+                    refill(&backend, &mut sgd.base, saved.base)?;
+                }
+                Optimizer::AdamW(adamw) => {
+                    refill(&backend, &mut adamw.first, saved.velocity)?;
+                    refill(&backend, &mut adamw.second, saved.squares)?;
+                    adamw.steps = saved.updates;
+                }
+            }
+            match &mut method {
+                Method::Moco(moco) => {
+                    restore(&mut moco.key_encoder.params, saved.key_encoder)?;
+                    if let Target::Neighbors(neighbors) = &mut moco.target {
+                        wants_initial = saved.album.is_empty();
+                        neighbors.initial = backend.flat(saved.album.into_owned())?;
+                    }
+                }
+                Method::Seed { teacher, .. } => {
+                    if let Some(projection) = &mut teacher.projection {
+                        let size = projection.centre.len();
+                        projection.centre = fitting(size, saved.teacher_centre)?;
+                    }
+                }
+            }
+        }
+        let kept = method
+            .moving()
+            .into_iter()
+            .map(|params| backend.flat(vec![0.0; params.layout.buffer_count()]))
+            .collect::<Result<_>>()?;
+        Ok(Learner {
+            method,
+            optimizer,
+            seed: config.seed,
+            lr: config.lr,
+            initial,
+            wants_initial,
+            kept,
+        })
+    }
+
+    /// The network that is trained.
+    pub(crate) fn encoder(&self) -> &Encoder<B> {
+        self.method.encoder()
+    }
+
+    /// The same, for measurements that change its running statistics.
+    pub(crate) fn encoder_mut(&mut self) -> &mut Encoder<B> {
+        self.method.encoder_mut()
+    }
+
+    /// The training step number `step`: loss and gradient by the method, the optimizer's update with rate
+    /// `lr`, and the key encoder's. One that fails, or is cancelled, before the update leaves nothing.
+    ///
+    /// # Errors
+    /// Someone has cancelled; loss or gradient is not finite ([`Error::Training`]): parameters are then as
+    /// they were; or the backend's.
+    pub(crate) fn step(&mut self, views: &Views, step: u64, lr: f32) -> Result<StepStats> {
+        self.keep_statistics()?;
+        let stats = self.method.step(views, self.seed, step);
+        let stats = stats.map_err(|error| {
+            // Where the device is lost, the first error says why.
+            let _ = self.recall_statistics();
+            error
+        })?;
+        let params = &self.encoder().params;
+        if !stats.loss.is_finite() || !params.grads_are_finite()? {
+            return Err(Error::Training(format!(
+                "training diverged at step {} (loss {}); a lower lr than {} may help",
+                step + 1,
+                stats.loss,
+                self.lr
+            )));
+        }
+        let params = &mut self.method.encoder_mut().params;
+        self.optimizer.step(params, lr)?;
+        if let Method::Moco(moco) = &mut self.method {
+            moco.momentum_update()?;
+        }
+        Ok(stats)
+    }
+
+    /// Keeps the running statistics for [`Learner::recall_statistics`].
+    ///
+    /// # Errors
+    /// The backend's.
+    pub(crate) fn keep_statistics(&mut self) -> Result<()> {
+        for (params, kept) in self.method.moving().into_iter().zip(&mut self.kept) {
+            params.backend().copy(kept, &params.buffers)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the running statistics to what was kept.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub(crate) fn recall_statistics(&mut self) -> Result<()> {
+        for (params, kept) in self.method.moving_mut().into_iter().zip(&self.kept) {
+            let backend = params.backend().clone();
+            backend.copy(&mut params.buffers, kept)?;
+        }
+        Ok(())
+    }
+
+    /// The teacher, where features of it are learned.
+    pub(crate) fn teacher(&self) -> Option<&dyn FeatureNet> {
+        match &self.method {
+            Method::Moco(_) => None,
+            // One with a head says embeddings, from which nothing is taken.
+            Method::Seed { teacher, .. } => teacher.projection.as_ref().map(|_| teacher.net()),
+        }
+    }
+
+    /// Sets what is taken from the teacher's features.
+    pub(crate) fn center_teacher(&mut self, center: Vec<f32>) {
+        if let Method::Seed { teacher, .. } = &mut self.method
+            && let Some(projection) = &mut teacher.projection
+        {
+            projection.centre = center;
+        }
+    }
+
+    /// Whether the target asks for the initial weights' embeddings of the album, and does not have them.
+    pub(crate) fn wants_initial_embeddings(&self) -> bool {
+        self.wants_initial
+    }
+
+    /// Sets them, (photos, dim).
+    ///
+    /// # Errors
+    /// The backend's.
+    pub(crate) fn set_initial_embeddings(&mut self, embeddings: Vec<f32>) -> Result<()> {
+        let backend = self.encoder().backend().clone();
+        if let Method::Moco(moco) = &mut self.method
+            && let Target::Neighbors(neighbors) = &mut moco.target
+        {
+            neighbors.initial = backend.flat(embeddings)?;
+            self.wants_initial = false;
+        }
+        Ok(())
+    }
+
+    /// Shows `see` all numbers that training changes.
+    ///
+    /// # Errors
+    /// The backend's, or what `see` says.
+    pub(crate) fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
+        let backend = self.encoder().backend();
+        let (mut numbers, queue) = match &self.method {
+            Method::Moco(moco) => {
+                let numbers = Numbers {
+                    key_encoder: network(&moco.key_encoder.params)?,
+                    album: match &moco.target {
+                        Target::Neighbors(neighbors) => backend.host(&neighbors.initial)?,
+                        _ => Cow::default(),
+                    },
+                    ..Numbers::default()
+                };
+                (numbers, &moco.queue)
+            }
+            Method::Seed { seed, teacher } => {
+                let projection = teacher.projection.as_ref();
+                let center = projection.map_or(&[][..], |projection| &projection.centre);
+                let numbers = Numbers {
+                    teacher_centre: Cow::Borrowed(center),
+                    ..Numbers::default()
+                };
+                (numbers, &seed.queue)
+            }
+        };
+        match &self.optimizer {
+            Optimizer::Sgd(sgd) => {
+                numbers.velocity = backend.host(&sgd.velocity)?;
+                numbers.base = backend.host(&sgd.base)?;
+            }
+            Optimizer::AdamW(adamw) => {
+                numbers.velocity = backend.host(&adamw.first)?;
+                numbers.squares = backend.host(&adamw.second)?;
+                numbers.updates = adamw.steps;
+            }
+        }
+        if let Some(initial) = &self.initial {
+            numbers.initial = Network {
+                values: Cow::Borrowed(&initial.values),
+                buffers: Cow::Borrowed(&initial.buffers),
+            };
+        }
+        see(Numbers {
+            trained: network(&self.encoder().params)?,
+            queue_keys: backend.host(&queue.keys)?,
+            queue_photos: Cow::Borrowed(&queue.photos),
+            queue_next: queue.next as u64,
+            ..numbers
+        })
+    }
+
+    /// Takes the backbone back to what the run began with, except for `weight` of what has changed;
+    /// returns what it was, for [`Learner::undo_interpolation`]. Does nothing in a run that does not.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub(crate) fn interpolate(&mut self, weight: f32) -> Result<Option<Backbone>> {
+        let Some(initial) = &self.initial else {
+            return Ok(None);
+        };
+        let params = &mut self.method.encoder_mut().params;
+        let trained = backbone(params)?;
+        params.edit(|values, buffers| {
+            let between = |trained: &mut [f32], initial: &[f32]| match weight == 0.0 {
+                // Whatever was trained, even what is no number.
+                true => trained[..initial.len()].copy_from_slice(initial),
+                false => {
+                    let pairs = trained.iter_mut().zip(initial);
+                    pairs.for_each(|(x, initial)| *x = initial + weight * (*x - initial));
+                }
+            };
+            between(values, &initial.values);
+            between(buffers, &initial.buffers);
+        })?;
+        Ok(Some(trained))
+    }
+
+    /// Sets the backbone to what it was before.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub(crate) fn undo_interpolation(&mut self, trained: &Backbone) -> Result<()> {
+        self.encoder_mut().params.edit(|values, buffers| {
+            values[..trained.values.len()].copy_from_slice(&trained.values);
+            buffers.copy_from_slice(&trained.buffers);
+        })
+    }
+}
+
+impl<B: TrainingBackend> Method<B> {
+    fn new(
+        encoder: Encoder<B>,
+        queue: Queue<B::Flat>,
+        config: &Config,
+        about: &About,
+        start: &Start<'_>,
+    ) -> Result<Method<B>> {
+        let backend = encoder.backend().clone();
+        let batches = MicroBatches {
+            bn_group: config.bn_group,
+            mode: training_mode(config, about.architecture.arch),
+            cancel: start.cancel.clone(),
+        };
+        let Some(teacher) = start.teacher else {
+            let key = Encoder::on(backend.clone(), about.architecture, false, config.freeze)?;
+            let target = target(config, &backend)?;
+            let config = MocoConfig {
+                m: config.key_momentum as f32,
+                tau: config.temperature as f32,
+                symmetric: config.symmetric,
+                mask_own_photo: config.mask_own_photo,
+                batches,
+            };
+            return Ok(Method::Moco(Moco::new(
+                encoder, key, queue, target, config,
+            )?));
+        };
+        let (ours, theirs) = (&about.normalise, teacher.normalise());
+        let rescale = std::array::from_fn(|c| {
+            (
+                ours.std[c] / theirs.std[c],
+                (ours.mean[c] - theirs.mean[c]) / theirs.std[c],
+            )
+        });
+        let dim = encoder.output_dim();
+        let seed_config = SeedConfig {
+            student_temperature: config.student_temperature as f32,
+            teacher_temperature: config.teacher_temperature as f32,
+            batches,
+        };
+        let mut teacher = match teacher {
+            Guide::Foreign(guide) => {
+                Teacher::foreign(guide.net.clone(), backend, rescale, dim, config.seed)?
+            }
+            Guide::Weights(file) => {
+                let architecture = Architecture {
+                    head: teacher_head(file, config)?,
+                    ..file.about.architecture
+                };
+                let mut network = Encoder::on(backend, architecture, false, 0)?;
+                file.load_backbone(&mut network.params)?;
+                if let Some(head) = architecture.head {
+                    file.load_head_of(&mut network.params, head)?;
+                }
+                Teacher::new(network, rescale, dim, config.seed)?
+            }
+        };
+        teacher.side = (config.teacher_size > 0).then_some(config.teacher_size);
+        let seed = Seed::new(encoder, queue, seed_config)?;
+        Ok(Method::Seed { seed, teacher })
+    }
+
+    /// Loss and gradient of step number `step` of a run with this random seed.
+    fn step(&mut self, views: &Views, random_seed: u64, step: u64) -> Result<StepStats> {
+        match self {
+            Method::Moco(moco) => {
+                let batches = &mut moco.config.batches;
+                batches.mode = batches.mode.at_step(step);
+                moco.step(views, &key_orders(random_seed, step, views.photos.len()))
+            }
+            Method::Seed { seed, teacher } => {
+                let batches = &mut seed.config.batches;
+                batches.mode = batches.mode.at_step(step);
+                let t = teacher.embed_views(views, batches.bn_group, &batches.cancel)?;
+                seed.step(views, &t)
+            }
+        }
+    }
+
+    /// The network that is trained.
+    fn encoder(&self) -> &Encoder<B> {
+        match self {
+            Method::Moco(moco) => &moco.query_encoder,
+            Method::Seed { seed, .. } => &seed.student,
+        }
+    }
+
+    fn encoder_mut(&mut self) -> &mut Encoder<B> {
+        match self {
+            Method::Moco(moco) => &mut moco.query_encoder,
+            Method::Seed { seed, .. } => &mut seed.student,
+        }
+    }
+
+    fn wants_initial_embeddings(&self) -> bool {
+        matches!(self, Method::Moco(moco) if matches!(moco.target, Target::Neighbors(_)))
+    }
+
+    /// The networks whose running statistics move.
+    fn moving(&self) -> Vec<&Params<B>> {
+        match self {
+            Method::Moco(moco) => vec![&moco.query_encoder.params, &moco.key_encoder.params],
+            Method::Seed { seed, .. } => vec![&seed.student.params],
+        }
+    }
+
+    fn moving_mut(&mut self) -> Vec<&mut Params<B>> {
+        match self {
+            Method::Moco(moco) => {
+                vec![&mut moco.query_encoder.params, &mut moco.key_encoder.params]
+            }
+            Method::Seed { seed, .. } => vec![&mut seed.student.params],
+        }
+    }
+}
+
+/// What MoCo's queries are pulled towards.
+fn target<B: TrainingBackend>(config: &Config, backend: &B) -> Result<Target<B::Flat>> {
+    Ok(if config.neighbours > 0.0 {
+        Target::Neighbors(Neighbors {
+            initial: backend.flat(Vec::new())?,
+            weight: config.neighbours as f32,
+            temperature: config.neighbour_temperature as f32,
+        })
+    } else if config.smoothing > 0.0 {
+        Target::Nearest {
+            weight: config.smoothing as f32,
+            count: config.smoothing_keys,
+        }
+    } else {
+        Target::Positive
+    })
+}
+
+/// How a network of `arch` is passed through in training.
+fn training_mode(config: &Config, arch: Arch) -> Mode {
+    let asked = |probability: f32| if config.dropout { probability } else { 0.0 };
+    Mode::Train {
+        norm_momentum: NORM_MOMENTUM,
+        groups: 1,
+        // A head may leave out some of its own, asked or not.
+        dropping: Some(Dropping {
+            features: asked(arch.spec().dropout),
+            paths: asked(arch.spec().drop_connect),
+            seed: config.seed,
+            ..Dropping::default()
+        }),
+    }
+}
+
+/// The optimizer that `config` asks for, at rest.
+fn optimizer<B: TrainingBackend>(config: &Config, network: &Encoder<B>) -> Result<Optimizer<B>> {
+    let decay = WeightDecay {
+        weight_decay: config.weight_decay as f32,
+        norm_and_bias: config.weight_decay_norm,
+        train_from: network.frozen_parameters(),
+    };
+    Ok(match config.optimizer {
+        OptimizerKind::AdamW => {
+            Optimizer::AdamW(AdamW::new(&network.params, AdamWConfig::new(decay))?)
+        }
+        OptimizerKind::Sgd => {
+            let how = SgdConfig {
+                momentum: config.sgd_momentum as f32,
+                decay,
+                anchor: config.anchor as f32,
+            };
+            Optimizer::Sgd(Sgd::new(&network.params, how)?)
+        }
+    })
+}
+
+/// Whether a teacher's embeddings or its features are learned.
+///
+/// # Errors
+/// Its head is to be used, but it has none.
+fn teacher_head(file: &WeightFile, config: &Config) -> Result<Option<Head>> {
+    match (config.teacher_head, file.head()?) {
+        (TeacherHead::Ignore, _) => Ok(None),
+        (TeacherHead::Use, None) => Err(Error::Config(
+            "teacher_head = use: the teacher's file comes with no head of ours".into(),
+        )),
+        (_, head) => Ok(head),
+    }
+}
+
+/// The initial numbers of a new run.
+fn begin<B: TrainingBackend>(
+    encoder: &mut Encoder<B>,
+    config: &Config,
+    start: &Start<'_>,
+) -> Result<()> {
+    initialise(&mut encoder.params, config.seed)?;
+    let Some(file) = start.init else {
+        return Ok(());
+    };
+    file.load_backbone(&mut encoder.params)?;
+    match encoder.architecture.head {
+        Some(head) => file.load_head_of(&mut encoder.params, head).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn queue(config: &Config, dim: usize, saved: Option<&mut Numbers<'_>>) -> Result<Queue> {
+    let Some(saved) = saved else {
+        return Ok(Queue::random(config.queue_size, dim, config.seed));
+    };
+    let mut queue = Queue::random(saved.queue_photos.len(), dim, config.seed);
+    queue.keys = fitting(queue.keys.len(), take(&mut saved.queue_keys))?;
+    queue.photos = fitting(queue.photos.len(), take(&mut saved.queue_photos))?;
+    queue.next = saved.queue_next as usize;
+    match saved.queue_next < queue.size() as u64 {
+        true => Ok(queue),
+        false => Err(Error::Shape {
+            tensor: "the queue's next row in the checkpoint".into(),
+            expected: vec![queue.size()],
+            got: vec![queue.next],
+        }),
+    }
+}
+
+/// The backbone of `params` as it is now; the head's numbers lie behind it.
+fn backbone<B: TrainingBackend>(params: &Params<B>) -> Result<Backbone> {
+    let (values, buffers) = params.host()?;
+    Ok(Backbone {
+        values: values[..backbone_size(params)].to_vec(),
+        buffers: buffers.to_vec(),
+    })
+}
+
+/// Numbers of the backbone of `params`.
+fn backbone_size<B: TrainingBackend>(params: &Params<B>) -> usize {
+    let head = |entry: &&Entry| entry.name.starts_with(HEAD_PREFIX);
+    let head = params.layout.entries().iter().find(head);
+    head.map_or(params.layout.parameter_count(), |head| head.range.start)
+}
+
+/// A network's numbers, as a checkpoint keeps them.
+pub(crate) fn network<B: Backend>(params: &Params<B>) -> Result<Network<'_>> {
+    let (values, buffers) = params.host()?;
+    Ok(Network { values, buffers })
+}
+
+// What a checkpoint holds is moved, not copied: for a moment both would be there.
+
+/// Sets a network's numbers to what a checkpoint has kept.
+pub(crate) fn restore<B: Backend>(params: &mut Params<B>, saved: Network<'_>) -> Result<()> {
+    let backend = params.backend().clone();
+    refill(&backend, &mut params.values, saved.values)?;
+    refill(&backend, &mut params.buffers, saved.buffers)
+}
+
+fn refill<B: Backend>(backend: &B, to: &mut B::Flat, from: Cow<'_, [f32]>) -> Result<()> {
+    let size = backend.host(to)?.len();
+    *to = backend.flat(fitting(size, from)?)?;
+    Ok(())
+}
+
+fn fitting<T: Clone>(size: usize, saved: Cow<'_, [T]>) -> Result<Vec<T>> {
+    match saved.len() == size {
+        true => Ok(saved.into_owned()),
+        false => Err(Error::Shape {
+            tensor: "part of the checkpoint".into(),
+            expected: vec![size],
+            got: vec![saved.len()],
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seedling_base::rng::{Purpose, Rng};
+    use seedling_data::Normalise;
+    use seedling_nn::cpu::Cpu;
+
+    #[test]
+    fn both_encoders_see_through_the_same_frozen_stages() {
+        let config = Config {
+            freeze: 5,
+            ..Config::adapt()
+        };
+        let about = About {
+            architecture: Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple)),
+            image_size: 32,
+            normalise: Normalise::default(),
+            made: String::new(),
+        };
+        let learner = Learner::new(Cpu::default(), &config, &about, &Start::default(), None);
+        let Method::Moco(mut moco) = learner.unwrap().method else {
+            panic!("another method");
+        };
+        // Equal numbers at the beginning: whatever differs is how they are used.
+        let embed = |encoder: &mut Encoder| {
+            let noise = |out: &mut [f32]| {
+                let mut rng = Rng::new(1, Purpose::Measure, 0, 0);
+                out.iter_mut().for_each(|x| *x = rng.normal());
+            };
+            let images = encoder.images(4, (32, 32), noise).unwrap();
+            let embedded = encoder.embed_in(&images, Mode::train(0.1));
+            embedded.unwrap().to_vec()
+        };
+        assert!(moco.query_encoder.frozen_parameters() > 0);
+        assert!(embed(&mut moco.query_encoder) == embed(&mut moco.key_encoder));
+    }
+}

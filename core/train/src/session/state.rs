@@ -1,0 +1,124 @@
+//! What a session knows besides the numbers on its backend: photos, settings, and its place in the run.
+
+use crate::Result;
+use crate::checkpoint::{Album, Before};
+use crate::config::Config;
+use crate::schedule::Schedule;
+use crate::start::{Guide, Start};
+use crate::weights::About;
+use rayon::ThreadPool;
+use seedling_base::cancel::Cancel;
+use seedling_data::{Batch, Loader, LoaderConfig, PhotoSource, Position, Skipped};
+use std::sync::Arc;
+
+/// See the module.
+pub struct RunState {
+    pub(super) config: Config,
+    pub(super) about: About,
+    pub(super) source: Arc<dyn PhotoSource>,
+    pub(super) album: Album,
+    pub(super) before: Option<Before>,
+    /// SHA-256 of the teacher's weights, where there is one.
+    pub(super) teacher: Option<String>,
+    loading: LoaderConfig,
+    /// Made when the first step asks for a batch: a run that only looks at photos makes none.
+    loader: Option<Loader>,
+    pub(super) schedule: Schedule,
+    pub(super) step: u64,
+    /// The photos of a step that was cancelled.
+    pub(super) pending: Option<Batch>,
+    pub(super) cancel: Cancel,
+    pub(super) pool: Arc<ThreadPool>,
+}
+
+impl RunState {
+    /// At step `step` of a run whose backend makes views itself, or does not.
+    ///
+    /// # Errors
+    /// The teacher's file can't be read any more.
+    pub(super) fn new(
+        mut config: Config,
+        about: About,
+        source: Arc<dyn PhotoSource>,
+        start: &Start<'_>,
+        pool: Arc<ThreadPool>,
+    ) -> Result<RunState> {
+        let threads = pool.current_num_threads();
+        config.threads = threads;
+        let mut loading = LoaderConfig::new(
+            config.views.clone(),
+            config.image_size,
+            config.batch_size,
+            config.seed,
+        );
+        loading.group = config.bn_group;
+        // A distillation's student and teacher see the same view.
+        loading.views = if start.teacher.is_some() { 1 } else { 2 };
+        loading.threads = threads;
+        loading.ahead = config.prefetch;
+        loading.cache_mb = config.cache_mb;
+        loading.normalise = about.normalise;
+        let epoch = (source.len() / config.batch_size.max(1)).max(1);
+        let steps = match config.steps {
+            0 => config.epochs.saturating_mul(epoch),
+            steps => steps,
+        };
+        let schedule = Schedule {
+            peak: config.lr,
+            decay: config.schedule,
+            warmup_steps: config.warmup_steps
+                + (config.warmup_epochs * epoch as f64).round() as usize,
+            steps,
+            steps_per_epoch: epoch,
+        };
+        Ok(RunState {
+            loading,
+            loader: None,
+            album: Album::of(&*source),
+            before: None,
+            teacher: start.teacher.as_ref().map(Guide::digest).transpose()?,
+            config,
+            about,
+            source,
+            schedule,
+            step: 0,
+            pending: None,
+            cancel: start.cancel.clone(),
+            pool,
+        })
+    }
+
+    /// The same where views are made by the backend.
+    pub(super) fn with_undrawn(mut self, undrawn: bool) -> RunState {
+        self.loading.undrawn = undrawn;
+        self
+    }
+
+    /// What makes batches, at the place of the next step.
+    pub(super) fn loader(&mut self) -> Result<&mut Loader> {
+        let loader = match self.loader.take() {
+            Some(loader) => loader,
+            None => {
+                let epoch = self.schedule.steps_per_epoch as u64;
+                let position = Position {
+                    epoch: self.step / epoch,
+                    step: self.step % epoch,
+                };
+                Loader::new(self.source.clone(), self.loading.clone(), position)?
+            }
+        };
+        Ok(self.loader.insert(loader))
+    }
+
+    /// Gives a batch's memory back to the loader.
+    pub(super) fn recycle(&mut self, batch: Batch) {
+        if let Some(loader) = &self.loader {
+            loader.recycle(batch);
+        }
+    }
+
+    /// Ids of the photos that could not be read so far, and why.
+    pub(super) fn skipped(&self) -> Vec<Skipped> {
+        self.loader.as_ref().map_or_else(Vec::new, Loader::skipped)
+    }
+}

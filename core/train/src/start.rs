@@ -1,0 +1,66 @@
+//! What a run starts from, besides settings and photos.
+
+use crate::Result;
+use crate::weights::WeightFile;
+use seedling_base::cancel::Cancel;
+use seedling_data::Normalise;
+use seedling_nn::encoder::FeatureNet;
+use std::sync::Arc;
+
+/// Initial weights and teacher.
+#[derive(Default)]
+pub struct Start<'a> {
+    /// Initial weights; `None` draws random ones.
+    pub init: Option<&'a WeightFile>,
+    /// The teacher of a distillation; `None` trains by contrast.
+    pub teacher: Option<Guide<'a>>,
+    /// What will stop the session, and its making.
+    pub cancel: Cancel,
+}
+
+/// Who teaches.
+#[derive(Clone, Copy, Debug)]
+pub enum Guide<'a> {
+    /// A network of the registry.
+    Weights(&'a WeightFile),
+    /// Any other.
+    Foreign(&'a Foreign),
+}
+
+/// An image encoder of someone else's.
+pub struct Foreign {
+    pub net: Arc<dyn FeatureNet>,
+    /// How pixels become its inputs.
+    pub normalise: Normalise,
+    /// SHA-256 of the file it came from.
+    pub digest: String,
+}
+
+impl std::fmt::Debug for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Foreign")
+            .field("digest", &self.digest)
+            .finish()
+    }
+}
+
+impl Guide<'_> {
+    /// How pixels become the teacher's inputs.
+    pub fn normalise(&self) -> &Normalise {
+        match self {
+            Guide::Weights(file) => &file.about.normalise,
+            Guide::Foreign(foreign) => &foreign.normalise,
+        }
+    }
+
+    /// SHA-256 of its file.
+    ///
+    /// # Errors
+    /// It can't be read any more.
+    pub fn digest(&self) -> Result<String> {
+        match self {
+            Guide::Weights(file) => file.digest(),
+            Guide::Foreign(foreign) => Ok(foreign.digest.clone()),
+        }
+    }
+}
