@@ -6,6 +6,7 @@
 
 mod graph;
 mod proto;
+#[cfg_attr(not(feature = "onnx"), path = "onnx/no_runtime.rs")]
 mod runtime;
 mod trace;
 

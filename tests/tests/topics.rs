@@ -1,5 +1,7 @@
 //! All topics that need no process of their own, in one program: each would compile the networks anew.
 
+#[cfg(feature = "candle")]
+mod candle_head;
 mod cli;
 mod closed_form;
 mod data;

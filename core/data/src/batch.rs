@@ -6,8 +6,7 @@ use super::normalise::Normalise;
 use super::photo::Photo;
 use super::views::ViewParams;
 
-/// Views of some photos. They are kept as bytes, a quarter of what the floats would take;
-/// [`write_view`](Self::write_view) turns as many as are needed at a time into floats.
+/// Views of some photos.
 #[derive(Debug)]
 pub struct Batch {
     /// Epoch it belongs to.
@@ -16,12 +15,19 @@ pub struct Batch {
     pub step: u64,
     /// Index of each photo in the source; no photo is in a batch twice.
     pub photos: Vec<u32>,
-    pub(super) views: usize,
     pub(super) normalise: Normalise,
-    /// One per photo: its views one after another, rows of R, G, B.
-    pub(super) pixels: Vec<Vec<u8>>,
-    /// One per photo instead, where views are made elsewhere.
-    pub(super) undrawn: Vec<Undrawn>,
+    /// What there is of each photo.
+    pub(super) views: BatchViews,
+}
+
+/// A batch's views: made, or what they are to be made of.
+#[derive(Debug)]
+pub(super) enum BatchViews {
+    /// Kept as bytes, a quarter of what the floats would take: those of a photo one after another, rows of
+    /// R, G, B. [`Batch::write_view`] turns as many as are needed at a time into floats.
+    Pixels { each: usize, photos: Vec<Vec<u8>> },
+    /// For a backend that makes views itself.
+    Undrawn(Vec<Undrawn>),
 }
 
 /// A photo and the random numbers of its views.
@@ -33,7 +39,7 @@ pub struct Undrawn {
     pub views: Vec<ViewParams>,
 }
 
-/// What a batch has of a photo.
+/// What a worker has made of a photo.
 #[derive(Debug)]
 pub(super) enum Made {
     /// Its views' bytes.
@@ -42,51 +48,55 @@ pub(super) enum Made {
     Undrawn(Undrawn),
 }
 
+impl BatchViews {
+    /// Of photos with `each` views; workers make all of one kind.
+    pub(super) fn new(each: usize, undrawn: bool, made: impl Iterator<Item = Made>) -> BatchViews {
+        match undrawn {
+            false => BatchViews::Pixels {
+                each,
+                photos: made.filter_map(Made::pixels).collect(),
+            },
+            true => BatchViews::Undrawn(made.filter_map(Made::undrawn).collect()),
+        }
+    }
+}
+
+impl Made {
+    fn pixels(self) -> Option<Vec<u8>> {
+        match self {
+            Made::Pixels(pixels) => Some(pixels),
+            Made::Undrawn(_) => None,
+        }
+    }
+
+    fn undrawn(self) -> Option<Undrawn> {
+        match self {
+            Made::Pixels(_) => None,
+            Made::Undrawn(undrawn) => Some(undrawn),
+        }
+    }
+}
+
 impl Batch {
-    /// Adds a photo's views; a batch has one kind of them.
-    pub(super) fn push(&mut self, made: Made) {
-        match made {
-            Made::Pixels(pixels) => self.pixels.push(pixels),
-            Made::Undrawn(undrawn) => self.undrawn.push(undrawn),
-        }
-    }
-
-    pub(super) fn replace(&mut self, row: usize, made: Made) {
-        match made {
-            Made::Pixels(pixels) => self.pixels[row] = pixels,
-            Made::Undrawn(undrawn) => self.undrawn[row] = undrawn,
-        }
-    }
-
-    pub(super) fn remove(&mut self, row: usize) {
-        self.photos.remove(row);
-        match self.undrawn.is_empty() {
-            true => drop(self.pixels.remove(row)),
-            false => drop(self.undrawn.remove(row)),
-        }
-    }
-
-    pub(super) fn truncate(&mut self, rows: usize) {
-        self.photos.truncate(rows);
-        self.pixels.truncate(rows);
-        self.undrawn.truncate(rows);
-    }
-
-    /// The bytes of one view (0 or 1) of the photo at `row`: rows of R, G, B.
+    /// The bytes of one view (0 or 1) of the photo at `row`: rows of R, G, B; none where views are not made
+    /// yet.
     pub fn bytes(&self, view: usize, row: usize) -> &[u8] {
-        let both = &self.pixels[row];
-        let len = both.len() / self.views;
-        &both[view * len..(view + 1) * len]
+        match &self.views {
+            BatchViews::Pixels { each, photos } => {
+                let len = photos[row].len() / each;
+                &photos[row][view * len..(view + 1) * len]
+            }
+            BatchViews::Undrawn(_) => &[],
+        }
     }
 
-    /// The photos at `rows` and the random numbers of their `view` (0 or 1), where the batch has no
-    /// pixels.
+    /// The photos at `rows` and the random numbers of their `view` (0 or 1), where views are not made yet.
     pub fn undrawn(&self, view: usize, rows: &[usize]) -> Option<Vec<(&Photo, &ViewParams)>> {
-        if self.undrawn.is_empty() {
+        let BatchViews::Undrawn(photos) = &self.views else {
             return None;
-        }
+        };
         let one = |&row: &usize| {
-            let undrawn = self.undrawn.get(row)?;
+            let undrawn = photos.get(row)?;
             Some((&*undrawn.photo, undrawn.views.get(view)?))
         };
         rows.iter().map(one).collect()
@@ -101,7 +111,7 @@ impl Batch {
     /// `out` takes `rows.len() * size * size * 3` numbers (N, H, W, C).
     pub fn write_view(&self, view: usize, rows: &[usize], out: &mut [f32]) {
         let Some(&first) = rows.first() else { return };
-        let len = self.bytes(view, first).len();
+        let len = self.bytes(view, first).len().max(1);
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(len)) {
             self.normalise.apply(self.bytes(view, row), out);
         }
@@ -110,7 +120,7 @@ impl Batch {
     /// All of `view` (0 or 1) as normalised floats (N, H, W, C).
     pub fn view(&self, view: usize) -> Vec<f32> {
         let rows: Vec<usize> = (0..self.photos.len()).collect();
-        let numbers = self.pixels.iter().map(|both| both.len() / self.views).sum();
+        let numbers = rows.iter().map(|&row| self.bytes(view, row).len()).sum();
         let mut out = vec![0.0; numbers];
         self.write_view(view, &rows, &mut out);
         out

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use self::workers::{Pending, Shared, wait, work};
-use super::batch::Batch;
+use super::batch::{Batch, BatchViews, Made};
 use super::normalise::Normalise;
 use super::source::{PhotoSource, Skipped};
 use super::views::{Recipe, Scratch};
@@ -151,39 +151,38 @@ impl Loader {
         let pending = self.wait_for_first();
         let steps = self.shared.steps;
         let (epoch, step) = (pending.number / steps, pending.number % steps);
-        let mut batch = Batch {
-            epoch,
-            step,
-            photos: Vec::with_capacity(pending.photos.len()),
-            views: self.shared.config.views,
-            normalise: self.shared.config.normalise,
-            pixels: Vec::with_capacity(pending.photos.len()),
-            undrawn: Vec::new(),
-        };
-        let mut gaps = Vec::new();
+        let (mut photos, mut made, mut gaps) = (Vec::new(), Vec::new(), Vec::new());
         for (row, (index, slot)) in pending.photos.into_iter().zip(pending.slots).enumerate() {
-            let made = match slot {
-                Some(Ok(made)) => made,
+            photos.push(index as u32);
+            made.push(match slot {
+                Some(Ok(made)) => Some(made),
                 failed => {
                     let reason = failed.and_then(|outcome| outcome.err());
                     self.skipped.insert(index, reason.unwrap_or_default());
                     gaps.push(row);
-                    self.shared.nothing()
+                    None
                 }
-            };
-            batch.photos.push(index as u32);
-            batch.push(made);
+            });
         }
         if !gaps.is_empty() {
-            self.fill(&mut batch, &gaps)?;
+            self.fill(&mut photos, &mut made, &gaps, (epoch, step))?;
         }
+        let config = &self.shared.config;
         self.next += 1;
-        Ok(batch)
+        Ok(Batch {
+            epoch,
+            step,
+            photos,
+            normalise: config.normalise,
+            views: BatchViews::new(config.views, config.undrawn, made.into_iter().flatten()),
+        })
     }
 
     /// Gives a batch's memory back for later ones.
     pub fn recycle(&self, batch: Batch) {
-        self.shared.lock().spare.extend(batch.pixels);
+        if let BatchViews::Pixels { photos, .. } = batch.views {
+            self.shared.lock().spare.extend(photos);
+        }
     }
 
     fn wait_for_first(&self) -> Pending {
@@ -199,46 +198,51 @@ impl Loader {
         }
     }
 
-    /// Puts the epoch's following readable photos into the rows `gaps`.
-    fn fill(&mut self, batch: &mut Batch, gaps: &[usize]) -> Result<()> {
+    /// Puts the epoch's following readable photos into the rows `gaps` (rising). Where there are not enough,
+    /// what stays empty is left out, and what is then too much for whole groups. By then every photo has been
+    /// tried, so that the result depends on nothing but the album.
+    fn fill(
+        &mut self,
+        photos: &mut Vec<u32>,
+        made: &mut Vec<Option<Made>>,
+        gaps: &[usize],
+        (epoch, step): (u64, u64),
+    ) -> Result<()> {
         let shared = self.shared.clone();
         let total = shared.source.len();
-        let order = shared.order(&mut shared.lock(), batch.epoch);
-        let end = (batch.step as usize + 1) * shared.config.batch_size;
+        let order = shared.order(&mut shared.lock(), epoch);
+        let end = (step as usize + 1) * shared.config.batch_size;
         let others = total - shared.config.batch_size;
         let mut candidates = (0..others).map(|k| order[(end + k) % total]);
-        for (filled, &row) in gaps.iter().enumerate() {
-            let found = loop {
-                let Some(index) = candidates.next() else {
-                    return self.shorten(batch, &gaps[filled..]);
-                };
+        'gaps: for &row in gaps {
+            for index in candidates.by_ref() {
                 if self.skipped.contains_key(&index) {
                     continue;
                 }
-                let pixels = Vec::new();
-                match shared.make(index, batch.epoch, pixels, &mut self.scratch) {
-                    Ok(made) => break (index, made),
+                match shared.make(index, epoch, Vec::new(), &mut self.scratch) {
+                    Ok(found) => {
+                        (photos[row], made[row]) = (index as u32, Some(found));
+                        continue 'gaps;
+                    }
                     Err(reason) => self.skipped.insert(index, reason),
                 };
-            };
-            batch.photos[row] = found.0 as u32;
-            batch.replace(row, found.1);
+            }
+            break;
         }
-        Ok(())
-    }
-
-    /// Leaves out the rows `gaps` (rising), and what is then too much for whole groups. By now
-    /// every photo has been tried, so that the result depends on nothing but the album.
-    fn shorten(&self, batch: &mut Batch, gaps: &[usize]) -> Result<()> {
-        for &row in gaps.iter().rev() {
-            batch.remove(row);
+        for &row in gaps.iter().rev().filter(|row| made[**row].is_none()) {
+            photos.remove(row);
         }
-        let group = self.shared.config.group.max(1);
-        let whole = batch.photos.len() / group * group;
+        made.retain(Option::is_some);
+        if photos.len() == shared.config.batch_size {
+            return Ok(());
+        }
+        let group = shared.config.group.max(1);
+        let whole = photos.len() / group * group;
         if whole == 0 {
             return Err(self.too_few());
         }
-        batch.truncate(whole);
+        photos.truncate(whole);
+        made.truncate(whole);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Packed`] and [`outer`] are the convolutions': on the calling thread, for they split their
 //! rows over threads themselves, and with a kernel of our own where it is faster. [`gemm()`] is
-//! any product on the calling thread, by the `gemm` crate. [`gemm_columns`] is for products that
+//! any product on the calling thread, by the crate `gemm-f32`. [`gemm_columns`] is for products that
 //! stand alone (fully connected layers, similarities), and cuts its columns.
 
 #[cfg(target_arch = "x86_64")]
@@ -115,14 +115,21 @@ unsafe fn product(
     if m == 0 || n == 0 {
         return;
     }
+    // The crate's kernels like columns: rows of `out` that lie apart are computed as columns of its
+    // transpose, out' = rhs' lhs'.
+    let (m, n, strides, lhs, rhs) = match row > 1 {
+        true => (n, m, (row, 1), rhs.transposed(), lhs.transposed()),
+        false => (m, n, (1, row), lhs, rhs),
+    };
+    let (column, row) = strides;
     // SAFETY: as above.
     unsafe {
-        gemm::gemm(
+        gemm_f32::gemm::f32::get_gemm_fn()(
             m,
             n,
             k,
             out,
-            1,
+            column as isize,
             row as isize,
             accumulate,
             lhs.data.as_ptr(),
@@ -136,7 +143,7 @@ unsafe fn product(
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            gemm_common::Parallelism::None,
         );
     }
 }

@@ -8,7 +8,6 @@ use super::LoaderConfig;
 use crate::Error;
 use crate::batch::{Made, Undrawn};
 use crate::cache::Cache;
-use crate::photo::Photo;
 use crate::source::PhotoSource;
 use crate::views::Scratch;
 use seedling_base::rng::{Purpose, Rng};
@@ -123,20 +122,6 @@ impl Shared {
         let row = pending.dealt;
         pending.dealt += 1;
         Some((pending.number, row, pending.photos[row], buffer))
-    }
-
-    /// What stands for a photo that can't be read until another takes its place.
-    pub(super) fn nothing(&self) -> Made {
-        if !self.config.undrawn {
-            return Made::Pixels(Vec::new());
-        }
-        let photo = Arc::new(Photo {
-            width: 1,
-            height: 1,
-            rgb: vec![0; 3],
-        });
-        let views = Vec::new();
-        Made::Undrawn(Undrawn { photo, views })
     }
 
     /// The views of one photo in one epoch, in `pixels`.
