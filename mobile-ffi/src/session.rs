@@ -13,7 +13,7 @@ use seedling_core::config::Config;
 use seedling_core::course::{self, Course, Phase, RunFolder, Sources};
 use seedling_core::data::PhotoSource;
 use seedling_core::governor::{Decision, Governor, Readings, Reason, Rules};
-use seedling_core::memory;
+use seedling_core::memory::{self, Budget};
 use seedling_core::records::{self, Record};
 use seedling_core::session::Start;
 use seedling_core::session::finish::WEIGHTS_FILE;
@@ -95,19 +95,19 @@ impl Session {
         let mut config = settings.config(&weights)?;
         let source = photos.source(config.decode_mb);
         let run = (Some(&weights.file), &*source as &dyn PhotoSource);
-        let found = memory::fit_budget(&mut config, run, settings.memory_mb as usize, |key| {
+        let budget = Budget {
+            megabytes: settings.memory_mb as usize,
+            unified: true,
+        };
+        let found = memory::fit_budget(&mut config, run, budget, |key| {
             key == "image_size" && settings.image_size != 0
         })?;
-        if settings.on_card {
-            // A phone's card has no memory of its own: it may take what would be the processor's.
-            config.device_mb = (found.networks + found.work) as usize;
-        }
         Ok(Arc::new(Session {
             folder: folder.into(),
             weights,
             photos,
             config,
-            predicted_mb: found.total(),
+            predicted_mb: found.map_or(0.0, |found| found.total()),
             cancel: Cancel::default(),
             course: Mutex::new(Place::Asleep),
             seconds: Mutex::new(0.0),

@@ -76,8 +76,12 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
         (Some(None), _) => return table::fill(args.seconds, threads, console),
         (None, Some(budget)) => {
             let arch = args.arch.as_deref().unwrap_or(bench::ARCHS[0]);
-            let size = args.image_size.unwrap_or(128) as usize;
-            return table::line((arch, size, budget), args.seconds, threads, console);
+            let line = table::Line {
+                arch,
+                side: args.image_size.unwrap_or(128) as usize,
+                budget,
+            };
+            return table::line(line, args.seconds, threads, console);
         }
         (None, None) => {}
     }

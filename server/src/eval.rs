@@ -155,10 +155,14 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
         })?;
         bar.finish_and_clear();
         if let Some((train, _)) = halves.as_ref().filter(|_| classes) {
-            let test = (&measured.features, &measured.photos[..], judged.source);
+            let test = Test {
+                features: &measured.features,
+                photos: &measured.photos,
+                source: judged.source,
+            };
             let skipped = &mut measured.skipped;
             let train = extractor(&**train);
-            let found = train_test(&train, test, (seed, metric), skipped, console)?;
+            let found = train_test(&train, &test, (seed, metric), skipped, console)?;
             (measured.figures.knn, measured.figures.panel) = match found {
                 Some((knn, panel)) => (knn, Some(panel)),
                 None => (None, None),
@@ -179,9 +183,16 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
     })?
 }
 
+/// The features of a test half, and the photos that they are of.
+struct Test<'a> {
+    features: &'a Features,
+    photos: &'a [usize],
+    source: &'a dyn PhotoSource,
+}
+
 fn train_test(
     train: &Extractor<'_>,
-    (test, photos, source): (&Features, &[usize], &dyn PhotoSource),
+    test: &Test<'_>,
     (seed, metric): (u64, Metric),
     skipped: &mut Vec<Skipped>,
     console: &Console,
@@ -196,14 +207,14 @@ fn train_test(
     skipped.extend(found.skipped);
     let labels = (
         measured::labels(train.source, &found.photos),
-        measured::labels(source, photos),
+        measured::labels(test.source, test.photos),
     );
     let (Some(train_labels), Some(test_labels)) = labels else {
         return Ok(None);
     };
     let (train, test) = (
         (&found.features, &train_labels[..]),
-        (test, &test_labels[..]),
+        (test.features, &test_labels[..]),
     );
     Ok(Some((
         knn(train, test, metric)?,

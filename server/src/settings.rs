@@ -4,7 +4,7 @@ use crate::console::Console;
 use crate::flags::{Common, Training};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::PhotoSource;
-use seedling_core::memory;
+use seedling_core::memory::{self, Budget};
 use seedling_core::session::helpful;
 use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result};
@@ -65,18 +65,25 @@ impl Settings {
         &mut self,
         run: (Option<&WeightFile>, &dyn PhotoSource),
         budget: u32,
-    ) -> Result<String> {
+    ) -> Result<Option<String>> {
         let mut config = self.config.clone();
-        let found =
-            memory::fit_budget(&mut config, run, budget as usize, |key| self.asks_for(key))?;
+        let budget_of = Budget {
+            megabytes: budget as usize,
+            unified: false,
+        };
+        let found = memory::fit_budget(&mut config, run, budget_of, |key| self.asks_for(key))?;
         self.config = config;
+        let Some(found) = found else {
+            // A GPU takes as many groups at once as fit, which it finds out itself.
+            return Ok(None);
+        };
         let Config {
             bn_group,
             freeze,
             image_size,
             ..
         } = self.config;
-        Ok(format!(
+        Ok(Some(format!(
             "{budget} MB: groups of {bn_group}, {image_size} px, {freeze} stages frozen; takes about \
              {:.0} MB (program {:.0}, networks {:.0}, photos {:.0}, views {:.0}, work {:.0})",
             found.total(),
@@ -85,7 +92,7 @@ impl Settings {
             found.photos,
             found.batches,
             found.work
-        ))
+        )))
     }
 
     /// Puts a checkpoint's settings under the layers of a command that named a budget when it

@@ -60,18 +60,24 @@ pub fn fill(seconds: f64, threads: usize, console: &Console) -> Result<Outcome> 
     Ok(Outcome::Done)
 }
 
+/// What one line of it is about.
+#[derive(Clone, Copy)]
+pub struct Line<'a> {
+    pub arch: &'a str,
+    /// Of the views, in pixels.
+    pub side: usize,
+    /// In megabytes.
+    pub budget: usize,
+}
+
 /// Measures one line of it.
 ///
 /// # Errors
 /// The budget is too small.
-pub fn line(
-    (arch, size, budget): (&str, usize, usize),
-    seconds: f64,
-    threads: usize,
-    console: &Console,
-) -> Result<Outcome> {
+pub fn line(line: Line<'_>, seconds: f64, threads: usize, console: &Console) -> Result<Outcome> {
+    let Line { arch, side, budget } = line;
     session::on_own_threads(threads, || {
-        let settings = bench::settings(arch, size, budget, threads)?;
+        let settings = bench::settings(arch, side, budget, threads)?;
         memory::reset_peak();
         let start = Instant::now();
         let now = || start.elapsed().as_secs_f64();

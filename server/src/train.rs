@@ -11,7 +11,6 @@ use seedling_core::checkpoint::{self, State};
 use seedling_core::config::{Config, Layer};
 use seedling_core::course::{Course, Phase, RunFolder, Sources};
 use seedling_core::data::{self, DecodeBudget, Normalise, PhotoSource};
-use seedling_core::device::Device;
 use seedling_core::session::{Foreign, Guide, Start};
 use seedling_core::tensor_file;
 use seedling_core::weights::WeightFile;
@@ -105,16 +104,12 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
     }
     let decoding = budget(&plan.settings.config);
     let sources = sources(plan, &decoding, console)?;
-    let device: Device = plan.settings.config.device;
-    if let Some(budget) = plan.memory_mb
-        && device != Device::Cpu
-    {
-        // A card takes as many groups at once as fit, which it finds out itself.
-        plan.settings.config.device_mb = budget as usize;
-    } else if let Some(budget) = plan.memory_mb {
+    if let Some(budget) = plan.memory_mb {
         let run = (init.as_ref(), &*sources.0);
-        console.note(&plan.settings.fit_memory(run, budget)?);
-        decoding.set_megabytes(plan.settings.config.decode_mb);
+        if let Some(note) = plan.settings.fit_memory(run, budget)? {
+            console.note(&note);
+            decoding.set_megabytes(plan.settings.config.decode_mb);
+        }
     }
     let teacher = teacher(plan, console)?;
     if let Some(Teacher::Weights(file)) = &teacher {

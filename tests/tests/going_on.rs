@@ -3,7 +3,7 @@
 
 use seedling_core::config::Config;
 use seedling_core::encoder::Head;
-use seedling_core::memory::fit_budget;
+use seedling_core::memory::{Budget, fit_budget};
 use seedling_tests::program::{SMALL, adapt, album, run, seedling};
 use std::fs;
 use std::path::Path;
@@ -120,6 +120,10 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
             ..Config::adapt()
         };
         let asked = |key: &str| key == "image_size";
+        let budget = Budget {
+            megabytes: budget,
+            unified: false,
+        };
         fit_budget(&mut config, (None, &*source), budget, asked).ok()?;
         Some(config.bn_group)
     };

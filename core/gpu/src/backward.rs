@@ -6,10 +6,11 @@ use std::sync::Arc;
 use cubecl::prelude::*;
 use seedling_nn::activation::Act;
 use seedling_nn::backend::{BackwardOps, Conv, Grad, InputGrad, Read, Rows, Sink, Src, WeightMut};
+use seedling_nn::gemm::MatMul;
 use seedling_nn::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use seedling_nn::window::Window;
 
-use super::launch::{self, Finish};
+use super::launch::{self, Finish, Pooled};
 use super::product::Map;
 use super::sums::What;
 use super::{Gpu, GradSums, Norm, NormGrad, Numbers, PerImage, Squeezed, view};
@@ -46,11 +47,30 @@ impl<R: Runtime> Gpu<R> {
         self.bias_gradient(dy.z, outputs, grads, bias.start)?;
         let a = self.source(&dy, Map::Columns, None);
         let b = self.source(&x, Map::Columns, None);
-        self.weight_gradient((outputs, inputs, rows), (a, b), grads, weight, (inputs, 1))?;
+        self.weight_gradient(
+            MatMul {
+                m: outputs,
+                n: inputs,
+                k: rows,
+            },
+            (a, b),
+            grads,
+            weight,
+            (inputs, 1),
+        )?;
         let dx = self.take(x.z.len())?;
         let a = self.source(&dy, Map::Rows, None);
         let b = launch::weight(values, weight, (outputs, inputs), 1, true);
-        self.product((rows, inputs, outputs), (a, b), &Finish::default(), &dx);
+        self.product(
+            MatMul {
+                m: rows,
+                n: inputs,
+                k: outputs,
+            },
+            (a, b),
+            &Finish::default(),
+            &dx,
+        );
         Ok(dx)
     }
 
@@ -82,7 +102,11 @@ impl<R: Runtime> Gpu<R> {
         let map = window.map_or(Map::Columns, |_| Map::PatchColumns);
         let a = self.gradient(dz, outputs, Map::Columns, None);
         let b = self.source(x, map, window);
-        let sizes = (outputs, inputs * taps, dz.z().len() / outputs);
+        let sizes = MatMul {
+            m: outputs,
+            n: inputs * taps,
+            k: dz.z().len() / outputs,
+        };
         self.weight_gradient(sizes, (a, b), weight.grads, weight.range, (inputs, taps))
     }
 
@@ -106,7 +130,11 @@ impl<R: Runtime> Gpu<R> {
         let map = window.map_or(Map::Rows, |_| Map::Outputs);
         let a = self.gradient(dz, outputs, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, true);
-        let sizes = (x.z.len() / inputs, inputs, outputs * taps);
+        let sizes = MatMul {
+            m: x.z.len() / inputs,
+            n: inputs,
+            k: outputs * taps,
+        };
         self.product(sizes, (a, b), &end, &dx);
         Ok(dx)
     }
@@ -222,7 +250,12 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
                 let (parts, pieces) = self.sums(x, None, What::Slopes(act), images)?;
                 let whole = self.whole(parts, &pieces, 2 * x.channels)?;
                 let out = self.take(norm.groups * 2 * x.channels)?;
-                self.pooled_sums(&whole, &numbers, &out, (x.channels, images, norm.groups));
+                let pooled = Pooled {
+                    channels: x.channels,
+                    images,
+                    groups: norm.groups,
+                };
+                self.pooled_sums(&whole, &numbers, &out, pooled);
                 out
             }
         };
@@ -282,8 +315,12 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         let pool = self.take(dpooled.len())?;
         self.spread_rows(&dpooled, &pool, channels, 1, 1.0 / rows_per_image as f32);
         let out = self.take(squeezed.groups * 2 * channels)?;
-        let sizes = (channels, images, squeezed.groups);
-        self.gated_sums(sums, (&squeezed.gate, &pool), &out, sizes);
+        let pooled = Pooled {
+            channels,
+            images,
+            groups: squeezed.groups,
+        };
+        self.gated_sums(sums, (&squeezed.gate, &pool), &out, pooled);
         let pool = PerImage {
             numbers: Arc::new(pool),
             image_rows: rows_per_image,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cubecl::prelude::*;
 use seedling_nn::activation::Act;
 use seedling_nn::backend::{Conv, ForwardOps, Output, Param, Read, Rows, Src, Statistics};
+use seedling_nn::gemm::MatMul;
 use seedling_nn::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use seedling_nn::window::Window;
 
@@ -35,7 +36,16 @@ impl<R: Runtime> Gpu<R> {
         };
         let a = self.source(&x, Map::Rows, None);
         let b = launch::weight(values, weight, (outputs, inputs), 1, false);
-        self.product((rows, outputs, inputs), (a, b), &end, &out);
+        self.product(
+            MatMul {
+                m: rows,
+                n: outputs,
+                k: inputs,
+            },
+            (a, b),
+            &end,
+            &out,
+        );
         Ok(out)
     }
 
@@ -64,7 +74,11 @@ impl<R: Runtime> Gpu<R> {
         let map = window.map_or(Map::Rows, |_| Map::Patches);
         let a = self.source(x, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, false);
-        let sizes = (rows, outputs, inputs * taps);
+        let sizes = MatMul {
+            m: rows,
+            n: outputs,
+            k: inputs * taps,
+        };
         self.product(sizes, (a, b), &Finish::default(), &z);
         Ok((z, outputs))
     }

@@ -12,6 +12,7 @@ mod row_norms;
 mod transformers;
 
 pub use losses::Logits;
+pub(crate) use pooling::Pooled;
 
 use std::ops::Range;
 
@@ -33,6 +34,7 @@ use crate::Result;
 use seedling_nn::activation::Act;
 use seedling_nn::backend::{AdamUpdate, Grad, Param, Sink, Src, Update, WeightMut};
 use seedling_nn::cpu::tokens::Resample;
+use seedling_nn::gemm::MatMul;
 use seedling_nn::layer::{BatchNorm, Gate, Heads, LayerNorm, Positions};
 use seedling_nn::window::Window;
 

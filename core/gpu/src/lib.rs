@@ -265,7 +265,7 @@ impl<R: Runtime> Gpu<R> {
     /// # Errors
     /// The device's.
     pub fn receive(&self, numbers: &Numbers) -> Result<Vec<f32>> {
-        if numbers.len() == 0 || self.rehearsed {
+        if numbers.is_empty() || self.rehearsed {
             return Ok(vec![0.0; numbers.len()]);
         }
         self.complaint()?;

@@ -138,6 +138,11 @@ impl Numbers {
         self.len
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Of which kind; whole numbers pass for f32.
     pub fn kind(&self) -> FloatKind {
         self.kind

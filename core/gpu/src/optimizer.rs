@@ -35,7 +35,7 @@ impl<R: Runtime> OptimizerOps for Gpu<R> {
         velocity: &mut Numbers,
         base: &Numbers,
     ) -> Result<()> {
-        self.sgd_step(update, (values, grads, velocity), base)
+        self.sgd_step(update, values, grads, velocity, base)
     }
 
     fn adamw(

@@ -25,7 +25,7 @@ pub use pooled_conv::PooledConv;
 pub use residual::{Kernels, Residual, ResidualShape};
 pub use stage::{Block, Stage, StageSaved};
 pub use stem::{PooledStem, Stem};
-pub use transformer::Transformer;
+pub use transformer::{Transformer, TransformerShape};
 
 /// Height and width of a tensor's images.
 pub type Size = (usize, usize);

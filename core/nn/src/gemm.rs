@@ -58,12 +58,21 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// The sizes of a product: (m, n) = (m, k) x (k, n).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatMul {
+    pub m: usize,
+    pub n: usize,
+    /// Summed over.
+    pub k: usize,
+}
+
 /// `out (m, n) = lhs (m, k) x rhs (k, n)`, or `out += ...` if `accumulate`; `out` is row-major.
 ///
 /// # Panics
 /// If a slice is too short for its shape (a bug in an operation, never in its input).
 pub fn gemm(
-    (m, n, k): (usize, usize, usize),
+    MatMul { m, n, k }: MatMul,
     lhs: Matrix,
     rhs: Matrix,
     out: &mut [f32],
@@ -71,7 +80,15 @@ pub fn gemm(
 ) {
     assert!(lhs.holds(m, k) && rhs.holds(k, n) && out.len() >= m * n);
     // SAFETY: the asserts above bound every access, and `out` is exclusive.
-    unsafe { product((m, n, k), lhs, rhs, (out.as_mut_ptr(), n), accumulate) }
+    unsafe {
+        product(
+            MatMul { m, n, k },
+            lhs,
+            rhs,
+            (out.as_mut_ptr(), n),
+            accumulate,
+        )
+    }
 }
 
 /// The same on all threads of the current pool, each taking columns of `out`. How they are cut
@@ -80,20 +97,28 @@ pub fn gemm(
 /// # Panics
 /// As [`gemm()`].
 pub fn gemm_columns(
-    (m, n, k): (usize, usize, usize),
+    MatMul { m, n, k }: MatMul,
     lhs: Matrix,
     rhs: Matrix,
     out: &mut [f32],
     accumulate: bool,
 ) {
     assert!(lhs.holds(m, k) && rhs.holds(k, n) && out.len() >= m * n);
-    let shared = Shared(out.as_mut_ptr());
+    let (shared, row) = (Shared(out.as_mut_ptr()), n);
     columns(n).into_par_iter().with_max_len(1).for_each(|part| {
         let out = &shared;
-        let (shape, rhs) = ((m, part.len(), k), rhs.skip_columns(part.start));
+        let (n, rhs) = (part.len(), rhs.skip_columns(part.start));
         // SAFETY: the asserts above bound every access; the parts are columns apart from each
         // other, and `out` stays exclusively borrowed until all are done.
-        unsafe { product(shape, lhs, rhs, (out.0.add(part.start), n), accumulate) }
+        unsafe {
+            product(
+                MatMul { m, n, k },
+                lhs,
+                rhs,
+                (out.0.add(part.start), row),
+                accumulate,
+            )
+        }
     });
 }
 
@@ -106,7 +131,7 @@ unsafe impl Sync for Shared {}
 /// `lhs` holds (m, k) and `rhs` (k, n); `out` is good for writing m rows of n numbers, `row`
 /// apart, and apart from both.
 unsafe fn product(
-    (m, n, k): (usize, usize, usize),
+    MatMul { m, n, k }: MatMul,
     lhs: Matrix,
     rhs: Matrix,
     (out, row): (*mut f32, usize),
@@ -194,14 +219,14 @@ mod tests {
                     (0..m).for_each(|i| (0..k).for_each(|l| a_t[l * m + i] = a[i * k + l]));
                     let lhs = [Matrix::rows(&a, k), Matrix::rows(&a_t, m).transposed()];
                     let rhs = [Matrix::rows(&b, n), Matrix::rows(&b_t, k).transposed()];
-                    type Product = fn((usize, usize, usize), Matrix, Matrix, &mut [f32], bool);
+                    type Product = fn(MatMul, Matrix, Matrix, &mut [f32], bool);
                     for (how, product) in [("alone", gemm as Product), ("columns", gemm_columns)] {
                         for (lhs, rhs) in lhs.iter().zip(&rhs) {
                             let mut out = vec![f32::NAN; m * n];
-                            product((m, n, k), *lhs, *rhs, &mut out, false);
+                            product(MatMul { m, n, k }, *lhs, *rhs, &mut out, false);
                             close(&out, &expected, how);
                             let mut out = start.clone();
-                            product((m, n, k), *lhs, *rhs, &mut out, true);
+                            product(MatMul { m, n, k }, *lhs, *rhs, &mut out, true);
                             close(&out, &added, how);
                         }
                     }
@@ -215,10 +240,10 @@ mod tests {
                         close(&out, &added, "packed");
                     }
                     let mut out = vec![f32::NAN; m * n];
-                    outer((m, n, k), &a_t, &b, &mut out, false);
+                    outer(MatMul { m, n, k }, &a_t, &b, &mut out, false);
                     close(&out, &expected, "outer");
                     let mut out = start.clone();
-                    outer((m, n, k), &a_t, &b, &mut out, true);
+                    outer(MatMul { m, n, k }, &a_t, &b, &mut out, true);
                     close(&out, &added, "outer");
                 }
             }

@@ -3,7 +3,7 @@
 use std::iter::once;
 
 use rayon::prelude::*;
-use seedling_nn::gemm::{Matrix, gemm_columns};
+use seedling_nn::gemm::{MatMul, Matrix, gemm_columns};
 
 use crate::queue::{NO_PHOTO, Queue};
 
@@ -51,7 +51,11 @@ impl Logits {
         let (n, size) = (rows.len() / dim, keys.len() / dim);
         let mut queue = vec![0.0; n * size];
         gemm_columns(
-            (n, size, dim),
+            MatMul {
+                m: n,
+                n: size,
+                k: dim,
+            },
             Matrix::rows(rows, dim),
             Matrix::rows(keys, dim).transposed(),
             &mut queue,
@@ -107,7 +111,11 @@ impl Logits {
             row.iter_mut().for_each(|k| *k *= dlogit);
         }
         gemm_columns(
-            (n, dim, self.size),
+            MatMul {
+                m: n,
+                n: dim,
+                k: self.size,
+            },
             Matrix::rows(&self.queue, self.size),
             Matrix::rows(&queue.keys, dim),
             &mut grad,

@@ -3,9 +3,9 @@
 
 use crate::config::{Config, Keep};
 use crate::device::Work;
-use crate::learner::Learner;
+use crate::learner::{Learner, Setup};
 use crate::memory::device::fitted;
-use crate::memory::fit_budget;
+use crate::memory::{Budget, fit_budget};
 use crate::start::Start;
 use crate::weights::About;
 use crate::{Error, Result};
@@ -62,9 +62,13 @@ pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
         type Output = Box<dyn Steps>;
 
         fn on<B: TrainingBackend>(self, backend: B) -> Result<Box<dyn Steps>> {
-            let (config, start) = (method(self.0), Start::default());
-            let run = (&config, &about(&config), &start);
-            let (backend, _) = fitted(backend, run)?;
+            let config = method(self.0);
+            let setup = Setup {
+                config: &config,
+                about: &about(&config),
+                start: &Start::default(),
+            };
+            let (backend, _) = fitted(backend, setup)?;
             Ok(Box::new(StepBench::on(&backend, &config)?))
         }
     }
@@ -89,9 +93,13 @@ impl<B: TrainingBackend> StepBench<B> {
     pub fn on(backend: &B, config: &Config) -> Result<StepBench<B>> {
         config.validate()?;
         let config = method(config);
-        let (about, start) = (about(&config), Start::default());
+        let setup = Setup {
+            config: &config,
+            about: &about(&config),
+            start: &Start::default(),
+        };
         Ok(StepBench {
-            learner: Learner::new(backend.clone(), &config, &about, &start, None)?,
+            learner: Learner::new(backend.clone(), setup, None)?,
             pixels: [noise(&config, 0), noise(&config, 1)],
             photos: (0..config.batch_size as u32).collect(),
             side: config.image_size,
@@ -188,10 +196,14 @@ pub fn settings(
         ..Config::adapt()
     };
     let photos = RenderedPhotos::new(PHOTOS, 0)?;
-    let forecast = fit_budget(&mut config, (None, &photos), budget_mb, |key| {
-        key == "image_size"
-    })?;
-    Ok((config, forecast.total()))
+    let budget = Budget {
+        megabytes: budget_mb,
+        unified: false,
+    };
+    let asks_for = |key: &str| key == "image_size";
+    let forecast = fit_budget(&mut config, (None, &photos), budget, asks_for)?;
+    let total = forecast.map_or(budget_mb as f64, |forecast| forecast.total());
+    Ok((config, total))
 }
 
 /// One line of the table.

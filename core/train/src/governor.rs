@@ -138,7 +138,12 @@ impl Governor {
             false => self.unplugged + passed,
         };
         if self.stopped.is_none() {
-            self.stopped = self.reason(readings, plugged, beginning);
+            // Nothing is begun on a loose cable.
+            let patient = match beginning {
+                true => plugged,
+                false => self.unplugged <= self.rules.patience_seconds,
+            };
+            self.stopped = self.reason(readings, Plug { plugged, patient });
         }
         if let Some(reason) = self.stopped {
             return Decision::Stop(reason);
@@ -171,14 +176,9 @@ impl Governor {
         passed
     }
 
-    fn reason(&self, readings: &Readings, plugged: bool, beginning: bool) -> Option<Reason> {
+    fn reason(&self, readings: &Readings, plug: Plug) -> Option<Reason> {
         let rules = &self.rules;
         let least = rules.least_battery;
-        let patient = match beginning {
-            // Nothing is begun on a loose cable.
-            true => plugged,
-            false => self.unplugged <= rules.patience_seconds,
-        };
         let held = readings.memory_mb.filter(|mb| mb.is_finite());
         if held.is_some_and(|mb| mb > rules.memory_mb) {
             Some(Reason::Memory)
@@ -186,9 +186,9 @@ impl Governor {
             Some(Reason::Heat)
         } else if readings.low_power == Some(true) {
             Some(Reason::LowPower)
-        } else if rules.charging_only && !patient {
+        } else if rules.charging_only && !plug.patient {
             Some(Reason::NotCharging)
-        } else if !plugged && share(readings.battery, 1.0).is_some_and(|b| b < least) {
+        } else if !plug.plugged && share(readings.battery, 1.0).is_some_and(|b| b < least) {
             Some(Reason::Battery)
         } else if self.worked >= rules.slice_seconds {
             Some(Reason::Slice)
@@ -196,6 +196,13 @@ impl Governor {
             None
         }
     }
+}
+
+/// How the device is charged.
+struct Plug {
+    plugged: bool,
+    /// Whether it may go on without for a moment.
+    patient: bool,
 }
 
 /// A reading from 0 to `most`; others make no sense.

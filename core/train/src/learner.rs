@@ -28,6 +28,15 @@ use std::mem::take;
 /// 0.1; the slower one would leave them stale after a short run.
 const NORM_MOMENTUM: f32 = 0.1;
 
+/// What a learner is made by.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    pub(crate) config: &'a Config,
+    /// What is trained.
+    pub(crate) about: &'a About,
+    pub(crate) start: &'a Start<'a>,
+}
+
 /// A method and its optimizer on backend `B`.
 pub(crate) struct Learner<B: TrainingBackend> {
     method: Method<B>,
@@ -64,11 +73,14 @@ impl<B: TrainingBackend> Learner<B> {
     /// Weights do not fit, `saved` is not of such a run, or the backend's.
     pub(crate) fn new(
         backend: B,
-        config: &Config,
-        about: &About,
-        start: &Start<'_>,
+        setup: Setup<'_>,
         mut saved: Option<Numbers<'_>>,
     ) -> Result<Learner<B>> {
+        let Setup {
+            config,
+            about,
+            start,
+        } = setup;
         let mut encoder = Encoder::on(backend.clone(), about.architecture, true, config.freeze)?;
         match &mut saved {
             None => begin(&mut encoder, config, start)?,
@@ -89,7 +101,7 @@ impl<B: TrainingBackend> Learner<B> {
         };
         let dim = encoder.output_dim();
         let queue = queue(config, dim, saved.as_mut())?.with_keys(|keys| backend.flat(keys))?;
-        let mut method = Method::new(encoder, queue, config, about, start)?;
+        let mut method = Method::new(encoder, queue, setup)?;
         let mut optimizer = optimizer(config, method.encoder())?;
         let mut wants_initial = method.wants_initial_embeddings();
         if let Some(saved) = saved {
@@ -155,11 +167,11 @@ impl<B: TrainingBackend> Learner<B> {
     pub(crate) fn step(&mut self, views: &Views, step: u64, lr: f32) -> Result<StepStats> {
         self.keep_statistics()?;
         let stats = self.method.step(views, self.seed, step);
-        let stats = stats.map_err(|error| {
+        if stats.is_err() {
             // Where the device is lost, the first error says why.
             let _ = self.recall_statistics();
-            error
-        })?;
+        }
+        let stats = stats?;
         let params = &self.encoder().params;
         if !stats.loss.is_finite() || !params.grads_are_finite()? {
             return Err(Error::Training(format!(
@@ -331,13 +343,12 @@ impl<B: TrainingBackend> Learner<B> {
 }
 
 impl<B: TrainingBackend> Method<B> {
-    fn new(
-        encoder: Encoder<B>,
-        queue: Queue<B::Flat>,
-        config: &Config,
-        about: &About,
-        start: &Start<'_>,
-    ) -> Result<Method<B>> {
+    fn new(encoder: Encoder<B>, queue: Queue<B::Flat>, setup: Setup<'_>) -> Result<Method<B>> {
+        let Setup {
+            config,
+            about,
+            start,
+        } = setup;
         let backend = encoder.backend().clone();
         let batches = MicroBatches {
             bn_group: config.bn_group,
@@ -619,7 +630,12 @@ mod tests {
             normalise: Normalise::default(),
             made: String::new(),
         };
-        let learner = Learner::new(Cpu::default(), &config, &about, &Start::default(), None);
+        let setup = Setup {
+            config: &config,
+            about: &about,
+            start: &Start::default(),
+        };
+        let learner = Learner::new(Cpu::default(), setup, None);
         let Method::Moco(mut moco) = learner.unwrap().method else {
             panic!("another method");
         };

@@ -5,7 +5,7 @@ pub(crate) mod device;
 pub mod forecast;
 
 use self::forecast::{Forecast, Forecaster, LEAST_DECODE_MB};
-use crate::config::Config;
+use crate::config::{Config, Device};
 use crate::weights::WeightFile;
 use crate::{Error, Result};
 use seedling_data::PhotoSource;
@@ -34,14 +34,44 @@ pub fn peak_mb() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-/// Sets what keeps a run, from `init` and on these photos, within `budget_mb`. It gives up as little as
+/// Memory that a run may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    pub megabytes: usize,
+    /// Whether a GPU would compute in the processor's memory, as phones' do.
+    pub unified: bool,
+}
+
+/// Sets what keeps a run, from `init` and on these photos, within a `budget`. It gives up as little as
 /// it can, in the order of `choices`; photos kept between epochs go before views are made smaller.
 /// What someone `asks_for` by the key's name stays, but for `bn_group`, which is then the most that may
-/// be picked. Returns what the run will take.
+/// be picked. Returns what the run will take of the host.
+///
+/// A GPU with memory of its own is given the budget of that, and finds out itself how much it takes at once
+/// ([`device`]): then nothing else is picked, and nothing returned.
 ///
 /// # Errors
 /// Nothing is small enough; the message says what would be.
 pub fn fit_budget(
+    config: &mut Config,
+    (init, source): (Option<&WeightFile>, &dyn PhotoSource),
+    budget: Budget,
+    asks_for: impl Fn(&str) -> bool,
+) -> Result<Option<Forecast>> {
+    let on_gpu = config.device != Device::Cpu;
+    if on_gpu && !budget.unified {
+        config.device_mb = budget.megabytes;
+        return Ok(None);
+    }
+    let found = fit_host(config, (init, source), budget.megabytes, asks_for)?;
+    if on_gpu {
+        // It may take what would be the processor's.
+        config.device_mb = (found.networks + found.work) as usize;
+    }
+    Ok(Some(found))
+}
+
+fn fit_host(
     config: &mut Config,
     (init, source): (Option<&WeightFile>, &dyn PhotoSource),
     budget_mb: usize,
@@ -52,10 +82,10 @@ pub fn fit_budget(
     let decode = forecaster.decoding(budget_mb);
     // Keeping photos between epochs is for speed only.
     let photos = [(budget_mb / 8, decode), (0, decode.min(LEAST_DECODE_MB))];
-    for of_a_side in choices.chunk_by(|one, next| one.0 == next.0) {
+    for of_a_side in choices.chunk_by(|one, next| one.image_size == next.image_size) {
         for photos in photos {
-            for &choice in of_a_side {
-                let wanted = with(config, choice, photos, &asks_for);
+            for choice in of_a_side {
+                let wanted = choice.of(config, photos, &asks_for);
                 let forecast = forecaster.forecast(&wanted)?;
                 if forecast.total() <= budget_mb as f64 {
                     *config = wanted;
@@ -64,9 +94,12 @@ pub fn fit_budget(
             }
         }
     }
-    let smallest = choices.last().copied();
-    let smallest = smallest.unwrap_or((config.image_size, config.freeze, config.bn_group));
-    let wanted = with(config, smallest, photos[1], &asks_for);
+    let smallest = choices.last().copied().unwrap_or(Choice {
+        image_size: config.image_size,
+        freeze: config.freeze,
+        bn_group: config.bn_group,
+    });
+    let wanted = smallest.of(config, photos[1], &asks_for);
     let least = forecaster.forecast(&wanted)?.total().ceil();
     Err(Error::Config(format!(
         "{budget_mb} MB are not enough: {} on these photos takes at least {least} MB",
@@ -74,53 +107,64 @@ pub fn fit_budget(
     )))
 }
 
-/// (`image_size`, `freeze`, `bn_group`), the best first.
-fn choices(
-    config: &Config,
-    asks_for: impl Fn(&str) -> bool,
-    depth: usize,
-) -> Vec<(usize, usize, usize)> {
+/// What a budget picks.
+#[derive(Clone, Copy)]
+struct Choice {
+    image_size: usize,
+    freeze: usize,
+    bn_group: usize,
+}
+
+/// The best first.
+fn choices(config: &Config, asks_for: impl Fn(&str) -> bool, depth: usize) -> Vec<Choice> {
     let mut sides = vec![config.image_size];
     if !asks_for("image_size") {
         sides.extend(SIDES.into_iter().filter(|side| *side < config.image_size));
     }
-    let most = |share: f64| match asks_for("freeze") {
+    let most = |part: f64| match asks_for("freeze") {
         true => config.freeze,
-        false => config.freeze.max((depth as f64 * share) as usize),
+        false => config.freeze.max((depth as f64 * part) as usize),
     };
     let groups = |least: usize| {
         let fits = move |group: &usize| config.batch_size.is_multiple_of(*group);
         (least..=config.bn_group).rev().filter(fits)
     };
     let mut choices = Vec::new();
-    for &side in &sides {
-        for (share, least) in [(SOME_FROZEN, GOOD_GROUP), (MOST_FROZEN, LEAST_GROUP)] {
-            for freeze in config.freeze..=most(share) {
-                choices.extend(groups(least).map(|group| (side, freeze, group)));
+    for &image_size in &sides {
+        for (part, least) in [(SOME_FROZEN, GOOD_GROUP), (MOST_FROZEN, LEAST_GROUP)] {
+            for freeze in config.freeze..=most(part) {
+                choices.extend(groups(least).map(|bn_group| Choice {
+                    image_size,
+                    freeze,
+                    bn_group,
+                }));
             }
         }
     }
     choices
 }
 
-fn with(
-    config: &Config,
-    (image_size, freeze, bn_group): (usize, usize, usize),
-    (cache, decode): (usize, usize),
-    asks_for: impl Fn(&str) -> bool,
-) -> Config {
-    let or = |key: &str, asked: usize, picked: usize| match asks_for(key) {
-        true => asked,
-        false => asked.min(picked),
-    };
-    Config {
-        image_size,
-        freeze,
-        bn_group,
-        cache_mb: or("cache_mb", config.cache_mb, cache),
-        decode_mb: or("decode_mb", config.decode_mb, decode),
-        prefetch: or("prefetch", config.prefetch, 1),
-        ..config.clone()
+impl Choice {
+    /// `config` with this choice, and these megabytes for photos kept and being decoded.
+    fn of(
+        self,
+        config: &Config,
+        (cache, decode): (usize, usize),
+        asks_for: impl Fn(&str) -> bool,
+    ) -> Config {
+        let or = |key: &str, asked: usize, picked: usize| match asks_for(key) {
+            true => asked,
+            false => asked.min(picked),
+        };
+        Config {
+            image_size: self.image_size,
+            freeze: self.freeze,
+            bn_group: self.bn_group,
+            cache_mb: or("cache_mb", config.cache_mb, cache),
+            decode_mb: or("decode_mb", config.decode_mb, decode),
+            prefetch: or("prefetch", config.prefetch, 1),
+            ..config.clone()
+        }
     }
 }
 
@@ -142,7 +186,7 @@ mod tests {
         };
         let source = Demo::new(8, 0)?;
         let asks = |key: &str| asked.contains(&key);
-        let found = fit_budget(&mut config, (None, &source), budget_mb, asks)?;
+        let found = fit_host(&mut config, (None, &source), budget_mb, asks)?;
         Ok((config, found))
     }
 

@@ -31,7 +31,16 @@ impl<R: Runtime> Gpu<R> {
             self.source(&a, Map::Rows, None),
             self.source(&b, Map::Rows, None),
         );
-        self.product((n, size, dim), operands, &Finish::default(), &out);
+        self.product(
+            MatMul {
+                m: n,
+                n: size,
+                k: dim,
+            },
+            operands,
+            &Finish::default(),
+            &out,
+        );
         Ok(out)
     }
 
@@ -233,7 +242,17 @@ impl<R: Runtime> Gpu<R> {
             self.source(&a, Map::Rows, None),
             self.source(&b, Map::Columns, None),
         );
-        self.product_in_pieces((n, dim, size), sides, &Finish::default(), &parts, piece);
+        self.product_in_pieces(
+            MatMul {
+                m: n,
+                n: dim,
+                k: size,
+            },
+            sides,
+            &Finish::default(),
+            &parts,
+            piece,
+        );
         let out = self.take(n * dim)?;
         launch!(
             self,

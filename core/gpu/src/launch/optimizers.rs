@@ -17,7 +17,9 @@ impl<R: Runtime> Gpu<R> {
     pub(crate) fn sgd_step(
         &self,
         update: &Update,
-        (values, grads, velocity): (&Numbers, &Numbers, &Numbers),
+        values: &Numbers,
+        grads: &Numbers,
+        velocity: &Numbers,
         base: &Numbers,
     ) -> Result<()> {
         let (bounds, decays, spans) = self.spans(update.spans)?;

@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// What a sum over images is of.
+#[derive(Clone, Copy)]
+pub(crate) struct Pooled {
+    pub(crate) channels: usize,
+    /// All of them.
+    pub(crate) images: usize,
+    /// Groups of them that have sums of their own.
+    pub(crate) groups: usize,
+}
+
 impl<R: Runtime> Gpu<R> {
     pub(crate) fn gates(&self, logits: &Numbers, out: &Numbers, gate: Gate) {
         launch!(
@@ -34,25 +44,24 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    /// `images` are all of them.
     pub(crate) fn gated_sums(
         &self,
         sums: &Numbers,
         (gate, pool): (&Numbers, &Numbers),
         out: &Numbers,
-        (channels, images, groups): (usize, usize, usize),
+        pooled: Pooled,
     ) {
         launch!(
             self,
             elementwise::gated_sums,
-            each(groups * channels),
+            each(pooled.groups * pooled.channels),
             sums.arg(),
             gate.arg(),
             pool.arg(),
             out.arg(),
-            channels,
-            images / groups,
-            groups
+            pooled.channels,
+            pooled.images / pooled.groups,
+            pooled.groups
         );
     }
 
@@ -61,18 +70,18 @@ impl<R: Runtime> Gpu<R> {
         sums: &Numbers,
         pool: &Numbers,
         out: &Numbers,
-        (channels, images, groups): (usize, usize, usize),
+        pooled: Pooled,
     ) {
         launch!(
             self,
             elementwise::pooled_sums,
-            each(groups * channels),
+            each(pooled.groups * pooled.channels),
             sums.arg(),
             pool.arg(),
             out.arg(),
-            channels,
-            images / groups,
-            groups
+            pooled.channels,
+            pooled.images / pooled.groups,
+            pooled.groups
         );
     }
 

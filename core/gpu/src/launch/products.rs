@@ -47,17 +47,17 @@ impl<R: Runtime> Gpu<R> {
     /// out (i, j) = sum over k.
     pub(crate) fn product(
         &self,
-        sizes: (usize, usize, usize),
+        sizes: MatMul,
         (a, b): (Side, Side),
         end: &Finish<R>,
         out: &Numbers,
     ) {
-        self.product_in_pieces(sizes, (a, b), end, out, sizes.2.max(1));
+        self.product_in_pieces(sizes, (a, b), end, out, sizes.k.max(1));
     }
 
     pub(crate) fn product_in_pieces(
         &self,
-        (i, j, k): (usize, usize, usize),
+        MatMul { m: i, n: j, k }: MatMul,
         (a, b): (Side, Side),
         end: &Finish<R>,
         out: &Numbers,
@@ -94,7 +94,7 @@ impl<R: Runtime> Gpu<R> {
     /// Adds the product over `k` rows to the gradient of a weight (outputs, inputs, taps).
     pub(crate) fn weight_gradient(
         &self,
-        (i, j, k): (usize, usize, usize),
+        MatMul { m: i, n: j, k }: MatMul,
         sides: (Side, Side),
         grads: &mut Numbers,
         range: &Range<usize>,
@@ -106,7 +106,13 @@ impl<R: Runtime> Gpu<R> {
         let piece = k.div_ceil(pieces).max(1);
         let pieces = k.div_ceil(piece).max(1);
         let parts = self.take(pieces * i * j)?;
-        self.product_in_pieces((i, j, k), sides, &Finish::default(), &parts, piece);
+        self.product_in_pieces(
+            MatMul { m: i, n: j, k },
+            sides,
+            &Finish::default(),
+            &parts,
+            piece,
+        );
         self.add_parts(&parts, grads, range, (inputs, taps));
         Ok(())
     }

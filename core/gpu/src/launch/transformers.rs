@@ -85,7 +85,16 @@ impl<R: Runtime> Gpu<R> {
             self.source(&a, map, None),
             self.source(&b, Map::Columns, None),
         );
-        self.product((to, layer.dim, from), sides, &Finish::default(), &out);
+        self.product(
+            MatMul {
+                m: to,
+                n: layer.dim,
+                k: from,
+            },
+            sides,
+            &Finish::default(),
+            &out,
+        );
         Ok(Some(out))
     }
 }

@@ -2,7 +2,7 @@
 //! timm's names.
 
 use super::{Backbone, Shape, Spec};
-use crate::block::{ClassToken, Patches, Stage, Tokens, Transformer};
+use crate::block::{ClassToken, Patches, Stage, Tokens, Transformer, TransformerShape};
 use crate::layer::{LayerNorm, Positions};
 use crate::layout::Layout;
 
@@ -34,8 +34,13 @@ fn tiny(layout: &mut Layout, shape: Shape) -> Backbone {
     let positions = Positions::new(layout, SIDE, DIM, patches.bias());
     let mut trunk: Vec<Stage> = vec![patches.into(), Tokens(positions).into()];
     for i in 0..DEPTH {
-        let sizes = (DIM, HEADS, 4 * DIM);
-        trunk.push(Transformer::new(layout, &format!("blocks.{i}"), sizes, shape.norm_eps).into());
+        let sizes = TransformerShape {
+            dim: DIM,
+            heads: HEADS,
+            hidden: 4 * DIM,
+            eps: shape.norm_eps,
+        };
+        trunk.push(Transformer::new(layout, &format!("blocks.{i}"), sizes).into());
     }
     let norm = LayerNorm::new(layout, "norm", DIM, shape.norm_eps);
     Backbone::new(trunk, vec![ClassToken(norm).into()], DIM).with_fixed(1)

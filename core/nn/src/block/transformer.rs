@@ -7,6 +7,17 @@ use crate::backend::{BackwardOps, ForwardOps, Read, Rows};
 use crate::layer::{Heads, LayerNorm, Linear};
 use crate::layout::Layout;
 
+/// Sizes of a transformer block.
+#[derive(Clone, Copy, Debug)]
+pub struct TransformerShape {
+    /// Length of a token.
+    pub dim: usize,
+    pub heads: usize,
+    /// Width between the two layers of the MLP.
+    pub hidden: usize,
+    pub eps: f32,
+}
+
 /// x + attention(norm(x)), then x + mlp(norm(x)) (Vaswani et al. 2017; norms first, as Dosovitskiy et
 /// al. 2021). Norms and GELU are computed where they are read, attention's weights where they are
 /// used: neither is stored.
@@ -35,12 +46,13 @@ pub struct TransformerSaved<B: ForwardOps> {
 
 impl Transformer {
     /// Declares `{name}.norm1`, `.attn.qkv`, `.attn.proj`, `.norm2`, `.mlp.fc1` and `.mlp.fc2`.
-    pub fn new(
-        layout: &mut Layout,
-        name: &str,
-        (dim, heads, hidden): (usize, usize, usize),
-        eps: f32,
-    ) -> Transformer {
+    pub fn new(layout: &mut Layout, name: &str, shape: TransformerShape) -> Transformer {
+        let TransformerShape {
+            dim,
+            heads,
+            hidden,
+            eps,
+        } = shape;
         let none = Act::Identity;
         let named = |part: &str| format!("{name}.{part}");
         Transformer {

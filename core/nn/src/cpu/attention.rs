@@ -2,7 +2,7 @@
 //! needs them: stored, they would be a transformer's largest tensor.
 
 use crate::activation::exp;
-use crate::gemm::{Matrix, gemm};
+use crate::gemm::{MatMul, Matrix, gemm};
 use crate::layer::Heads;
 use crate::parallel::{over, pieces, split};
 use crate::workspace::Workspace;
@@ -20,7 +20,11 @@ pub fn forward(qkv: &[f32], heads: &Heads, out: &mut [f32], workspace: &Workspac
             let image = Image::new(qkv, heads, piece.start / t + i);
             for head in 0..heads.heads {
                 image.weights(head, &mut weights);
-                let shape = (t, heads.head(), t);
+                let shape = MatMul {
+                    m: t,
+                    n: heads.head(),
+                    k: t,
+                };
                 gemm(
                     shape,
                     Matrix::rows(&weights, t),
@@ -50,14 +54,22 @@ pub fn backward(qkv: &[f32], heads: &Heads, dy: &[f32], out: &mut [f32], workspa
                 image.weights(head, &mut weights);
                 let dy = Matrix::rows(&dy[index * t * dim + head * head_dim..], dim);
                 gemm(
-                    (t, t, head_dim),
+                    MatMul {
+                        m: t,
+                        n: t,
+                        k: head_dim,
+                    },
                     dy,
                     image.part(2, head).transposed(),
                     &mut dweights,
                     false,
                 );
                 let square = Matrix::rows(&weights, t);
-                let tall = (t, head_dim, t);
+                let tall = MatMul {
+                    m: t,
+                    n: head_dim,
+                    k: t,
+                };
                 gemm(tall, square.transposed(), dy, &mut found, false);
                 heads.put(&found, 2 * heads.heads + head, 3 * dim, out);
                 softmax_back(&weights, t, heads.scale(), &mut dweights);
@@ -121,7 +133,17 @@ impl<'a> Image<'a> {
     fn weights(&self, head: usize, out: &mut [f32]) {
         let t = self.heads.tokens;
         let (q, k) = (self.part(0, head), self.part(1, head).transposed());
-        gemm((t, t, self.heads.head()), q, k, out, false);
+        gemm(
+            MatMul {
+                m: t,
+                n: t,
+                k: self.heads.head(),
+            },
+            q,
+            k,
+            out,
+            false,
+        );
         softmax(out, t, self.heads.scale());
     }
 }

@@ -13,7 +13,7 @@ use super::sink::Ungated;
 use super::source::{GradSource, Source};
 use super::sums::{MomentSums, merge_moments};
 use super::winograd::{self, Filters, Pixels, Use};
-use crate::gemm::{Matrix, Packed, gemm_columns, outer};
+use crate::gemm::{MatMul, Matrix, Packed, gemm_columns, outer};
 use crate::parallel::{FILTERS, add_up, each, over, pieces, split, tile_rows, tiles};
 use crate::window::Window;
 use crate::workspace::{Buffer, Workspace};
@@ -167,7 +167,17 @@ fn weight_gradient_at_once(
     let dz = Matrix::rows(&dz, cout).transposed();
     let patches = Matrix::rows(&patches, patch);
     let mut sum = workspace.take(cout * patch);
-    gemm_columns((cout, patch, rows), dz, patches, &mut sum, false);
+    gemm_columns(
+        MatMul {
+            m: cout,
+            n: patch,
+            k: rows,
+        },
+        dz,
+        patches,
+        &mut sum,
+        false,
+    );
     sum
 }
 
@@ -195,7 +205,17 @@ fn weight_gradient_by_pieces(
                 let dz = &mut dz[..n * cout];
                 grad.copy(rows.clone(), cout, dz);
                 input.gather(window, rows, &mut patches);
-                outer((cout, patch, n), dz, &patches, &mut dw, true);
+                outer(
+                    MatMul {
+                        m: cout,
+                        n: patch,
+                        k: n,
+                    },
+                    dz,
+                    &patches,
+                    &mut dw,
+                    true,
+                );
             }
         }
         dw

@@ -2,7 +2,7 @@
 
 use super::channelwise::{apply, multiply_slope};
 use crate::activation::{Act, with_act};
-use crate::gemm::{Matrix, gemm_columns};
+use crate::gemm::{MatMul, Matrix, gemm_columns};
 
 /// u (n, out) = x (n, in) w' + b with w (out, in): the value before the activation.
 pub fn forward(x: &[f32], w: &[f32], bias: &[f32], u: &mut [f32]) {
@@ -13,7 +13,11 @@ pub fn forward(x: &[f32], w: &[f32], bias: &[f32], u: &mut [f32]) {
     }
     let rows = u.len() / cout;
     gemm_columns(
-        (rows, cout, cin),
+        MatMul {
+            m: rows,
+            n: cout,
+            k: cin,
+        },
         Matrix::rows(x, cin),
         Matrix::rows(w, cin).transposed(),
         u,
@@ -50,13 +54,27 @@ pub fn backward(
     }
     let du = Matrix::rows(du, cout);
     gemm_columns(
-        (cout, cin, rows),
+        MatMul {
+            m: cout,
+            n: cin,
+            k: rows,
+        },
         du.transposed(),
         Matrix::rows(x, cin),
         dw,
         true,
     );
     if let Some(dx) = dx {
-        gemm_columns((rows, cin, cout), du, Matrix::rows(w, cin), dx, false);
+        gemm_columns(
+            MatMul {
+                m: rows,
+                n: cin,
+                k: cout,
+            },
+            du,
+            Matrix::rows(w, cin),
+            dx,
+            false,
+        );
     }
 }

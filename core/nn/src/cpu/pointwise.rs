@@ -8,7 +8,7 @@ use super::norm::{GradSums, Moments};
 use super::sink::Sink;
 use super::source::{GradSource, Source};
 use super::sums::{MomentSums, NormSums, merge_moments};
-use crate::gemm::{Matrix, Packed, outer};
+use crate::gemm::{MatMul, Matrix, Packed, outer};
 use crate::parallel::{add_up, each, over, pieces, split, tile_rows, tiles};
 use crate::workspace::Workspace;
 
@@ -72,7 +72,17 @@ pub fn backward<S: Sink>(
             let dz = &mut dz[..n * cout];
             grad.copy(rows.clone(), cout, dz);
             let input = x.tile(rows.clone(), &mut scratch);
-            outer((cout, cin, n), dz, input, &mut dw, rows.start > first);
+            outer(
+                MatMul {
+                    m: cout,
+                    n: cin,
+                    k: n,
+                },
+                dz,
+                input,
+                &mut dw,
+                rows.start > first,
+            );
             let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
             let shortcut = sink.shortcut();
             if let Some(shortcut) = shortcut {

@@ -3,7 +3,7 @@
 use super::channelwise::{apply, multiply_slope};
 use super::layer_norm::Normed;
 use crate::activation::{Act, with_act};
-use crate::gemm::{Matrix, Packed, outer};
+use crate::gemm::{MatMul, Matrix, Packed, outer};
 use crate::parallel::{add_up, over, pieces, split, tile_rows, tiles};
 use crate::workspace::Workspace;
 use std::ops::Range;
@@ -117,7 +117,17 @@ pub fn backward(
                 db.iter_mut().zip(row).for_each(|(b, g)| *b += g);
             }
             let input = x.tile(rows.clone(), &mut scratch);
-            outer((cout, cin, n), dy, input, &mut dw, rows.start > first);
+            outer(
+                MatMul {
+                    m: cout,
+                    n: cin,
+                    k: n,
+                },
+                dy,
+                input,
+                &mut dw,
+                rows.start > first,
+            );
             let out = &mut out[(rows.start - first) * cin..(rows.end - first) * cin];
             packed.product(n, Matrix::rows(dy, cout), out, false);
             let stored = x.rows(&rows);

@@ -3,7 +3,7 @@
 
 use super::FeatureNet;
 use crate::cpu::normalize;
-use crate::gemm::{Matrix, gemm};
+use crate::gemm::{MatMul, Matrix, gemm};
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -62,7 +62,11 @@ impl LinearLayer {
         let (n, outputs) = (features.len() / self.inputs, self.outputs());
         let mut out = self.bias.repeat(n);
         gemm(
-            (n, outputs, self.inputs),
+            MatMul {
+                m: n,
+                n: outputs,
+                k: self.inputs,
+            },
             Matrix::rows(features, self.inputs),
             Matrix::rows(&self.weight, self.inputs).transposed(),
             &mut out,

@@ -6,7 +6,7 @@
 //! packs the weight once per operation and reads activations as they lie; everywhere else it is
 //! the `gemm` crate.
 
-use super::{Matrix, gemm};
+use super::{MatMul, Matrix, gemm};
 use crate::workspace::{Buffer, Workspace};
 use seedling_base::simd::{Isa, isa};
 
@@ -81,7 +81,7 @@ impl<'a> Packed<'a> {
             }
             return;
         }
-        gemm((m, n, k), lhs, self.matrix, out, accumulate);
+        gemm(MatMul { m, n, k }, lhs, self.matrix, out, accumulate);
     }
 }
 
@@ -109,13 +109,13 @@ fn pack(matrix: &Matrix, start: usize, columns: usize, width: usize, panel: &mut
     }
 }
 
-/// `out (m, n) = lhs' x rhs`, or `out += ...` if `accumulate`, with lhs (rows, m) and rhs
-/// (rows, n), all row-major: the gradient of a weight from a tile of rows.
+/// `out (m, n) = lhs' x rhs`, or `out += ...` if `accumulate`, with lhs (k, m) and rhs
+/// (k, n), all row-major: the gradient of a weight from a tile of rows.
 ///
 /// # Panics
 /// As [`Packed::product`].
 pub fn outer(
-    (m, n, rows): (usize, usize, usize),
+    MatMul { m, n, k: rows }: MatMul,
     lhs: &[f32],
     rhs: &[f32],
     out: &mut [f32],
@@ -136,5 +136,11 @@ pub fn outer(
         }
         return;
     }
-    gemm((m, n, rows), lhs, Matrix::rows(rhs, n), out, accumulate);
+    gemm(
+        MatMul { m, n, k: rows },
+        lhs,
+        Matrix::rows(rhs, n),
+        out,
+        accumulate,
+    );
 }

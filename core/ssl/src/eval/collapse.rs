@@ -100,7 +100,7 @@ fn squared_gram(rows: &Features) -> f64 {
     let sums: Vec<f64> = pairs
         .par_iter()
         .map_init(Vec::new, |dots, &((a0, na), (b0, nb))| {
-            products((rows, a0, na), (rows, b0, nb), dots);
+            products(rows.block(a0, na), rows.block(b0, nb), rows.dim, dots);
             let sum: f64 = dots.iter().map(|&d| d as f64 * d as f64).sum();
             // A block above the diagonal stands for its mirror image too.
             if a0 == b0 { sum } else { 2.0 * sum }

@@ -14,6 +14,11 @@ pub struct Features {
 }
 
 impl Features {
+    /// `count` rows from row `first` on.
+    pub(crate) fn block(&self, first: usize, count: usize) -> &[f32] {
+        &self.values[first * self.dim..(first + count) * self.dim]
+    }
+
     /// Wraps `values`.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ pub fn uniformity(features: &Features) -> Option<f64> {
     let sums: Vec<f64> = pairs
         .par_iter()
         .map_init(Vec::new, |dots, &((a0, na), (b0, nb))| {
-            products((&unit, a0, na), (&unit, b0, nb), dots);
+            products(unit.block(a0, na), unit.block(b0, nb), unit.dim, dots);
             let mut sum = 0.0;
             for i in 0..na {
                 // On the diagonal only the pairs above it: each pair once, none with itself.

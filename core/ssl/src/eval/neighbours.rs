@@ -105,7 +105,12 @@ pub fn search<T: Send>(
                 .map(|i| Candidates::new(k, queries.row(i), longest))
                 .collect();
             for (from, len) in blocks(base.rows) {
-                products((queries, start, count), (base, from, len), dots);
+                products(
+                    queries.block(start, count),
+                    base.block(from, len),
+                    base.dim,
+                    dots,
+                );
                 for (i, list) in lists.iter_mut().enumerate() {
                     let skip = match exclude {
                         Exclude::Itself => start + i,
@@ -143,7 +148,12 @@ pub(crate) fn nearest_rows(queries: &Features, base: &Features) -> Vec<u32> {
         .map_init(Vec::new, |dots, (start, len)| {
             let mut best = vec![(0u32, f64::INFINITY); len];
             for (from, count) in blocks(base.rows) {
-                products((queries, start, len), (base, from, count), dots);
+                products(
+                    queries.block(start, len),
+                    base.block(from, count),
+                    base.dim,
+                    dots,
+                );
                 for (best, dots) in best.iter_mut().zip(dots.chunks_exact(count)) {
                     for (j, &dot) in dots.iter().enumerate() {
                         // |query|^2 is the same for all rows of the base: left out.

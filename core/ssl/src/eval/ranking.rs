@@ -56,7 +56,12 @@ pub fn ranking(
             let count = QUERIES.min(queries.rows - start);
             let mut far = vec![0.0f32; count * index.rows];
             for (from, len) in blocks(index.rows) {
-                products((queries, start, count), (index, from, len), dots);
+                products(
+                    queries.block(start, count),
+                    index.block(from, len),
+                    index.dim,
+                    dots,
+                );
                 for (far, dots) in far.chunks_exact_mut(index.rows).zip(dots.chunks_exact(len)) {
                     for (j, &dot) in dots.iter().enumerate() {
                         far[from + j] = (norms[from + j] - 2.0 * f64::from(dot)) as f32;

@@ -3,7 +3,7 @@
 
 use crate::eval::Features;
 use crate::{Error, Result};
-use seedling_nn::gemm::{Matrix, gemm_columns};
+use seedling_nn::gemm::{MatMul, Matrix, gemm_columns};
 
 /// Rows whose products are added up in f32.
 const BLOCK: usize = 256;
@@ -70,7 +70,11 @@ impl Moments {
             }
             let mut products = vec![0.0f32; dim * dim];
             let rows = Matrix::rows(&block.values, dim);
-            let shape = (dim, dim, block.rows);
+            let shape = MatMul {
+                m: dim,
+                n: dim,
+                k: block.rows,
+            };
             gemm_columns(shape, rows.transposed(), rows, &mut products, false);
             self.merge_parts(block.rows, &mean, products.iter().map(|&x| f64::from(x)));
         }

@@ -20,7 +20,7 @@ use crate::eval::Features;
 use crate::eval::Metric;
 use crate::eval::neighbours::{Exclude, search};
 use seedling_nn::encoder::LinearLayer;
-use seedling_nn::gemm::{Matrix, gemm_columns};
+use seedling_nn::gemm::{MatMul, Matrix, gemm_columns};
 
 /// Fewer photos say nothing about an album.
 pub const LEAST_PHOTOS: usize = 8;
@@ -110,7 +110,13 @@ impl Components {
             centred = centre(photos, &mean);
             let mut products = vec![0.0f32; n * n];
             let rows = Matrix::rows(&centred.values, dim);
-            gemm_columns((n, n, dim), rows, rows.transposed(), &mut products, false);
+            gemm_columns(
+                MatMul { m: n, n, k: dim },
+                rows,
+                rows.transposed(),
+                &mut products,
+                false,
+            );
             let gram = products.iter().map(|&x| f64::from(x) / n as f64).collect();
             eigen::symmetric(n, gram)
         } else {
@@ -132,7 +138,7 @@ impl Components {
         let directions = if few {
             // Of the photos' combinations: X^T u, which has length sqrt(n lambda).
             let mut out = vec![0.0f32; k * dim];
-            let shape = (k, dim, n);
+            let shape = MatMul { m: k, n: dim, k: n };
             let rows = Matrix::rows(&centred.values, dim);
             gemm_columns(shape, Matrix::rows(&first, n), rows, &mut out, false);
             Features::new(k, dim, out)?.normalised()
@@ -157,7 +163,7 @@ impl Components {
         let (n, dim, k) = (photos.rows, photos.dim, self.count());
         let mut values = vec![0.0; n * k];
         gemm_columns(
-            (n, k, dim),
+            MatMul { m: n, n: k, k: dim },
             Matrix::rows(&centred.values, dim),
             Matrix::rows(&self.directions.values, dim).transposed(),
             &mut values,
@@ -265,7 +271,11 @@ fn scatter(rows: &Features, weights: &[f64]) -> Vec<f64> {
         let n = BLOCK.min(rows.rows - start);
         let range = start * dim..(start + n) * dim;
         gemm_columns(
-            (dim, dim, n),
+            MatMul {
+                m: dim,
+                n: dim,
+                k: n,
+            },
             Matrix::rows(&weighted[range.clone()], dim).transposed(),
             Matrix::rows(&rows.values[range], dim),
             &mut products,

@@ -2,9 +2,7 @@
 //! counted, with as many groups of photos at once as there are, then half as many, until they fit.
 
 use crate::config::{ActivationDtype, Config};
-use crate::learner::Learner;
-use crate::start::Start;
-use crate::weights::About;
+use crate::learner::{Learner, Setup};
 use crate::{Error, Result};
 use seedling_data::{Normalise, Photo, Rect, ViewParams};
 use seedling_ssl::ops::TrainingBackend;
@@ -34,10 +32,8 @@ pub(crate) fn in_precision<B: TrainingBackend>(backend: B, config: &Config) -> R
 ///
 /// # Errors
 /// Not even one group fits; the message says which would.
-pub(crate) fn fitted<B: TrainingBackend>(
-    backend: B,
-    (config, about, start): (&Config, &About, &Start<'_>),
-) -> Result<(B, Smaller)> {
+pub(crate) fn fitted<B: TrainingBackend>(backend: B, setup: Setup<'_>) -> Result<(B, Smaller)> {
+    let config = setup.config;
     let backend = in_precision(backend, config)?;
     if backend.rehearsal().is_none() {
         return Ok((backend, Smaller::default()));
@@ -49,11 +45,10 @@ pub(crate) fn fitted<B: TrainingBackend>(
         0 => has.unwrap_or(UNSAID_MB * MB),
         asked => has.unwrap_or(usize::MAX).min(asked * MB),
     };
-    let run = (config, about, start);
-    let smaller = Smaller::than(&backend.taking(1), run)?;
+    let smaller = Smaller::than(&backend.taking(1), setup)?;
     let mut at_once = config.batch_size / config.bn_group.max(1);
     loop {
-        let taken = taken(&backend.taking(at_once), run)?;
+        let taken = taken(&backend.taking(at_once), setup)?;
         if taken <= may_take && taken < usize::MAX {
             return Ok((backend.taking(at_once), smaller));
         }
@@ -86,18 +81,19 @@ pub(crate) fn fitted<B: TrainingBackend>(
 pub(crate) struct Smaller(Vec<(usize, usize)>);
 
 impl Smaller {
-    fn than<B: TrainingBackend>(
-        backend: &B,
-        (config, about, start): (&Config, &About, &Start<'_>),
-    ) -> Result<Smaller> {
-        let mut found = Vec::new();
+    fn than<B: TrainingBackend>(backend: &B, setup: Setup<'_>) -> Result<Smaller> {
+        let (config, mut found) = (setup.config, Vec::new());
         let mut bn_group = config.bn_group / 2;
         while bn_group >= 2 && config.batch_size.is_multiple_of(bn_group) {
             let config = Config {
                 bn_group,
                 ..config.clone()
             };
-            found.push((bn_group, taken(backend, (&config, about, start))?));
+            let smaller = Setup {
+                config: &config,
+                ..setup
+            };
+            found.push((bn_group, taken(backend, smaller)?));
             bn_group /= 2;
         }
         Ok(Smaller(found))
@@ -134,14 +130,12 @@ impl Smaller {
 }
 
 /// Bytes that a step takes.
-fn taken<B: TrainingBackend>(
-    backend: &B,
-    (config, about, start): (&Config, &About, &Start<'_>),
-) -> Result<usize> {
+fn taken<B: TrainingBackend>(backend: &B, setup: Setup<'_>) -> Result<usize> {
+    let config = setup.config;
     let Some(stage) = backend.rehearsal() else {
         return Ok(0);
     };
-    let mut learner = Learner::new(stage.clone(), config, about, start, None)?;
+    let mut learner = Learner::new(stage.clone(), setup, None)?;
     let photos: Vec<u32> = (0..config.batch_size as u32).collect();
     let views = Views {
         pixels: &Unseen::new(config.image_size, backend.makes_views()),

@@ -3,7 +3,7 @@
 use super::Session;
 use crate::Result;
 use seedling_nn::cpu::normalize;
-use seedling_nn::gemm::{Matrix, gemm_columns};
+use seedling_nn::gemm::{MatMul, Matrix, gemm_columns};
 use seedling_ssl::eval::Features;
 use seedling_ssl::eval::extract::{Extractor, Look};
 use seedling_ssl::teacher::projection;
@@ -39,7 +39,17 @@ impl Session {
                         Matrix::rows(row, rows.dim),
                         Matrix::rows(&projection, rows.dim),
                     );
-                    gemm_columns((1, to, rows.dim), row, onto.transposed(), place, false);
+                    gemm_columns(
+                        MatMul {
+                            m: 1,
+                            n: to,
+                            k: rows.dim,
+                        },
+                        row,
+                        onto.transposed(),
+                        place,
+                        false,
+                    );
                     normalize::forward(place, to);
                 }
             }
@@ -64,7 +74,11 @@ impl Session {
         let project = |rows: &[f32], out: &mut [f32]| {
             let n = rows.len() / dim;
             gemm_columns(
-                (n, to, dim),
+                MatMul {
+                    m: n,
+                    n: to,
+                    k: dim,
+                },
                 Matrix::rows(rows, dim),
                 Matrix::rows(&projection, dim).transposed(),
                 out,

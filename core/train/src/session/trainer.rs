@@ -5,7 +5,7 @@ use super::untrained::Untrained;
 use crate::Result;
 use crate::checkpoint::Numbers;
 use crate::device::Work;
-use crate::learner::{Backbone, Learner};
+use crate::learner::{Backbone, Learner, Setup};
 use crate::memory::device::{self, Smaller};
 use crate::start::Start;
 use crate::weights::{self, About, Precision};
@@ -214,13 +214,17 @@ pub(super) fn open(
         fn on<B: TrainingBackend>(self, backend: B) -> Result<Box<dyn Trainer>> {
             let Open(state, start, saved) = self;
             let state = state.with_undrawn(backend.makes_views());
-            let (config, about) = (&state.config, &state.about);
-            if !config.trains() {
-                let backend = device::in_precision(backend, config)?;
+            if !state.config.trains() {
+                let backend = device::in_precision(backend, &state.config)?;
                 return Ok(Box::new(Untrained::new(backend, state, start, saved)?));
             }
-            let (backend, smaller) = device::fitted(backend, (config, about, start))?;
-            let learner = Learner::new(backend, config, about, start, saved)?;
+            let setup = Setup {
+                config: &state.config,
+                about: &state.about,
+                start,
+            };
+            let (backend, smaller) = device::fitted(backend, setup)?;
+            let learner = Learner::new(backend, setup, saved)?;
             Ok(Box::new(BackendTrainer {
                 state,
                 learner,
