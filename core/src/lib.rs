@@ -25,7 +25,7 @@ pub use seedling_ssl::{
 };
 pub use seedling_train::{
     bench, checkpoint, config, course, device, governor, index, memory, optim, records, schedule,
-    session, weights,
+    session, slices, weights,
 };
 
 /// Operations and their kernels, for CPU and GPU.

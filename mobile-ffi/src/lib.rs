@@ -21,6 +21,7 @@ mod relay;
 mod search;
 mod session;
 mod settings;
+mod slices;
 mod verdict;
 mod weights;
 
@@ -34,6 +35,7 @@ pub use progress::{Progress, Stage};
 pub use search::{Embedding, Match, Search, SearchSettings};
 pub use session::{Outcome, Resources, Session};
 pub use settings::Settings;
+pub use slices::{SliceEntry, Slices, least_free};
 pub use verdict::Verdict;
 pub use weights::Weights;
 

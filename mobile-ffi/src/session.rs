@@ -8,7 +8,7 @@ use crate::relay::Relay;
 use crate::settings::Settings;
 use crate::verdict::Verdict;
 use crate::weights::Weights;
-use seedling_core::cancel::Cancel;
+use seedling_core::cancel::{Turn, Turns};
 use seedling_core::config::Config;
 use seedling_core::course::{self, Course, Phase, RunFolder, Sources};
 use seedling_core::data::PhotoSource;
@@ -66,7 +66,7 @@ pub struct Session {
     photos: Arc<Photos>,
     config: Config,
     predicted_mb: f64,
-    cancel: Cancel,
+    turns: Turns,
     course: Mutex<Place>,
     /// Of work, by all runs of this object.
     seconds: Mutex<f64>,
@@ -108,25 +108,35 @@ impl Session {
             photos,
             config,
             predicted_mb: found.map_or(0.0, |found| found.total()),
-            cancel: Cancel::default(),
+            turns: Turns::default(),
             course: Mutex::new(Place::Asleep),
             seconds: Mutex::new(0.0),
         }))
     }
 
+    /// Asks for a turn of [`Session::run`] or [`Session::step`]: to be called where the work is wanted, before
+    /// the thread that does it is there. A pause that comes meanwhile is then not missed, and one that came
+    /// before is not meant for it. Returns at once.
+    pub fn turn(&self) -> i64 {
+        self.turns.ask().0 as i64
+    }
+
     /// Trains until all is done, [`Session::pause`] is called, or the governor stops it by what
-    /// `sensors` say (never, without them). To be called again to go on. Takes minutes: call it from
-    /// a background thread. Everything the listener hears comes on that thread.
+    /// `sensors` say (never, without them). To be called again, with another `turn`, to go on. Takes minutes:
+    /// call it from a background thread. Everything the listener hears comes on that thread.
     pub fn run(
         &self,
+        turn: i64,
         listener: Option<Arc<dyn Listener>>,
         sensors: Option<Arc<dyn Sensors>>,
         rules: Rules,
     ) -> Result<Outcome> {
         let mut place = self.idle()?;
+        if !self.begins(turn)? {
+            return Ok(Outcome::Paused);
+        }
         let mut relay = Relay::new(listener);
         let outcome = self.advance(&mut place, &mut relay, sensors, Governor::new(rules));
-        self.cancel.forget();
         *self.worked() += relay.start.elapsed().as_secs_f64();
         if !matches!(outcome, Ok(Outcome::Paused | Outcome::Stopped { .. })) {
             // Done or failed: the folder is free for others, and memory too.
@@ -139,11 +149,13 @@ impl Session {
     /// is more to do. For an app that has its own loop; what is not saved yet is, by
     /// [`Session::shut`]. Takes as long as that part: a step some seconds, a measurement some thirty
     /// milliseconds a photo. Call it from a background thread.
-    pub fn step(&self, listener: Option<Arc<dyn Listener>>) -> Result<bool> {
+    pub fn step(&self, turn: i64, listener: Option<Arc<dyn Listener>>) -> Result<bool> {
         let mut place = self.idle()?;
+        if !self.begins(turn)? {
+            return Ok(true);
+        }
         let mut relay = Relay::new(listener);
         let more = self.next(&mut place, &mut relay);
-        self.cancel.forget();
         *self.worked() += relay.start.elapsed().as_secs_f64();
         if !matches!(more, Ok(true)) {
             *place = Place::Asleep;
@@ -151,11 +163,10 @@ impl Session {
         more
     }
 
-    /// Ends the run that is going on, within one micro-batch (a fraction of a second), with what was
-    /// trained saved; it returns [`Outcome::Paused`]. Where none is, the next one returns at once, so
-    /// that a pause that comes a moment early is not missed. Returns at once.
+    /// Ends all turns that were asked for, within one micro-batch (a fraction of a second), with what was
+    /// trained saved; [`Session::run`] returns [`Outcome::Paused`]. Returns at once.
     pub fn pause(&self) {
-        self.cancel.ask();
+        self.turns.pause();
     }
 
     /// The verdict, once the session is done; none where the adapted weights are kept always. Reads a
@@ -224,11 +235,12 @@ impl Session {
         Ok(course::forget(&self.folder)?)
     }
 
-    /// Lets go of memory and folder; what was trained is saved. Every later call that works says
-    /// [`SeedlingError::Closed`]. [`SeedlingError::Busy`] while it is at work. Takes as long as
-    /// writing a checkpoint.
+    /// Lets go of memory and folder; what was trained is saved. Pauses a run that is going on, and waits for
+    /// it: a fraction of a second, and as long as writing a checkpoint takes. Every later call that works says
+    /// [`SeedlingError::Closed`]; closing again does nothing.
     pub fn shut(&self) -> Result<()> {
-        let mut place = self.idle()?;
+        self.pause();
+        let mut place = self.course.lock().unwrap_or_else(PoisonError::into_inner);
         let saved = match &mut *place {
             Place::Awake(course) => course.save_now(),
             _ => Ok(()),
@@ -254,6 +266,15 @@ impl Session {
                 reason: "the session was closed".into(),
             }),
             _ => Ok(place),
+        }
+    }
+
+    /// Whether the turn is not paused yet.
+    fn begins(&self, turn: i64) -> Result<bool> {
+        match self.turns.begin(Turn(turn.max(0) as usize)) {
+            Ok(()) => Ok(true),
+            Err(seedling_core::Error::Cancelled) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -316,7 +337,7 @@ impl Session {
                 Decision::Slow { rest } => self.rest(start.elapsed().mul_f64(rest)),
                 Decision::Stop(reason) => {
                     // Through the course's own way to stop, which saves.
-                    self.cancel.ask();
+                    self.turns.cancel().ask();
                     let _ = course.advance(relay)?;
                     return Ok(Outcome::Stopped { reason });
                 }
@@ -346,7 +367,7 @@ impl Session {
         let source = self.photos.source(self.config.decode_mb);
         let start = Start {
             init: (!resume).then_some(&self.weights.file),
-            cancel: self.cancel.clone(),
+            cancel: self.turns.cancel().clone(),
             ..Start::default()
         };
         let sources: Sources = (source.clone(), source);
@@ -369,7 +390,7 @@ impl Session {
     /// Waits, but not for a pause.
     fn rest(&self, mut left: Duration) {
         const NAP: Duration = Duration::from_millis(50);
-        while !left.is_zero() && !self.cancel.asked() {
+        while !left.is_zero() && !self.turns.cancel().asked() {
             let nap = left.min(NAP);
             std::thread::sleep(nap);
             left -= nap;

@@ -52,3 +52,72 @@ impl Cancel {
         }
     }
 }
+
+/// Turns of work that may be paused, each by whoever asked for it or by all who may pause: a pause is meant for
+/// the turns that were asked for by then, whether they have begun or not, and for none after.
+#[derive(Debug, Default)]
+pub struct Turns {
+    cancel: Cancel,
+    asked: AtomicUsize,
+    paused: AtomicUsize,
+}
+
+/// One of [`Turns`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn(pub usize);
+
+impl Turns {
+    /// Asks for a turn: to be called where the work is wanted, before the thread that does it is there.
+    pub fn ask(&self) -> Turn {
+        Turn(self.asked.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    /// Pauses all that were asked for.
+    pub fn pause(&self) {
+        // In this order: a turn that begins meanwhile sees one of both.
+        self.paused
+            .fetch_max(self.asked.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.cancel.ask();
+    }
+
+    /// What work is to check, and is to be told with.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// A turn begins. One turn is to be over before the next begins.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] where it was paused before.
+    pub fn begin(&self, turn: Turn) -> Result<()> {
+        self.cancel.forget();
+        match turn.0 <= self.paused.load(Ordering::SeqCst) {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_for_the_turns_that_were_asked_for() {
+        let turns = Turns::default();
+        // Nobody has asked: it is meant for nothing.
+        turns.pause();
+        let first = turns.ask();
+        turns.begin(first).unwrap();
+        turns.cancel().check().unwrap();
+        turns.pause();
+        assert!(matches!(turns.cancel().check(), Err(Error::Cancelled)));
+        // One that comes late is not for the next, and one that comes early is not missed.
+        let second = turns.ask();
+        turns.begin(second).unwrap();
+        turns.cancel().check().unwrap();
+        let third = turns.ask();
+        turns.pause();
+        assert!(matches!(turns.begin(third), Err(Error::Cancelled)));
+    }
+}

@@ -210,6 +210,20 @@ fn share(reading: Option<f64>, most: f64) -> Option<f64> {
     reading.filter(|x| (0.0..=most).contains(x))
 }
 
+impl Reason {
+    /// It in a word or two, for a log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::Memory => "memory",
+            Reason::Heat => "heat",
+            Reason::LowPower => "low power",
+            Reason::NotCharging => "not charging",
+            Reason::Battery => "battery",
+            Reason::Slice => "slice",
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -19,6 +19,7 @@ pub mod optim;
 pub mod records;
 pub mod schedule;
 pub mod session;
+pub mod slices;
 mod start;
 pub mod weights;
 

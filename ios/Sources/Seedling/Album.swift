@@ -1,25 +1,22 @@
 import Foundation
+import SeedlingBridge
 
 /// Which photos a run is over, remembered from its first slice to its last. Between two slices a photo may
 /// be deleted or its grant taken back: then it is skipped, and the run goes on with the others, which a
 /// list that had changed would not let it.
 public struct Album: Sendable {
-    private let file: URL
+    private let slices: SeedlingBridge.Slices
 
     /// The album that is remembered in `storage`, the folder that the session has its own in.
     public init(storage: URL) {
-        file = storage.appendingPathComponent("album.json")
+        slices = SeedlingBridge.Slices(folder: storage.path)
     }
 
     /// The names it was begun with; those of `current` where it has not begun.
     public func names(current: () async throws -> [String]) async throws -> [String] {
-        if let known = try? Data(contentsOf: file) {
-            return try JSONDecoder().decode([String].self, from: known)
-        }
+        if let known = try slices.names() { return known }
         let names = try await current()
-        try FileManager.default.createDirectory(
-            at: file.deletingLastPathComponent(), withIntermediateDirectories: true)
-        try JSONEncoder().encode(names).write(to: file, options: .atomic)
+        try slices.remember(names: names)
         return names
     }
 
@@ -40,8 +37,6 @@ public struct Album: Sendable {
 
     /// Forgets it: the next run is over the photos there are then.
     public func forget() throws {
-        if FileManager.default.fileExists(atPath: file.path) {
-            try FileManager.default.removeItem(at: file)
-        }
+        try slices.forget()
     }
 }

@@ -7,17 +7,28 @@ func untilCancelled<T: Sendable>(
     ask: @escaping @Sendable () -> Void, work: @escaping @Sendable () throws -> T
 ) async throws -> T {
     let result = await withTaskCancellationHandler {
-        await withCheckedContinuation { (waiting: CheckedContinuation<Result<T, any Error>, Never>) in
-            let thread = Thread { waiting.resume(returning: Result(catching: work)) }
-            thread.name = "seedling"
-            thread.qualityOfService = .utility
-            thread.start()
-        }
+        await Result(catching: { try await onThread(work) })
     } onCancel: {
         ask()
     }
     try Task.checkCancellation()
     return try result.get()
+}
+
+/// `work` on a thread of its own, to its end.
+func onThread<T: Sendable>(_ work: @escaping @Sendable () throws -> T) async throws -> T {
+    try await withCheckedThrowingContinuation { (waiting: CheckedContinuation<T, any Error>) in
+        let thread = Thread { waiting.resume(with: Result(catching: work)) }
+        thread.name = "seedling"
+        thread.qualityOfService = .utility
+        thread.start()
+    }
+}
+
+extension Result where Failure == any Error {
+    init(catching work: () async throws -> Success) async {
+        do { self = .success(try await work()) } catch { self = .failure(error) }
+    }
 }
 
 /// The same for work that is ended by a `Stop`.
@@ -47,14 +58,4 @@ final class Heard: Listener {
     private func forwarded(_ call: () throws -> Void) throws {
         do { try call() } catch { throw ListenerError.Failed(reason: "\(error)") }
     }
-}
-
-/// A Boolean that any thread may set and read.
-final class Flag: @unchecked Sendable {
-    private let lock = NSLock()
-    private var raised = false
-
-    var isRaised: Bool { lock.withLock { raised } }
-
-    func set(_ value: Bool) { lock.withLock { raised = value } }
 }

@@ -14,8 +14,6 @@ public typealias Resources = SeedlingBridge.Resources
 /// cancelled task or the death of the app, and goes on where its last checkpoint was.
 public actor Session {
     private nonisolated let inner: SeedlingBridge.Session
-    /// Whether someone has asked the run that is going on to end.
-    private nonisolated let asked = Flag()
 
     /// A session in `folder`; one that was begun there before will be gone on with. What it takes is
     /// predicted first: some tenths of a second.
@@ -38,15 +36,10 @@ public actor Session {
         onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in },
         onWarning: @escaping @Sendable (String) throws -> Void = { _ in }
     ) async throws -> Outcome {
-        asked.set(false)
-        let (inner, asked) = (inner, asked)
+        let (inner, turn) = (inner, inner.turn())
         return try await untilCancelled(ask: { self.pause() }) {
             let heard = Heard(onProgress, onWarning)
-            while true {
-                let outcome = try inner.run(listener: heard, sensors: sensors, rules: rules)
-                // A pause that came too late for the run before is not meant for this one.
-                if outcome != .paused || asked.isRaised { return outcome }
-            }
+            return try inner.run(turn: turn, listener: heard, sensors: sensors, rules: rules)
         }
     }
 
@@ -73,15 +66,14 @@ public actor Session {
     public func step(
         onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
     ) async throws -> Bool {
-        let inner = inner
+        let (inner, turn) = (inner, inner.turn())
         return try await untilCancelled(ask: { self.pause() }) {
-            try inner.step(listener: Heard(onProgress))
+            try inner.step(turn: turn, listener: Heard(onProgress))
         }
     }
 
     /// Ends the run that is going on within a micro-batch, with what was trained saved.
     public nonisolated func pause() {
-        asked.set(true)
         inner.pause()
     }
 
@@ -107,15 +99,7 @@ public actor Session {
 
     /// Lets go of memory and folder; what was trained is saved. A run that is going on is paused first.
     public func close() async throws {
-        pause()
-        while true {
-            do {
-                return try inner.shut()
-            } catch SeedlingError.Busy {
-                try? await Task.sleep(nanoseconds: 20_000_000)
-            } catch SeedlingError.Closed {
-                return
-            }
-        }
+        let inner = inner
+        try await onThread { try inner.shut() }
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import SeedlingBridge
 
 /// A piece of time that the system grants: a `BGProcessingTask`, or whatever stands for one.
 public protocol Slice: Sendable {
@@ -20,7 +21,7 @@ public struct SliceRunner: Sendable {
 
     /// `open` opens the session, its photos and weights anew for every slice: grants may have changed.
     public init(
-        storage: URL, sensors: (any Sensors)? = nil, rules: Rules = .usual, leastFree: Int64 = 200_000_000,
+        storage: URL, sensors: (any Sensors)? = nil, rules: Rules = .usual, leastFree: Int64 = SeedlingBridge.leastFree(),
         open: @escaping @Sendable () async throws -> Session
     ) {
         self.storage = storage
@@ -35,9 +36,8 @@ public struct SliceRunner: Sendable {
     /// whether more slices are needed.
     public func run(_ slice: some Slice) async -> Bool {
         try? FileManager.default.createDirectory(at: storage, withIntermediateDirectories: true)
-        let log = SliceLog(storage: storage)
-        log.begin()
-        let training = Task { try await train() }
+        let slices = SeedlingBridge.Slices(folder: storage.path)
+        let training = Task { try await train(slices) }
         slice.whenExpired { training.cancel() }
         do {
             let outcome = try await withTaskCancellationHandler {
@@ -45,46 +45,28 @@ public struct SliceRunner: Sendable {
             } onCancel: {
                 training.cancel()
             }
-            log.add(name(outcome), "")
+            let more = slices.ended(outcome: outcome)
             slice.complete(success: true)
-            return outcome != .done
+            return more
         } catch is CancellationError {
-            log.add("paused", "the time granted was over")
+            let more = slices.paused(detail: "the time granted was over")
             slice.complete(success: true)
-            return true
+            return more
         } catch {
-            log.add("failed", "\(error)")
+            let storage = if case SeedlingError.Storage = error { true } else { false }
+            let more = slices.failed(detail: "\(error)", storage: storage)
             slice.complete(success: false)
-            // A full disk may have room tomorrow; photos and weights don't mend themselves.
-            if case SeedlingError.Storage = error { return true }
-            return false
+            return more
         }
     }
 
-    private func train() async throws -> Outcome {
+    private func train(_ slices: SeedlingBridge.Slices) async throws -> Outcome {
         let values = try? storage.resourceValues(forKeys: [.volumeAvailableCapacityKey])
-        if let free = values?.volumeAvailableCapacity, Int64(free) < leastFree {
-            throw SeedlingError.Storage(
-                reason: "\(free / 1_000_000) MB are free, \(leastFree / 1_000_000) are needed")
-        }
+        try slices.begin(free: values?.volumeAvailableCapacity.map(Int64.init), least: leastFree)
         let session = try await open()
         let result = await Result(catching: { try await session.train(sensors: sensors, rules: rules) })
         // Unstructured: a cancelled task has to save, too.
         try await Task { try await session.close() }.value
         return try result.get()
-    }
-
-    private func name(_ outcome: Outcome) -> String {
-        switch outcome {
-        case .done: "done"
-        case .paused: "paused"
-        case .stopped(let reason): "\(reason)"
-        }
-    }
-}
-
-extension Result where Failure == any Error {
-    fileprivate init(catching work: () async throws -> Success) async {
-        do { self = .success(try await work()) } catch { self = .failure(error) }
     }
 }

@@ -1,12 +1,6 @@
 package io.seedling
 
-import java.io.DataInputStream
-import java.io.DataOutputStream
 import java.io.File
-import java.io.FileOutputStream
-import java.nio.file.Files
-import java.nio.file.StandardCopyOption.ATOMIC_MOVE
-import java.nio.file.StandardCopyOption.REPLACE_EXISTING
 
 /**
  * Which photos a run is over, remembered in [storage] from its first slice to its last. Between two slices a
@@ -14,17 +8,11 @@ import java.nio.file.StandardCopyOption.REPLACE_EXISTING
  * which a list that had changed would not let it.
  */
 class Album(storage: File) {
-    private val file = File(storage, "album.names")
+    private val slices = io.seedling.bridge.Slices(storage.path)
 
     /** The names it was begun with; those of [current] where it has not begun. */
-    fun names(current: () -> List<String>): List<String> {
-        if (file.exists()) {
-            return DataInputStream(file.inputStream().buffered()).use { input ->
-                List(input.readInt()) { input.readUTF() }
-            }
-        }
-        return current().also(::remember)
-    }
+    fun names(current: () -> List<String>): List<String> =
+        slices.names() ?: current().also(slices::remember)
 
     /**
      * Its photos, in their order. [add] hands one over by its name, and returns whether it could; one that
@@ -39,21 +27,5 @@ class Album(storage: File) {
     }
 
     /** Forgets it: the next run is over the photos there are then. */
-    fun forget() {
-        file.delete()
-    }
-
-    private fun remember(names: List<String>) {
-        file.parentFile?.mkdirs()
-        val part = File(file.path + ".part")
-        FileOutputStream(part).use { output ->
-            DataOutputStream(output.buffered()).apply {
-                writeInt(names.size)
-                names.forEach(::writeUTF)
-                flush()
-            }
-            output.fd.sync()
-        }
-        Files.move(part.toPath(), file.toPath(), ATOMIC_MOVE, REPLACE_EXISTING)
-    }
+    fun forget() = slices.forget()
 }

@@ -1,10 +1,8 @@
 package io.seedling
 
 import io.seedling.bridge.Outcome
-import io.seedling.bridge.SeedlingException
 import java.io.Closeable
 import java.io.File
-import java.util.concurrent.atomic.AtomicBoolean
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.channels.Channel
 import kotlinx.coroutines.flow.Flow
@@ -26,9 +24,6 @@ typealias Listener = io.seedling.bridge.Listener
  * a cancelled coroutine or the death of the app, and goes on where its last checkpoint was.
  */
 class Session private constructor(private val inner: io.seedling.bridge.Session) : Closeable {
-    /** Whether someone has asked the run that is going on to end. */
-    private val asked = AtomicBoolean()
-
     /**
      * Trains until all is done, [pause] is called, or the governor stops it. Cancelling the coroutine
      * pauses it: it ends within a micro-batch, with what was trained saved. [onProgress] is called on
@@ -40,8 +35,8 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
         onWarning: (String) -> Unit = {},
         onProgress: (Progress) -> Unit = {},
     ): Outcome {
-        asked.set(false)
-        return untilCancelled(::pause) { runOnce(heard(onProgress, onWarning), sensors, rules) }
+        val turn = inner.turn()
+        return untilCancelled(::pause) { inner.run(turn, heard(onProgress, onWarning), sensors, rules) }
     }
 
     /** The same as a flow of progress, which trains while it is collected; slow collectors miss some. */
@@ -50,31 +45,20 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
 
     /** The same for Java, on the calling thread. */
     @JvmOverloads
-    fun trainBlocking(listener: Listener? = null, sensors: Sensors? = null, rules: Rules = usualRules()): Outcome {
-        asked.set(false)
-        return runOnce(listener, sensors, rules)
-    }
-
-    /** A pause that came too late for the run before is not meant for this one. */
-    private fun runOnce(listener: Listener?, sensors: Sensors?, rules: Rules): Outcome {
-        while (true) {
-            val outcome = inner.run(listener, sensors, rules)
-            if (outcome != Outcome.Paused || asked.get()) return outcome
-        }
-    }
+    fun trainBlocking(listener: Listener? = null, sensors: Sensors? = null, rules: Rules = usualRules()): Outcome =
+        inner.run(inner.turn(), listener, sensors, rules)
 
     /**
      * Does the next part only: a measurement, one step, or the end; says whether there is more. For an app
      * with a loop of its own.
      */
-    suspend fun step(onProgress: (Progress) -> Unit = {}): Boolean =
-        untilCancelled(::pause) { inner.step(heard(onProgress)) }
+    suspend fun step(onProgress: (Progress) -> Unit = {}): Boolean {
+        val turn = inner.turn()
+        return untilCancelled(::pause) { inner.step(turn, heard(onProgress)) }
+    }
 
     /** Ends the run that is going on within a micro-batch, with what was trained saved. */
-    fun pause() {
-        asked.set(true)
-        inner.pause()
-    }
+    fun pause() = inner.pause()
 
     /** The verdict, once the session is done. */
     fun verdict(): Verdict? = inner.verdict()
@@ -89,18 +73,7 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
     fun discard() = inner.discard()
 
     /** Lets go of memory and folder; what was saved stays. A run that is going on is paused first. */
-    override fun close() {
-        pause()
-        while (true) {
-            try {
-                return inner.shut()
-            } catch (_: SeedlingException.Busy) {
-                Thread.sleep(20)
-            } catch (_: SeedlingException.Closed) {
-                return
-            }
-        }
-    }
+    override fun close() = inner.shut()
 
     companion object {
         /**

@@ -1,9 +1,8 @@
 package io.seedling
 
-import io.seedling.bridge.Outcome
 import io.seedling.bridge.SeedlingException
+import io.seedling.bridge.Slices
 import java.io.File
-import java.util.Locale
 import kotlinx.coroutines.CancellationException
 
 /**
@@ -15,7 +14,7 @@ class SliceRunner @JvmOverloads constructor(
     private val storage: File,
     private val sensors: Sensors? = null,
     private val rules: Rules = usualRules(),
-    private val leastFree: Long = 200_000_000,
+    private val leastFree: Long = io.seedling.bridge.leastFree(),
     private val open: suspend () -> Session,
 ) {
     /**
@@ -25,33 +24,15 @@ class SliceRunner @JvmOverloads constructor(
      */
     suspend fun run(): Boolean {
         storage.mkdirs()
-        val log = SliceLog(storage)
-        log.begin()
+        val slices = Slices(storage.path)
         return try {
-            val outcome = train()
-            log.add(name(outcome), "")
-            outcome != Outcome.Done
+            slices.begin(storage.usableSpace, leastFree)
+            slices.ended(open().use { it.train(sensors, rules) })
         } catch (over: CancellationException) {
-            log.add("paused", over.message ?: "the time granted was over")
+            slices.paused(over.message ?: "the time granted was over")
             throw over
         } catch (failed: Exception) {
-            log.add("failed", failed.message ?: "$failed")
-            // A full disk may have room tomorrow; photos and weights don't mend themselves.
-            failed is SeedlingException.Storage
+            slices.failed(failed.message ?: "$failed", failed is SeedlingException.Storage)
         }
-    }
-
-    private suspend fun train(): Outcome {
-        val free = storage.usableSpace
-        if (free < leastFree) {
-            throw SeedlingException.Storage("${free / 1_000_000} MB are free, ${leastFree / 1_000_000} are needed")
-        }
-        return open().use { it.train(sensors, rules) }
-    }
-
-    private fun name(outcome: Outcome): String = when (outcome) {
-        is Outcome.Done -> "done"
-        is Outcome.Paused -> "paused"
-        is Outcome.Stopped -> outcome.reason.name.lowercase(Locale.ROOT)
     }
 }

@@ -117,7 +117,7 @@ class NightService(
     fun entries() = SliceLog(storage).entries()
 
     /** How the slice has ended that the system has stopped. */
-    fun stopped(): SliceLog.Entry {
+    fun stopped(): SliceEntry {
         repeat(500) {
             entries().lastOrNull()?.let { return it }
             Thread.sleep(20)
