@@ -47,7 +47,7 @@ impl Settings {
                     .into(),
             });
         }
-        Ok(Config {
+        let mut config = Config {
             arch: weights.file.about.architecture.arch,
             init: weights.path.clone(),
             image_size: match size {
@@ -55,10 +55,6 @@ impl Settings {
                 asked => asked as usize,
             },
             epochs: self.epochs.map_or(usual.epochs, |epochs| epochs as usize),
-            train_from: match self.epochs {
-                Some(_) => 0,
-                None => usual.train_from,
-            },
             threads: self.threads as usize,
             seed: self.seed as u64,
             device: match self.on_card {
@@ -70,6 +66,8 @@ impl Settings {
                 false => usual.keep,
             },
             ..usual
-        })
+        };
+        config.follow_wishes(|key| key == "epochs" && self.epochs.is_some());
+        Ok(config)
     }
 }

@@ -62,10 +62,7 @@ pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
         .put("init", args.init.clone())
         .put("keep", args.keep.clone());
     let mut settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
-    let asks = |key| settings.asks_for(key);
-    if (asks("epochs") || asks("steps")) && !asks("train_from") {
-        settings.config.train_from = 0;
-    }
+    settings.follow_wishes();
     let photos = match &args.photos {
         Some(path) => Photos::At(path),
         None => Photos::Demo,

@@ -47,6 +47,13 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Sets what follows from what was asked for ([`Config::follow_wishes`]).
+    pub fn follow_wishes(&mut self) {
+        let mut config = self.config.clone();
+        config.follow_wishes(|key| self.asks_for(key));
+        self.config = config;
+    }
+
     /// Puts another base under the same layers (a checkpoint's settings).
     ///
     /// # Errors

@@ -7,8 +7,10 @@
 mod build;
 pub mod finish;
 mod neighbors;
+mod open;
 mod state;
 mod thread;
+mod trained;
 mod trainer;
 mod untrained;
 

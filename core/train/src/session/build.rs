@@ -1,7 +1,8 @@
 //! Putting a session together, at the beginning of a run or in its middle.
 
+use super::open::open;
 use super::state::RunState;
-use super::{Session, threads, trainer};
+use super::{Session, threads};
 use crate::checkpoint::State;
 use crate::config::Config;
 use crate::start::Start;
@@ -110,7 +111,7 @@ impl Session {
         };
         pool.clone().install(|| {
             let state = RunState::new(config, about, source, start, pool)?;
-            let mut session = trainer::open(state, start, None)?;
+            let mut session = open(state, start, None)?;
             if let Some(teacher) = start.teacher {
                 session.measure_teacher_center(teacher.normalise())?;
             }
@@ -155,7 +156,7 @@ impl Session {
                 )));
             }
             (state.step, state.before) = (saved.step, saved.before);
-            trainer::open(state, start, Some(saved.numbers))
+            open(state, start, Some(saved.numbers))
         })
     }
 

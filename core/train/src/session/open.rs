@@ -1,0 +1,51 @@
+//! From settings to a trainer on the device that they name.
+
+use super::state::RunState;
+use super::trained::Trained;
+use super::trainer::Trainer;
+use super::untrained::Untrained;
+use crate::Result;
+use crate::checkpoint::Numbers;
+use crate::device::Work;
+use crate::learner::{Learner, Setup};
+use crate::memory::device;
+use crate::start::Start;
+use seedling_ssl::ops::TrainingBackend;
+
+/// A trainer: a new one, or one that goes on from `saved`.
+///
+/// # Errors
+/// The device is not there, weights do not fit, or `saved` is not of such a run.
+pub(super) fn open(
+    state: RunState,
+    start: &Start<'_>,
+    saved: Option<Numbers<'_>>,
+) -> Result<Box<dyn Trainer>> {
+    struct Open<'a>(RunState, &'a Start<'a>, Option<Numbers<'a>>);
+    impl Work for Open<'_> {
+        type Output = Box<dyn Trainer>;
+
+        fn on<B: TrainingBackend>(self, backend: B) -> Result<Box<dyn Trainer>> {
+            let Open(state, start, saved) = self;
+            let state = state.with_undrawn(backend.makes_views());
+            if !state.config.trains() {
+                let backend = device::in_precision(backend, &state.config)?;
+                return Ok(Box::new(Untrained::new(backend, state, start, saved)?));
+            }
+            let setup = Setup {
+                config: &state.config,
+                about: &state.about,
+                start,
+            };
+            let (backend, smaller) = device::fitted(backend, setup)?;
+            let learner = Learner::new(backend, setup, saved)?;
+            Ok(Box::new(Trained {
+                state,
+                learner,
+                smaller,
+            }))
+        }
+    }
+    let device = state.config.device;
+    device.run(Open(state, start, saved))
+}
