@@ -121,3 +121,8 @@ impl<B: BackwardOps> CustomOp1 for EncoderOp<B> {
 fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// What the guide shows has to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/candle.md")]
+pub struct Guide;

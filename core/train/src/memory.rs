@@ -171,7 +171,9 @@ impl Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::OptimizerKind;
     use seedling_data::demo::Demo;
+    use seedling_nn::encoder::Architecture;
 
     /// What a budget leaves of a run's settings.
     fn within(budget_mb: usize, asked: &[&str]) -> Result<(Config, Forecast)> {
@@ -234,6 +236,54 @@ mod tests {
             .step_by(8)
             .filter_map(|mb| within_at(224, mb, asked).ok());
         assert!(again.map(|(c, _)| (c.freeze, c.bn_group)).eq(found));
+    }
+
+    #[test]
+    fn an_optimizer_s_numbers_are_counted() {
+        let source = Demo::new(8, 0).unwrap();
+        let networks = |optimizer, anchor| {
+            let config = Config {
+                optimizer,
+                anchor,
+                ..Config::adapt()
+            };
+            let mut forecaster = Forecaster::new(&config, None, &source).unwrap();
+            forecaster.forecast(&config).unwrap().networks
+        };
+        let architecture = Architecture::new(Config::adapt().arch, Some(Config::adapt().head));
+        let one = (architecture.size().parameters * 4) as f64 / (1024.0 * 1024.0);
+        let sgd = networks(OptimizerKind::Sgd, 0.0);
+        // An anchor's values; AdamW's second moment.
+        assert!((networks(OptimizerKind::Sgd, 0.1) - sgd - one).abs() < 1e-6);
+        assert!((networks(OptimizerKind::AdamW, 0.0) - sgd - one).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_gpu_s_own_memory_is_what_it_is_given() {
+        let source = Demo::new(8, 0).unwrap();
+        let fitted = |device, unified| {
+            let mut config = Config {
+                device,
+                threads: 2,
+                ..Config::adapt()
+            };
+            let budget = Budget {
+                megabytes: 400,
+                unified,
+            };
+            let found = fit_budget(&mut config, (None, &source), budget, |_| false).unwrap();
+            (config, found)
+        };
+        let (own, found) = fitted(Device::Cuda(0), false);
+        assert_eq!(
+            (own.device_mb, own.bn_group),
+            (400, Config::adapt().bn_group)
+        );
+        assert!(found.is_none());
+        let (shared, found) = fitted(Device::Gpu(0), true);
+        let (host, same) = fitted(Device::Cpu, true);
+        assert_eq!((shared.bn_group, found), (host.bn_group, same));
+        assert!(shared.device_mb > 0 && shared.device_mb < 400 && host.device_mb == 0);
     }
 
     #[test]
