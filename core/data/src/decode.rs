@@ -127,7 +127,7 @@ mod tests {
         let inner = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "data::decode::tests::a_panic_that_is_caught_says_nothing",
+                "decode::tests::a_panic_that_is_caught_says_nothing",
                 "--nocapture",
             ])
             .env(INNER, "1")

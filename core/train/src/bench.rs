@@ -3,9 +3,10 @@
 
 use crate::config::{Config, Keep};
 use crate::device::Work;
-use crate::learner::{Learner, Setup};
+use crate::learner::Learner;
 use crate::memory::device::fitted;
 use crate::memory::{Budget, fit_budget};
+use crate::method::Setup;
 use crate::start::Start;
 use crate::weights::About;
 use crate::{Error, Result};

@@ -15,12 +15,14 @@ pub mod governor;
 pub mod index;
 mod learner;
 pub mod memory;
+mod method;
 pub mod optim;
 pub mod records;
 pub mod schedule;
 pub mod session;
 pub mod slices;
 mod start;
+mod threads;
 pub mod weights;
 
 pub use seedling_base::{Error, Result};

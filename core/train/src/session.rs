@@ -9,16 +9,14 @@ pub mod finish;
 mod neighbors;
 mod open;
 mod state;
-mod thread;
 mod trained;
 mod trainer;
 mod untrained;
 
 pub use crate::start::{Foreign, Guide, Start};
+pub use crate::threads::{helpful, on_own_threads, threads};
 pub use build::fit;
-pub(crate) use build::measure_size;
 pub use state::RunState;
-pub use thread::{helpful, on_own_threads, threads};
 pub use trainer::Trainer;
 
 use crate::checkpoint::{self, Before, State};

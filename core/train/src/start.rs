@@ -1,6 +1,7 @@
 //! What a run starts from, besides settings and photos.
 
 use crate::Result;
+use crate::config::Config;
 use crate::weights::WeightFile;
 use seedling_base::cancel::Cancel;
 use seedling_data::Normalise;
@@ -62,5 +63,21 @@ impl Guide<'_> {
             Guide::Weights(file) => file.digest(),
             Guide::Foreign(foreign) => Ok(foreign.digest.clone()),
         }
+    }
+}
+
+/// The most that a weight file can ask for as `measure_size`.
+const MEASURE_SIZE_LIMIT: usize = 1024;
+
+/// Width and height at which a run from `init` looks at whole photos. A random crop shows things
+/// larger than the whole photo does: weights see best at somewhat more pixels than their views had
+/// (Touvron et al. 2019), and their file says at how many.
+pub(crate) fn measure_size(config: &Config, init: Option<&WeightFile>) -> usize {
+    match config.measure_size {
+        0 => {
+            let asked = init.map_or(0, |file| file.about.image_size);
+            config.image_size.max(asked.min(MEASURE_SIZE_LIMIT))
+        }
+        size => size,
     }
 }

@@ -2,7 +2,8 @@
 //! counted, with as many groups of photos at once as there are, then half as many, until they fit.
 
 use crate::config::{ActivationDtype, Config};
-use crate::learner::{Learner, Setup};
+use crate::learner::Learner;
+use crate::method::Setup;
 use crate::{Error, Result};
 use seedling_data::{Normalise, Photo, Rect, ViewParams};
 use seedling_ssl::ops::TrainingBackend;

@@ -6,8 +6,8 @@
 
 use crate::Result;
 use crate::config::{Config, OptimizerKind};
-use crate::session::finish::STATISTICS_BATCH;
-use crate::session::{measure_size, on_own_threads};
+use crate::start::measure_size;
+use crate::threads::on_own_threads;
 use crate::weights::WeightFile;
 use seedling_data::{Outline, PhotoSource};
 use seedling_nn::encoder::{Architecture, Encoder, Mode, Size};
@@ -28,6 +28,9 @@ const THREAD: f64 = 2.5;
 /// Share by which what was rehearsed may fall short: buffers that fit less well, and several threads'
 /// that meet.
 const SLACK: f64 = 1.06;
+
+/// Photos per forward pass of an estimate of running statistics, at least: the variance within very few says little.
+pub(crate) const STATISTICS_BATCH: usize = 8;
 
 /// Megabytes for decoding below which a phone's usual photo (12 megapixels) would be skipped.
 pub(super) const LEAST_DECODE_MB: usize = 36;

@@ -1,12 +1,13 @@
 //! Putting a session together, at the beginning of a run or in its middle.
 
+use super::Session;
 use super::open::open;
 use super::state::RunState;
-use super::{Session, threads};
 use crate::checkpoint::State;
 use crate::config::Config;
-use crate::start::Start;
-use crate::weights::{About, WeightFile};
+use crate::start::{Start, measure_size};
+use crate::threads::threads;
+use crate::weights::About;
 use crate::{Error, Result};
 use seedling_data::{Normalise, PhotoSource};
 use seedling_nn::encoder::Architecture;
@@ -15,22 +16,6 @@ use std::sync::Arc;
 
 /// Photos whose features make the teacher's mean.
 const CENTER_PHOTOS: usize = 1024;
-
-/// The most that a weight file can ask for as `measure_size`.
-const MEASURE_SIZE_LIMIT: usize = 1024;
-
-/// Width and height at which a run from `init` looks at whole photos. A random crop shows things
-/// larger than the whole photo does: weights see best at somewhat more pixels than their views had
-/// (Touvron et al. 2019), and their file says at how many.
-pub(crate) fn measure_size(config: &Config, init: Option<&WeightFile>) -> usize {
-    match config.measure_size {
-        0 => {
-            let asked = init.map_or(0, |file| file.about.image_size);
-            config.image_size.max(asked.min(MEASURE_SIZE_LIMIT))
-        }
-        size => size,
-    }
-}
 
 /// Lowers `batch_size` and `queue_size` to what `photos` photos can fill, and says in a line each
 /// what was changed.

@@ -2,6 +2,7 @@
 
 use super::Session;
 use crate::learner::Backbone;
+use crate::memory::forecast::STATISTICS_BATCH;
 use crate::weights::{About, HEAD_FILE, Precision};
 use crate::{Error, Result};
 use seedling_base::rng::{Purpose, Rng};
@@ -17,8 +18,6 @@ pub struct Mixed(Option<Backbone>);
 
 /// Photos that statistics are estimated from; more change them no further.
 const STATISTICS_PHOTOS: usize = 2048;
-/// Photos per forward pass of the estimate, at least: the variance within very few says little.
-pub(crate) const STATISTICS_BATCH: usize = 8;
 
 impl Session {
     /// Replaces batch norm's running statistics by their plain average over photos as they are

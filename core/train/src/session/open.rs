@@ -7,8 +7,9 @@ use super::untrained::Untrained;
 use crate::Result;
 use crate::checkpoint::Numbers;
 use crate::device::Work;
-use crate::learner::{Learner, Setup};
+use crate::learner::Learner;
 use crate::memory::device;
+use crate::method::Setup;
 use crate::start::Start;
 use seedling_ssl::ops::TrainingBackend;
 
