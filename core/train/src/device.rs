@@ -1,5 +1,5 @@
-//! From a device's name to its engine. The only place that names engines: all else is generic over a
-//! [`Backend`].
+//! From a device's name to its backend. The only place that names backends: all else is generic over a
+//! [`TrainingBackend`].
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use seedling_nn::encoder::{Architecture, Encoder, FeatureNet, WithLayer};
 use seedling_nn::workspace::Workspace;
 use seedling_ssl::ops::TrainingBackend;
 
-/// Work that any engine can do.
+/// Work that any backend can do.
 pub trait Work {
     /// What comes of it.
     type Output;
@@ -21,7 +21,7 @@ pub trait Work {
     /// Does it on `backend`.
     ///
     /// # Errors
-    /// The engine's, or the work's own.
+    /// The backend's, or the work's own.
     fn on<B: TrainingBackend>(self, backend: B) -> Result<Self::Output>;
 }
 

@@ -47,8 +47,8 @@ pub struct Budget {
 /// What someone `asks_for` by the key's name stays, but for `bn_group`, which is then the most that may
 /// be picked. Returns what the run will take of the host.
 ///
-/// A GPU with memory of its own is given the budget of that, and finds out itself how much it takes at once
-/// ([`device`]): then nothing else is picked, and nothing returned.
+/// A GPU with memory of its own is given the budget of that, and finds out itself how much it takes at once:
+/// then nothing else is picked, and nothing returned.
 ///
 /// # Errors
 /// Nothing is small enough; the message says what would be.

@@ -149,7 +149,7 @@ impl Session {
         &self.state().source
     }
 
-    /// The measurement before training, where it was taken ([`Session::took_before`]).
+    /// The measurement before training, where it was taken (`Session::took_before`).
     pub fn before(&self) -> Option<&Before> {
         self.state().before.as_ref()
     }

@@ -16,7 +16,7 @@ impl Course {
     /// what was fitted to the photos.
     ///
     /// # Errors
-    /// See [`Session::new`] and [`Course::new`].
+    /// See `Session::new` and [`Course::new`].
     pub fn begin(
         folder: RunFolder,
         mut config: Config,
@@ -53,7 +53,7 @@ impl Course {
     /// `config` holds the settings now wanted.
     ///
     /// # Errors
-    /// See [`Session::resume`] and [`Course::new`].
+    /// See `Session::resume` and [`Course::new`].
     pub fn resume(
         folder: RunFolder,
         mut config: Config,

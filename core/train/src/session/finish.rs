@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Name of the trained backbone in a run folder.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 
-/// What [`Session::mix`] leaves for [`Session::unmix`].
+/// What `Session::mix` leaves for `Session::unmix`.
 pub struct Mixed(Option<Backbone>);
 
 /// Photos that statistics are estimated from; more change them no further.
@@ -88,7 +88,7 @@ impl Session {
         self.interpolate(share as f32).map(Mixed)
     }
 
-    /// Takes [`Session::mix`] back, so that a checkpoint never holds mixed weights.
+    /// Takes `Session::mix` back, so that a checkpoint never holds mixed weights.
     ///
     /// # Errors
     /// The engine's.

@@ -20,7 +20,7 @@ pub trait Trainer: Send + Sync {
     /// The training step number `step` with rate `lr`. One that fails or is cancelled leaves nothing.
     ///
     /// # Errors
-    /// See [`super::Session::step`].
+    /// See `Session::step`.
     fn learn(&mut self, views: &Views, step: u64, lr: f32) -> Result<StepStats>;
 
     /// The network that is trained, for measurements between steps.
