@@ -10,9 +10,8 @@
 //!    goes into and comes out of either. [`eval`] extracts and measures features, [`whitening`] makes a
 //!    linear layer of an album's, [`verdict`] says from them which weights to keep (`seedling-ssl`).
 //! 4. [`config`] are the settings; [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the
-//!    parameters; [`memory`] plans what a run
-//!    takes; [`session`] owns all of that, and [`course`] is a run from its first measurement to its
-//!    last (`seedling-train`).
+//!    parameters; [`memory`] plans what a run takes; [`session`] owns all of that, and [`course`] is a run
+//!    from its first measurement to its last (`seedling-train`).
 //!
 //! This crate holds the parts together for those who use them; [`error`], [`rng`], [`cancel`], [`atomic`],
 //! [`tensor_file`] and [`simd`] (`seedling-base`) stand below all.

@@ -122,7 +122,7 @@ impl<B: TrainingBackend> Teacher<B> {
         })
     }
 
-    /// The same of a network on another engine than `backend`, the student's.
+    /// The same of a network on another backend than `backend`, the student's.
     ///
     /// # Errors
     /// The backend's.
