@@ -130,6 +130,11 @@ impl Loader {
         }
     }
 
+    /// How many photos were found unreadable so far.
+    pub fn skipped_count(&self) -> usize {
+        self.skipped.len()
+    }
+
     /// Photos found unreadable so far, by index.
     pub fn skipped(&self) -> Vec<Skipped> {
         let named = self.skipped.iter().map(|(&index, reason)| Skipped {

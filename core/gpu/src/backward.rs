@@ -163,8 +163,10 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
                 self.depthwise_weight_gradient(dz, x, &window, &mut weight)?;
             }
         }
+        if matches!(sink, Sink::Images) {
+            return Ok(InputGrad::Images);
+        }
         let dx = match conv {
-            _ if matches!(sink, Sink::Images) => return Ok(InputGrad::Images),
             Conv::Pointwise => self.convolution_input_gradient(dz, x, None, &weight, &sink)?,
             Conv::Dense(window) => {
                 self.convolution_input_gradient(dz, x, Some(&window), &weight, &sink)?

@@ -62,7 +62,7 @@ pub struct Gpu<R: Runtime> {
     at_once: usize,
     /// What the device is known to have, and to have complained of.
     card: About,
-    /// Whether nothing is asked of the card: see [`Backend::rehearsal`].
+    /// Whether nothing is asked of the card: see [`DeviceOps::rehearsal`].
     rehearsed: bool,
 }
 

@@ -99,7 +99,7 @@ impl Session {
                 lr,
                 stats,
                 photos,
-                skipped: state.skipped().len(),
+                skipped: state.skipped_count(),
             })
         })
     }

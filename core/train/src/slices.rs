@@ -7,7 +7,7 @@ use seedling_base::atomic;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The names of the photos.
 const NAMES_FILE: &str = "album.json";
@@ -169,7 +169,7 @@ impl Slices {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        Path::new(&self.folder).join(name)
+        self.folder.join(name)
     }
 }
 

@@ -51,7 +51,7 @@ impl<'a> Rows<'a, Cpu> {
     }
 }
 
-/// Whether moments are asked for. Groups come one at a time ([`Backend::groups_at_once`]).
+/// Whether moments are asked for. Groups come one at a time ([`DeviceOps::groups_at_once`](crate::backend::DeviceOps::groups_at_once)).
 fn one(groups: usize) -> bool {
     assert!(groups <= 1, "the processor takes a group at a time");
     groups == 1

@@ -11,7 +11,7 @@ use seedling_base::cancel::Cancel;
 use seedling_data::{Batch, Loader, LoaderConfig, PhotoSource, Position, Skipped};
 use std::sync::Arc;
 
-/// See the module.
+/// What a run is made of, and how far it is.
 pub struct RunState {
     pub(super) config: Config,
     pub(super) about: About,
@@ -32,7 +32,7 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// At step `step` of a run whose backend makes views itself, or does not.
+    /// At the first step of a run from `start` over the photos of `source`, on `pool`'s threads.
     ///
     /// # Errors
     /// The teacher's file can't be read any more.
@@ -115,6 +115,11 @@ impl RunState {
         if let Some(loader) = &self.loader {
             loader.recycle(batch);
         }
+    }
+
+    /// How many photos could not be read so far.
+    pub(super) fn skipped_count(&self) -> usize {
+        self.loader.as_ref().map_or(0, Loader::skipped_count)
     }
 
     /// Ids of the photos that could not be read so far, and why.

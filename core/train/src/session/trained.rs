@@ -12,7 +12,7 @@ use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::step::{StepStats, Views};
 use std::path::Path;
 
-/// See the module.
+/// A learner, and its place in the run.
 pub(super) struct Trained<B: TrainingBackend> {
     pub(super) state: RunState,
     pub(super) learner: Learner<B>,
