@@ -11,15 +11,15 @@ so without the head, in PyTorch, until `seedling distill` can; nothing of the pr
   later is just this ranking.
 - `regress`: a linear map of the features predicts the teacher's direction (1 - cosine).
 - `seed`: SEED's own loss, with a head of one hidden layer and a queue.
-- Both see the same view: crop, flip, colour, blur, quarter turns. With `clean` only the student sees
-  colour, blur and turns. The teacher sees the view enlarged to `teacher_size`. The share `mixed` of
+- Both see the same view: crop, flip, color, blur, quarter turns. With `clean` only the student sees
+  color, blur and turns. The teacher sees the view enlarged to `teacher_size`. The share `mixed` of
   views are blends of two photos: the teacher's answer to what is no photo teaches too.
 - The weights kept are an exponential average of the iterates. A student whose loss rises far above
   its best, or is no number, goes back to that average at half the learning rate.
 
 SHARDS holds packed photos (`*.bin`, written by `pack_photos.py`): what stands before the first dot
 names the group, and --mix says how often each group is drawn. Shards that arrive while it runs are
-picked up. --albums names a folder of labelled ones (`eval.NAME.bin` and `.json`) to measure on.
+picked up. --albums names a folder of labeled ones (`eval.NAME.bin` and `.json`) to measure on.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from safetensors.torch import load_file, save_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "golden"))
 sys.path.insert(0, str(ROOT / "tests" / "peers"))
-from learning import IMAGENET, best_nn, normalise  # noqa: E402
+from learning import IMAGENET, best_nn, normalize  # noqa: E402
 from mobilenet_v2_teacher import load_teacher  # noqa: E402
 
 # ---------------------------------------------------------------- photos
@@ -163,19 +163,19 @@ def soften(x, share):
     return x
 
 
-def colours(x, strength):
-    """ColorJitter's four, with probability 0.8 a photo, as one matrix each; then grey with 0.1."""
+def colors(x, strength):
+    """ColorJitter's four, with probability 0.8 a photo, as one matrix each; then gray with 0.1."""
     n, device = len(x), x.device
     on = (torch.rand(n, device=device) < 0.8).float() * strength
     view = lambda v: v.reshape(n, 1, 1, 1)  # noqa: E731
     x = x * view(1 + on * uniform(n, -0.5, 0.4, device))
-    grey = x.new_tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
-    luma = (x * grey).sum(1, keepdim=True)
+    gray = x.new_tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
+    luma = (x * gray).sum(1, keepdim=True)
     x = (x - luma.mean((2, 3), keepdim=True)) * view(1 + on * uniform(n, -0.4, 0.4, device)) + luma.mean((2, 3), keepdim=True)
-    luma = (x * grey).sum(1, keepdim=True)
-    colour = torch.where(torch.rand(n, device=device) < 0.1, torch.zeros(n, device=device), 1 + on * uniform(n, -0.4, 0.4, device))
-    x = (x - luma) * view(colour) + luma
-    # The camera's white balance, and a turn of the hue about the grey axis.
+    luma = (x * gray).sum(1, keepdim=True)
+    color = torch.where(torch.rand(n, device=device) < 0.1, torch.zeros(n, device=device), 1 + on * uniform(n, -0.4, 0.4, device))
+    x = (x - luma) * view(color) + luma
+    # The camera's white balance, and a turn of the hue about the gray axis.
     x = x * (1 + on[:, None] * (torch.rand(n, 3, device=device) - 0.5) * 0.4).reshape(n, 3, 1, 1)
     angle = on * uniform(n, -0.07, 0.07, device) * 2 * math.pi
     c, s = angle.cos(), angle.sin()
@@ -185,7 +185,7 @@ def colours(x, strength):
 
 
 def student_view(x, cfg):
-    x = soften(colours(x, cfg["colour"]), cfg["blur"])
+    x = soften(colors(x, cfg["color"]), cfg["blur"])
     n = int(len(x) * cfg["turn"])
     if n:
         turned = torch.rot90(x[-n:], 1 if torch.rand(()) < 0.5 else -1, (2, 3))
@@ -239,7 +239,7 @@ class Student(torch.nn.Module):
 
     def save(self, path, image_size, made=""):
         state = {k: v.detach().cpu() for k, v in self.state_dict().items() if k.startswith(("features.", "classifier."))}
-        # Kernels in half precision, what is added or normalised by in single: as they ship.
+        # Kernels in half precision, what is added or normalized by in single: as they ship.
         state = {k: (v.half() if v.dim() >= 2 else v.float() if v.is_floating_point() else torch.zeros_like(v)).contiguous() for k, v in state.items()}
         header = {"arch": self.arch, "feature_dim": self.dim, "image_size": image_size, "mean": list(IMAGENET[0]), "std": list(IMAGENET[1]), "bn_eps": 0.001,
                   "padding": "symmetric", "se_order": "activation_first", "made": made}
@@ -248,7 +248,7 @@ class Student(torch.nn.Module):
 
 def ranking_loss(student, teacher, sharpness, temperature):
     """`near`: cross entropy of soft rankings of the batch, by the teacher's cosine and the student's distance."""
-    # Centred first, no square root, and the scale has its gradient: a common part may drown the
+    # Centered first, no square root, and the scale has its gradient: a common part may drown the
     # differences in rounding, and under a detached scale features may grow without end. Runs with
     # neither diverged; which of the two it was has not been separated.
     student = student.float() - student.float().mean(0)
@@ -272,7 +272,7 @@ class Queue:
 
 
 DEFAULT = dict(batch=1024, lr=1e-3, weight_decay=0.02, optimizer="adamw", near=1.0, regress=1.0, seed=0.0, temperature=0.07, teacher_size=160, size=128,
-               crop=0.25, colour=1.0, blur=0.2, turn=0.1, mixed=0.0, clean=0, average=0.998, compile=0, arch="small+large", warmup=0.04)
+               crop=0.25, color=1.0, blur=0.2, turn=0.1, mixed=0.0, clean=0, average=0.998, compile=0, arch="small+large", warmup=0.04)
 
 
 def optimizer_of(parameters, cfg):
@@ -324,7 +324,7 @@ def train(photos, teacher, albums, cfg, args, seconds, device, out=None):
         x = blends(x, cfg["mixed"]) if cfg["mixed"] else x
         v = student_view(x, cfg)
         t = teach(x if cfg["clean"] else v)
-        return normalise(v, *IMAGENET).to(half).contiguous(memory_format=torch.channels_last), t
+        return normalize(v, *IMAGENET).to(half).contiguous(memory_format=torch.channels_last), t
 
     mean = torch.cat([draw()[1] for _ in range(4)]).mean(0)
     healthy = [copy.deepcopy(a.state_dict()) for a in averages]
@@ -413,7 +413,7 @@ class Albums:
         was, out = student.training, {}
         student.eval()
         for name, (x, labels, train) in self.albums.items():
-            f = torch.cat([student.backbone(normalise(b.to(device).float() / 255, *IMAGENET)).float() for b in x.split(100)]).cpu().double()
+            f = torch.cat([student.backbone(normalize(b.to(device).float() / 255, *IMAGENET)).float() for b in x.split(100)]).cpu().double()
             unit = F.normalize(f, dim=1)
             for metric, g in (("", f), ("cos ", unit)):
                 if train.any() and not train.all():

@@ -58,7 +58,7 @@ pub fn batch_norm(weight: &[f32], bias: &[f32], eps: f32) -> (BatchNorm, Vec<f32
     (norm, [weight, bias].concat())
 }
 
-/// y = scale * z + shift, with statistics that are constants; `mean` is what sums are centred on.
+/// y = scale * z + shift, with statistics that are constants; `mean` is what sums are centered on.
 pub fn affine(scale: &[f32], shift: &[f32], mean: &[f32]) -> NormState {
     let bias: Vec<f32> = (0..scale.len())
         .map(|i| shift[i] + mean[i] * scale[i])

@@ -25,7 +25,7 @@ pub const INPUT: &str = "images";
 /// See [`INPUT`].
 pub const OUTPUT: &str = "features";
 
-/// Writes the features of `encoder`: from `images` (batch, 3, height, width), normalised as the file's
+/// Writes the features of `encoder`: from `images` (batch, 3, height, width), normalized as the file's
 /// metadata say, to `features` (batch, dim). The batch is free, the size is the weights' own. Behind a linear
 /// `layer` features are of unit length.
 ///
@@ -61,8 +61,8 @@ pub fn bytes((encoder, layer): (&Encoder, Option<&LinearLayer>), about: &About) 
     graph.metadata = vec![
         ("arch".into(), about.architecture.arch.name().into()),
         ("image_size".into(), side.to_string()),
-        ("mean".into(), triple(about.normalise.mean)),
-        ("std".into(), triple(about.normalise.std)),
+        ("mean".into(), triple(about.normalize.mean)),
+        ("std".into(), triple(about.normalize.std)),
         ("made".into(), about.made.clone()),
     ];
     let model = graph.model(side, dim);
@@ -84,7 +84,7 @@ fn add_layer(graph: &mut Graph, layer: &LinearLayer) {
     let out = graph.node("Gemm", &inputs, &[graph::int("transB", 1)]);
     let over = [graph::ints("axes", &[1]), graph::int("keepdims", 1)];
     let length = graph.node("ReduceL2", &[&out], &over);
-    // What lies at the centre has no direction: zeros, not NaN.
+    // What lies at the center has no direction: zeros, not NaN.
     let least = graph.constant("least_length", &[], &[f32::MIN_POSITIVE]);
     let length = graph.node("Max", &[&length, &least], &[]);
     graph.result = graph.node("Div", &[&out, &length], &[]);

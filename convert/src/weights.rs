@@ -1,10 +1,10 @@
-//! From what was recognised to weights of ours, and from ours to files of other programs.
+//! From what was recognized to weights of ours, and from ours to files of other programs.
 
 use crate::naming::Naming;
-use crate::recognise::{Hints, Recognised, recognise};
+use crate::recognize::{Hints, Recognized, recognize};
 use crate::tensors::Tensors;
 use seedling_core::backbones::Arch;
-use seedling_core::data::Normalise;
+use seedling_core::data::Normalize;
 use seedling_core::encoder::{Architecture, Encoder, LinearLayer};
 use seedling_core::nn::window::Padding;
 use seedling_core::tensor_file::{self, Data, TensorRef};
@@ -21,7 +21,7 @@ use std::path::Path;
 pub struct Facts {
     pub norm_eps: Option<f32>,
     pub image_size: Option<usize>,
-    pub normalise: Option<Normalise>,
+    pub normalize: Option<Normalize>,
     /// How convolutions pad: TensorFlow's networks and PyTorch's have the same names.
     pub padding: Option<Padding>,
 }
@@ -29,7 +29,7 @@ pub struct Facts {
 /// Weights that were not ours.
 #[derive(Debug)]
 pub struct Converted {
-    pub recognised: Recognised,
+    pub recognized: Recognized,
     /// With its head, where there is one.
     pub file: WeightFile,
 }
@@ -54,16 +54,16 @@ pub fn converted(
     hints: &Hints,
     facts: &Facts,
 ) -> Result<Converted> {
-    let mut recognised = recognise(tensors, hints)?;
-    let arch = recognised.arch;
-    let of_tensorflow = recognised.naming == Naming::Timm && is_tensorflows(tensors.path());
+    let mut recognized = recognize(tensors, hints)?;
+    let arch = recognized.arch;
+    let of_tensorflow = recognized.naming == Naming::Timm && is_tensorflows(tensors.path());
     let padding = match (facts.padding, of_tensorflow) {
         (Some(padding), _) => padding,
         (None, true) => Padding::Same,
-        (None, false) => recognised.naming.padding(),
+        (None, false) => recognized.naming.padding(),
     };
-    if recognised.naming == Naming::Timm && facts.padding.is_none() {
-        recognised.notes.push(match of_tensorflow {
+    if recognized.naming == Naming::Timm && facts.padding.is_none() {
+        recognized.notes.push(match of_tensorflow {
             true => TENSORFLOWS.into(),
             false => SYMMETRIC.into(),
         });
@@ -73,27 +73,27 @@ pub fn converted(
         .file_name()
         .unwrap_or_default()
         .to_string_lossy();
-    let gate_first = recognised.naming == Naming::DLi14 && arch.name().starts_with("mobilenet_v3");
+    let gate_first = recognized.naming == Naming::DLi14 && arch.name().starts_with("mobilenet_v3");
     let about = About {
         architecture: Architecture {
             norm_eps: facts.norm_eps.unwrap_or_else(|| match of_tensorflow {
                 true => TENSORFLOW_EPS,
-                false => recognised.naming.norm_eps(arch),
+                false => recognized.naming.norm_eps(arch),
             }),
             squeeze_order: match gate_first {
                 true => SqueezeOrder::GateFirst,
                 false => SqueezeOrder::ActivationFirst,
             },
             padding,
-            ..Architecture::new(arch, recognised.head)
+            ..Architecture::new(arch, recognized.head)
         },
         image_size: facts.image_size.unwrap_or(224),
-        normalise: facts.normalise.unwrap_or_default(),
-        made: format!("converted from {name} ({})", recognised.program),
+        normalize: facts.normalize.unwrap_or_default(),
+        made: format!("converted from {name} ({})", recognized.program),
     };
     let part = |head: bool| -> Result<Vec<u8>> {
         let mut numbers = Vec::new();
-        for (entry, theirs) in &recognised.taken {
+        for (entry, theirs) in &recognized.taken {
             if entry.name.starts_with(HEAD_PREFIX) == head {
                 numbers.push((entry, tensors.f32(theirs)?));
             }
@@ -110,13 +110,13 @@ pub fn converted(
     };
     let path = tensors.path().to_string_lossy();
     let mut file = WeightFile::parse(&path, part(false)?, Some(arch))?;
-    if recognised.head.is_some() {
+    if recognized.head.is_some() {
         file = file.with_head(WeightFile::parse(&path, part(true)?, Some(arch))?);
     }
     if let Some(digest) = digest {
         file = file.with_digest(digest);
     }
-    Ok(Converted { recognised, file })
+    Ok(Converted { recognized, file })
 }
 
 /// Epsilon of the norms of TensorFlow's networks in timm.
@@ -151,11 +151,11 @@ fn is_tensorflows(path: &Path) -> bool {
         || architecture.is_some_and(|name| name.starts_with("tf_"))
 }
 
-/// Opens weights of ours or of anyone else's; those with what they were recognised as.
+/// Opens weights of ours or of anyone else's; those with what they were recognized as.
 ///
 /// # Errors
 /// They are neither.
-pub fn open(path: &Path, arch: Option<Arch>) -> Result<(WeightFile, Option<Recognised>)> {
+pub fn open(path: &Path, arch: Option<Arch>) -> Result<(WeightFile, Option<Recognized>)> {
     match WeightFile::open(path, arch) {
         Ok(file) if file.is_ours() => return Ok((file, None)),
         Err(error @ (Error::OtherArch { .. } | Error::Io { .. })) => return Err(error),
@@ -163,7 +163,7 @@ pub fn open(path: &Path, arch: Option<Arch>) -> Result<(WeightFile, Option<Recog
     }
     let hints = Hints { arch, part: None };
     let found = convert(path, &hints, &Facts::default())?;
-    Ok((found.file, Some(found.recognised)))
+    Ok((found.file, Some(found.recognized)))
 }
 
 /// Writes the features of `encoder` as `naming` calls their tensors, and the linear layer behind them as its

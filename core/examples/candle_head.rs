@@ -14,9 +14,9 @@ use seedling_core::backbones::Arch;
 use seedling_core::candle::EncoderModule;
 use seedling_core::data::demo::Demo;
 use seedling_core::data::resize::evaluation_view;
-use seedling_core::data::{Normalise, PhotoSource};
+use seedling_core::data::{Normalize, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Mode};
-use seedling_core::init::initialise;
+use seedling_core::init::initialize;
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::optim::{Sgd, SgdConfig, WeightDecay};
 
@@ -42,7 +42,7 @@ pub fn train(device: &Device, steps: usize) -> Result<Vec<f32>> {
 
     let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, None);
     let mut encoder = Encoder::new(architecture, true, 0, &Workspace::default()).map_err(wrap)?;
-    initialise(&mut encoder.params, 0).map_err(wrap)?;
+    initialize(&mut encoder.params, 0).map_err(wrap)?;
     let features = encoder.feature_dim();
     let mut sgd = Sgd::new(&encoder.params, SGD).map_err(wrap)?;
     let encoder = EncoderModule::new(encoder, Mode::train(0.1));
@@ -86,10 +86,10 @@ fn photos(device: &Device) -> Result<(Tensor, Tensor)> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for index in 0..album.len() {
         let photo = album.load(index).map_err(wrap)?;
-        let normalise = Normalise::default();
+        let normalize = Normalize::default();
         let start = pixels.len();
         pixels.resize(start + SIDE * SIDE * 3, 0.0);
-        evaluation_view(&photo, SIDE, &normalise, &mut pixels[start..]);
+        evaluation_view(&photo, SIDE, &normalize, &mut pixels[start..]);
         labels.push(album.label(index).unwrap_or(0) as u32);
     }
     let images = Tensor::from_vec(pixels, (album.len(), SIDE, SIDE, 3), device)?;

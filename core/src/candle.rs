@@ -52,7 +52,7 @@ impl<B: BackwardOps> EncoderModule<B> {
 }
 
 impl<B: BackwardOps> Module for EncoderModule<B> {
-    /// Embeddings (n, dim) of `images` (n, 3, height, width), RGB and normalised, on any device; they are on
+    /// Embeddings (n, dim) of `images` (n, 3, height, width), RGB and normalized, on any device; they are on
     /// the same device. No gradient reaches the images.
     fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let (n, channels, height, width) = images.dims4()?;

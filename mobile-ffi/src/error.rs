@@ -52,7 +52,7 @@ impl From<Error> for SeedlingError {
                 SeedlingError::Settings { reason }
             }
             Error::Io { .. } => SeedlingError::Storage { reason },
-            Error::Cancelled => SeedlingError::Stopped { reason },
+            Error::Canceled => SeedlingError::Stopped { reason },
             _ => SeedlingError::Training { reason },
         }
     }

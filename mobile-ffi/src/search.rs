@@ -8,7 +8,7 @@ use crate::weights::Weights;
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::FeatureNet;
 use seedling_core::eval::looks::{self, Viewer};
-use seedling_core::eval::neighbours::{Exclude, Neighbour, search};
+use seedling_core::eval::neighbors::{Exclude, Neighbor, search};
 use seedling_core::eval::{Features, Metric, nearest};
 use seedling_core::index::{self, AlbumIndex, StoredFeatures};
 use seedling_core::session::on_own_threads;
@@ -50,7 +50,7 @@ pub struct SearchSettings {
 }
 
 /// The photos as some weights see them. Weights that were fitted to an album compare photos by way of their
-/// neighbours, too (diffusion over the album's graph); others by the distance of their features.
+/// neighbors, too (diffusion over the album's graph); others by the distance of their features.
 #[derive(uniffi::Object)]
 pub struct Search {
     /// With their weights, one beside the other.
@@ -241,7 +241,7 @@ impl Search {
 }
 
 impl Album {
-    fn matched(&self, near: Vec<Neighbour>) -> Vec<Match> {
+    fn matched(&self, near: Vec<Neighbor>) -> Vec<Match> {
         let near = near.into_iter().map(|near| Match {
             name: self.names[near.index].clone(),
             distance: near.squared.sqrt(),

@@ -273,7 +273,7 @@ impl Session {
     fn begins(&self, turn: i64) -> Result<bool> {
         match self.turns.begin(Turn(turn.max(0) as usize)) {
             Ok(()) => Ok(true),
-            Err(seedling_core::Error::Cancelled) => Ok(false),
+            Err(seedling_core::Error::Canceled) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -329,7 +329,7 @@ impl Session {
             let start = Instant::now();
             match course.advance(relay)? {
                 Phase::Done => return Ok(Outcome::Done),
-                Phase::Cancelled => return Ok(Outcome::Paused),
+                Phase::Canceled => return Ok(Outcome::Paused),
                 Phase::Going => {}
             }
             match decide(relay) {
@@ -350,7 +350,7 @@ impl Session {
         if let Place::Asleep = place {
             match self.wake() {
                 Ok(course) => *place = Place::Awake(Box::new(course)),
-                Err(seedling_core::Error::Cancelled) => return Ok(None),
+                Err(seedling_core::Error::Canceled) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -13,7 +13,7 @@ pub struct Verdict {
     pub share: f64,
     /// Percent of what was near each photo to begin with that still is with the trained weights, chance taken
     /// away: of what is kept, or of the best that was not. Nothing where nothing was trained.
-    pub neighbours_kept: Option<f64>,
+    pub neighbors_kept: Option<f64>,
     /// For the person whose photos they are.
     pub sentence: String,
 }
@@ -25,7 +25,7 @@ impl From<VerdictRecord> for Verdict {
             accepted: record.accepted,
             closed_form: found.closed_form,
             share: found.share,
-            neighbours_kept: {
+            neighbors_kept: {
                 let tried = found.tried.iter();
                 let of_kept = tried.filter(|(share, _)| !record.accepted || *share == found.share);
                 of_kept.filter_map(|(_, kept)| *kept).reduce(f64::max)

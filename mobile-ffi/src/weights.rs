@@ -90,7 +90,7 @@ impl Weights {
             encoder,
             source,
             image_size: about.image_size,
-            normalise: &about.normalise,
+            normalize: &about.normalize,
         }
     }
 
@@ -99,7 +99,7 @@ impl Weights {
         Viewer {
             encoder,
             image_size: self.file.about.image_size,
-            normalise: &self.file.about.normalise,
+            normalize: &self.file.about.normalize,
             layer: None,
         }
     }

@@ -362,7 +362,7 @@ fn photos_are_evaluated_with_and_without_kinds() {
     }
     assert!(photos.label("none".into(), "kind".into()).is_err());
     let with = evaluate(weights.clone(), photos.clone(), 2, None, None).unwrap();
-    // Their base colour tells these kinds apart.
+    // Their base color tells these kinds apart.
     assert!(with.best_nn.unwrap() > 50.0, "{with:?}");
     for figure in [
         with.precision_at_10,

@@ -29,7 +29,7 @@ const BOTTOM: f64 = 26.0;
 /// Points drawn at most: more than this many a curve cannot show at this size.
 const BUCKETS: usize = 150;
 
-/// The mean of some neighbouring points, and their lowest and highest value.
+/// The mean of some neighboring points, and their lowest and highest value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Bucket {
     x: f64,
@@ -78,7 +78,7 @@ impl Chart<'_> {
             text.insert_str(0, "step ");
         }
         if ticks.len() > 5 {
-            // The last label is the widest: its neighbour makes room.
+            // The last label is the widest: its neighbor makes room.
             ticks.remove(ticks.len() - 2);
         }
         for (v, text) in ticks {
@@ -157,7 +157,7 @@ fn round(x: f64) -> f64 {
     (x * 10.0).round() / 10.0
 }
 
-/// At most [`BUCKETS`] buckets of neighbouring points.
+/// At most [`BUCKETS`] buckets of neighboring points.
 fn bucket(points: &[(f64, f64)]) -> Vec<Bucket> {
     let size = points.len().div_ceil(BUCKETS).max(1);
     points
@@ -249,7 +249,7 @@ fn tick(v: f64, step: f64) -> String {
     minus(format!("{v:.decimals$}"))
 }
 
-/// A value with enough digits to tell neighbours apart.
+/// A value with enough digits to tell neighbors apart.
 pub fn significant(v: f64) -> String {
     let size = v.abs();
     minus(if size >= 100.0 {

@@ -1,4 +1,4 @@
-//! The pictures of a report: the map's data, and nearest neighbours of a few photos.
+//! The pictures of a report: the map's data, and nearest neighbors of a few photos.
 
 use crate::album::Album;
 use crate::map::{self, Point};
@@ -7,10 +7,10 @@ use seedling_core::eval::{Features, Metric, nearest};
 use serde::Serialize;
 use std::fmt::Write as _;
 
-/// Photos whose neighbours are shown.
+/// Photos whose neighbors are shown.
 pub const QUERIES: usize = 6;
-/// Neighbours shown of each.
-pub const NEIGHBOURS: usize = 6;
+/// Neighbors shown of each.
+pub const NEIGHBORS: usize = 6;
 
 /// What the page's program needs to draw the map.
 #[derive(Debug, Serialize)]
@@ -84,9 +84,9 @@ fn fit(layouts: &mut [Vec<Point>]) {
     }
 }
 
-/// Rows of photos: each query, its neighbours by each set of features. An empty text where the album
+/// Rows of photos: each query, its neighbors by each set of features. An empty text where the album
 /// has too little for that.
-pub fn neighbours(album: &Album) -> String {
+pub fn neighbors(album: &Album) -> String {
     let n = album.ids.len();
     let sets = sets(album);
     if n < 3 || sets.is_empty() {
@@ -104,7 +104,7 @@ pub fn neighbours(album: &Album) -> String {
             caption(album, query)
         );
         for (name, features) in &sets {
-            let near = nearest(features, query, NEIGHBOURS, Metric::Euclidean);
+            let near = nearest(features, query, NEIGHBORS, Metric::Euclidean);
             let same = |j: usize| {
                 let label = album.labels.get(j)?;
                 Some(label == album.labels.get(query)?)
@@ -116,8 +116,8 @@ pub fn neighbours(album: &Album) -> String {
                 format!(" <span>{right} of {}</span>", near.len())
             };
             let _ = write!(html, r#"<div class="found"><h4>{name}{score}</h4><ol>"#);
-            for neighbour in &near {
-                let frame = match same(neighbour.index) {
+            for neighbor in &near {
+                let frame = match same(neighbor.index) {
                     Some(true) => r#" class="same""#,
                     Some(false) => r#" class="other""#,
                     None => "",
@@ -125,7 +125,7 @@ pub fn neighbours(album: &Album) -> String {
                 let _ = write!(
                     html,
                     "<li{frame}>{}</li>",
-                    picture(album, neighbour.index, same(neighbour.index))
+                    picture(album, neighbor.index, same(neighbor.index))
                 );
             }
             html += "</ol></div>";

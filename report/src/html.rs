@@ -80,7 +80,7 @@ fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> S
         section("change", "Side by side", &table(run)),
         section("curves", "Over the run", &curves(run)),
         map_section(album, data.is_some()),
-        neighbour_section(album),
+        neighbor_section(album),
         section("settings", "Settings", &settings_table(config, &settings)),
     ]
     .concat();
@@ -348,20 +348,20 @@ fn map_section(album: Option<&Album>, drawn: bool) -> String {
     let Some(album) = album.filter(|_| drawn) else {
         return String::new();
     };
-    let colours = if album.labels.is_empty() {
+    let colors = if album.labels.is_empty() {
         ""
     } else {
-        " Colours are classes; the training never saw them."
+        " Colors are classes; the training never saw them."
     };
     let body = format!(
-        r#"<p class="note">{} photos, laid out so that photos with similar features lie close together (t-SNE). Distances between far groups mean little.{colours}</p><div id="map"><noscript>The map needs JavaScript.</noscript></div>"#,
+        r#"<p class="note">{} photos, laid out so that photos with similar features lie close together (t-SNE). Distances between far groups mean little.{colors}</p><div id="map"><noscript>The map needs JavaScript.</noscript></div>"#,
         thousands(album.ids.len() as f64)
     );
     section("photos", "The photos as the model sees them", &body)
 }
 
-fn neighbour_section(album: Option<&Album>) -> String {
-    let rows = album.map(gallery::neighbours).unwrap_or_default();
+fn neighbor_section(album: Option<&Album>) -> String {
+    let rows = album.map(gallery::neighbors).unwrap_or_default();
     if rows.is_empty() {
         return rows;
     }
@@ -374,7 +374,7 @@ fn neighbour_section(album: Option<&Album>) -> String {
     let note = format!(
         r#"<p class="note">Photos taken evenly from the album, and the ones the model finds most like them, nearest first.{frames}</p>"#
     );
-    section("neighbours", "Nearest neighbours", &(note + &rows))
+    section("neighbors", "Nearest neighbors", &(note + &rows))
 }
 
 fn settings_table(

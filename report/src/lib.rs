@@ -4,7 +4,7 @@
 //! 2. [`album`] keeps a sample of the photos, small, with their features before and after.
 //! 3. [`html`] renders log and album into one self-contained page: [`summary`] says what happened
 //!    in words, [`chart`] draws curves, [`map`] lays photos out in two dimensions, and [`gallery`]
-//!    shows them and their nearest neighbours.
+//!    shows them and their nearest neighbors.
 
 pub mod album;
 pub mod chart;

@@ -7,7 +7,7 @@ use seedling_core::rng::{Purpose, Rng};
 
 /// Dimensions kept by PCA before distances are taken.
 pub const PCA_DIM: usize = 50;
-/// Neighbours a photo pays attention to, about.
+/// Neighbors a photo pays attention to, about.
 const PERPLEXITY: f64 = 30.0;
 /// Steps with attraction exaggerated, so that groups form, and steps in all.
 const EXAGGERATED_STEPS: usize = 150;
@@ -35,7 +35,7 @@ pub fn layout(features: &Features, start: Option<&[Point]>) -> Vec<Point> {
             scaled(&first, 1e-2)
         }
     };
-    // Three photos or fewer have no neighbourhoods to speak of.
+    // Three photos or fewer have no neighborhoods to speak of.
     if n > 3 {
         descend(&affinities(&coordinates), &mut points);
     }
@@ -45,9 +45,9 @@ pub fn layout(features: &Features, start: Option<&[Point]>) -> Vec<Point> {
     points
 }
 
-/// Unit rows, centred and projected on their principal subspace.
+/// Unit rows, centered and projected on their principal subspace.
 fn pca(features: &Features) -> Features {
-    let mut x = features.normalised();
+    let mut x = features.normalized();
     let mean = x.mean();
     for row in x.values.chunks_exact_mut(x.dim.max(1)) {
         row.iter_mut().zip(&mean).for_each(|(v, m)| *v -= *m as f32);
@@ -58,7 +58,7 @@ fn pca(features: &Features) -> Features {
     let mut axes: Vec<Vec<f64>> = (0..kept)
         .map(|_| (0..dim).map(|_| rng.normal() as f64).collect())
         .collect();
-    orthonormalise(&mut axes);
+    orthonormalize(&mut axes);
     for _ in 0..PCA_ROUNDS {
         axes.par_iter_mut().for_each(|axis| {
             let mut next = vec![0.0; dim];
@@ -70,7 +70,7 @@ fn pca(features: &Features) -> Features {
             }
             *axis = next;
         });
-        orthonormalise(&mut axes);
+        orthonormalize(&mut axes);
     }
     let values = x
         .iter()
@@ -92,7 +92,7 @@ fn dot(row: &[f32], axis: &[f64]) -> f64 {
 }
 
 /// Gram-Schmidt; an axis that depends on the others becomes zero.
-fn orthonormalise(axes: &mut [Vec<f64>]) {
+fn orthonormalize(axes: &mut [Vec<f64>]) {
     for i in 0..axes.len() {
         let (done, rest) = axes.split_at_mut(i);
         let axis = &mut rest[0];
@@ -114,7 +114,7 @@ fn orthonormalise(axes: &mut [Vec<f64>]) {
     }
 }
 
-/// Symmetric joint probabilities of neighbourhood, n x n, each row's width found by bisection so
+/// Symmetric joint probabilities of neighborhood, n x n, each row's width found by bisection so
 /// that it has the wanted perplexity.
 fn affinities(x: &Features) -> Vec<f32> {
     let n = x.rows;
@@ -184,7 +184,7 @@ fn descend(p: &[f32], points: &mut [Point]) {
     for step in 0..STEPS {
         let early = step < EXAGGERATED_STEPS;
         let (exaggeration, momentum) = if early { (12.0, 0.5) } else { (1.0, 0.8) };
-        // Per point: attraction, repulsion, and its part of the normaliser, in a fixed order.
+        // Per point: attraction, repulsion, and its part of the normalizer, in a fixed order.
         let here = &*points;
         let forces: Vec<(Point, Point, f64)> = (0..n)
             .into_par_iter()
@@ -202,10 +202,10 @@ fn descend(p: &[f32], points: &mut [Point]) {
                 (pull, push, total - 1.0)
             })
             .collect();
-        let normaliser = forces.iter().map(|f| f.2).sum::<f64>().max(1e-12);
+        let normalizer = forces.iter().map(|f| f.2).sum::<f64>().max(1e-12);
         for (i, (pull, push, _)) in forces.iter().enumerate() {
             for c in 0..2 {
-                let gradient = 4.0 * (exaggeration * pull[c] - push[c] / normaliser);
+                let gradient = 4.0 * (exaggeration * pull[c] - push[c] / normalizer);
                 let gain: &mut f64 = &mut gains[i][c];
                 *gain = if gradient * speed[i][c] < 0.0 {
                     *gain + 0.2
@@ -219,24 +219,24 @@ fn descend(p: &[f32], points: &mut [Point]) {
     }
 }
 
-/// Centred, and scaled to the standard deviation `std` on the first axis.
+/// Centered, and scaled to the standard deviation `std` on the first axis.
 fn scaled(points: &[Point], std: f64) -> Vec<Point> {
-    let centre = centre(points);
+    let center = center(points);
     let n = points.len().max(1) as f64;
     let spread = (points
         .iter()
-        .map(|p| (p[0] - centre[0]).powi(2))
+        .map(|p| (p[0] - center[0]).powi(2))
         .sum::<f64>()
         / n)
         .sqrt();
     let scale = if spread > 0.0 { std / spread } else { 0.0 };
     points
         .iter()
-        .map(|p| [(p[0] - centre[0]) * scale, (p[1] - centre[1]) * scale])
+        .map(|p| [(p[0] - center[0]) * scale, (p[1] - center[1]) * scale])
         .collect()
 }
 
-fn centre(points: &[Point]) -> Point {
+fn center(points: &[Point]) -> Point {
     let n = points.len().max(1) as f64;
     let sum = points
         .iter()
@@ -246,7 +246,7 @@ fn centre(points: &[Point]) -> Point {
 
 /// Rotates (or mirrors) and moves `points` as near to `target` as that can bring them.
 fn turn_to(points: &mut [Point], target: &[Point]) {
-    let (from, to) = (centre(points), centre(target));
+    let (from, to) = (center(points), center(target));
     // Best angle of a pure rotation, and of a rotation after mirroring the second axis.
     let best = |mirror: f64| {
         let (mut cos, mut sin) = (0.0, 0.0);
@@ -309,7 +309,7 @@ mod tests {
         assert!(same_group_nearest(&second, 40) > 0.98);
         for group in 0..4 {
             let range = group * 40..(group + 1) * 40;
-            let (p, q) = (centre(&first[range.clone()]), centre(&second[range]));
+            let (p, q) = (center(&first[range.clone()]), center(&second[range]));
             let size = first.iter().map(|p| p[0].hypot(p[1])).fold(0.0, f64::max);
             assert!((p[0] - q[0]).hypot(p[1] - q[1]) < size, "group {group}");
         }

@@ -356,7 +356,7 @@ impl Run {
         };
         let mut verdict = judge(b - a, 1.0);
         let mut text = format!(
-            "A photo is recognised among all others, by an altered copy of it, in {b:.1} % of cases \
+            "A photo is recognized among all others, by an altered copy of it, in {b:.1} % of cases \
              ({a:.1} % before)"
         );
         if let (Some(a), Some(b)) = (before.uniformity, after.uniformity) {

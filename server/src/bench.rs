@@ -11,11 +11,11 @@ use seedling_core::backbones::Arch;
 use seedling_core::bench::{self, noise};
 use seedling_core::config::{Config, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
-use seedling_core::data::{Normalise, Photo, PhotoSource, Recipe, ViewParams};
+use seedling_core::data::{Normalize, Photo, PhotoSource, Recipe, ViewParams};
 use seedling_core::device::Work;
 use seedling_core::encoder::Head;
 use seedling_core::encoder::{Architecture, Encoder};
-use seedling_core::init::initialise;
+use seedling_core::init::initialize;
 use seedling_core::ops::TrainingBackend;
 use seedling_core::rng::{Purpose, Rng};
 use seedling_core::{Result, session};
@@ -248,7 +248,7 @@ fn card_views(config: &Config, source: &dyn PhotoSource, seconds: f64) -> Result
             let photos: Vec<Photo> = (0..count)
                 .map(|i| Ok(source.load(i)?.shrunk(2 * side)))
                 .collect::<Result<_>>()?;
-            let normalise = Normalise::default();
+            let normalize = Normalize::default();
             let mut rng = Rng::new(config.seed, Purpose::Augment, 0, 0);
             let two = rate(count, seconds, |_| {
                 let mut draw = |photo: &Photo| recipe.sample(photo.width, photo.height, &mut rng);
@@ -256,7 +256,7 @@ fn card_views(config: &Config, source: &dyn PhotoSource, seconds: f64) -> Result
                     .map(|photo| (photo, draw(photo)))
                     .collect();
                 let views: Vec<_> = drawn.iter().map(|(photo, view)| (*photo, view)).collect();
-                backend.views(&views, side, &normalise)?;
+                backend.views(&views, side, &normalize)?;
                 backend.wait()
             })?;
             Ok(Some(two))
@@ -275,7 +275,7 @@ fn features(config: &Config, seconds: f64) -> Result<Rate> {
             let Features(config, seconds) = self;
             let architecture = Architecture::new(config.arch, None);
             let mut encoder = Encoder::on(backend, architecture, false, 0)?;
-            initialise(&mut encoder.params, config.seed)?;
+            initialize(&mut encoder.params, config.seed)?;
             let side = config.image_size;
             let images = encoder.images(config.batch_size, (side, side), |out| {
                 out.copy_from_slice(&noise(config, 0));

@@ -7,10 +7,10 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use seedling_convert::naming::Naming;
 use seedling_convert::onnx;
-use seedling_convert::recognise::{Hints, Recognised};
+use seedling_convert::recognize::{Hints, Recognized};
 use seedling_convert::weights::{Facts, convert, write};
 use seedling_core::backbones::Arch;
-use seedling_core::data::Normalise;
+use seedling_core::data::Normalize;
 use seedling_core::encoder::{Architecture, Encoder, LinearLayer};
 use seedling_core::nn::window::Padding;
 use seedling_core::nn::workspace::Workspace;
@@ -95,7 +95,7 @@ const SHOWN: usize = 3;
 /// The file is no network that is known, or cannot be written under such names.
 pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
     let arch = args.arch.as_deref().map(str::parse).transpose()?;
-    let (mut file, recognised) = open(args, arch, console)?;
+    let (mut file, recognized) = open(args, arch, console)?;
     if let Some(side) = args.image_size {
         file.about.image_size = side as usize;
     }
@@ -141,28 +141,28 @@ pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
     console.summary(&json!({
         "command": "convert",
         "arch": about.architecture.arch.name(),
-        "program": recognised.as_ref().map_or("seedling", |found| found.program),
-        "root": recognised.as_ref().map(|found| found.root.clone()),
+        "program": recognized.as_ref().map_or("seedling", |found| found.program),
+        "root": recognized.as_ref().map(|found| found.root.clone()),
         "head": head.map(|head| head.name()),
         "features": layer.map_or(dim, LinearLayer::outputs),
         "linear_layer": layer.is_some(),
-        "taken": recognised.as_ref().map(|found| found.taken.len()),
-        "left": recognised.as_ref().map(|found| &found.left),
+        "taken": recognized.as_ref().map(|found| found.taken.len()),
+        "left": recognized.as_ref().map(|found| &found.left),
         "written": written,
     }));
     Ok(Outcome::Done)
 }
 
-/// Weights of ours as they are, or others' with what they were recognised as.
+/// Weights of ours as they are, or others' with what they were recognized as.
 fn open(
     args: &ConvertArgs,
     arch: Option<Arch>,
     console: &Console,
-) -> Result<(WeightFile, Option<Recognised>)> {
+) -> Result<(WeightFile, Option<Recognized>)> {
     let facts = Facts {
         norm_eps: args.bn_eps,
         image_size: args.image_size.map(|side| side as usize),
-        normalise: normalise(args)?,
+        normalize: normalize(args)?,
         padding: args.padding.map(|pads| match pads {
             Pads::Symmetric => Padding::Symmetric,
             Pads::Same => Padding::Same,
@@ -173,7 +173,7 @@ fn open(
         && file.says_arch()
         && args.part.is_none()
     {
-        if facts.norm_eps.is_some() || facts.normalise.is_some() || facts.padding.is_some() {
+        if facts.norm_eps.is_some() || facts.normalize.is_some() || facts.padding.is_some() {
             return Err(Error::Config(
                 "the file says its own --bn-eps, --mean, --std and --padding".into(),
             ));
@@ -192,14 +192,14 @@ fn open(
     let found = convert(&args.weights, &hints, &facts)?;
     tell(
         &args.weights,
-        &found.recognised,
+        &found.recognized,
         &found.file.about.architecture,
         console,
     );
-    Ok((found.file, Some(found.recognised)))
+    Ok((found.file, Some(found.recognized)))
 }
 
-fn normalise(args: &ConvertArgs) -> Result<Option<Normalise>> {
+fn normalize(args: &ConvertArgs) -> Result<Option<Normalize>> {
     let triple = |name: &str, given: &[f32], default: [f32; 3]| match given {
         [] => Ok(default),
         [r, g, b] => Ok([*r, *g, *b]),
@@ -208,8 +208,8 @@ fn normalise(args: &ConvertArgs) -> Result<Option<Normalise>> {
     if args.mean.is_empty() && args.std.is_empty() {
         return Ok(None);
     }
-    let usual = Normalise::default();
-    let found = Normalise {
+    let usual = Normalize::default();
+    let found = Normalize {
         mean: triple("mean", &args.mean, usual.mean)?,
         std: triple("std", &args.std, usual.std)?,
     };
@@ -219,8 +219,8 @@ fn normalise(args: &ConvertArgs) -> Result<Option<Normalise>> {
     }
 }
 
-/// What was recognised, taken and left, and why.
-fn tell(path: &Path, found: &Recognised, architecture: &Architecture, console: &Console) {
+/// What was recognized, taken and left, and why.
+fn tell(path: &Path, found: &Recognized, architecture: &Architecture, console: &Console) {
     console.say(&format!(
         "{}: {} of {}, under {}'s names{}",
         path.display(),
@@ -248,7 +248,7 @@ fn tell(path: &Path, found: &Recognised, architecture: &Architecture, console: &
         None => console.say("head: none of ours"),
     }
     console.say(&format!(
-        "assumed, for no file says it: norms' epsilon {} (--bn-eps), padding {} (--padding), images normalised \
+        "assumed, for no file says it: norms' epsilon {} (--bn-eps), padding {} (--padding), images normalized \
          as ImageNet's unless --mean and --std say otherwise",
         architecture.norm_eps,
         match architecture.padding {

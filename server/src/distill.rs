@@ -19,7 +19,7 @@ use std::path::PathBuf;
   seedling distill DATA --arch mobilenet_v3_small --teacher mobilenet_v2_imagenet.safetensors --out run
   seedling distill DATA --arch resnet18 --teacher moco_v2_800ep_pretrain.pth.tar --out run
   seedling distill DATA --arch deit_tiny --teacher dino.onnx --set teacher_size=224 --out run
-An ONNX graph needs a program built with --features onnx. It takes a batch of RGB images, normalised by
+An ONNX graph needs a program built with --features onnx. It takes a batch of RGB images, normalized by
 --set teacher_mean=R,G,B and teacher_std=R,G,B (ImageNet's unless said), and puts out features, tokens or maps
 (--set teacher_output=NAME, else its first).
 --init of adapt and pretrain takes the result, backbone and head; the queue stays behind.")]

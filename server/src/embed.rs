@@ -47,7 +47,7 @@ pub struct EmbedArgs {
     /// Make the album's index, or renew it: only photos that are new are looked at
     #[arg(long)]
     pub index: bool,
-    /// Diffuse features over the album's graph of neighbours before they are written, as an index does
+    /// Diffuse features over the album's graph of neighbors before they are written, as an index does
     #[arg(long, conflicts_with = "index")]
     pub diffuse: bool,
     /// Write the photos as queries to this index: each averaged with what it finds there

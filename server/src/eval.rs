@@ -51,7 +51,7 @@ pub struct EvalArgs {
 pub enum Protocol {
     /// Alignment, uniformity, instance discrimination; with classes, their tightness
     Geometry,
-    /// k nearest neighbours, the best over k
+    /// k nearest neighbors, the best over k
     Knn,
     /// What an app asks: precision at 10, mean average precision, 1- and 5-shot accuracy, purity
     Panel,
@@ -137,7 +137,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
             encoder: &*loaded.encoder,
             source,
             image_size: loaded.image_size,
-            normalise: &loaded.file.about.normalise,
+            normalize: &loaded.file.about.normalize,
         };
         let seed = loaded.config.seed;
         // With halves, geometry looks at the test half; kNN and panel ask it of the training half.
@@ -169,7 +169,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
             };
         }
         if classes && measured.figures.panel.is_none() {
-            console.note("no class folders here: neighbours and classes cannot be judged");
+            console.note("no class folders here: neighbors and classes cannot be judged");
         }
         if !wants(Protocol::Knn) {
             measured.figures.knn = None;

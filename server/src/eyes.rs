@@ -116,7 +116,7 @@ impl Eyes {
             .map(|loaded| Viewer {
                 encoder: &*loaded.encoder,
                 image_size: loaded.image_size,
-                normalise: &loaded.file.about.normalise,
+                normalize: &loaded.file.about.normalize,
                 // Part of the network that was loaded.
                 layer: None,
             })

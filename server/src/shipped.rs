@@ -33,9 +33,9 @@ pub fn open(
 /// # Errors
 /// The file cannot be used; where another network would take it, the message says how.
 pub fn file(path: &Path, arch: Option<Arch>, flag: &str, console: &Console) -> Result<WeightFile> {
-    let (file, recognised) =
+    let (file, recognized) =
         seedling_convert::weights::open(path, arch).map_err(|error| advised(error, flag))?;
-    if let Some(found) = recognised {
+    if let Some(found) = recognized {
         console.note(&format!(
             "{}: {} of {}, {} tensors; norms' epsilon {} (convert --bn-eps sets it)",
             path.display(),

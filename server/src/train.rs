@@ -10,7 +10,7 @@ use seedling_convert::onnx::OnnxNet;
 use seedling_core::checkpoint::{self, State};
 use seedling_core::config::{Config, Layer};
 use seedling_core::course::{Course, Phase, RunFolder, Sources};
-use seedling_core::data::{self, DecodeBudget, Normalise, PhotoSource};
+use seedling_core::data::{self, DecodeBudget, Normalize, PhotoSource};
 use seedling_core::session::{Foreign, Guide, Start};
 use seedling_core::tensor_file;
 use seedling_core::weights::WeightFile;
@@ -184,7 +184,7 @@ fn teacher(plan: &Plan<'_>, console: &Console) -> Result<Option<Teacher>> {
 }
 
 fn onnx(path: &Path, config: &Config) -> Result<Foreign> {
-    let usual = Normalise::default();
+    let usual = Normalize::default();
     let triple = |key: &str, text: &str, usual: [f32; 3]| -> Result<[f32; 3]> {
         if text.trim().is_empty() {
             return Ok(usual);
@@ -202,11 +202,11 @@ fn onnx(path: &Path, config: &Config) -> Result<Foreign> {
                 ))
             })
     };
-    let normalise = Normalise {
+    let normalize = Normalize {
         mean: triple("teacher_mean", &config.teacher_mean, usual.mean)?,
         std: triple("teacher_std", &config.teacher_std, usual.std)?,
     };
-    if normalise.std.iter().any(|std| *std <= 0.0) {
+    if normalize.std.iter().any(|std| *std <= 0.0) {
         return Err(Error::Config("teacher_std must be above 0".into()));
     }
     let side = match config.teacher_size {
@@ -219,7 +219,7 @@ fn onnx(path: &Path, config: &Config) -> Result<Foreign> {
     };
     Ok(Foreign {
         net: Arc::new(OnnxNet::open(path, &config.teacher_output, side, threads)?),
-        normalise,
+        normalize,
         digest: tensor_file::digest(path)?,
     })
 }

@@ -68,7 +68,7 @@ fn public(text: &str) -> Result<PublicKey> {
         Ok(found) => found
             .parse()
             .map_err(|error: Error| Error::file(text, error.to_string())),
-        // Digits are no file; a misspelt file is no digits, and told as both.
+        // Digits are no file; a misspelled file is no digits, and told as both.
         Err(error) => text.parse().map_err(|_| {
             Error::file(
                 text,

@@ -76,7 +76,7 @@ def images(t: int, n: int, h: int, w: int, scale: float) -> torch.Tensor:
 
 
 def unit_rows(t: int, rows: int, dim: int) -> torch.Tensor:
-    """Hashed rows of length 1 (normalised in f64, then rounded to f32)."""
+    """Hashed rows of length 1 (normalized in f64, then rounded to f32)."""
     x = u(t, rows * dim).reshape(rows, dim)
     return f32(x / np.sqrt((x * x).sum(axis=1, keepdims=True)))
 

@@ -6,7 +6,7 @@
 
     student     mobilenet_v3_small, batch norm eps 1e-3, momentum 0.1, no dropout, 32 x 32 images;
                 then the head `simple`: projection_head.0 Linear(1024, 1024), ReLU,
-                projection_head.2 Linear(1024, 128); then L2 normalisation. Weights by formula,
+                projection_head.2 Linear(1024, 128); then L2 normalization. Weights by formula,
                 entries = features.*, classifier.0.*, projection_head.*
     images      step s = 1..20: stream 100000 + 2 s, scale 2, NHWC, (16, 32, 32, 3)
     teacher     no network: its embeddings at step s are the unit rows `teacher[s-1]` (16, 128),
@@ -45,11 +45,11 @@ STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, LR, WEIGHT_DECAY = 0.2, 0.01, 1e-4, 0.
 
 
 def clustered(stream, rows):
-    """Unit rows, row r near centre r mod 4."""
+    """Unit rows, row r near center r mod 4."""
     unit = lambda x: x / x.norm(dim=-1, keepdim=True)
-    centres = unit(torch.tensor(u(400000, 4 * DIM)).reshape(4, DIM))
+    centers = unit(torch.tensor(u(400000, 4 * DIM)).reshape(4, DIM))
     noise = unit(torch.tensor(u(stream, rows * DIM)).reshape(rows, DIM))
-    return f32(unit(centres[torch.arange(rows) % 4] + 0.15 * noise).numpy())
+    return f32(unit(centers[torch.arange(rows) % 4] + 0.15 * noise).numpy())
 
 
 def teacher_rows():

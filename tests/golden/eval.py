@@ -15,9 +15,9 @@ rng = np.random.default_rng(7)
 
 
 def clustered(n, dim, classes, spread):
-    centres = rng.normal(size=(classes, dim))
+    centers = rng.normal(size=(classes, dim))
     labels = rng.integers(0, classes, n)
-    return (centres[labels] + spread * rng.normal(size=(n, dim))).astype(np.float32), labels
+    return (centers[labels] + spread * rng.normal(size=(n, dim))).astype(np.float32), labels
 
 
 def ks(available):
@@ -62,14 +62,14 @@ def lidar(looks):
     n = looks.shape[1]
     looks = looks[:, np.arange(min(n, 256)) * n // min(n, 256)]
     means = looks.mean(0)
-    centred = means - means.mean(0)
-    _, s, vt = np.linalg.svd(centred, full_matrices=False)
+    centered = means - means.mean(0)
+    _, s, vt = np.linalg.svd(centered, full_matrices=False)
     vt = vt[:100][s[:100] ** 2 > 1e-10 * s[0] ** 2]
     w = ((looks - means) @ vt.T).reshape(-1, len(vt))
     scatter = w.T @ w / len(w)
     scatter += 1e-4 * np.trace(scatter) / len(vt) * np.eye(len(vt))
     values, vectors = np.linalg.eigh(scatter)
-    e = np.linalg.svd(centred @ vt.T @ vectors / np.sqrt(values), compute_uv=False) ** 2
+    e = np.linalg.svd(centered @ vt.T @ vectors / np.sqrt(values), compute_uv=False) ** 2
     p = e / e.sum()
     return float(np.exp(-(p * np.log(p)).sum()))
 
@@ -77,8 +77,8 @@ def lidar(looks):
 x, labels = clustered(300, 24, 7, 1.6)
 test, truth = clustered(90, 24, 7, 1.6)
 truth = rng.integers(0, 7, 90)
-centre_of = {c: x[labels == c].mean(0) for c in range(7)}
-test = np.stack([centre_of[c] + 1.6 * rng.normal(size=24) for c in truth]).astype(np.float32)
+center_of = {c: x[labels == c].mean(0) for c in range(7)}
+test = np.stack([center_of[c] + 1.6 * rng.normal(size=24) for c in truth]).astype(np.float32)
 view1 = (x + 1.6 * rng.normal(size=x.shape)).astype(np.float32)
 view2 = (x + 1.6 * rng.normal(size=x.shape)).astype(np.float32)
 grid = rng.integers(0, 3, (160, 3)).astype(np.float32)  # 27 places for 160 photos: ties, duplicates
@@ -90,8 +90,8 @@ pairwise = torch.pdist(u)
 classes = []
 for c in np.unique(labels):
     classes.append(torch.pdist(u[torch.as_tensor(labels == c)]).pow(2).mean())
-centred = u - u.mean(0)
-eig = torch.linalg.eigvalsh(centred.T @ centred / len(u))
+centered = u - u.mean(0)
+eig = torch.linalg.eigvalsh(centered.T @ centered / len(u))
 
 figures = {
     "alignment": float((a - b).pow(2).sum(1).mean()),

@@ -10,7 +10,7 @@ dict (from 0) is, with p = ((7 i + 13 t) mod 61) / 30 - 1:
     running_mean          0.1 p        running_var   1 + 0.3 p        all else     0.1 p
 
 `expected.safetensors` has for each file its network's features in eval mode of one hashed image (see
-common.py: stream 4242, 1 x 64 x 64, scale 4), and its embedding before normalising where it has a head of
+common.py: stream 4242, 1 x 64 x 64, scale 4), and its embedding before normalizing where it has a head of
 ours.
 """
 

@@ -8,7 +8,7 @@ images follow the formulas at the top of common.py.
 The setting, both runs
     encoder     mobilenet_v3_small, batch norm eps 1e-3, momentum 0.1, no dropout, 32 x 32 images;
                 then the head `wide`: projection_head.0 Linear(1024, 2048), ReLU,
-                projection_head.2 Linear(2048, 128); then L2 normalisation
+                projection_head.2 Linear(2048, 128); then L2 normalization
     weights     by formula; entries = features.*, classifier.0.*, projection_head.*, so the head's
                 four entries are the last four indices. The key encoder starts as a copy of the
                 query encoder: parameters and running statistics

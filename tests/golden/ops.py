@@ -189,8 +189,8 @@ def losses():
         store(f"info_nce.{name}", query=query, key=key, queue=queue, masked=masked, temperature=torch.tensor([temperature]),
               losses=rows, loss=rows.mean().reshape(1), dquery=query.grad)
     for name, n, k, d, spread, ts, tt in [("soft", 4, 20, 16, 0.3, 0.2, 0.05), ("sharp", 3, 7, 17, 1.0, 0.2, 0.01), ("one", 1, 1, 5, 0.3, 0.1, 0.1)]:
-        centre = unit(1, d)
-        near = lambda rows: F.normalize(centre + spread * unit(rows, d), dim=1).float().double()
+        center = unit(1, d)
+        near = lambda rows: F.normalize(center + spread * unit(rows, d), dim=1).float().double()
         student, teacher, queue = unit(n, d).requires_grad_(), near(n), near(k)
         target = torch.softmax(torch.cat([(teacher * teacher).sum(1, keepdim=True), teacher @ queue.T], 1) / tt, 1)
         logits = torch.cat([(student * teacher).sum(1, keepdim=True), student @ queue.T], 1) / ts

@@ -1,6 +1,6 @@
 """Golden values for the panel of core/src/eval: python tests/golden/panel.py writes panel.safetensors beside itself.
 
-Everything by scikit-learn: neighbours, average precision, nearest centroids and contingency tables. Draws of
+Everything by scikit-learn: neighbors, average precision, nearest centroids and contingency tables. Draws of
 labeled photos and clusters are stored, since no two programs draw alike.
 """
 import json
@@ -18,9 +18,9 @@ rng = np.random.default_rng(11)
 SHOTS = (1, 5)
 
 
-def clustered(n, dim, classes, spread, centres):
+def clustered(n, dim, classes, spread, centers):
     labels = rng.integers(0, classes, n)
-    return (centres[labels] + spread * rng.normal(size=(n, dim))).astype(np.float32), labels
+    return (centers[labels] + spread * rng.normal(size=(n, dim))).astype(np.float32), labels
 
 
 def ranking(index, labels, queries, truth, itself):
@@ -40,9 +40,9 @@ def ranking(index, labels, queries, truth, itself):
     return 100 * float(np.mean(precision)), 100 * float(np.mean(average))
 
 
-centres = rng.normal(size=(6, 20))
-x, labels = clustered(260, 20, 6, 1.5, centres)
-test, truth = clustered(80, 20, 6, 1.5, centres)
+centers = rng.normal(size=(6, 20))
+x, labels = clustered(260, 20, 6, 1.5, centers)
+test, truth = clustered(80, 20, 6, 1.5, centers)
 labels[7] = 6  # alone in its class: nothing is right for it
 u, t = (normalize(v.astype(np.float64)) for v in (x, test))
 

@@ -36,14 +36,14 @@ def main():
     alpha.putalpha(Image.linear_gradient("L").resize(base.size))
     deep = Image.fromarray((np.arange(WIDTH * HEIGHT).reshape(HEIGHT, WIDTH) * 68).astype(np.uint16))
     cmyk = encode(base.convert("CMYK"), "JPEG", quality=95)
-    # Same file, its colour transform declared as YCCK: other colours, decoded by the other path.
+    # Same file, its color transform declared as YCCK: other colors, decoded by the other path.
     adobe = cmyk.index(b"Adobe")
     ycck = cmyk[: adobe + 11] + b"\x02" + cmyk[adobe + 12:]
     files = {
         "baseline.jpg": encode(base, "JPEG", quality=92, subsampling=0),
         "subsampled.jpg": encode(base, "JPEG", quality=92, subsampling=2),
         "progressive.jpg": encode(base, "JPEG", quality=92, progressive=True, subsampling=0),
-        "grey.jpg": encode(base.convert("L"), "JPEG", quality=92),
+        "gray.jpg": encode(base.convert("L"), "JPEG", quality=92),
         "cmyk.jpg": cmyk,
         "ycck.jpg": ycck,
         "plain.png": encode(base, "PNG"),
@@ -51,7 +51,7 @@ def main():
         "bits.png": encode(base.convert("1"), "PNG"),
         "deep.png": encode(deep, "PNG"),
         "alpha.png": encode(alpha, "PNG"),
-        "grey_alpha.png": encode(alpha.convert("LA"), "PNG"),
+        "gray_alpha.png": encode(alpha.convert("LA"), "PNG"),
         "plain.bmp": encode(base, "BMP"),
         "plain.gif": encode(base, "GIF"),
         "frames.gif": encode(base, "GIF", save_all=True,
@@ -70,8 +70,8 @@ def main():
     for name, data in files.items():
         image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
         if name == "deep.png":
-            grey = (np.array(image).astype(np.uint32) * 255 + 32895) >> 16
-            image = Image.fromarray(grey.astype(np.uint8))
+            gray = (np.array(image).astype(np.uint32) * 255 + 32895) >> 16
+            image = Image.fromarray(gray.astype(np.uint8))
         if "A" in image.mode:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))

@@ -33,27 +33,27 @@ def by_tifffile(data, **how):
 
 def files():
     rgb = picture()
-    grey = rgb[..., 1]
+    gray = rgb[..., 1]
     image = Image.fromarray(rgb)
     for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd"):
         yield f"rgb {compression}", by_pillow(image, compression=compression)
     yield "rgb webp", by_tifffile(rgb, photometric="rgb", compression="webp", compressionargs={"lossless": True})
     yield "rgb jpeg", by_pillow(image, compression="jpeg", quality=95)
-    yield "grey jpeg", by_pillow(image.convert("L"), compression="jpeg", quality=95)
+    yield "gray jpeg", by_pillow(image.convert("L"), compression="jpeg", quality=95)
     yield "palette", by_pillow(image.quantize(50))
     yield "palette lzw", by_pillow(image.quantize(200), compression="tiff_lzw")
     yield "bilevel", by_pillow(image.convert("1"))
     yield "bilevel group4", by_pillow(image.convert("1"), compression="group4")
     yield "bilevel group3", by_pillow(image.convert("1"), compression="group3")
     yield "cmyk", by_pillow(image.convert("CMYK"))
-    yield "rgba", by_pillow(Image.fromarray(np.dstack([rgb, 255 - grey])))
-    yield "grey alpha", by_pillow(Image.fromarray(np.dstack([grey, 255 - grey]), "LA"))
+    yield "rgba", by_pillow(Image.fromarray(np.dstack([rgb, 255 - gray])))
+    yield "gray alpha", by_pillow(Image.fromarray(np.dstack([gray, 255 - gray]), "LA"))
     yield "turned", by_pillow(image, tiffinfo={274: 6})
     yield "ycbcr", by_pillow(image.convert("YCbCr"))
-    yield "float", by_tifffile(grey.astype(np.float32))
-    yield "double deflate", by_tifffile(grey.astype(np.float64), compression="zlib")
-    yield "int16", by_tifffile(grey.astype(np.int16))
-    yield "uint32", by_tifffile(grey.astype(np.uint32))
+    yield "float", by_tifffile(gray.astype(np.float32))
+    yield "double deflate", by_tifffile(gray.astype(np.float64), compression="zlib")
+    yield "int16", by_tifffile(gray.astype(np.int16))
+    yield "uint32", by_tifffile(gray.astype(np.uint32))
     yield "uint16 rgb", by_tifffile(rgb.astype(np.uint16) * 257, photometric="rgb")
     yield "big", by_tifffile(rgb, photometric="rgb", bigtiff=True)
     yield "big palette", by_tifffile(np.asarray(image.quantize(30)), photometric="palette", bigtiff=True,
@@ -64,8 +64,8 @@ def files():
     yield "tiled palette", by_tifffile(np.asarray(image.quantize(30)), photometric="palette", tile=(16, 16), compression="zlib",
                                        colormap=(np.arange(768).reshape(3, 256) * 85).astype(np.uint16))
     yield "planes", by_tifffile(np.moveaxis(rgb, 2, 0), photometric="rgb", planarconfig="separate")
-    yield "white is zero", by_tifffile(grey, photometric="miniswhite")
-    yield "float predictor", by_tifffile(grey.astype(np.float32), compression="zlib", predictor=3)
+    yield "white is zero", by_tifffile(gray, photometric="miniswhite")
+    yield "float predictor", by_tifffile(gray.astype(np.float32), compression="zlib", predictor=3)
 
 
 def shown(data):
@@ -89,8 +89,8 @@ def main():
         except Exception as problem:
             # Pillow reads no such file: what was written is what there is to be seen.
             print(f"{name}: {problem}")
-            grey = np.repeat(picture()[..., 1][..., None], 3, 2)
-            tensors[f"{name}.rgb"] = picture() if "rgb" in name or name == "planes" else np.ascontiguousarray(grey)
+            gray = np.repeat(picture()[..., 1][..., None], 3, 2)
+            tensors[f"{name}.rgb"] = picture() if "rgb" in name or name == "planes" else np.ascontiguousarray(gray)
         tensors[f"{name}.tiff"] = np.frombuffer(data, np.uint8)
     save_file(tensors, Path(__file__).with_suffix(".safetensors"))
     print(len(tensors) // 2)

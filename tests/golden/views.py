@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 97, 71
 
 
 def picture():
-    """Smooth gradients, hard edges, every hue, greys and noise."""
+    """Smooth gradients, hard edges, every hue, grays and noise."""
     rng = np.random.default_rng(5)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(float)
     planes = [
@@ -51,7 +51,7 @@ def view(image, case):
                            F.InterpolationMode.BILINEAR, antialias=True)
     for step, factor in case["jitter"]:
         image = STEPS[step](image, factor)
-    if case["grey"]:
+    if case["gray"]:
         image = F.rgb_to_grayscale(image, 3)
     if case["blur"]:
         kernel = size // 10 | 1
@@ -66,9 +66,9 @@ def main():
     image = Image.fromarray(pixels)
     same = [10, 3, 64, 64]
 
-    def case(name, crop=same, size=64, jitter=(), grey=False, blur=None, flip=False):
+    def case(name, crop=same, size=64, jitter=(), gray=False, blur=None, flip=False):
         return dict(name=name, crop=list(crop), size=size, jitter=[list(j) for j in jitter],
-                    grey=grey, blur=blur, flip=flip)
+                    gray=gray, blur=blur, flip=flip)
 
     cases = [
         case("resize/enlarge", [7, 11, 41, 29], 50),
@@ -86,14 +86,14 @@ def main():
         case("hue/none", jitter=[("hue", 0.0)]),
         case("hue/plus", jitter=[("hue", 0.29)]),
         case("hue/minus", jitter=[("hue", -0.17)]),
-        case("grey", grey=True),
+        case("gray", gray=True),
         case("blur/slight", blur=0.4),
         case("blur/strong", [0, 0, 97, 71], 70, blur=1.9),
         case("flip", flip=True),
         case("chain/1", [5, 9, 63, 51], 56, [("hue", -0.33), ("contrast", 1.4),
              ("brightness", 0.6), ("saturation", 1.7)], blur=1.3, flip=True),
         case("chain/2", [20, 0, 70, 71], 50, [("saturation", 0.4), ("brightness", 1.5),
-             ("hue", 0.12), ("contrast", 0.5)], grey=True, blur=0.8),
+             ("hue", 0.12), ("contrast", 0.5)], gray=True, blur=0.8),
         case("chain/3", [0, 30, 50, 41], 45, [("contrast", 0.7), ("saturation", 1.2),
              ("hue", 0.4), ("brightness", 0.9)], flip=True),
     ]

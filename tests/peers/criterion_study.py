@@ -142,11 +142,11 @@ def figures(plain, first, second, base):
     found["LiDAR"] = lidar([plain, first, second])
     for k in (5, 15):
         own, was = nearest(p, p, k), nearest(q, q, k)
-        found[f"neighbours shared with the base, {k}"] = overlap(own, was)
+        found[f"neighbors shared with the base, {k}"] = overlap(own, was)
         seen, again = nearest(a, p, k), nearest(b, p, k)
-        found[f"neighbours stable under views, {k}"] = (overlap(own, seen) + overlap(own, again)) / 2
-        found[f"neighbours of two views agree, {k}"] = overlap(seen, again)
-        found[f"base's neighbours seen from views, {k}"] = (overlap(was, seen) + overlap(was, again)) / 2
+        found[f"neighbors stable under views, {k}"] = (overlap(own, seen) + overlap(own, again)) / 2
+        found[f"neighbors of two views agree, {k}"] = overlap(seen, again)
+        found[f"base's neighbors seen from views, {k}"] = (overlap(was, seen) + overlap(was, again)) / 2
     clusters = max(2, int(np.sqrt(n / 2)))
     kmeans = KMeans(clusters, n_init=3, random_state=0).fit(p)
     found["clusters stable under views"] = np.mean(np.r_[kmeans.predict(a) == kmeans.labels_, kmeans.predict(b) == kmeans.labels_])
@@ -157,7 +157,7 @@ def figures(plain, first, second, base):
     # How much farther other photos lie than views: the gap that search needs.
     order = nearest(p, p, 15)
     near = np.mean([p[i] @ p[order[i]].T for i in range(n)])
-    found["neighbours near, rest far"] = near - (p @ p.T).mean()
+    found["neighbors near, rest far"] = near - (p @ p.T).mean()
     return found
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from learn_moco import finish
-from learning import IMAGENET, Album, Encoder, common_arguments, learning_rate, loader, normalise, photo_files, prepare
+from learning import IMAGENET, Album, Encoder, common_arguments, learning_rate, loader, normalize, photo_files, prepare
 
 
 @torch.no_grad()
 def features(encoder, images):
     encoder.eval()
-    found = torch.cat([encoder.backbone(normalise(x.float() / 255, *IMAGENET)) for x in images.split(100)])
+    found = torch.cat([encoder.backbone(normalize(x.float() / 255, *IMAGENET)) for x in images.split(100)])
     encoder.train()
     return found
 
@@ -79,7 +79,7 @@ def main():
         for x, ids in batches:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, args.lr, 0)
-            views = normalise(x[:, 0], *IMAGENET).to(memory_format=torch.channels_last)
+            views = normalize(x[:, 0], *IMAGENET).to(memory_format=torch.channels_last)
             rows = torch.cat([encoder.backbone(group) for group in views.split(args.bn_group)])
             student = F.normalize(rows - mean, dim=1) @ bank.T / args.temperature
             own = F.one_hot(ids, len(files)).bool()

@@ -18,7 +18,7 @@ import argparse
 import sys
 
 import torch
-from learning import IMAGENET, ROOT, SHARED, Album, Curves, Encoder, common_arguments, learning_rate, loader, normalise, photo_files, prepare
+from learning import IMAGENET, ROOT, SHARED, Album, Curves, Encoder, common_arguments, learning_rate, loader, normalize, photo_files, prepare
 
 sys.path.insert(0, str(ROOT / "tests" / "peers"))
 from mobilenet_v2_teacher import load_teacher  # noqa: E402
@@ -70,7 +70,7 @@ def main():
                 group["lr"] = learning_rate(step, steps, args.lr, args.warm_up)
             x = x[:, 0].to(device)
             t = torch.nn.functional.normalize((teacher_features(x) - mean) @ projection, dim=1)
-            s = student(normalise(x, *IMAGENET).to(memory_format=torch.channels_last))
+            s = student(normalize(x, *IMAGENET).to(memory_format=torch.channels_last))
             target = torch.softmax(torch.cat([(t * t).sum(1, keepdim=True), t @ queue.T], 1) / 0.01, 1)
             logits = torch.cat([(s * t).sum(1, keepdim=True), s @ queue.T], 1) / 0.2
             loss = -(target * torch.log_softmax(logits, 1)).sum(1).mean()

@@ -5,9 +5,9 @@
 MoCo v2 without labels: 128 px, batch 64 in groups of 32 (statistics per group, keys shuffled across
 the groups), lr 0.03 with cosine per step, SGD momentum 0.9, weight decay 1e-4, temperature 0.1, queue
 512 with a photo's own keys masked, key momentum 0.99, head 1024-2048-128 from random numbers, 12
-epochs; 0.9 of the target to initial neighbours; in the end statistics taken again over the plain
+epochs; 0.9 of the target to initial neighbors; in the end statistics taken again over the plain
 photos, and half of what has changed. Measured: leave-one-out best-NN over the album, at
---measure-size. `--lr 0.006 --epochs 24 --neighbours 0 --mix 1 --measure-size 128` is the recipe of
+--measure-size. `--lr 0.006 --epochs 24 --neighbors 0 --mix 1 --measure-size 128` is the recipe of
 docs/learning-moco.png.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from learning import IMAGENET, Album, Curves, Encoder, common_arguments, learning_rate, loader, normalise, photo_files, prepare
+from learning import IMAGENET, Album, Curves, Encoder, common_arguments, learning_rate, loader, normalize, photo_files, prepare
 
 
 def in_mind(files, encoder, args, device):
@@ -25,7 +25,7 @@ def in_mind(files, encoder, args, device):
     plain = torch.stack([Album.prepare(f, args.measure_size, args.preprocessing) for f in files])
     encoder.eval()
     with torch.no_grad():
-        features = torch.cat([encoder.backbone(normalise(x.to(device).float() / 255, *IMAGENET)).float() for x in plain.split(100)])
+        features = torch.cat([encoder.backbone(normalize(x.to(device).float() / 255, *IMAGENET)).float() for x in plain.split(100)])
     encoder.train()
     return F.normalize(features - features.mean(0), dim=1), plain
 
@@ -39,7 +39,7 @@ def finish(encoder, initial, plain, args, device):
             break
         for norm in norms:
             norm.momentum = 1 / (n + 1)
-        encoder.backbone(normalise(plain[rows].to(device).float() / 255, *IMAGENET))
+        encoder.backbone(normalize(plain[rows].to(device).float() / 255, *IMAGENET))
     for name, value in encoder.state_dict().items():
         if name.startswith(("features.", "classifier.")) and value.is_floating_point():
             value.copy_(torch.lerp(initial[name], value, args.mix))
@@ -57,8 +57,8 @@ def main():
     parser.add_argument("--queue", type=int, default=512)
     parser.add_argument("--temperature", type=float, default=0.1)
     parser.add_argument("--key-momentum", type=float, default=0.99)
-    parser.add_argument("--neighbours", type=float, default=0.9, help="share of the target that goes to initial neighbours")
-    parser.add_argument("--neighbour-temperature", type=float, default=0.05)
+    parser.add_argument("--neighbors", type=float, default=0.9, help="share of the target that goes to initial neighbors")
+    parser.add_argument("--neighbor-temperature", type=float, default=0.05)
     parser.add_argument("--mix", type=float, default=0.5, help="share of what has changed that the result keeps")
     parser.add_argument("--measure-size", type=int, default=160)
     common_arguments(parser)
@@ -92,7 +92,7 @@ def main():
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, args.lr, args.warm_up)
             ids = ids.to(device)
-            views = [normalise(x[:, v].to(device), *IMAGENET).to(memory_format=torch.channels_last) for v in (0, 1)]
+            views = [normalize(x[:, v].to(device), *IMAGENET).to(memory_format=torch.channels_last) for v in (0, 1)]
             with torch.no_grad():
                 for key, query in zip(key_encoder.parameters(), query_encoder.parameters()):
                     key.mul_(args.key_momentum).add_(query, alpha=1 - args.key_momentum)
@@ -103,11 +103,11 @@ def main():
             logits = torch.cat([(queries * keys).sum(1, keepdim=True), negatives], 1) / args.temperature
             target = torch.zeros_like(logits)
             target[:, 0] = 1
-            if args.neighbours:
-                near = (mind[ids] @ mind[queue_ids.clamp_min(0)].T / args.neighbour_temperature).masked_fill((queue_ids < 0) | negatives.isneginf(), -torch.inf)
-                knows = ~near.isneginf().all(1)  # a queue of random rows has no neighbours yet
-                target[knows, 0] = 1 - args.neighbours
-                target[knows, 1:] = args.neighbours * near[knows].softmax(1)
+            if args.neighbors:
+                near = (mind[ids] @ mind[queue_ids.clamp_min(0)].T / args.neighbor_temperature).masked_fill((queue_ids < 0) | negatives.isneginf(), -torch.inf)
+                knows = ~near.isneginf().all(1)  # a queue of random rows has no neighbors yet
+                target[knows, 0] = 1 - args.neighbors
+                target[knows, 1:] = args.neighbors * near[knows].softmax(1)
             loss = -(target * logits.log_softmax(1).masked_fill(logits.isneginf(), 0)).sum(1).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

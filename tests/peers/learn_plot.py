@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-COLOURS = {"PyTorch": "#d1495b", "Seedling": "#00798c"}
+COLORS = {"PyTorch": "#d1495b", "Seedling": "#00798c"}
 
 
 def read_torch(path, measure):
@@ -64,16 +64,16 @@ def smooth(values, width):
 def draw(runs, out, smoothing, title, label):
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), constrained_layout=True)
     for side, curves in runs.items():
-        colour = COLOURS[side]
+        color = COLORS[side]
         losses = [c[0] for c in curves if c[0]]
         for loss in losses:
             steps, values = np.array(loss).T
-            left.plot(steps[len(steps) - len(smooth(values, smoothing)):], smooth(values, smoothing), color=colour, alpha=0.3, linewidth=0.8)
+            left.plot(steps[len(steps) - len(smooth(values, smoothing)):], smooth(values, smoothing), color=color, alpha=0.3, linewidth=0.8)
         if losses:
             length = min(len(loss) for loss in losses)
             mean = smooth(np.mean([[v for _, v in loss[:length]] for loss in losses], axis=0), smoothing)
             steps = [s for s, _ in losses[0][:length]][length - len(mean):]
-            left.plot(steps, mean, color=colour, linewidth=2, label=f"{side} ({len(losses)} seeds)")
+            left.plot(steps, mean, color=color, linewidth=2, label=f"{side} ({len(losses)} seeds)")
         by_step = defaultdict(list)
         for _, points in curves:
             for step, value in points:
@@ -81,8 +81,8 @@ def draw(runs, out, smoothing, title, label):
         if by_step:
             steps = sorted(by_step)
             mean = [np.mean(by_step[s]) for s in steps]
-            right.plot(steps, mean, "o-", color=colour, markersize=3, label=f"{side}, end {mean[-1]:.1f}")
-            right.fill_between(steps, [min(by_step[s]) for s in steps], [max(by_step[s]) for s in steps], color=colour, alpha=0.2)
+            right.plot(steps, mean, "o-", color=color, markersize=3, label=f"{side}, end {mean[-1]:.1f}")
+            right.fill_between(steps, [min(by_step[s]) for s in steps], [max(by_step[s]) for s in steps], color=color, alpha=0.2)
     left.set(xlabel="step", ylabel="loss", title=title)
     right.set(xlabel="step", ylabel="%", title=label)
     for axes in (left, right):

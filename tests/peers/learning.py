@@ -74,7 +74,7 @@ def loader(files, size, views, batch, workers, seed):
                                        worker_init_fn=seed_worker, persistent_workers=workers > 0)
 
 
-def normalise(x, mean, std):
+def normalize(x, mean, std):
     mean, std = (torch.tensor(v, device=x.device).reshape(3, 1, 1) for v in (mean, std))
     return (x - mean) / std
 
@@ -128,7 +128,7 @@ class Encoder(torch.nn.Module):
 
 
 class Album:
-    """The labelled album, for measuring."""
+    """The labeled album, for measuring."""
 
     def __init__(self, folder, size, preprocessing):
         files = photo_files(folder)
@@ -150,7 +150,7 @@ class Album:
     def measure(self, encoder, device):
         """Best-NN in percent: train -> test, and leave-one-out over the whole album."""
         encoder.eval()
-        features = torch.cat([encoder.backbone(normalise(x.to(device).float() / 255, *IMAGENET)).float().cpu() for x in self.images.split(100)]).double()
+        features = torch.cat([encoder.backbone(normalize(x.to(device).float() / 255, *IMAGENET)).float().cpu() for x in self.images.split(100)]).double()
         encoder.train()
         unit = torch.nn.functional.normalize(features, dim=1)
         train, test = ~self.is_test, self.is_test
@@ -203,7 +203,7 @@ def common_arguments(parser):
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--image-size", type=int, default=128)
-    parser.add_argument("--preprocessing", choices=["crop", "squash"], default="crop", help="of the album when measuring: centre crop of the shorter side * 256/224, or squashed")
+    parser.add_argument("--preprocessing", choices=["crop", "squash"], default="crop", help="of the album when measuring: center crop of the shorter side * 256/224, or squashed")
     parser.add_argument("--measure-every", type=int, default=1, help="epochs")
     parser.add_argument("--dropout", type=float, default=0.0, help="before the projection head")
     parser.add_argument("--linear-init", choices=["he", "torch", "normal", "mixed"], default="he")

@@ -69,7 +69,7 @@ def main():
     parser.add_argument("--binary", default=str(ROOT / "target" / "release" / "seedling"))
     parser.add_argument("--features", type=Path, help="a file `seedling embed` wrote earlier")
     parser.add_argument("--inputs", type=Path, help="network inputs and our features, to compare without images")
-    parser.add_argument("--resize", choices=["squash", "crop", "fit"], default="crop", help="crop: shorter side to size*256/224, centre crop; fit: shorter side to size, centre crop")
+    parser.add_argument("--resize", choices=["squash", "crop", "fit"], default="crop", help="crop: shorter side to size*256/224, center crop; fit: shorter side to size, center crop")
     parser.add_argument("--size", type=int, help="image size (default: the file's)")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--tolerance", type=float, default=0.05, help="largest median difference allowed with images")

@@ -1,11 +1,11 @@
-"""The ImageNet teacher on the album: which preprocessing gives its 95.5 % nearest neighbours.
+"""The ImageNet teacher on the album: which preprocessing gives its 95.5 % nearest neighbors.
 
     python tests/peers/mobilenet_v2_teacher.py [--data ../shared/data] [--weights FILE]
 
 Features: torchvision's mobilenet_v2 up to global pooling, TensorFlow's SAME padding, batch norm
 eps 1e-3. Best-NN train -> test is the best of k = 1, 3, ..., 101, Euclidean distance on the
-unnormalised features, plain majority vote, ties to the smallest label. The 95.5 belongs to the
-shorter side resized to 256 (bilinear, antialiased), the centre 224 x 224, x * 2 - 1, with k = 1; the whole
+unnormalized features, plain majority vote, ties to the smallest label. The 95.5 belongs to the
+shorter side resized to 256 (bilinear, antialiased), the center 224 x 224, x * 2 - 1, with k = 1; the whole
 photo squashed to 224 x 224 gives 98.0 (Pillow's bilinear). Golden features of the same weights on hashed images come from tests/golden/networks.py.
 """
 
@@ -36,7 +36,7 @@ def squash(image):
     return image.resize((224, 224), Image.BILINEAR)
 
 
-def centre_crop(resize, crop, mode):
+def center_crop(resize, crop, mode):
     def apply(image):
         return TF.center_crop(TF.resize(image, resize, interpolation=mode, antialias=True), crop)
     return apply
@@ -44,9 +44,9 @@ def centre_crop(resize, crop, mode):
 
 PREPROCESSING = {
     "squash to 224 (bilinear)": squash,
-    "shorter side 256, centre crop 224 (bilinear)": centre_crop(256, 224, TF.InterpolationMode.BILINEAR),
-    "shorter side 224, centre crop 224 (bilinear)": centre_crop(224, 224, TF.InterpolationMode.BILINEAR),
-    "shorter side 256, centre crop 224 (bicubic)": centre_crop(256, 224, TF.InterpolationMode.BICUBIC),
+    "shorter side 256, center crop 224 (bilinear)": center_crop(256, 224, TF.InterpolationMode.BILINEAR),
+    "shorter side 224, center crop 224 (bilinear)": center_crop(224, 224, TF.InterpolationMode.BILINEAR),
+    "shorter side 256, center crop 224 (bicubic)": center_crop(256, 224, TF.InterpolationMode.BICUBIC),
 }
 
 

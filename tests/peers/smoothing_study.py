@@ -2,9 +2,9 @@
 
     python tests/peers/smoothing_study.py TRAIN.tar.gz TEST.tar.gz [--epochs 120] [--at-once 8] [--out FILE.json]
 
-PyTorch on a GPU. MobileNetV3-Large from random weights on small labelled pictures (archives of
+PyTorch on a GPU. MobileNetV3-Large from random weights on small labeled pictures (archives of
 CLASS/NAME.jpg; 32 px, shown at 64), head d-2048-128, queue 4,096, temperature 0.1, key momentum 0.99, batch
-512, cosine after five epochs of warm-up, crops, flips, colour and greyscale. The target puts 1 - share on the
+512, cosine after five epochs of warm-up, crops, flips, color and grayscale. The target puts 1 - share on the
 positive and share / keys on each of the keys nearest to the query. Each arm is a process of its own; it is
 judged by kNN (best of k, cosine) from the training to the test pictures, and by a linear probe on the same
 features. One seed an arm unless --seeds says more.
@@ -65,14 +65,14 @@ def arm(args):
         theta[:, 0, 2], theta[:, 1, 2] = rand(-1, 1) * (1 - w), rand(-1, 1) * (1 - h)
         x = F.grid_sample(x, F.affine_grid(theta, (n, 3, side, side), align_corners=False), align_corners=False, padding_mode="reflection")
         c = lambda v: v.view(n, 1, 1, 1)
-        grey = lambda x: (x * torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        gray = lambda x: (x * torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)).sum(1, keepdim=True)
         y = (x * c(rand(0.6, 1.4))).clamp(0, 1)
-        m = grey(y).mean((2, 3), keepdim=True)
+        m = gray(y).mean((2, 3), keepdim=True)
         y = ((y - m) * c(rand(0.6, 1.4)) + m).clamp(0, 1)
-        g = grey(y)
+        g = gray(y)
         y = ((y - g) * c(rand(0.6, 1.4)) + g).clamp(0, 1)
         x = torch.where(c(rand() < 0.8), y, x)
-        x = torch.where(c(rand() < 0.2), grey(x).expand_as(x), x)
+        x = torch.where(c(rand() < 0.2), gray(x).expand_as(x), x)
         return (x - mean) / std
 
     def encoder():
@@ -124,16 +124,16 @@ def arm(args):
         knn = max((votes(n) == test_labels).float().mean().item() for n in (1, 5, 11, 21, 51, 101))
     probe = nn.Linear(1280, classes).to(device)
     fit = torch.optim.LBFGS(probe.parameters(), max_iter=200)
-    centre, spread = a.mean(0), a.std(0) + 1e-6
+    center, spread = a.mean(0), a.std(0) + 1e-6
 
     def close():
         fit.zero_grad()
-        value = F.cross_entropy(probe((a - centre) / spread), train_labels) + 1e-3 * probe.weight.square().sum()
+        value = F.cross_entropy(probe((a - center) / spread), train_labels) + 1e-3 * probe.weight.square().sum()
         value.backward()
         return value
 
     fit.step(close)
-    linear = (probe((b - centre) / spread).argmax(1) == test_labels).float().mean().item()
+    linear = (probe((b - center) / spread).argmax(1) == test_labels).float().mean().item()
     print(json.dumps({"share": share, "keys": keys, "lr": lr, "seed": args.seed, "knn": round(100 * knn, 2), "linear": round(100 * linear, 2),
                       "loss": round(loss.item(), 4), "seconds": round(time.time() - start)}))
 

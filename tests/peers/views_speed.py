@@ -3,7 +3,7 @@
     python tests/peers/views_speed.py [--photos FOLDER] [--seedling BINARY] [--seconds S]
 
 Both sides use one core, in turn, on the same photos: read the file, decode, draw two views,
-normalised floats. torchvision is measured with each of the two blurs in use (Pillow's box
+normalized floats. torchvision is measured with each of the two blurs in use (Pillow's box
 approximation, as MoCo's program has it, and torchvision's own Gaussian); the faster one counts.
 """
 

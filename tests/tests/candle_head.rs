@@ -46,7 +46,7 @@ fn images_are_candle_s_and_have_three_channels() {
         got.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
         expected
     );
-    let grey = images.narrow(1, 0, 1).unwrap();
-    let refused = module.forward(&grey).unwrap_err().to_string();
+    let gray = images.narrow(1, 0, 1).unwrap();
+    let refused = module.forward(&gray).unwrap_err().to_string();
     assert!(refused.contains("RGB"), "{refused}");
 }

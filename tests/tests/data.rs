@@ -8,7 +8,7 @@ use std::sync::Arc;
 use seedling_core::Result;
 use seedling_core::data::{DecodeBudget, PhotoSource, open, open_within};
 
-/// A small PNG whose colour tells which it is.
+/// A small PNG whose color tells which it is.
 fn png(n: u8) -> Vec<u8> {
     let picture =
         image::RgbImage::from_fn(12, 10, |x, y| image::Rgb([n, x as u8 * 20, y as u8 * 25]));
@@ -250,8 +250,8 @@ fn photos_beside_a_file_named_as_cifars_are_photos() {
 fn decoding_stays_within_its_budget() {
     let album = tempfile::tempdir().unwrap();
     let mut large = std::io::Cursor::new(Vec::new());
-    let grey = image::GrayImage::new(2000, 1500);
-    grey.write_to(&mut large, image::ImageFormat::Png).unwrap();
+    let gray = image::GrayImage::new(2000, 1500);
+    gray.write_to(&mut large, image::ImageFormat::Png).unwrap();
     put(album.path(), "large.png", large.get_ref());
     put(album.path(), "small.png", &png(1));
     let tight = open_within(album.path(), Arc::new(DecodeBudget::megabytes(8))).unwrap();
@@ -325,8 +325,8 @@ fn any_bytes_are_a_name() {
         "usual.png",
     ];
     assert_eq!(ids(&*source), names);
-    let colours: Vec<u8> = (0..4).map(|i| source.load(i).unwrap().rgb[0]).collect();
-    assert_eq!(colours, [2, 1, 0, 3]);
+    let colors: Vec<u8> = (0..4).map(|i| source.load(i).unwrap().rgb[0]).collect();
+    assert_eq!(colors, [2, 1, 0, 3]);
     assert!(source.outline(0).is_some() && source.left_out().is_empty());
 }
 

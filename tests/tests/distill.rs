@@ -112,7 +112,7 @@ fn twenty_steps_follow_pytorch() {
 }
 
 #[test]
-fn teacher_embeddings_are_centred_projected_and_normalised() {
+fn teacher_embeddings_are_centered_projected_and_normalized() {
     const SIZE: usize = 32;
     let encoder = encoder(None);
     let dim = encoder.feature_dim();
@@ -140,22 +140,22 @@ fn teacher_embeddings_are_centred_projected_and_normalised() {
     let seen = teacher.features(batch(&encoder, &pixels, SIZE)).unwrap();
     assert_eq!(seen[..], features);
 
-    let centre: Vec<f32> = (0..dim)
+    let center: Vec<f32> = (0..dim)
         .map(|d| (0..3).map(|i| features[i * dim + d]).sum::<f32>() / 3.5)
         .collect();
     teacher
         .projection
         .as_mut()
         .unwrap()
-        .centre
-        .clone_from(&centre);
+        .center
+        .clone_from(&center);
     let mut expected = Vec::new();
     for row in features.chunks(dim) {
         let projected: Vec<f64> = projection
             .chunks(dim)
             .map(|direction| {
                 (0..dim)
-                    .map(|d| (row[d] as f64 - centre[d] as f64) * direction[d] as f64)
+                    .map(|d| (row[d] as f64 - center[d] as f64) * direction[d] as f64)
                     .sum()
             })
             .collect();

@@ -126,7 +126,7 @@ fn knn_equals_scikit_learn() {
         assert_eq!(found.best_nn, want.iter().copied().fold(0.0, f64::max));
         assert_eq!(found.protocol, Protocol::TrainTest);
     }
-    // Fewer than 101 photos: k ends where the neighbours do.
+    // Fewer than 101 photos: k ends where the neighbors do.
     let few: Vec<usize> = (0..40).collect();
     let few = knn(
         (&x.select(&few), &labels[..40]),
@@ -250,7 +250,7 @@ fn the_panel_equals_scikit_learn() {
             .chunks(shots)
             .map(|rows| rows.iter().map(|&row| row as usize).collect())
             .collect();
-        let (x, test) = (x.normalised(), test.normalised());
+        let (x, test) = (x.normalized(), test.normalized());
         let found = nearest_class_mean(&x, &drawn, &test);
         let want = g.labels(&format!("predicted_{shots}"));
         assert_eq!(found, want);

@@ -4,7 +4,7 @@
 use seedling_core::backbones::Arch;
 use seedling_core::checkpoint::{self, Network};
 use seedling_core::config::{Config, OptimizerKind};
-use seedling_core::data::{self, Normalise, PhotoSource};
+use seedling_core::data::{self, Normalize, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Head};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::session::{Guide, Session, Start};
@@ -27,7 +27,7 @@ fn config(arch: Arch) -> Config {
         queue_size: 12,
         head: Head::Dropout,
         dropout: true,
-        neighbours: 0.0,
+        neighbors: 0.0,
         smoothing: 0.3,
         smoothing_keys: 3,
         optimizer: match transformer {
@@ -81,7 +81,7 @@ fn save(path: &Path, encoder: &Encoder) {
     let about = About {
         architecture: encoder.architecture,
         image_size: 96,
-        normalise: Normalise::default(),
+        normalize: Normalize::default(),
         made: "by a test".into(),
     };
     let (params, dim) = (&encoder.params, encoder.feature_dim());

@@ -4,11 +4,11 @@
 use flate2::read::GzDecoder;
 use seedling_convert::naming::Naming;
 use seedling_convert::onnx::{self, OnnxNet};
-use seedling_convert::recognise::Hints;
+use seedling_convert::recognize::Hints;
 use seedling_convert::tensors::Tensors;
 use seedling_convert::weights::{Converted, Facts, convert, converted, open, write};
 use seedling_core::backbones::Arch;
-use seedling_core::data::Normalise;
+use seedling_core::data::Normalize;
 use seedling_core::encoder::{Architecture, Encoder, FeatureNet, Head, LinearLayer};
 use seedling_core::nn::window::Padding;
 use seedling_core::nn::workspace::Workspace;
@@ -153,19 +153,19 @@ fn each_program_s_file_computes_what_that_program_does() {
     for case in &CASES {
         let found = read(case.file, case.part);
         let what = case.expected;
-        let recognised = &found.recognised;
+        let recognized = &found.recognized;
         assert_eq!(
-            (recognised.arch, recognised.head),
+            (recognized.arch, recognized.head),
             (case.arch, case.head),
             "{what}"
         );
-        assert_eq!(recognised.program, case.program, "{what}");
+        assert_eq!(recognized.program, case.program, "{what}");
         let encoder = network(&found);
         let got = features(&encoder);
         let expected = golden.floats(&format!("{what}.features"));
         assert_close(&got, expected, 2e-5, 0.0, what);
         if case.head.is_some() {
-            // Unit embeddings against the program's, which are not normalised yet.
+            // Unit embeddings against the program's, which are not normalized yet.
             let image = image();
             let images = encoder.images(1, (64, 64), |out| out.copy_from_slice(&image));
             let unit = encoder.embed(&images.unwrap()).unwrap().to_vec();
@@ -179,7 +179,7 @@ fn each_program_s_file_computes_what_that_program_does() {
 
 #[test]
 fn what_is_left_is_said_with_its_reason() {
-    let found = read("moco_resnet18.pth.tar", None).recognised;
+    let found = read("moco_resnet18.pth.tar", None).recognized;
     assert_eq!(found.root, "state_dict.module.encoder_q.");
     let left = |reason: &str| {
         let found = found.left.iter().find(|(known, _)| known.contains(reason));
@@ -191,7 +191,7 @@ fn what_is_left_is_said_with_its_reason() {
         "{:?}",
         found.left.keys()
     );
-    let found = read("moco_v3_deit_tiny.pth.tar", None).recognised;
+    let found = read("moco_v3_deit_tiny.pth.tar", None).recognized;
     assert!(
         found
             .left
@@ -202,7 +202,7 @@ fn what_is_left_is_said_with_its_reason() {
     );
     assert!(found.notes[0].contains("six"));
     // The query of the two, and the key where it is asked for.
-    let found = read("moco_resnet18.pth.tar", Some("encoder_k")).recognised;
+    let found = read("moco_resnet18.pth.tar", Some("encoder_k")).recognized;
     assert_eq!(found.root, "state_dict.module.encoder_k.");
 }
 
@@ -267,7 +267,7 @@ fn the_old_format_is_read() {
     }
     let old = Tensors::parse("old", raw("torchvision_mobilenet_v3_small.old.pth")).unwrap();
     let found = converted(&old, None, &Hints::default(), &Facts::default()).unwrap();
-    assert_eq!(found.recognised.arch, Arch::MOBILENET_V3_SMALL);
+    assert_eq!(found.recognized.arch, Arch::MOBILENET_V3_SMALL);
     // A pickle of anything else is none.
     let text = Tensors::parse("other", b"\x80\x02}q\x00.".to_vec()).unwrap_err();
     assert!(text.to_string().contains("not one of PyTorch's"), "{text}");
@@ -339,7 +339,7 @@ fn layers_that_are_not_ours_are_a_refusal() {
 
 /// Networks trained in TensorFlow have PyTorch's names and another padding.
 #[test]
-fn padding_is_recognised_said_or_asked_for() {
+fn padding_is_recognized_said_or_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = raw("timm_efficientnet_b0.pth");
     let put = |name: &str| {
@@ -358,7 +358,7 @@ fn padding_is_recognised_said_or_asked_for() {
         (
             about.padding,
             about.norm_eps,
-            found.recognised.notes.join(" "),
+            found.recognized.notes.join(" "),
         )
     };
     let (padding, eps, note) = read(&put("model.pth"), None);
@@ -400,7 +400,7 @@ fn graphs_of_every_network_compute_its_features() {
         let about = About {
             architecture,
             image_size: 64,
-            normalise: Normalise::default(),
+            normalize: Normalize::default(),
             made: String::new(),
         };
         onnx::write(&path, (&encoder, None), &about).unwrap();
@@ -445,7 +445,7 @@ fn names_go_there_and_back() {
             let about = About {
                 architecture,
                 image_size: 64,
-                normalise: Normalise::default(),
+                normalize: Normalize::default(),
                 made: String::new(),
             };
             let timm_has_own = arch.name().contains("net_v") || arch.name().contains("efficient");

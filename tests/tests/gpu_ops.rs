@@ -284,7 +284,7 @@ impl Operation for Convolution {
         bench.see("identity", &z);
         bench.see_flat("running statistics", &buffers);
         let x = Src::normed((&z, &norm), c, *act);
-        let y = b.materialise(&x).unwrap();
+        let y = b.materialize(&x).unwrap();
         bench.see("activation", &y);
 
         let weights = match kind {
@@ -562,7 +562,7 @@ impl Operation for Gated {
         let activated = Src::normed((&z, &state), c, acts.0);
         let (squeezed, gates) = b.squeeze(&layer, &values, &activated, per_image).unwrap();
         let x = activated.gated(&gates);
-        let y = b.materialise(&x).unwrap();
+        let y = b.materialize(&x).unwrap();
         bench.see("gated", &y);
         let (out, moments) = b.conv(Conv::Pointwise, &x, param(), 1).unwrap();
         bench.see("z behind", &out);

@@ -3,7 +3,7 @@
 use seedling_core::backbones::Arch;
 use seedling_core::cancel::Cancel;
 use seedling_core::encoder::{Architecture, Encoder, Head, Mode};
-use seedling_core::init::initialise;
+use seedling_core::init::initialize;
 use seedling_core::loss::Target;
 use seedling_core::microbatch::MicroBatches;
 use seedling_core::moco::{Moco, MocoConfig, key_orders};
@@ -41,7 +41,7 @@ fn frozen<B: TrainingBackend>(
 ) -> Encoder<B> {
     let architecture = Architecture::new(arch, head);
     let mut encoder = Encoder::on(backend.clone(), architecture, trained, stages).unwrap();
-    initialise(&mut encoder.params, 1).unwrap();
+    initialize(&mut encoder.params, 1).unwrap();
     encoder
 }
 

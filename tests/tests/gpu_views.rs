@@ -1,9 +1,9 @@
 //! Views that a card makes, against the processor's of the same random numbers. Resizing is the same
-//! whole-number arithmetic; colours may be a level off where a product lies next to a whole number, and a
+//! whole-number arithmetic; colors may be a level off where a product lies next to a whole number, and a
 //! hue one of its 256 steps.
 
 use seedling_core::data::views::RECIPES;
-use seedling_core::data::{Colour, Normalise, Photo, Rect, Scratch, ViewParams};
+use seedling_core::data::{Color, Normalize, Photo, Rect, Scratch, ViewParams};
 use seedling_core::nn::backend::Backend;
 use seedling_core::nn::cpu::Cpu;
 use seedling_core::ops::ViewOps;
@@ -28,9 +28,9 @@ fn photo((width, height): (usize, usize), seed: u64) -> Photo {
 }
 
 /// Levels, from what a network reads.
-fn levels(numbers: &[f32], normalise: &Normalise) -> Vec<i32> {
+fn levels(numbers: &[f32], normalize: &Normalize) -> Vec<i32> {
     let level = |(i, x): (usize, &f32)| {
-        let level = (x * normalise.std[i % 3] + normalise.mean[i % 3]) * 255.0;
+        let level = (x * normalize.std[i % 3] + normalize.mean[i % 3]) * 255.0;
         assert!((level - level.round()).abs() < 1e-2, "{level} is no level");
         level.round() as i32
     };
@@ -40,11 +40,11 @@ fn levels(numbers: &[f32], normalise: &Normalise) -> Vec<i32> {
 /// The share of numbers that differ, and by how many levels at most.
 fn differences(views: &[(&Photo, &ViewParams)], size: usize) -> Option<(f64, i32)> {
     let card = card()?;
-    let normalise = Normalise::default();
-    let expected = Cpu::default().views(views, size, &normalise).unwrap();
-    let expected = levels(&Cpu::default().download(&expected).unwrap(), &normalise);
-    let got = card.views(views, size, &normalise).unwrap();
-    let got = levels(&card.download(&got).unwrap(), &normalise);
+    let normalize = Normalize::default();
+    let expected = Cpu::default().views(views, size, &normalize).unwrap();
+    let expected = levels(&Cpu::default().download(&expected).unwrap(), &normalize);
+    let got = card.views(views, size, &normalize).unwrap();
+    let got = levels(&card.download(&got).unwrap(), &normalize);
     assert_eq!(got.len(), expected.len());
     let off: Vec<i32> = got
         .iter()
@@ -74,7 +74,7 @@ fn crops_of_any_size_are_the_same_bytes() {
                 height,
             },
             jitter: Vec::new(),
-            grey: false,
+            gray: false,
             blur: None,
             flip,
         };
@@ -92,15 +92,15 @@ fn crops_of_any_size_are_the_same_bytes() {
 }
 
 #[test]
-fn each_colour_is_the_processors_but_for_rounding() {
+fn each_color_is_the_processors_but_for_rounding() {
     let photo = photo((80, 70), 2);
     for (jitter, share, most) in [
-        (Colour::Brightness(1.37), 1e-3, 1),
-        (Colour::Contrast(0.62), 1e-3, 1),
-        (Colour::Saturation(1.4), 1e-3, 1),
+        (Color::Brightness(1.37), 1e-3, 1),
+        (Color::Contrast(0.62), 1e-3, 1),
+        (Color::Saturation(1.4), 1e-3, 1),
         // A step of hue is up to six levels.
-        (Colour::Hue(0.1), 1e-2, 6),
-        (Colour::Hue(-0.37), 1e-2, 6),
+        (Color::Hue(0.1), 1e-2, 6),
+        (Color::Hue(-0.37), 1e-2, 6),
     ] {
         let view = ViewParams {
             crop: Rect {
@@ -110,7 +110,7 @@ fn each_colour_is_the_processors_but_for_rounding() {
                 height: 70,
             },
             jitter: vec![jitter],
-            grey: false,
+            gray: false,
             blur: None,
             flip: false,
         };
@@ -134,7 +134,7 @@ fn every_recipe_draws_the_same_views() {
             .collect();
         let views: Vec<_> = views.iter().map(|(photo, view)| (*photo, view)).collect();
         if let Some((differ, most)) = differences(&views, 48) {
-            // A level that is off before a hard change of colours is several behind it.
+            // A level that is off before a hard change of colors is several behind it.
             assert!(
                 differ < 0.01 && most <= 16,
                 "{}: {differ} {most}",
@@ -150,15 +150,15 @@ fn without_a_card_the_bytes_are_the_hosts() {
     let photo = photo((40, 40), 4);
     let mut rng = Rng::new(1, Purpose::Augment, 0, 0);
     let view = RECIPES[0].sample(40, 40, &mut rng);
-    let normalise = Normalise::default();
+    let normalize = Normalize::default();
     let made = Cpu::default()
-        .views(&[(&photo, &view)], 32, &normalise)
+        .views(&[(&photo, &view)], 32, &normalize)
         .unwrap();
     let mut expected = vec![0.0; 32 * 32 * 3];
     view.apply(
         &photo,
         32,
-        &normalise,
+        &normalize,
         &mut Scratch::default(),
         &mut expected,
     );

@@ -113,7 +113,7 @@ fn an_epoch_shows_every_photo_once_in_a_new_order() {
 }
 
 #[test]
-fn floats_are_the_normalised_bytes() {
+fn floats_are_the_normalized_bytes() {
     let one = LoaderConfig {
         views: 1,
         ..config(4, 1)

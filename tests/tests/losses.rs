@@ -1,5 +1,5 @@
 //! The losses and their gradients against PyTorch's stored values (tests/golden/ops.py and
-//! neighbours.py), to 1e-5 of the largest magnitude in a tensor.
+//! neighbors.py), to 1e-5 of the largest magnitude in a tensor.
 
 use seedling_core::loss::{Contrast, Neighbors, Target, evaluate};
 use seedling_core::queue::{NO_PHOTO, Queue};
@@ -111,7 +111,7 @@ fn each_query_of_a_batch_has_its_own_mask() {
 
 #[test]
 fn smoothed_targets_are_as_by_autograd() {
-    let golden = Golden::open("neighbours");
+    let golden = Golden::open("neighbors");
     let facts = golden.json("facts");
     let number = |value: &serde_json::Value| value.as_f64().unwrap() as f32;
     let ids = |value: &serde_json::Value| -> Vec<u32> {
@@ -137,7 +137,7 @@ fn smoothed_targets_are_as_by_autograd() {
                     None => Target::Neighbors(Neighbors {
                         initial: album.clone(),
                         weight: number(&case["share"]),
-                        temperature: number(&facts["neighbour_temperature"]),
+                        temperature: number(&facts["neighbor_temperature"]),
                     }),
                 };
                 let whole = Contrast {

@@ -320,7 +320,7 @@ fn linear_matches() {
 }
 
 #[test]
-fn l2_normalisation_matches() {
+fn l2_normalization_matches() {
     each("l2", 3, |case, _| {
         let shape = case.golden.shape(&format!("{}.x", case.name));
         let mut y = case.get("x").to_vec();

@@ -10,7 +10,7 @@ use seedling_core::nn::cpu::norm::{GradSums, Moments};
 use seedling_core::nn::cpu::pointwise;
 use seedling_core::nn::cpu::sink::{Activated, Gated, Plain};
 use seedling_core::nn::cpu::source::{GradSource, PerImage, Source};
-use seedling_core::nn::cpu::{conv, materialise, max_pool, pool};
+use seedling_core::nn::cpu::{conv, materialize, max_pool, pool};
 use seedling_core::nn::window::{Padding, Window};
 use seedling_core::nn::workspace::Workspace;
 use seedling_tests::formula::numbers;
@@ -97,18 +97,18 @@ fn moments_hold_however_far_the_mean_is_from_zero() {
 
 fn check_sums(got: &GradSums, dy: &[f64], z: &[f32], mean: &[f32], what: &str) {
     let c = mean.len();
-    let (sum, centred) = sums(dy, |i| z[i] as f64 - mean[i % c] as f64, c);
-    let (terms, terms_centred) = (0..dy.len()).fold((0.0, 0.0), |(a, b), i| {
+    let (sum, centered) = sums(dy, |i| z[i] as f64 - mean[i % c] as f64, c);
+    let (terms, terms_centered) = (0..dy.len()).fold((0.0, 0.0), |(a, b), i| {
         let size = dy[i].abs();
         (a + size, b + size * (z[i] - mean[i % c]).abs() as f64)
     });
     assert_close(&f32s(&got.grad), &f32s(&sum), TOLERANCE, terms, what);
-    let centred = f32s(&centred);
+    let centered = f32s(&centered);
     assert_close(
-        &f32s(&got.centred),
-        &centred,
+        &f32s(&got.centered),
+        &centered,
         TOLERANCE,
-        terms_centred,
+        terms_centered,
         what,
     );
 }
@@ -299,7 +299,7 @@ fn gated_and_pooled_inputs_match_plain_loops() {
             let dz = plain(&dy, &same);
             let got = pointwise::backward(&dz, &gated, &w, &mut unused, sink, workspace);
             assert_eq!((got.len(), &g), (images, &dy), "{what}");
-            let centred = |i: usize| stored[i] as f64 - k.mean[i % c] as f64;
+            let centered = |i: usize| stored[i] as f64 - k.mean[i % c] as f64;
             for (n, got) in got.iter().enumerate() {
                 let at = n * per_image * c..(n + 1) * per_image * c;
                 let (behind, slope) = (&dy[at.clone()], &slope[at.clone()]);
@@ -311,16 +311,16 @@ fn gated_and_pooled_inputs_match_plain_loops() {
                 let product: Vec<f64> = (0..behind.len())
                     .map(|i| behind[i] as f64 * x[at.start + i])
                     .collect();
-                let centred = |i: usize| centred(at.start + i);
-                let (grad, grad_centred) = sums(&through, centred, c);
-                let (slope, slope_centred) = sums(slope, centred, c);
+                let centered = |i: usize| centered(at.start + i);
+                let (grad, grad_centered) = sums(&through, centered, c);
+                let (slope, slope_centered) = sums(slope, centered, c);
                 let gate = sums(&product, |_| 0.0, c).0;
                 for (got, expected) in [
                     (&got.gate, gate),
                     (&got.grad, grad),
-                    (&got.grad_centred, grad_centred),
+                    (&got.grad_centered, grad_centered),
                     (&got.slope, slope),
-                    (&got.slope_centred, slope_centred),
+                    (&got.slope_centered, slope_centered),
                 ] {
                     let terms = per_image as f64;
                     assert_close(&f32s(got), &f32s(&expected), TOLERANCE, terms, &what);
@@ -562,7 +562,7 @@ fn sums_of_two_tensors_match_plain_loops() {
                 ] {
                     let sum: Vec<f64> = sum;
                     let mut y = vec![f32::NAN; a.len()];
-                    materialise::add(x, other, act, &mut y, workspace);
+                    materialize::add(x, other, act, &mut y, workspace);
                     let expected: Vec<f64> =
                         sum.iter().map(|u| reference::value(act, *u)).collect();
                     close(&y, &expected, &what);
@@ -571,12 +571,12 @@ fn sums_of_two_tensors_match_plain_loops() {
                     let through: Vec<f64> = through
                         .map(|(g, u)| *g as f64 * reference::slope(act, *u))
                         .collect();
-                    materialise::add_back(x, other, act, &mut dy, workspace);
+                    materialize::add_back(x, other, act, &mut dy, workspace);
                     close(&dy, &through, &what);
                 }
             }
             let mut scaled = vec![f32::NAN; a.len()];
-            materialise::scale_images(&a, &gate, c, &mut scaled);
+            materialize::scale_images(&a, &gate, c, &mut scaled);
             let expected: Vec<f64> = (0..a.len()).map(|i| a[i] as f64 * factor(i)).collect();
             close(&scaled, &expected, &what);
         }

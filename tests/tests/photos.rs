@@ -1,4 +1,4 @@
-//! Decoding: every format, upright and in colour, against Pillow; and everything that is broken.
+//! Decoding: every format, upright and in color, against Pillow; and everything that is broken.
 
 use std::path::Path;
 
@@ -59,7 +59,7 @@ fn every_format_is_decoded_as_pillow_does() {
 }
 
 #[test]
-fn sixteen_bit_colour_is_rounded() {
+fn sixteen_bit_color_is_rounded() {
     let deep = image::ImageBuffer::from_fn(9, 7, |x, y| {
         image::Rgb([x as u16 * 8000, y as u16 * 9000, 65535 - x as u16 * 100])
     });
@@ -207,7 +207,7 @@ fn an_almost_empty_scan_is_no_photo() {
 
 #[test]
 fn plain_surfaces_are_photos() {
-    // The emptiest that is whole: one colour throughout.
+    // The emptiest that is whole: one color throughout.
     let white = image::GrayImage::from_pixel(1600, 1200, image::Luma([255]));
     for quality in [1, 50, 100] {
         let mut jpeg = Vec::new();
@@ -242,7 +242,7 @@ fn tiffs_of_every_kind_are_decoded_as_pillow_does() {
         // JPEG decoders differ by a level or two; so do mixtures of inks, and of what is transparent.
         let allowed = match name {
             name if name.contains("jpeg") => 8,
-            "cmyk" | "rgba" | "grey alpha" | "ycbcr" => 2,
+            "cmyk" | "rgba" | "gray alpha" | "ycbcr" => 2,
             _ => 0,
         };
         match Photo::decode(name, data.data()) {

@@ -19,10 +19,10 @@ fn photos() -> Option<PathBuf> {
     None
 }
 
-/// A stand-in for an encoder: the shrunken picture, in grey or in colour.
-fn features(photo: &image::DynamicImage, side: u32, grey: bool) -> Vec<f32> {
+/// A stand-in for an encoder: the shrunken picture, in gray or in color.
+fn features(photo: &image::DynamicImage, side: u32, gray: bool) -> Vec<f32> {
     let small = photo.resize_exact(side, side, FilterType::Triangle);
-    let values: Vec<u8> = if grey {
+    let values: Vec<u8> = if gray {
         small.to_luma8().into_raw()
     } else {
         small.to_rgb8().into_raw()
@@ -162,7 +162,7 @@ fn a_full_run_shows_all_its_parts() {
         "id=\"change\"",
         "id=\"curves\"",
         "id=\"photos\"",
-        "id=\"neighbours\"",
+        "id=\"neighbors\"",
         "id=\"settings\"",
         "MobileNetV3-Small, adapted to 800 photos",
         "Best-NN",
@@ -275,7 +275,7 @@ fn missing_parts_are_left_out() {
     };
     album.write(run.path()).unwrap();
     let page = html(run.path());
-    assert!(page.contains("id=\"photos\"") && page.contains("id=\"neighbours\""));
+    assert!(page.contains("id=\"photos\"") && page.contains("id=\"neighbors\""));
     assert!(!page.contains("<h4>After") && !page.contains("class=\"same\""));
 
     // No photos in the album; a damaged album is an error that names it.

@@ -86,21 +86,21 @@ fn contrast_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn initial_neighbours_are_kept_in_mind_over_a_stop() {
+fn initial_neighbors_are_kept_in_mind_over_a_stop() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
-        neighbours: 0.5,
+        neighbors: 0.5,
         ..config()
     };
     both_ways(folder.path(), &config, None);
-    let run = |neighbours| {
+    let run = |neighbors| {
         let config = Config {
-            neighbours,
+            neighbors,
             ..config.clone()
         };
         let source = data::open(&folder.path().join("photos")).unwrap();
         let mut session = Session::new(config, source, &Start::default()).unwrap();
-        // The queue of the first step is random: nobody's neighbour.
+        // The queue of the first step is random: nobody's neighbor.
         [(); 2].map(|()| session.step().unwrap().stats.loss)
     };
     let (without, with) = (run(0.0), run(0.5));
@@ -233,7 +233,7 @@ fn half_weights_are_smaller_and_see_the_same() {
             encoder: &encoder,
             source: &*source,
             image_size: 32,
-            normalise: &file.about.normalise,
+            normalize: &file.about.normalize,
         };
         let all: Vec<usize> = (0..24).collect();
         let found = extractor.features(&all, &Look::Plain, |_| Ok(())).unwrap();

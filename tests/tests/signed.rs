@@ -6,7 +6,7 @@ use seedling_core::error::Distrust;
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::weights::manifest::{self, Manifest, PublicKey, SecretKey, Seen, Trust};
 use seedling_core::weights::{About, Precision, save_backbone};
-use seedling_core::{Error, data::Normalise};
+use seedling_core::{Error, data::Normalize};
 use seedling_tests::formula;
 use seedling_tests::program::run;
 use std::fs;
@@ -29,7 +29,7 @@ impl Signed {
         let about = About {
             architecture,
             image_size: 96,
-            normalise: Normalise::default(),
+            normalize: Normalize::default(),
             made: String::new(),
         };
         let dim = encoder.feature_dim();

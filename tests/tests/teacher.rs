@@ -1,5 +1,5 @@
 //! A network from elsewhere on real photos, against what PyTorch and scikit-learn say of it: the
-//! whole way from JPEG files over the backbone to nearest neighbours.
+//! whole way from JPEG files over the backbone to nearest neighbors.
 
 use seedling_core::backbones::Arch;
 use seedling_core::data::{self, PhotoSource};
@@ -42,7 +42,7 @@ fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
             encoder: &encoder,
             source,
             image_size: 224,
-            normalise: &file.about.normalise,
+            normalize: &file.about.normalize,
         };
         let all: Vec<usize> = (0..source.len()).collect();
         let found = extractor.features(&all, &Look::Plain, |_| Ok(())).unwrap();

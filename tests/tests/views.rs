@@ -4,8 +4,8 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use seedling_core::data::resize::{Rect, evaluation_view};
-use seedling_core::data::views::{Colour, RECIPES};
-use seedling_core::data::{Normalise, Photo, Recipe, Scratch, ViewParams};
+use seedling_core::data::views::{Color, RECIPES};
+use seedling_core::data::{Normalize, Photo, Recipe, Scratch, ViewParams};
 use seedling_core::rng::{Purpose, Rng};
 use serde_json::Value;
 
@@ -42,10 +42,10 @@ fn params(case: &Value) -> (ViewParams, usize) {
     let jitter = case["jitter"].as_array().unwrap().iter().map(|step| {
         let factor = step[1].as_f64().unwrap() as f32;
         match step[0].as_str().unwrap() {
-            "brightness" => Colour::Brightness(factor),
-            "contrast" => Colour::Contrast(factor),
-            "saturation" => Colour::Saturation(factor),
-            _ => Colour::Hue(factor),
+            "brightness" => Color::Brightness(factor),
+            "contrast" => Color::Contrast(factor),
+            "saturation" => Color::Saturation(factor),
+            _ => Color::Hue(factor),
         }
     });
     let view = ViewParams {
@@ -56,7 +56,7 @@ fn params(case: &Value) -> (ViewParams, usize) {
             height: number(&crop[3]),
         },
         jitter: jitter.collect(),
-        grey: case["grey"].as_bool().unwrap(),
+        gray: case["gray"].as_bool().unwrap(),
         blur: case["blur"].as_f64().map(|sigma| sigma as f32),
         flip: case["flip"].as_bool().unwrap(),
     };
@@ -105,7 +105,7 @@ fn evaluation_view_is_torchvisions() {
     let photo = golden.photo();
     for size in [32, 45, 56] {
         let mut out = vec![0.0; size * size * 3];
-        evaluation_view(&photo, size, &Normalise::default(), &mut out);
+        evaluation_view(&photo, size, &Normalize::default(), &mut out);
         let (_, bytes) = golden.bytes(&format!("evaluation/{size}"));
         let expected = bytes
             .as_chunks::<4>()
@@ -122,7 +122,7 @@ fn evaluation_view_is_torchvisions() {
 fn a_photo_of_one_by_many_is_measured_in_little_memory() {
     let started = std::time::Instant::now();
     for (width, height) in [(1, 300_000), (300_000, 1), (3, 200_000)] {
-        // Its middle is grey, the rest black.
+        // Its middle is gray, the rest black.
         let middle = |i: usize| (i / 3 / width * width).abs_diff(width * height / 2) < 100 * width;
         let rgb = (0..width * height * 3).map(|i| match height > width {
             true => 128 * u8::from(middle(i)),
@@ -131,11 +131,11 @@ fn a_photo_of_one_by_many_is_measured_in_little_memory() {
         let photo = Photo::new(width, height, rgb.collect()).unwrap();
         let size = 224;
         let mut out = vec![f32::NAN; size * size * 3];
-        let normalise = Normalise {
+        let normalize = Normalize {
             mean: [0.0; 3],
             std: [1.0; 3],
         };
-        evaluation_view(&photo, size, &normalise, &mut out);
+        evaluation_view(&photo, size, &normalize, &mut out);
         assert!(
             out.iter().all(|&x| (x - 128.0 / 255.0).abs() < 1e-6),
             "{width} x {height}"
@@ -145,10 +145,10 @@ fn a_photo_of_one_by_many_is_measured_in_little_memory() {
 }
 
 #[test]
-fn apply_is_render_normalised() {
+fn apply_is_render_normalized() {
     let photo = Golden::read().photo();
     let recipe = Recipe::by_name("aug+ blur").unwrap();
-    let normalise = Normalise {
+    let normalize = Normalize {
         mean: [0.5, 0.4, 0.3],
         std: [0.1, 0.2, 0.3],
     };
@@ -160,10 +160,10 @@ fn apply_is_render_normalised() {
         assert_eq!(view, recipe.sample(photo.width, photo.height, &mut again));
         let (mut bytes, mut floats) = (vec![0; 37 * 37 * 3], vec![0.0; 37 * 37 * 3]);
         view.render(&photo, 37, &mut scratch, &mut bytes);
-        view.apply(&photo, 37, &normalise, &mut scratch, &mut floats);
+        view.apply(&photo, 37, &normalize, &mut scratch, &mut floats);
         for (i, (&byte, &float)) in bytes.iter().zip(&floats).enumerate() {
             let c = i % 3;
-            let expected = (f32::from(byte) / 255.0 - normalise.mean[c]) / normalise.std[c];
+            let expected = (f32::from(byte) / 255.0 - normalize.mean[c]) / normalize.std[c];
             assert!((float - expected).abs() < 1e-5);
         }
     }
@@ -173,7 +173,7 @@ fn apply_is_render_normalised() {
 fn recipes_draw_what_they_say() {
     let n = 4000;
     for recipe in &RECIPES {
-        let (mut jittered, mut grey, mut blurred, mut flipped, mut area) = (0, 0, 0, 0, 0.0);
+        let (mut jittered, mut gray, mut blurred, mut flipped, mut area) = (0, 0, 0, 0, 0.0);
         for index in 0..n {
             let mut rng = Rng::new(1, Purpose::Augment, 0, index);
             let view = recipe.sample(300, 200, &mut rng);
@@ -183,7 +183,7 @@ fn recipes_draw_what_they_say() {
             assert!((0.72..1.39).contains(&ratio), "{crop:?}");
             area += (crop.width * crop.height) as f64 / 60_000.0;
             jittered += u32::from(!view.jitter.is_empty());
-            grey += u32::from(view.grey);
+            gray += u32::from(view.gray);
             blurred += u32::from(view.blur.is_some_and(|s| (0.1..=2.0).contains(&s)));
             flipped += u32::from(view.flip);
         }
@@ -191,7 +191,7 @@ fn recipes_draw_what_they_say() {
         let name = recipe.name;
         assert!(near(jittered, recipe.jitter_p), "{name}");
         assert!(
-            near(grey, recipe.grey_p) && near(blurred, recipe.blur_p),
+            near(gray, recipe.gray_p) && near(blurred, recipe.blur_p),
             "{name}"
         );
         assert!(near(flipped, recipe.flip_p), "{name}");

@@ -1,7 +1,7 @@
 //! Weight files: what goes in comes out, and what does not belong is refused by name.
 
 use seedling_core::backbones::Arch;
-use seedling_core::data::Normalise;
+use seedling_core::data::Normalize;
 use seedling_core::device::Device;
 use seedling_core::encoder::{Architecture, Encoder, FeatureNet, Head, LinearLayer};
 use seedling_core::nn::workspace::Workspace;
@@ -28,7 +28,7 @@ fn about(encoder: &Encoder) -> About {
     About {
         architecture: encoder.architecture,
         image_size: 96,
-        normalise: Normalise {
+        normalize: Normalize {
             mean: [0.5, 0.25, 0.125],
             std: [0.5; 3],
         },

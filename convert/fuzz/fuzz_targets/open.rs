@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use seedling_convert::recognise::Hints;
+use seedling_convert::recognize::Hints;
 use seedling_convert::tensors::Tensors;
 use seedling_convert::weights::{Facts, converted};
 

@@ -15,7 +15,7 @@ pub struct OnnxNet {
     path: PathBuf,
     input: NodeId,
     output: NodeId,
-    colours: Colours,
+    colors: Colors,
     /// Images at a time, where the graph fixes it.
     batch: Option<usize>,
     /// Height and width, likewise.
@@ -24,9 +24,9 @@ pub struct OnnxNet {
     pool: Arc<ThreadPool>,
 }
 
-/// Where the graph's images have their colours.
+/// Where the graph's images have their colors.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Colours {
+enum Colors {
     ChannelsFirst,
     ChannelsLast,
 }
@@ -54,17 +54,17 @@ impl OnnxNet {
             Some(Dimension::Fixed(n)) => Some(*n),
             _ => None,
         };
-        let colours = match (fixed(1), fixed(3)) {
-            (Some(3), _) => Colours::ChannelsFirst,
-            (_, Some(3)) => Colours::ChannelsLast,
-            _ if shape.len() == 4 || shape.is_empty() => Colours::ChannelsFirst,
+        let colors = match (fixed(1), fixed(3)) {
+            (Some(3), _) => Colors::ChannelsFirst,
+            (_, Some(3)) => Colors::ChannelsLast,
+            _ if shape.len() == 4 || shape.is_empty() => Colors::ChannelsFirst,
             _ => {
                 return Err(refuse(format!(
                     "its input {shape:?} is no batch of RGB images"
                 )));
             }
         };
-        let at = if colours == Colours::ChannelsFirst {
+        let at = if colors == Colors::ChannelsFirst {
             2
         } else {
             1
@@ -85,7 +85,7 @@ impl OnnxNet {
             path: path.to_path_buf(),
             input,
             output,
-            colours,
+            colors,
             batch: fixed(0),
             size,
             dim: 0,
@@ -93,8 +93,8 @@ impl OnnxNet {
             model,
         };
         // A first look says how long its features are, and that it can look at all.
-        let grey = vec![vec![0.0; side * side * 3]];
-        net.dim = net.run(&grey, (side, side))?.len();
+        let gray = vec![vec![0.0; side * side * 3]];
+        net.dim = net.run(&gray, (side, side))?.len();
         Ok(net)
     }
 
@@ -105,9 +105,9 @@ impl OnnxNet {
         let pixels = height * width;
         let mut numbers = vec![0.0; batch * pixels * 3];
         for (image, out) in images.iter().zip(numbers.chunks_exact_mut(pixels * 3)) {
-            match self.colours {
-                Colours::ChannelsLast => out.copy_from_slice(image),
-                Colours::ChannelsFirst => {
+            match self.colors {
+                Colors::ChannelsLast => out.copy_from_slice(image),
+                Colors::ChannelsFirst => {
                     for (c, plane) in out.chunks_exact_mut(pixels).enumerate() {
                         let from = image.iter().skip(c).step_by(3);
                         plane.iter_mut().zip(from).for_each(|(x, y)| *x = *y);
@@ -115,9 +115,9 @@ impl OnnxNet {
                 }
             }
         }
-        let shape = match self.colours {
-            Colours::ChannelsFirst => [batch, 3, height, width],
-            Colours::ChannelsLast => [batch, height, width, 3],
+        let shape = match self.colors {
+            Colors::ChannelsFirst => [batch, 3, height, width],
+            Colors::ChannelsLast => [batch, height, width, 3],
         };
         let input = Value::from(NdTensor::from_data(shape, numbers));
         let mut options = RunOptions::default();

@@ -274,7 +274,7 @@ impl ForwardOps for Tracer {
         Ok(Norm(None))
     }
 
-    fn materialise(&self, x: &Src<Self>) -> Result<Name> {
+    fn materialize(&self, x: &Src<Self>) -> Result<Name> {
         Ok(self.read(x))
     }
 

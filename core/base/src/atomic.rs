@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Writes `path` through `fill`: into a neighbour first, which is synced to disk and then takes
-/// the name. On any failure (a full disk included) the neighbour is removed and whatever was at
+/// Writes `path` through `fill`: into a neighbor first, which is synced to disk and then takes
+/// the name. On any failure (a full disk included) the neighbor is removed and whatever was at
 /// `path` stays as it was.
 ///
 /// # Errors
@@ -19,7 +19,7 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
         .and_then(|()| fs::rename(&partial, path))
         .and_then(|()| sync_folder(path));
     if written.is_err() {
-        // The write's own error matters; a neighbour that can't be removed is overwritten next time.
+        // The write's own error matters; a neighbor that can't be removed is overwritten next time.
         let _ = fs::remove_file(&partial);
     }
     written.map_err(Error::io(path))
@@ -35,7 +35,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
         .map_err(Error::io(from))
 }
 
-/// The neighbour's name is fixed, so that a process killed in the middle leaves one stray file
+/// The neighbor's name is fixed, so that a process killed in the middle leaves one stray file
 /// at most, which its successor overwrites.
 fn partial(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");

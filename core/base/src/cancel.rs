@@ -39,7 +39,7 @@ impl Cancel {
     /// For work to call where it can stop.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if someone has asked.
+    /// [`Error::Canceled`] if someone has asked.
     pub fn check(&self) -> Result<()> {
         if self.checks.load(Ordering::Relaxed) > 0
             && self.checks.fetch_sub(1, Ordering::Relaxed) == 1
@@ -47,7 +47,7 @@ impl Cancel {
             self.ask();
         }
         match self.asked() {
-            true => Err(Error::Cancelled),
+            true => Err(Error::Canceled),
             false => Ok(()),
         }
     }
@@ -88,11 +88,11 @@ impl Turns {
     /// A turn begins. One turn is to be over before the next begins.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] where it was paused before.
+    /// [`Error::Canceled`] where it was paused before.
     pub fn begin(&self, turn: Turn) -> Result<()> {
         self.cancel.forget();
         match turn.0 <= self.paused.load(Ordering::SeqCst) {
-            true => Err(Error::Cancelled),
+            true => Err(Error::Canceled),
             false => Ok(()),
         }
     }
@@ -111,13 +111,13 @@ mod tests {
         turns.begin(first).unwrap();
         turns.cancel().check().unwrap();
         turns.pause();
-        assert!(matches!(turns.cancel().check(), Err(Error::Cancelled)));
+        assert!(matches!(turns.cancel().check(), Err(Error::Canceled)));
         // One that comes late is not for the next, and one that comes early is not missed.
         let second = turns.ask();
         turns.begin(second).unwrap();
         turns.cancel().check().unwrap();
         let third = turns.ask();
         turns.pause();
-        assert!(matches!(turns.begin(third), Err(Error::Cancelled)));
+        assert!(matches!(turns.begin(third), Err(Error::Canceled)));
     }
 }

@@ -56,8 +56,8 @@ pub enum Error {
     #[error("the device's memory is at its end with {} MB taken", .held / 1_000_000)]
     DeviceMemory { held: usize },
     /// Someone asked to stop ([`crate::cancel::Cancel`]).
-    #[error("cancelled")]
-    Cancelled,
+    #[error("canceled")]
+    Canceled,
 }
 
 /// Why weights are not to be trusted. Each has its own remedy.

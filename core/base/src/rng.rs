@@ -11,7 +11,7 @@ use rand_core::{Rng as _, SeedableRng as _};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// Weight initialisation.
+    /// Weight initialization.
     Init = 1,
     /// The order of photos in an epoch.
     Order = 2,

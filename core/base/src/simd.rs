@@ -1,7 +1,7 @@
 //! Run-time choice of the vector width, so that one binary is fast on every machine.
 //!
 //! A kernel, of pixels or of activations, is written once, as plain loops that the compiler
-//! vectorises. `dispatch!` compiles it three times on x86-64 (AVX-512, AVX2 with FMA, baseline)
+//! vectorizes. `dispatch!` compiles it three times on x86-64 (AVX-512, AVX2 with FMA, baseline)
 //! and picks at run time; on arm64 NEON is the baseline and there is nothing to pick. Matrix
 //! products are apart (`nn::gemm`): the `gemm` crate, which chooses for itself, and a kernel of our
 //! own for AVX-512.

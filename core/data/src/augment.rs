@@ -1,4 +1,4 @@
-//! Colour arithmetic of the views, on three 8-bit planes in place, exactly as Pillow and
+//! Color arithmetic of the views, on three 8-bit planes in place, exactly as Pillow and
 //! torchvision compute it on 8-bit pictures (float blends truncated, hue in 8-bit HSV).
 
 use super::byte::{to_byte, truncate};
@@ -41,7 +41,7 @@ pub fn contrast(planes: &mut [u8], factor: f32) {
     blend_with(planes, mean as f32, factor);
 }
 
-/// Blends with the grey picture: 0 is grey, 1 unchanged, more is gaudier.
+/// Blends with the gray picture: 0 is gray, 1 unchanged, more is gaudier.
 pub fn saturation(planes: &mut [u8], factor: f32) {
     let (red, green, blue) = split(planes);
     blend_luma(red, green, blue, factor);
@@ -56,7 +56,7 @@ pub fn hue(planes: &mut [u8], shift: f32) {
 }
 
 /// All three planes become luma.
-pub fn greyscale(planes: &mut [u8]) {
+pub fn grayscale(planes: &mut [u8]) {
     let (red, green, blue) = split(planes);
     to_luma(red, green, blue);
     green.copy_from_slice(red);
@@ -88,10 +88,10 @@ dispatch! {
 dispatch! {
     fn blend_luma(red: &mut [u8], green: &mut [u8], blue: &mut [u8], factor: f32) {
         for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
-            let grey = luma(*r, *g, *b) as f32;
-            *r = blend(grey, *r, factor);
-            *g = blend(grey, *g, factor);
-            *b = blend(grey, *b, factor);
+            let gray = luma(*r, *g, *b) as f32;
+            *r = blend(gray, *r, factor);
+            *g = blend(gray, *g, factor);
+            *b = blend(gray, *b, factor);
         }
     }
 }
@@ -142,7 +142,7 @@ dispatch! {
             let max = f32::from(max);
             let span = max - f32::from(min);
             let safe = if span == 0.0 { 1.0 } else { span };
-            // Which colour is largest decides the sixth the hue counts from.
+            // Which color is largest decides the sixth the hue counts from.
             let (base, plus, minus): (f64, f32, f32) = if r == max {
                 (0.0, b, g)
             } else if g == max {
@@ -152,7 +152,7 @@ dispatch! {
             };
             let plus = (max - plus) / safe;
             let minus = (max - minus) / safe;
-            // 64-bit where Pillow's doubles decide which 8-bit hue a colour gets.
+            // 64-bit where Pillow's doubles decide which 8-bit hue a color gets.
             let sixths = (base + f64::from(plus) - f64::from(minus)) as f32;
             let turn = f64::from(sixths) * (1.0 / 6.0);
             let turn = (if turn < 0.0 { turn + 1.0 } else { turn }) as f32;

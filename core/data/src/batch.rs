@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::normalise::Normalise;
+use super::normalize::Normalize;
 use super::photo::Photo;
 use super::views::ViewParams;
 
@@ -15,7 +15,7 @@ pub struct Batch {
     pub step: u64,
     /// Index of each photo in the source; no photo is in a batch twice.
     pub photos: Vec<u32>,
-    pub(super) normalise: Normalise,
+    pub(super) normalize: Normalize,
     /// What there is of each photo.
     pub(super) views: BatchViews,
 }
@@ -103,21 +103,21 @@ impl Batch {
     }
 
     /// How views become floats.
-    pub fn normalise(&self) -> &Normalise {
-        &self.normalise
+    pub fn normalize(&self) -> &Normalize {
+        &self.normalize
     }
 
-    /// Writes `view` (0 or 1) of the photos at `rows` as normalised floats, photo after photo:
+    /// Writes `view` (0 or 1) of the photos at `rows` as normalized floats, photo after photo:
     /// `out` takes `rows.len() * size * size * 3` numbers (N, H, W, C).
     pub fn write_view(&self, view: usize, rows: &[usize], out: &mut [f32]) {
         let Some(&first) = rows.first() else { return };
         let len = self.bytes(view, first).len().max(1);
         for (&row, out) in rows.iter().zip(out.chunks_exact_mut(len)) {
-            self.normalise.apply(self.bytes(view, row), out);
+            self.normalize.apply(self.bytes(view, row), out);
         }
     }
 
-    /// All of `view` (0 or 1) as normalised floats (N, H, W, C).
+    /// All of `view` (0 or 1) as normalized floats (N, H, W, C).
     pub fn view(&self, view: usize) -> Vec<f32> {
         let rows: Vec<usize> = (0..self.photos.len()).collect();
         let numbers = rows.iter().map(|&row| self.bytes(view, row).len()).sum();

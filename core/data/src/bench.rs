@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::codecs::jpeg::JpegEncoder;
 
 use super::demo::Demo;
-use super::normalise::Normalise;
+use super::normalize::Normalize;
 use super::photo::Photo;
 use super::source::PhotoSource;
 use super::views::{Recipe, Scratch};
@@ -49,11 +49,11 @@ impl<'a> ViewsWork<'a> {
         let mut rng = Rng::new(0, Purpose::Augment, 0, self.done);
         for _ in 0..2 {
             let view = self.recipe.sample(photo.width, photo.height, &mut rng);
-            let normalise = Normalise::default();
+            let normalize = Normalize::default();
             view.apply(
                 &photo,
                 Self::SIZE,
-                &normalise,
+                &normalize,
                 &mut self.scratch,
                 &mut self.out,
             );

@@ -18,7 +18,7 @@ pub fn kernel_size(size: usize) -> usize {
     (size / 10) | 1
 }
 
-/// The weights from the middle outwards of a Gaussian of `kernel` taps, normalised like
+/// The weights from the middle outwards of a Gaussian of `kernel` taps, normalized like
 /// torchvision's over all of them.
 fn half_kernel(sigma: f32, kernel: usize, limit: usize) -> Vec<f32> {
     let reach = kernel / 2;

@@ -1,7 +1,7 @@
-//! Numbers back to pixels, in a form that vectorises.
+//! Numbers back to pixels, in a form that vectorizes.
 
 /// `value` clipped to 0..255 and truncated, in three instructions a vector. (The standard
-/// conversions also give an answer for NaN and infinities, which keeps loops from vectorising.)
+/// conversions also give an answer for NaN and infinities, which keeps loops from vectorizing.)
 #[inline(always)]
 pub(crate) fn to_byte(value: f32) -> u8 {
     // Comparisons this way round also send NaN to 0.

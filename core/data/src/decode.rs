@@ -15,7 +15,7 @@ use crate::{Error, Result};
 impl Photo {
     /// Decodes JPEG, PNG, WebP, BMP, GIF (its first frame) or TIFF, told apart by content.
     ///
-    /// EXIF orientation is applied; grey, CMYK and 16-bit pictures become 8-bit RGB;
+    /// EXIF orientation is applied; gray, CMYK and 16-bit pictures become 8-bit RGB;
     /// transparency is laid over white. `id` only names the photo in errors.
     ///
     /// # Errors

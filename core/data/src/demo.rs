@@ -1,7 +1,7 @@
 //! Rendered scenes for a first run without photos: eight classes, every picture its own.
 //!
 //! Each scene draws linear light from a few random choices (sun, weather, layout) and noise; a
-//! simulated camera then adds exposure, a colour cast, vignetting and sensor noise. [`Demo::odd`] takes them
+//! simulated camera then adds exposure, a color cast, vignetting and sensor noise. [`Demo::odd`] takes them
 //! through one odd camera more, under which kinds look alike.
 
 mod camera;

@@ -63,7 +63,7 @@ pub(super) fn from_dynamic(
     Photo::new(width, height, rgb.into_raw()).map_err(|_| "it has no pixels".into())
 }
 
-/// A colour of CMYK's as one of RGB's: what an ink and black leave of white.
+/// A color of CMYK's as one of RGB's: what an ink and black leave of white.
 pub(super) fn left_by(ink: u8, black: u8) -> u8 {
     let product = u16::from(255 - ink) * u16::from(255 - black);
     ((u32::from(product) + 127) / 255) as u8

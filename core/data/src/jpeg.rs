@@ -20,7 +20,7 @@ use super::photo::Photo;
 use segments::Segments;
 
 /// Decodes a whole JPEG. Small damage is tolerated as browsers do; a file that was cut off is not,
-/// because half a grey photo would teach nothing, and neither is one with next to nothing in it.
+/// because half a gray photo would teach nothing, and neither is one with next to nothing in it.
 pub(super) fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> {
     let segments = Segments::of(bytes);
     if segments.is_between() {
@@ -86,8 +86,8 @@ fn decode_usual<'a>(
     decoder.decode_headers().map_err(broken)?;
     let (width, height) = decoder.dimensions().ok_or(odd("it has no size"))?;
     check_claim((width, height), segments)?;
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
-    let (out, channels) = if grey {
+    let gray = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let (out, channels) = if gray {
         (ColorSpace::Luma, 1)
     } else {
         (ColorSpace::RGB, 3)
@@ -98,9 +98,9 @@ fn decode_usual<'a>(
         true => 2 * segments.sampling.len(),
         false => 0,
     };
-    // Pixels, and the second copy that turning or spreading grey takes for a moment.
+    // Pixels, and the second copy that turning or spreading gray takes for a moment.
     let turned = orientation != Orientation::NoTransforms;
-    let copies = match (grey, turned) {
+    let copies = match (gray, turned) {
         (false, false) => 3,
         (true, false) => 4,
         (_, true) => 6,
@@ -108,7 +108,7 @@ fn decode_usual<'a>(
     let bytes = |a_pixel: usize| (width * height * a_pixel) as u64;
     let most = bytes(kept.max(copies - channels) + channels);
     // Rather half the size than not at all: a portrait from a phone's camera is stored lying.
-    let half = turned && !grey && most > budget.limit();
+    let half = turned && !gray && most > budget.limit();
     let share = budget
         .take(if half { bytes(kept + channels) } else { most })
         .map_err(Refused::Claims)?;
@@ -120,7 +120,7 @@ fn decode_usual<'a>(
         true => halve(&mut pixels, width, height),
         false => (width, height),
     };
-    if grey {
+    if gray {
         pixels = pixels.iter().flat_map(|&v| [v; 3]).collect();
     }
     Ok((upright((width, height), pixels, orientation)?, share))

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use self::workers::{Pending, Shared, wait, work};
 use super::batch::{Batch, BatchViews, Made};
-use super::normalise::Normalise;
+use super::normalize::Normalize;
 use super::source::{PhotoSource, Skipped};
 use super::views::{Recipe, Scratch};
 use crate::{Error, Result};
@@ -40,7 +40,7 @@ pub struct LoaderConfig {
     /// Megabytes of decoded photos to keep between epochs; 0 decodes each time. Same batches.
     pub cache_mb: usize,
     /// How views become floats.
-    pub normalise: Normalise,
+    pub normalize: Normalize,
     /// Whether batches hold photos and the random numbers of their views, and no pixels: for an engine
     /// that makes views itself.
     pub undrawn: bool,
@@ -59,7 +59,7 @@ impl LoaderConfig {
             threads: 1,
             ahead: 2,
             cache_mb: 0,
-            normalise: Normalise::default(),
+            normalize: Normalize::default(),
             undrawn: false,
         }
     }
@@ -178,7 +178,7 @@ impl Loader {
             epoch,
             step,
             photos,
-            normalise: config.normalise,
+            normalize: config.normalize,
             views: BatchViews::new(config.views, config.undrawn, made.into_iter().flatten()),
         })
     }

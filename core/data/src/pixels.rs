@@ -16,9 +16,9 @@ const KEPT_QUALITY: u8 = 95;
 /// What the fourth byte of a pixel means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alpha {
-    /// How opaque it is; the colours know nothing of it.
+    /// How opaque it is; the colors know nothing of it.
     Straight,
-    /// The same, with the colours multiplied by it (Android's bitmaps).
+    /// The same, with the colors multiplied by it (Android's bitmaps).
     Premultiplied,
     /// Nothing.
     Ignored,
@@ -106,7 +106,7 @@ impl<'a> Pixels<'a> {
                             Alpha::Ignored => (255, 0),
                         };
                         for (sum, &channel) in sum.iter_mut().zip(pixel) {
-                            // Colours that claim more than their share are no more than white.
+                            // Colors that claim more than their share are no more than white.
                             let seen = u32::from(channel) * of_itself + 255 * of_white;
                             *sum += seen.min(255 * 255);
                         }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_colour(photo: &Photo, at: usize, wanted: [i32; 3]) {
+    fn assert_color(photo: &Photo, at: usize, wanted: [i32; 3]) {
         let got = &photo.rgb[at * 3..at * 3 + 3];
         let near = got
             .iter()
@@ -153,7 +153,7 @@ mod tests {
                 alpha,
                 ..Pixels::packed((64, 48), &bytes)
             };
-            assert_colour(&kept(&pixels), 0, wanted);
+            assert_color(&kept(&pixels), 0, wanted);
         }
     }
 
@@ -176,8 +176,8 @@ mod tests {
                 bytes: &bytes[..length],
             });
             assert_eq!((photo.width, photo.height), (KEPT_SIDE, KEPT_SIDE * 2));
-            assert_colour(&photo, 0, [10, 200, 30]);
-            assert_colour(&photo, photo.width * photo.height - 1, [10, 200, 30]);
+            assert_color(&photo, 0, [10, 200, 30]);
+            assert_color(&photo, photo.width * photo.height - 1, [10, 200, 30]);
         }
     }
 

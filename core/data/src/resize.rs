@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::normalise::Normalise;
+use super::normalize::Normalize;
 use super::photo::Photo;
 use seedling_base::simd::dispatch;
 
@@ -321,11 +321,11 @@ fn middle(slack: usize) -> usize {
 }
 
 /// What a network sees of `photo` when it is measured: torchvision's `Resize` of the shorter side
-/// to 256/224 of `size` (rounded) and `CenterCrop` of the middle `size` x `size`, normalised.
+/// to 256/224 of `size` (rounded) and `CenterCrop` of the middle `size` x `size`, normalized.
 /// `out` takes `size * size * 3` numbers, rows of R, G, B. Only the middle is computed: the whole
 /// of a photo of one by many thousand pixels would be enormous.
-pub fn evaluation_view(photo: &Photo, size: usize, normalise: &Normalise, out: &mut [f32]) {
-    normalise.apply(&evaluation_bytes(photo, size), out);
+pub fn evaluation_view(photo: &Photo, size: usize, normalize: &Normalize, out: &mut [f32]) {
+    normalize.apply(&evaluation_bytes(photo, size), out);
 }
 
 /// The same as bytes.

@@ -19,18 +19,18 @@ const PALETTE: u16 = 3;
 
 /// Decodes the first picture of a file.
 pub(super) fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> {
-    // The crate reads no palettes: places in one are grey values to it, and become colours here.
+    // The crate reads no palettes: places in one are gray values to it, and become colors here.
     let indexed = photometric(bytes).filter(|(_, meaning)| *meaning == PALETTE);
     let bytes = match indexed {
         None => Cow::Borrowed(bytes),
         Some((at, _)) => {
-            let mut grey = bytes.to_vec();
-            let value = match grey.starts_with(b"II") {
+            let mut gray = bytes.to_vec();
+            let value = match gray.starts_with(b"II") {
                 true => BLACK_IS_ZERO.to_le_bytes(),
                 false => BLACK_IS_ZERO.to_be_bytes(),
             };
-            grey[at..at + 2].copy_from_slice(&value);
-            Cow::Owned(grey)
+            gray[at..at + 2].copy_from_slice(&value);
+            Cow::Owned(gray)
         }
     };
     let mut limits = Limits::default();
@@ -55,7 +55,7 @@ pub(super) fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> 
             .get_tag_u16_vec(Tag::ColorMap)
             .map_err(|e| reason(&e))?,
     };
-    // Beside the colours: 1 and 2 are alpha, 0 is not said.
+    // Beside the colors: 1 and 2 are alpha, 0 is not said.
     let extra = decoder
         .find_tag_unsigned_vec::<u16>(Tag::ExtraSamples)
         .ok()
@@ -112,7 +112,7 @@ fn reason(error: &tiff::TiffError) -> String {
     error.to_string().lines().next().unwrap_or("broken").into()
 }
 
-/// R, G, B and alpha of every pixel; what stands beside grey is `alpha`, or means nothing.
+/// R, G, B and alpha of every pixel; what stands beside gray is `alpha`, or means nothing.
 fn pixels_of(
     bytes: &[u8],
     color: ColorType,

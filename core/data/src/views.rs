@@ -1,11 +1,11 @@
-//! Views: random crops of a photo with random colours, the positives of contrastive learning.
+//! Views: random crops of a photo with random colors, the positives of contrastive learning.
 //!
 //! A [`Recipe`] draws all random numbers of a view at once into a [`ViewParams`]; applying those
 //! is then a pure function. Definitions are torchvision's on 8-bit pictures.
 
 use super::augment;
 use super::blur::{self, BlurScratch};
-use super::normalise::Normalise;
+use super::normalize::Normalize;
 use super::photo::Photo;
 use super::resize::{self, Rect, ResizeScratch};
 use crate::{Error, Result};
@@ -18,12 +18,12 @@ pub struct Recipe {
     pub name: &'static str,
     /// Least and greatest share of the photo's area a crop has.
     pub scale: (f32, f32),
-    /// Probability of changing colours at all.
+    /// Probability of changing colors at all.
     pub jitter_p: f32,
     /// Brightness, contrast and saturation factors lie in 1 +- these; hue turns by +- the last.
     pub jitter: [f32; 4],
-    /// Probability of losing colour.
-    pub grey_p: f32,
+    /// Probability of losing color.
+    pub gray_p: f32,
     /// Probability of Gaussian blur with a sigma in [`BLUR_SIGMA`].
     pub blur_p: f32,
     /// Probability of mirroring.
@@ -41,7 +41,7 @@ const BASE: Recipe = Recipe {
     scale: (0.2, 1.0),
     jitter_p: 0.8,
     jitter: [0.4, 0.4, 0.4, 0.1],
-    grey_p: 0.2,
+    gray_p: 0.2,
     blur_p: 0.5,
     flip_p: 0.5,
 };
@@ -59,20 +59,20 @@ pub const RECIPES: [Recipe; 6] = [
     Recipe {
         name: "aug+",
         jitter: STRONG,
-        grey_p: 0.5,
+        gray_p: 0.5,
         ..BASE
     },
     Recipe {
         name: "aug+ blur",
         jitter: STRONG,
-        grey_p: 0.5,
+        gray_p: 0.5,
         blur_p: 1.0,
         ..BASE
     },
     Recipe {
         name: "plain",
         jitter_p: 0.0,
-        grey_p: 0.0,
+        gray_p: 0.0,
         blur_p: 0.0,
         ..BASE
     },
@@ -84,9 +84,9 @@ pub const RECIPES: [Recipe; 6] = [
     },
 ];
 
-/// One step of colour jitter with its factor (hue: its turn).
+/// One step of color jitter with its factor (hue: its turn).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Colour {
+pub enum Color {
     /// See [`augment::brightness`].
     Brightness(f32),
     /// See [`augment::contrast`].
@@ -102,10 +102,10 @@ pub enum Colour {
 pub struct ViewParams {
     /// The part of the photo that fills the view.
     pub crop: Rect,
-    /// Colour changes in their order; empty when jitter was not drawn.
-    pub jitter: Vec<Colour>,
-    /// Whether colour is dropped.
-    pub grey: bool,
+    /// Color changes in their order; empty when jitter was not drawn.
+    pub jitter: Vec<Color>,
+    /// Whether color is dropped.
+    pub gray: bool,
     /// Standard deviation of the blur.
     pub blur: Option<f32>,
     /// Whether it is mirrored.
@@ -145,17 +145,17 @@ impl Recipe {
             let [b, c, s, h] = self.jitter;
             let mut around_one = |spread: f32| rng.range((1.0 - spread).max(0.0), 1.0 + spread);
             let steps = [
-                Colour::Brightness(around_one(b)),
-                Colour::Contrast(around_one(c)),
-                Colour::Saturation(around_one(s)),
-                Colour::Hue(rng.range(-h, h)),
+                Color::Brightness(around_one(b)),
+                Color::Contrast(around_one(c)),
+                Color::Saturation(around_one(s)),
+                Color::Hue(rng.range(-h, h)),
             ];
             jitter.extend(rng.permutation(4).into_iter().map(|i| steps[i]));
         }
         ViewParams {
             crop,
             jitter,
-            grey: rng.chance(self.grey_p),
+            gray: rng.chance(self.gray_p),
             blur: rng
                 .chance(self.blur_p)
                 .then(|| rng.range(BLUR_SIGMA.0, BLUR_SIGMA.1)),
@@ -210,13 +210,13 @@ fn largest_crop(width: usize, height: usize) -> Rect {
     }
 }
 
-impl Colour {
+impl Color {
     fn apply(self, planes: &mut [u8]) {
         match self {
-            Colour::Brightness(factor) => augment::brightness(planes, factor),
-            Colour::Contrast(factor) => augment::contrast(planes, factor),
-            Colour::Saturation(factor) => augment::saturation(planes, factor),
-            Colour::Hue(shift) => augment::hue(planes, shift),
+            Color::Brightness(factor) => augment::brightness(planes, factor),
+            Color::Contrast(factor) => augment::contrast(planes, factor),
+            Color::Saturation(factor) => augment::saturation(planes, factor),
+            Color::Hue(shift) => augment::hue(planes, shift),
         }
     }
 }
@@ -238,16 +238,16 @@ impl ViewParams {
         for step in &self.jitter {
             step.apply(planes);
         }
-        if self.grey {
-            augment::greyscale(planes);
+        if self.gray {
+            augment::grayscale(planes);
         }
         if let Some(sigma) = self.blur {
             let kernel = blur::kernel_size(size);
-            // Grey planes are equal: blur one and copy it.
-            let blurred = if self.grey { size * size } else { planes.len() };
+            // Gray planes are equal: blur one and copy it.
+            let blurred = if self.gray { size * size } else { planes.len() };
             let part = &mut planes[..blurred];
             blur::gaussian(part, size, size, sigma, kernel, &mut scratch.blur);
-            if self.grey {
+            if self.gray {
                 let (first, others) = planes.split_at_mut(size * size);
                 for other in others.chunks_exact_mut(size * size) {
                     other.copy_from_slice(first);
@@ -262,14 +262,14 @@ impl ViewParams {
         &self,
         photo: &Photo,
         size: usize,
-        normalise: &Normalise,
+        normalize: &Normalize,
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
         let mut packed = std::mem::take(&mut scratch.packed);
         packed.resize(size * size * 3, 0);
         self.render(photo, size, scratch, &mut packed);
-        normalise.apply(&packed, out);
+        normalize.apply(&packed, out);
         scratch.packed = packed;
     }
 }

@@ -1,4 +1,4 @@
-//! Depthwise convolution. A unit makes a strip of neighbouring outputs: what it reads is computed once
+//! Depthwise convolution. A unit makes a strip of neighboring outputs: what it reads is computed once
 //! and meets every tap that it lies under.
 
 use cubecl::prelude::*;

@@ -9,7 +9,7 @@ use seedling_nn::layer::Gate;
 
 /// x stored as it is read.
 #[cube(launch_unchecked)]
-pub fn materialise<F: Float, G: Float, N: Size>(
+pub fn materialize<F: Float, G: Float, N: Size>(
     x: &View<F, N>,
     out: &mut Array<Vector<G, N>>,
     #[define(F, G)] _types: [StorageType; 2],
@@ -249,16 +249,16 @@ pub fn gated_sums(
     let (group, c) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
     if group < groups {
         let mut sum = 0.0f32;
-        let mut centred = 0.0f32;
+        let mut centered = 0.0f32;
         for i in 0..images {
             let image = group * images + i;
             let (gate, pool) = (gate[image * channels + c], pool[image * channels + c]);
             let at = image * 5 * channels + c;
             sum += gate * sums[at + channels] + pool * sums[at + 3 * channels];
-            centred += gate * sums[at + 2 * channels] + pool * sums[at + 4 * channels];
+            centered += gate * sums[at + 2 * channels] + pool * sums[at + 4 * channels];
         }
         out[group * 2 * channels + c] = sum;
-        out[(group * 2 + 1) * channels + c] = centred;
+        out[(group * 2 + 1) * channels + c] = centered;
     }
 }
 
@@ -275,14 +275,14 @@ pub fn pooled_sums(
     let (group, c) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
     if group < groups {
         let mut sum = 0.0f32;
-        let mut centred = 0.0f32;
+        let mut centered = 0.0f32;
         for i in 0..images {
             let image = group * images + i;
             let pool = pool[image * channels + c];
             sum += pool * sums[image * 2 * channels + c];
-            centred += pool * sums[(image * 2 + 1) * channels + c];
+            centered += pool * sums[(image * 2 + 1) * channels + c];
         }
         out[group * 2 * channels + c] = sum;
-        out[(group * 2 + 1) * channels + c] = centred;
+        out[(group * 2 + 1) * channels + c] = centered;
     }
 }

@@ -158,7 +158,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         })
     }
 
-    fn materialise(&self, x: &Src<Self>) -> Result<Numbers> {
+    fn materialize(&self, x: &Src<Self>) -> Result<Numbers> {
         let out = self.take_as(x.z.len(), x.z.kind())?;
         self.read_into(&launch::reading(x), &out);
         Ok(out)

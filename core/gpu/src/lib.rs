@@ -1,7 +1,7 @@
 //! Cards as a backend: one set of kernels for Vulkan, Metal and CUDA, written in Rust and compiled for
 //! the device at hand when first used (cubecl).
 //!
-//! The same idea as on the processor: normalisation and activation are never stored, see `view`. A
+//! The same idea as on the processor: normalization and activation are never stored, see `view`. A
 //! kernel gets one stream's order for free; nothing waits for the card but what the host wants to know.
 
 mod activation;

@@ -111,16 +111,16 @@ pub fn back(
         let mut dbias = 0.0f32;
         for group in 0..groups {
             let mut sum = 0.0f32;
-            let mut centred = 0.0f32;
+            let mut centered = 0.0f32;
             for piece in 0..pieces {
                 let at = ((group * pieces + piece) * 2) * channels + c;
                 sum += parts[at];
-                centred += parts[at + channels];
+                centered += parts[at + channels];
             }
             let at = group * NORM * channels + c;
             let (scale, mean, inverse) =
                 (norm[at], norm[at + 2 * channels], norm[at + 3 * channels]);
-            dweight += centred * inverse;
+            dweight += centered * inverse;
             dbias += sum;
             let to = group * GRAD * channels + c;
             out[to] = scale;
@@ -128,7 +128,7 @@ pub fn back(
             let mut r = 0.0f32;
             if rows > 0 {
                 let n = f32::cast_from(rows);
-                q = 0.0f32 - scale * inverse * inverse * centred / n;
+                q = 0.0f32 - scale * inverse * inverse * centered / n;
                 r = 0.0f32 - scale * sum / n - q * mean;
             }
             out[to + channels] = q;

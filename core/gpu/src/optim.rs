@@ -101,7 +101,7 @@ pub fn follow(own: &mut Array<f32>, other: &Array<f32>, momentum: f32, from: usi
     }
 }
 
-/// How many of a cube's numbers are not finite, as their bits say: a comparison might be optimised away.
+/// How many of a cube's numbers are not finite, as their bits say: a comparison might be optimized away.
 #[cube(launch_unchecked)]
 pub fn not_finite(x: &Array<f32>, found: &mut Array<u32>) {
     let mut shared = SharedMemory::<u32>::new(UNITS);

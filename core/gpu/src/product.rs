@@ -37,7 +37,7 @@ pub enum Map {
 }
 
 impl Map {
-    /// Whether neighbours along k lie side by side, and not those along i.
+    /// Whether neighbors along k lie side by side, and not those along i.
     fn along_k(self) -> bool {
         !matches!(self, Map::Columns | Map::PatchColumns | Map::WeightBack)
     }
@@ -272,7 +272,7 @@ pub fn product<A: Float, B: Float, C: Float>(
     }
 }
 
-/// (i, k) of a tile's number: neighbouring units take neighbours in memory.
+/// (i, k) of a tile's number: neighboring units take neighbors in memory.
 #[cube]
 fn tile_place(place: usize, #[comptime] side: usize, #[comptime] along_k: bool) -> (usize, usize) {
     if comptime!(along_k) {

@@ -2,9 +2,9 @@
 //! processor, from the same random numbers and with the same whole-number arithmetic; only where that
 //! uses 64-bit numbers (hue) and in the blur's sums a level may come out next to it.
 //!
-//! A pixel is a word, R lowest. Six launches for a block of views: across, down and the colours before
-//! contrast, the mean luma, the other colours, and the blur's two, the second of which mirrors and
-//! normalises.
+//! A pixel is a word, R lowest. Six launches for a block of views: across, down and the colors before
+//! contrast, the mean luma, the other colors, and the blur's two, the second of which mirrors and
+//! normalizes.
 
 use cubecl::prelude::*;
 
@@ -28,12 +28,12 @@ pub mod record {
     /// The same down; starts are counted from [`TOP`].
     pub const DOWN: usize = 8;
     pub const DOWN_TAPS: usize = 9;
-    /// Four steps of colour, each [`super::step`]; what is before contrast is done first.
+    /// Four steps of color, each [`super::step`]; what is before contrast is done first.
     pub const STEPS: usize = 10;
     /// Steps before contrast.
     pub const BEFORE: usize = 14;
-    /// Whether colour is dropped, and whether it is mirrored.
-    pub const GREY: usize = 15;
+    /// Whether color is dropped, and whether it is mirrored.
+    pub const GRAY: usize = 15;
     pub const FLIP: usize = 16;
     /// Where the blur's weights begin, and how many there are from the middle outwards.
     pub const BLUR: usize = 17;
@@ -41,7 +41,7 @@ pub mod record {
     pub const LEN: usize = 19;
 }
 
-/// Steps of colour.
+/// Steps of color.
 pub mod step {
     pub const BRIGHTNESS: u32 = 1;
     pub const CONTRAST: u32 = 2;
@@ -155,7 +155,7 @@ fn turn_hue(p: u32, turn: f32) -> u32 {
 }
 
 #[cube]
-fn coloured(p: u32, kind: u32, factor: f32, mean: f32) -> u32 {
+fn colored(p: u32, kind: u32, factor: f32, mean: f32) -> u32 {
     let mut out = p;
     if kind == 1u32 {
         out = blend_all(0.0f32, p, factor);
@@ -224,7 +224,7 @@ pub fn across(
     }
 }
 
-/// The narrowed rows, shortened, through the colours before contrast.
+/// The narrowed rows, shortened, through the colors before contrast.
 #[cube(launch_unchecked)]
 pub fn down(
     rows: &Array<u32>,
@@ -257,7 +257,7 @@ pub fn down(
         let before = records[at + comptime!(record::BEFORE)] as usize;
         for s in 0..before {
             let kind = records[at + comptime!(record::STEPS) + s];
-            p = coloured(p, kind, factors[view * 4 + s], 0.0f32);
+            p = colored(p, kind, factors[view * 4 + s], 0.0f32);
         }
         out[view * size * size + place] = p;
     }
@@ -285,9 +285,9 @@ pub fn mean_luma(pixels: &Array<u32>, means: &mut Array<f32>, size: usize) {
     }
 }
 
-/// The other colours.
+/// The other colors.
 #[cube(launch_unchecked)]
-pub fn colours(
+pub fn colors(
     pixels: &mut Array<u32>,
     records: &Array<u32>,
     factors: &Array<f32>,
@@ -301,11 +301,11 @@ pub fn colours(
         let before = records[at + comptime!(record::BEFORE)] as usize;
         for s in before..4 {
             let kind = records[at + comptime!(record::STEPS) + s];
-            p = coloured(p, kind, factors[view * 4 + s], means[view]);
+            p = colored(p, kind, factors[view * 4 + s], means[view]);
         }
-        if records[at + comptime!(record::GREY)] == 1u32 {
-            let grey = luma(p);
-            p = pack(grey, grey, grey);
+        if records[at + comptime!(record::GRAY)] == 1u32 {
+            let gray = luma(p);
+            p = pack(gray, gray, gray);
         }
         pixels[to] = p;
     }

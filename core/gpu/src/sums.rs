@@ -100,22 +100,22 @@ pub fn sums<F: Float, N: Size>(
                 }
                 What::Norm => {
                     totals[0] += gradient;
-                    totals[1] = fma(gradient, x.centred(row, c), totals[1]);
+                    totals[1] = fma(gradient, x.centered(row, c), totals[1]);
                 }
                 What::Slopes(_) => {
                     let slope = x.slope(row, c);
                     totals[0] += slope;
-                    totals[1] = fma(slope, x.centred(row, c), totals[1]);
+                    totals[1] = fma(slope, x.centered(row, c), totals[1]);
                 }
                 What::Gate(act) => {
                     let u = x.before(row, c);
-                    let (slope, centred) = (slope::<N>(u, act), x.centred(row, c));
+                    let (slope, centered) = (slope::<N>(u, act), x.centered(row, c));
                     let dy = gradient * slope;
                     totals[0] = fma(gradient, value::<N>(u, act), totals[0]);
                     totals[1] += dy;
-                    totals[2] = fma(dy, centred, totals[2]);
+                    totals[2] = fma(dy, centered, totals[2]);
                     totals[3] += slope;
-                    totals[4] = fma(slope, centred, totals[4]);
+                    totals[4] = fma(slope, centered, totals[4]);
                 }
             }
             row += deep;

@@ -108,7 +108,7 @@ impl<F: Float, N: Size> View<F, N> {
     }
 
     /// z off the mean of its group.
-    pub fn centred(&self, row: usize, c: usize) -> Vector<f32, N> {
+    pub fn centered(&self, row: usize, c: usize) -> Vector<f32, N> {
         let z = self.z(row, c);
         let at = (self.group(row) * NORM + 2) * self.channels + c;
         #[comptime]

@@ -7,7 +7,7 @@ use super::launch::launch;
 use super::memory::Numbers;
 use super::render::{self, UNITS, record, step};
 use crate::Result;
-use seedling_data::{Colour, Normalise, Photo, ViewParams, blur_kernel, resize_axis};
+use seedling_data::{Color, Normalize, Photo, ViewParams, blur_kernel, resize_axis};
 
 /// Views that are made together: what is between photos and views is there for so many at a time.
 const BLOCK: usize = 64;
@@ -50,16 +50,16 @@ impl Block {
                 .extend(axis.weights.iter().map(|weight| *weight as u32));
         }
         let mut factors = [0.0; 4];
-        let contrast = |step: &Colour| matches!(step, Colour::Contrast(_));
+        let contrast = |step: &Color| matches!(step, Color::Contrast(_));
         let before = params.jitter.iter().position(contrast);
         words[record::BEFORE] = before.unwrap_or(0) as u32;
-        for (i, colour) in params.jitter.iter().take(4).enumerate() {
-            let (kind, factor) = match *colour {
-                Colour::Brightness(factor) => (step::BRIGHTNESS, factor),
-                Colour::Contrast(factor) => (step::CONTRAST, factor),
-                Colour::Saturation(factor) => (step::SATURATION, factor),
+        for (i, color) in params.jitter.iter().take(4).enumerate() {
+            let (kind, factor) = match *color {
+                Color::Brightness(factor) => (step::BRIGHTNESS, factor),
+                Color::Contrast(factor) => (step::CONTRAST, factor),
+                Color::Saturation(factor) => (step::SATURATION, factor),
                 // In steps of 1 / 256 of the circle, truncated towards zero.
-                Colour::Hue(turn) => {
+                Color::Hue(turn) => {
                     let turn = (f64::from(turn) * 255.0) as i32 as u8;
                     (step::HUE, f32::from(turn))
                 }
@@ -68,7 +68,7 @@ impl Block {
             factors[i] = factor;
         }
         self.factors.extend(factors);
-        words[record::GREY] = params.grey.into();
+        words[record::GRAY] = params.gray.into();
         words[record::FLIP] = params.flip.into();
         let weights = match params.blur {
             Some(sigma) => blur_kernel(sigma, size),
@@ -91,17 +91,17 @@ fn round(len: usize) -> usize {
 }
 
 impl<R: Runtime> Gpu<R> {
-    /// (views, size, size, 3), normalised.
+    /// (views, size, size, 3), normalized.
     pub fn make_views(
         &self,
         views: &[(&Photo, &ViewParams)],
         size: usize,
-        normalise: &Normalise,
+        normalize: &Normalize,
     ) -> Result<Numbers> {
         let image = size * size * 3;
         let out = self.take(views.len() * image)?;
-        let scale = normalise.std.map(|std| 1.0 / (255.0 * std));
-        let shift: [f32; 3] = std::array::from_fn(|c| -normalise.mean[c] / normalise.std[c]);
+        let scale = normalize.std.map(|std| 1.0 / (255.0 * std));
+        let shift: [f32; 3] = std::array::from_fn(|c| -normalize.mean[c] / normalize.std[c]);
         let normal = self.send(&[scale, shift].concat())?;
         // Blocks take the same memory one after another: a rehearsal has seen them all when it has seen one.
         let blocks = if self.rehearsed { 1 } else { usize::MAX };
@@ -171,7 +171,7 @@ impl<R: Runtime> Gpu<R> {
         );
         launch!(
             self,
-            render::colours,
+            render::colors,
             cubes(size * size),
             pixels.arg(),
             records.arg(),

@@ -112,7 +112,7 @@ fn below(u: f32) -> f32 {
 }
 
 /// e^x, within two units in the last place: 2^n by the exponent's bits and a polynomial between (as
-/// Moshier's Cephes), so that a loop over it vectorises, which a call of the library's would not.
+/// Moshier's Cephes), so that a loop over it vectorizes, which a call of the library's would not.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let x = if x > -87.3 { x } else { -87.3 };

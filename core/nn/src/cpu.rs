@@ -1,6 +1,6 @@
 //! The processor as a backend: fused kernels on channels-last slices, in buffers of a [`Workspace`].
 //!
-//! One idea carries them all: **normalisation and activation are never stored**. A convolution
+//! One idea carries them all: **normalization and activation are never stored**. A convolution
 //! stores its raw output z; whoever reads it computes act(z * scale + shift) on the way
 //! ([`source::Source`]). Backward likewise: what is stored is dy, the gradient behind the
 //! activation, and batch norm's backward a * dy + b * z + c is computed where dz is read
@@ -16,7 +16,7 @@ pub mod depthwise;
 mod forward;
 pub mod layer_norm;
 pub mod linear;
-pub mod materialise;
+pub mod materialize;
 pub mod max_pool;
 pub mod norm;
 pub mod normalize;

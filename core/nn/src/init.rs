@@ -19,7 +19,7 @@ use seedling_base::rng::{Purpose, Rng};
 ///
 /// # Errors
 /// The backend's.
-pub fn initialise<B: Backend>(params: &mut Params<B>, seed: u64) -> Result<()> {
+pub fn initialize<B: Backend>(params: &mut Params<B>, seed: u64) -> Result<()> {
     let layout = params.layout.clone();
     params.edit(|values, _| {
         for (index, entry) in layout.entries().iter().enumerate() {

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-/// What a tensor is to the network; decides initialisation, weight decay and where it lives.
+/// What a tensor is to the network; decides initialization, weight decay and where it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Convolution kernel (out, in / groups, k, k).

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use seedling_data::{Normalise, Photo, ViewParams};
+use seedling_data::{Normalize, Photo, ViewParams};
 use seedling_gpu::{Gpu, Logits, Numbers, Runtime};
 
 use crate::Result;
@@ -29,9 +29,9 @@ impl<R: Runtime> ViewOps for Gpu<R> {
         &self,
         views: &[(&Photo, &ViewParams)],
         size: usize,
-        normalise: &Normalise,
+        normalize: &Normalize,
     ) -> Result<Numbers> {
-        self.make_views(views, size, normalise)
+        self.make_views(views, size, normalize)
     }
 }
 

@@ -56,7 +56,7 @@ impl MicroBatches {
     /// `order`. No gradient flows.
     ///
     /// # Errors
-    /// The views have no pixels, someone has cancelled, or the backend's.
+    /// The views have no pixels, someone has canceled, or the backend's.
     pub(crate) fn encode<B: TrainingBackend>(
         &self,
         encoder: &mut Encoder<B>,

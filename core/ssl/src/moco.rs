@@ -84,7 +84,7 @@ impl<B: TrainingBackend> Moco<B> {
     /// each direction are encoded (see [`key_orders`]).
     ///
     /// # Errors
-    /// The views have no pixels, or someone has cancelled: parameters and queue are then as they
+    /// The views have no pixels, or someone has canceled: parameters and queue are then as they
     /// were, running statistics may have moved.
     pub fn step(&mut self, views: &Views, key_order: &[Vec<usize>; 2]) -> Result<StepStats> {
         self.query_encoder.params.zero_grads()?;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use seedling_data::{Normalise, Photo, Scratch, ViewParams};
+use seedling_data::{Normalize, Photo, Scratch, ViewParams};
 use seedling_nn::backend::{Backend, BackwardOps, DeviceOps, OptimizerOps};
 use seedling_nn::cpu::Cpu;
 
@@ -56,7 +56,7 @@ pub trait ViewOps: Backend {
     /// The backend's.
     fn rescale(&self, x: &mut Self::Buf, channels: &[(f32, f32)]) -> Result<()>;
 
-    /// Views of photos, (views, size, size, 3), normalised: what [`ViewParams::apply`] writes, but for
+    /// Views of photos, (views, size, size, 3), normalized: what [`ViewParams::apply`] writes, but for
     /// single levels that rounding puts on either side.
     ///
     /// # Errors
@@ -65,13 +65,13 @@ pub trait ViewOps: Backend {
         &self,
         views: &[(&Photo, &ViewParams)],
         size: usize,
-        normalise: &Normalise,
+        normalize: &Normalize,
     ) -> Result<Self::Buf> {
         let image = size * size * 3;
         self.upload(views.len() * image, |out| {
             let mut scratch = Scratch::default();
             for ((photo, params), out) in views.iter().zip(out.chunks_exact_mut(image)) {
-                params.apply(photo, size, normalise, &mut scratch, out);
+                params.apply(photo, size, normalize, &mut scratch, out);
             }
         })
     }

@@ -62,7 +62,7 @@ impl<B: TrainingBackend> Seed<B> {
     /// embeddings t (n, dim) of the same.
     ///
     /// # Errors
-    /// The views have no pixels, or someone has cancelled: parameters and queue are then as they
+    /// The views have no pixels, or someone has canceled: parameters and queue are then as they
     /// were, running statistics may have moved.
     pub fn step(&mut self, views: &Views, t: &B::Buf) -> Result<StepStats> {
         self.student.params.zero_grads()?;

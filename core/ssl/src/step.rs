@@ -5,12 +5,12 @@ use std::fmt::Debug;
 use crate::loss::Agreement;
 use crate::ops::TrainingBackend;
 use seedling_base::error::Result;
-use seedling_data::{Batch, Normalise, Photo, ViewParams};
+use seedling_data::{Batch, Normalize, Photo, ViewParams};
 use seedling_nn::encoder::Images;
 
 /// Pixels of a batch's views, turned into floats only when a micro-batch asks for them.
 pub trait Pixels: Debug {
-    /// Writes `view` (0 or 1) of the photos at `rows` of the batch, photo after photo, normalised:
+    /// Writes `view` (0 or 1) of the photos at `rows` of the batch, photo after photo, normalized:
     /// (rows, height, width, 3).
     fn write(&self, view: usize, rows: &[usize], out: &mut [f32]);
 
@@ -23,7 +23,7 @@ pub trait Pixels: Debug {
 }
 
 /// Photos and the random numbers of a view of each.
-pub type Undrawn<'a> = (Vec<(&'a Photo, &'a ViewParams)>, Normalise);
+pub type Undrawn<'a> = (Vec<(&'a Photo, &'a ViewParams)>, Normalize);
 
 impl Pixels for Batch {
     fn write(&self, view: usize, rows: &[usize], out: &mut [f32]) {
@@ -31,7 +31,7 @@ impl Pixels for Batch {
     }
 
     fn undrawn(&self, view: usize, rows: &[usize]) -> Option<Undrawn<'_>> {
-        Some((Batch::undrawn(self, view, rows)?, *self.normalise()))
+        Some((Batch::undrawn(self, view, rows)?, *self.normalize()))
     }
 }
 
@@ -64,9 +64,9 @@ impl Views<'_> {
         view: usize,
         rows: &[usize],
     ) -> Result<Images<B>> {
-        if let Some((views, normalise)) = self.pixels.undrawn(view, rows) {
+        if let Some((views, normalize)) = self.pixels.undrawn(view, rows) {
             return Ok(Images {
-                pixels: backend.views(&views, self.size.0, &normalise)?,
+                pixels: backend.views(&views, self.size.0, &normalize)?,
                 n: views.len(),
                 size: (self.size.0, self.size.0),
             });

@@ -45,12 +45,12 @@ impl<B: TrainingBackend> fmt::Debug for Net<B> {
     }
 }
 
-/// From features to embeddings: centred, projected, normalised.
+/// From features to embeddings: centered, projected, normalized.
 #[derive(Debug)]
 pub struct Projection<B: TrainingBackend = Cpu> {
     /// Mean of the features over the data: a supervised network's features share a large
     /// common part that would drown their differences.
-    pub centre: Vec<f32>,
+    pub center: Vec<f32>,
     /// (out, feature_dim), and a bias of zeros: keeps the queue small and the angles
     /// (Johnson-Lindenstrauss).
     pub numbers: B::Flat,
@@ -66,7 +66,7 @@ pub fn projection(from: usize, to: usize, seed: u64) -> Vec<f32> {
 }
 
 impl<B: TrainingBackend> Projection<B> {
-    /// A fixed random one N(0, 1 / `to`), and no centre yet.
+    /// A fixed random one N(0, 1 / `to`), and no center yet.
     ///
     /// # Errors
     /// The backend's.
@@ -75,7 +75,7 @@ impl<B: TrainingBackend> Projection<B> {
         let mut numbers = projection(from, to, seed);
         numbers.resize(weights + to, 0.0);
         Ok(Projection {
-            centre: vec![0.0; from],
+            center: vec![0.0; from],
             numbers: backend.flat(numbers)?,
             layer: Linear {
                 weight: 0..weights,
@@ -151,7 +151,7 @@ impl<B: TrainingBackend> Teacher<B> {
         }
     }
 
-    /// What it says of images normalised for the student, which are used up: raw features
+    /// What it says of images normalized for the student, which are used up: raw features
     /// (n, feature_dim), or unit embeddings where it has a head.
     ///
     /// # Errors
@@ -183,7 +183,7 @@ impl<B: TrainingBackend> Teacher<B> {
             .upload(features.len(), |out| out.copy_from_slice(&features))
     }
 
-    /// Unit embeddings (n, out) of images normalised for the student, which are used up.
+    /// Unit embeddings (n, out) of images normalized for the student, which are used up.
     ///
     /// # Errors
     /// As [`Teacher::features`].
@@ -192,8 +192,8 @@ impl<B: TrainingBackend> Teacher<B> {
         let Some(projection) = &self.projection else {
             return Ok(features);
         };
-        let centre: Vec<(f32, f32)> = projection.centre.iter().map(|c| (1.0, -c)).collect();
-        self.backend.rescale(&mut features, &centre)?;
+        let center: Vec<(f32, f32)> = projection.center.iter().map(|c| (1.0, -c)).collect();
+        self.backend.rescale(&mut features, &center)?;
         let (mut out, _) =
             self.backend
                 .linear(&projection.layer, &projection.numbers, &features)?;
@@ -204,7 +204,7 @@ impl<B: TrainingBackend> Teacher<B> {
     /// The same of the first view of a whole batch, `group` images at a time.
     ///
     /// # Errors
-    /// The views have no pixels, someone has cancelled, or as [`Teacher::features`].
+    /// The views have no pixels, someone has canceled, or as [`Teacher::features`].
     pub fn embed_views(&self, views: &Views, group: usize, cancel: &Cancel) -> Result<B::Buf> {
         let order: Vec<usize> = (0..views.photos.len()).collect();
         let mut groups = Vec::new();
@@ -224,12 +224,12 @@ impl<B: TrainingBackend> Teacher<B> {
     }
 }
 
-/// An image (height, width, 3) at another size, bilinear between the centres of pixels.
+/// An image (height, width, 3) at another size, bilinear between the centers of pixels.
 fn resized(image: &[f32], (height, width): (usize, usize), to: (usize, usize)) -> Vec<f32> {
     if (height, width) == to {
         return image.to_vec();
     }
-    // Two neighbours and the share of the second, for each place along a side.
+    // Two neighbors and the share of the second, for each place along a side.
     let along = |from: usize, to: usize| -> Vec<(usize, usize, f32)> {
         let place = |i: usize| {
             let at = (i as f32 + 0.5) * from as f32 / to as f32 - 0.5;

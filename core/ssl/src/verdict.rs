@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_trained_is_kept_unless_neighbourhoods_are_torn() {
+    fn what_was_trained_is_kept_unless_neighborhoods_are_torn() {
         let verdict = judged(&[(0.25, moved(0.1)), (0.5, moved(0.2))]);
         assert_eq!(verdict.share, 0.5, "{verdict:?}");
         let text = verdict.sentence();

@@ -11,7 +11,7 @@ use crate::start::Start;
 use crate::weights::About;
 use crate::{Error, Result};
 use seedling_base::rng::{Purpose, Rng};
-use seedling_data::Normalise;
+use seedling_data::Normalize;
 use seedling_data::bench::RenderedPhotos;
 use seedling_nn::backend::Asked;
 use seedling_nn::cpu::Cpu;
@@ -112,7 +112,7 @@ impl<B: TrainingBackend> StepBench<B> {
 /// The settings of a step that asks nothing of an album: its target is the positive.
 fn method(config: &Config) -> Config {
     Config {
-        neighbours: 0.0,
+        neighbors: 0.0,
         mix: 1.0,
         keep: Keep::Always,
         ..config.clone()
@@ -124,7 +124,7 @@ fn about(config: &Config) -> About {
     About {
         architecture: Architecture::new(config.arch, Some(config.head)),
         image_size: config.image_size,
-        normalise: Normalise::default(),
+        normalize: Normalize::default(),
         made: String::new(),
     }
 }
@@ -172,7 +172,7 @@ pub fn times(
     Ok(taken)
 }
 
-/// A batch of one view each: normalised noise.
+/// A batch of one view each: normalized noise.
 pub fn noise(config: &Config, index: u64) -> Vec<f32> {
     let mut rng = Rng::new(config.seed, Purpose::Measure, 9, index);
     let numbers = config.batch_size * config.image_size * config.image_size * 3;

@@ -101,7 +101,7 @@ pub struct Numbers<'a> {
     /// What the optimizer anchors to; empty without an anchor.
     pub base: Cow<'a, [f32]>,
     /// The mean that is subtracted from a teacher's features; empty without one.
-    pub teacher_centre: Cow<'a, [f32]>,
+    pub teacher_center: Cow<'a, [f32]>,
     /// The album as the initial weights see it; empty where it is not kept in mind.
     pub album: Cow<'a, [f32]>,
     /// The backbone that the run began with; empty where the result is not mixed with it.
@@ -151,7 +151,7 @@ impl State<'_> {
             ("velocity", Data::F32(&numbers.velocity)),
             ("squares", Data::F32(&numbers.squares)),
             ("base", Data::F32(&numbers.base)),
-            ("teacher_centre", Data::F32(&numbers.teacher_centre)),
+            ("teacher_center", Data::F32(&numbers.teacher_center)),
             ("initial_album", Data::F32(&numbers.album)),
             ("initial.values", Data::F32(&numbers.initial.values)),
             ("initial.buffers", Data::F32(&numbers.initial.buffers)),
@@ -275,7 +275,7 @@ impl State<'_> {
                 squares: numbers("squares")?,
                 updates: number("updates")?,
                 base: numbers("base")?,
-                teacher_centre: numbers("teacher_centre")?,
+                teacher_center: numbers("teacher_center")?,
                 album: numbers("initial_album")?,
                 initial: Network {
                     values: numbers("initial.values")?,
@@ -343,7 +343,7 @@ pub fn load(folder: &Path) -> Result<(State<'static>, Option<String>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use seedling_data::Normalise;
+    use seedling_data::Normalize;
     use seedling_nn::backbones::Arch;
     use seedling_nn::encoder::{Architecture, Head};
 
@@ -369,7 +369,7 @@ mod tests {
             about: About {
                 architecture: Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Wide)),
                 image_size: 96,
-                normalise: Normalise::default(),
+                normalize: Normalize::default(),
                 made: "by a test".into(),
             },
             step,
@@ -386,7 +386,7 @@ mod tests {
                 squares: vec![0.5; 3].into(),
                 updates: 7,
                 base: vec![].into(),
-                teacher_centre: vec![].into(),
+                teacher_center: vec![].into(),
                 album: vec![0.5; 4].into(),
                 initial: Network {
                     values: vec![3.0].into(),

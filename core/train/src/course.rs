@@ -84,9 +84,9 @@ enum Next {
 pub enum Phase {
     /// There is more to do.
     Going,
-    /// It was cancelled. What was trained is saved; `advance` would go on, once the wish is
+    /// It was canceled. What was trained is saved; `advance` would go on, once the wish is
     /// forgotten ([`Cancel::forget`]).
-    Cancelled,
+    Canceled,
     /// Weights, measurements and log are complete.
     Done,
 }
@@ -192,11 +192,11 @@ impl Course {
         match outcome {
             Ok(()) if self.next == Next::Nothing => Ok(Phase::Done),
             Ok(()) => Ok(Phase::Going),
-            Err(Error::Cancelled) => {
+            Err(Error::Canceled) => {
                 if self.is_saved() {
                     self.save(observer)?;
                 }
-                Ok(Phase::Cancelled)
+                Ok(Phase::Canceled)
             }
             Err(error) => {
                 if !self.folder.resumed && self.session.steps_done() == 0 {
@@ -366,7 +366,7 @@ impl Course {
             .is_some_and(|b| b.closed_form.is_some());
         self.next = match self.session.is_done() {
             true => Next::After,
-            // Without a closed form the session finds neighbours itself.
+            // Without a closed form the session finds neighbors itself.
             false if behind && self.session.wants_neighbors() => Next::Neighbors,
             false => Next::Step,
         };

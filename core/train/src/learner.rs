@@ -9,7 +9,7 @@ use crate::weights::HEAD_PREFIX;
 use crate::{Error, Result};
 use seedling_nn::backend::Backend;
 use seedling_nn::encoder::{Encoder, FeatureNet};
-use seedling_nn::init::initialise;
+use seedling_nn::init::initialize;
 use seedling_nn::layout::Entry;
 use seedling_nn::params::Params;
 use seedling_ssl::loss::Target;
@@ -100,8 +100,8 @@ impl<B: TrainingBackend> Learner<B> {
                 }
                 Method::Seed { teacher, .. } => {
                     if let Some(projection) = &mut teacher.projection {
-                        let size = projection.centre.len();
-                        projection.centre = fitting(size, saved.teacher_centre)?;
+                        let size = projection.center.len();
+                        projection.center = fitting(size, saved.teacher_center)?;
                     }
                 }
             }
@@ -133,10 +133,10 @@ impl<B: TrainingBackend> Learner<B> {
     }
 
     /// The training step number `step`: loss and gradient by the method, the optimizer's update with rate
-    /// `lr`, and the key encoder's. One that fails, or is cancelled, before the update leaves nothing.
+    /// `lr`, and the key encoder's. One that fails, or is canceled, before the update leaves nothing.
     ///
     /// # Errors
-    /// Someone has cancelled; loss or gradient is not finite ([`Error::Training`]): parameters are then as
+    /// Someone has canceled; loss or gradient is not finite ([`Error::Training`]): parameters are then as
     /// they were; or the backend's.
     pub(crate) fn step(&mut self, views: &Views, step: u64, lr: f32) -> Result<StepStats> {
         self.keep_statistics()?;
@@ -200,7 +200,7 @@ impl<B: TrainingBackend> Learner<B> {
         if let Method::Seed { teacher, .. } = &mut self.method
             && let Some(projection) = &mut teacher.projection
         {
-            projection.centre = center;
+            projection.center = center;
         }
     }
 
@@ -244,9 +244,9 @@ impl<B: TrainingBackend> Learner<B> {
             }
             Method::Seed { seed, teacher } => {
                 let projection = teacher.projection.as_ref();
-                let center = projection.map_or(&[][..], |projection| &projection.centre);
+                let center = projection.map_or(&[][..], |projection| &projection.center);
                 let numbers = Numbers {
-                    teacher_centre: Cow::Borrowed(center),
+                    teacher_center: Cow::Borrowed(center),
                     ..Numbers::default()
                 };
                 (numbers, &seed.queue)
@@ -344,7 +344,7 @@ fn begin<B: TrainingBackend>(
     config: &Config,
     start: &Start<'_>,
 ) -> Result<()> {
-    initialise(&mut encoder.params, config.seed)?;
+    initialize(&mut encoder.params, config.seed)?;
     let Some(file) = start.init else {
         return Ok(());
     };
@@ -426,7 +426,7 @@ mod tests {
     use super::*;
     use crate::weights::About;
     use seedling_base::rng::{Purpose, Rng};
-    use seedling_data::Normalise;
+    use seedling_data::Normalize;
     use seedling_nn::backbones::Arch;
     use seedling_nn::cpu::Cpu;
     use seedling_nn::encoder::{Architecture, Head, Mode};
@@ -440,7 +440,7 @@ mod tests {
         let about = About {
             architecture: Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple)),
             image_size: 32,
-            normalise: Normalise::default(),
+            normalize: Normalize::default(),
             made: String::new(),
         };
         let setup = Setup {

@@ -69,7 +69,7 @@ impl<B: TrainingBackend> Method<B> {
                 encoder, key, queue, target, config,
             )?));
         };
-        let (ours, theirs) = (&about.normalise, teacher.normalise());
+        let (ours, theirs) = (&about.normalize, teacher.normalize());
         let rescale = std::array::from_fn(|c| {
             (
                 ours.std[c] / theirs.std[c],
@@ -160,11 +160,11 @@ impl<B: TrainingBackend> Method<B> {
 
 /// What MoCo's queries are pulled towards.
 fn target<B: TrainingBackend>(config: &Config, backend: &B) -> Result<Target<B::Flat>> {
-    Ok(if config.neighbours > 0.0 {
+    Ok(if config.neighbors > 0.0 {
         Target::Neighbors(Neighbors {
             initial: backend.flat(Vec::new())?,
-            weight: config.neighbours as f32,
-            temperature: config.neighbour_temperature as f32,
+            weight: config.neighbors as f32,
+            temperature: config.neighbor_temperature as f32,
         })
     } else if config.smoothing > 0.0 {
         Target::Nearest {

@@ -63,7 +63,7 @@ pub struct SgdConfig {
 #[derive(Debug)]
 pub struct Sgd<B: Backend = Cpu> {
     config: SgdConfig,
-    /// Neighbouring tensors of equal weight decay, merged.
+    /// Neighboring tensors of equal weight decay, merged.
     spans: Vec<(Range<usize>, f32)>,
     /// The momentum buffer, one number per parameter.
     pub velocity: B::Flat,

@@ -2,7 +2,7 @@
 //!
 //! A session owns photos, method, optimizer, schedule and threads, knows its place in the run, and
 //! can be saved and resumed at every step with the same result to the bit. A step is taken wholly
-//! or not at all: one that is cancelled leaves nothing, and is taken again by the next `step()`.
+//! or not at all: one that is canceled leaves nothing, and is taken again by the next `step()`.
 
 mod build;
 pub mod finish;
@@ -57,7 +57,7 @@ impl Session {
     /// Takes one optimizer step.
     ///
     /// # Errors
-    /// Someone has cancelled, and nothing has happened; too few photos are readable; or loss or
+    /// Someone has canceled, and nothing has happened; too few photos are readable; or loss or
     /// gradient is not finite: the parameters are then as they were before the step, and whoever
     /// holds a checkpoint can go back to it.
     pub fn step(&mut self) -> Result<Progress> {

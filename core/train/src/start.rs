@@ -4,7 +4,7 @@ use crate::Result;
 use crate::config::Config;
 use crate::weights::WeightFile;
 use seedling_base::cancel::Cancel;
-use seedling_data::Normalise;
+use seedling_data::Normalize;
 use seedling_nn::encoder::FeatureNet;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub enum Guide<'a> {
 pub struct Foreign {
     pub net: Arc<dyn FeatureNet>,
     /// How pixels become its inputs.
-    pub normalise: Normalise,
+    pub normalize: Normalize,
     /// SHA-256 of the file it came from.
     pub digest: String,
 }
@@ -47,10 +47,10 @@ impl std::fmt::Debug for Foreign {
 
 impl Guide<'_> {
     /// How pixels become the teacher's inputs.
-    pub fn normalise(&self) -> &Normalise {
+    pub fn normalize(&self) -> &Normalize {
         match self {
-            Guide::Weights(file) => &file.about.normalise,
-            Guide::Foreign(foreign) => &foreign.normalise,
+            Guide::Weights(file) => &file.about.normalize,
+            Guide::Foreign(foreign) => &foreign.normalize,
         }
     }
 

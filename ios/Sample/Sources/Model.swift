@@ -11,7 +11,7 @@ final class Model: ObservableObject {
     @Published var progress: Seedling.Progress?
     @Published var verdict: Verdict?
     @Published var message = ""
-    @Published var neighbours: [(example: String, before: [String], after: [String])] = []
+    @Published var neighbors: [(example: String, before: [String], after: [String])] = []
     @Published var stored: [(name: String, bytes: Int)] = []
     @Published var benchmark: String?
     @Published private(set) var isBusy = false
@@ -46,7 +46,7 @@ final class Model: ObservableObject {
             let weights = Store.session.appendingPathComponent("weights.safetensors")
             let after = try await Search.over(photos, with: .openOwn(weights))
             let examples = before.embeddings().keys.sorted().prefix(6)
-            self.neighbours = examples.map { name in
+            self.neighbors = examples.map { name in
                 (name, before.like(name, count: 5).map(\.name), after.like(name, count: 5).map(\.name))
             }
         }

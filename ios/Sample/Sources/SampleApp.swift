@@ -17,7 +17,7 @@ struct SampleApp: App {
             TabView {
                 PickScreen().tabItem { Label("Photos", systemImage: "photo.on.rectangle") }
                 AdaptScreen().tabItem { Label("Adapt", systemImage: "wand.and.rays") }
-                NeighboursScreen().tabItem { Label("Neighbours", systemImage: "square.grid.3x3") }
+                NeighborsScreen().tabItem { Label("Neighbors", systemImage: "square.grid.3x3") }
                 KeepScreen().tabItem { Label("Keep", systemImage: "checkmark.seal") }
                 StoredScreen().tabItem { Label("Stored", systemImage: "internaldrive") }
             }

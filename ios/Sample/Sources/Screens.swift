@@ -39,13 +39,13 @@ struct AdaptScreen: View {
 }
 
 /// 3. What the model finds alike, before and after.
-struct NeighboursScreen: View {
+struct NeighborsScreen: View {
     @EnvironmentObject private var model: Model
 
     var body: some View {
-        Screen(title: "Neighbours") {
+        Screen(title: "Neighbors") {
             Button("Compare") { model.compare() }.buttonStyle(.borderedProminent).disabled(!model.isDone)
-            ForEach(model.neighbours, id: \.example) { row in
+            ForEach(model.neighbors, id: \.example) { row in
                 Thumbnails(label: "Like this", names: [row.example])
                 Thumbnails(label: "Before", names: row.before)
                 Thumbnails(label: "After", names: row.after)

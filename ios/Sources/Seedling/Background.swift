@@ -2,7 +2,7 @@ import Foundation
 import SeedlingBridge
 
 /// `work` on a thread of its own: it takes minutes, which the threads of Swift's concurrency must not
-/// be kept from others for. Where the task is cancelled meanwhile, `ask` is called, and `work` ends soon.
+/// be kept from others for. Where the task is canceled meanwhile, `ask` is called, and `work` ends soon.
 func untilCancelled<T: Sendable>(
     ask: @escaping @Sendable () -> Void, work: @escaping @Sendable () throws -> T
 ) async throws -> T {

@@ -13,7 +13,7 @@ public final class Search: Sendable {
     /// Looks at every photo, `looks` times each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
     /// 2 where the weights were fitted to an album. What was seen is kept in `store`, where there is one:
     /// looking goes on there after a stop or the death of the app. The features of `beside` stand beside those
-    /// of `weights`. Cancelling the task ends it within a few photos.
+    /// of `weights`. Canceling the task ends it within a few photos.
     public static func over(
         _ photos: Photos, with weights: Weights, threads: Int = 0, looks: Int = 0, store: URL? = nil,
         beside: Weights? = nil, onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
@@ -29,7 +29,7 @@ public final class Search: Sendable {
     }
 
     /// Searches `photos` from now on: looks at those that are new, and forgets those that are gone. A photo is
-    /// known by its name. Cancelling the task ends it within a few photos.
+    /// known by its name. Canceling the task ends it within a few photos.
     public func refresh(
         _ photos: Photos, onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
     ) async throws {

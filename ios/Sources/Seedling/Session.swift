@@ -11,7 +11,7 @@ public typealias Outcome = SeedlingBridge.Outcome
 public typealias Resources = SeedlingBridge.Resources
 
 /// One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause, a
-/// cancelled task or the death of the app, and goes on where its last checkpoint was.
+/// canceled task or the death of the app, and goes on where its last checkpoint was.
 public actor Session {
     private nonisolated let inner: SeedlingBridge.Session
 
@@ -26,7 +26,7 @@ public actor Session {
         }
     }
 
-    /// Trains until all is done, ``pause()`` is called, or the governor stops it. Cancelling the task
+    /// Trains until all is done, ``pause()`` is called, or the governor stops it. Canceling the task
     /// pauses it: it ends within a micro-batch, with what was trained saved, and throws
     /// `CancellationError`. `onProgress` is called on the training thread, at most ten times a second;
     /// what it throws is dropped.

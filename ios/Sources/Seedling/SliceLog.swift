@@ -5,7 +5,7 @@ import SeedlingBridge
 public typealias SliceEntry = SeedlingBridge.SliceEntry
 
 /// What became of the slices that a run was trained in: one entry each, the latest few hundred. For a
-/// developer who asks why nothing is learnt at night.
+/// developer who asks why nothing is learned at night.
 public struct SliceLog: Sendable {
     private let slices: SeedlingBridge.Slices
 

@@ -31,7 +31,7 @@ public struct SliceRunner: Sendable {
         self.leastFree = leastFree
     }
 
-    /// Trains until the run is done, the slice expires or the task is cancelled, or the governor stops it,
+    /// Trains until the run is done, the slice expires or the task is canceled, or the governor stops it,
     /// and says to the slice that it is over. What was trained is saved by then, and ``SliceLog`` says how it ended. Returns
     /// whether more slices are needed.
     public func run(_ slice: some Slice) async -> Bool {
@@ -65,7 +65,7 @@ public struct SliceRunner: Sendable {
         try slices.begin(free: values?.volumeAvailableCapacity.map(Int64.init), least: leastFree)
         let session = try await open()
         let result = await Result(catching: { try await session.train(sensors: sensors, rules: rules) })
-        // Unstructured: a cancelled task has to save, too.
+        // Unstructured: a canceled task has to save, too.
         try await Task { try await session.close() }.value
         return try result.get()
     }

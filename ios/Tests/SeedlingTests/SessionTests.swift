@@ -218,7 +218,7 @@ final class SessionTests: XCTestCase {
             if progress.stage == .training { first.pause() }
         }
         XCTAssertEqual(paused, .paused)
-        // Another object, as another process would have; cancelled in the middle.
+        // Another object, as another process would have; canceled in the middle.
         try await first.close()
         let again = try session("run")
         let task = Task { try await again.train() }

@@ -16,7 +16,7 @@ enum TestPhotos {
         return try! drawn(in: FileManager.default.temporaryDirectory.appendingPathComponent("seedling-album"))
     }()
 
-    /// Four kinds of pictures: coloured tiles and discs, small and large, each picture with its own.
+    /// Four kinds of pictures: colored tiles and discs, small and large, each picture with its own.
     private static func drawn(in folder: URL) throws -> [URL] {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         var state: UInt64 = 1
@@ -27,7 +27,7 @@ enum TestPhotos {
         return try (0..<40).map { index in
             let size = index % 2 == 0 ? 10 : 28
             let shapes = (0..<14).map { _ in
-                (x: random(96), y: random(80), colour: (UInt8(random(256)), UInt8(random(256)), UInt8(random(256))))
+                (x: random(96), y: random(80), color: (UInt8(random(256)), UInt8(random(256)), UInt8(random(256))))
             }
             let file = folder.appendingPathComponent("\(index).bmp")
             try bitmap(width: 96, height: 80) { x, y in
@@ -36,7 +36,7 @@ enum TestPhotos {
                     return index % 4 < 2
                         ? abs(across) < size && abs(down) < size : across * across + down * down < size * size
                 }
-                return hit?.colour ?? (0, 0, 0)
+                return hit?.color ?? (0, 0, 0)
             }.write(to: file)
             return file
         }

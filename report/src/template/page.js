@@ -38,8 +38,8 @@
   const palette = ["#3b7dc4", "#e0772b", "#3f9e57", "#d0474a", "#8f6bc0", "#96694f", "#d765ab",
     "#85898d", "#a9a629", "#2aa7b8", "#1f5fa0", "#c79a1b", "#7bb661", "#e58a86", "#b39bd8",
     "#5b7f2e", "#b0427a", "#5fa8e0", "#b5561c", "#4f8f8b"];
-  const labelled = data.labels.length > 0;
-  const colour = (i) => labelled ? palette[data.labels[i] % palette.length] : css("--accent");
+  const labeled = data.labels.length > 0;
+  const color = (i) => labeled ? palette[data.labels[i] % palette.length] : css("--accent");
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const n = data.ids.length;
 
@@ -86,7 +86,7 @@
   group("Zoom", button("\u2212", "Zoom out", () => zoom(1 / 1.5)), button("+", "Zoom in", () => zoom(1.5)),
     button("Reset", "Reset the zoom", () => { view = { scale: 1, x: 0, y: 0 }; settle(); }));
 
-  if (labelled) {
+  if (labeled) {
     const items = data.classes.map((name, i) => {
       const node = button(name, "", () => {
         only = only === i ? -1 : i;
@@ -153,14 +153,14 @@
       if (image && image.complete && image.naturalWidth) {
         const long = Math.max(image.naturalWidth, image.naturalHeight);
         const iw = image.naturalWidth / long * side, ih = image.naturalHeight / long * side;
-        const border = labelled || i === hovered ? 2 : 0;
-        pen.fillStyle = i === hovered ? css("--ink") : colour(i);
+        const border = labeled || i === hovered ? 2 : 0;
+        pen.fillStyle = i === hovered ? css("--ink") : color(i);
         pen.fillRect(x - iw / 2 - border, y - ih / 2 - border, iw + 2 * border, ih + 2 * border);
         pen.drawImage(image, x - iw / 2, y - ih / 2, iw, ih);
       } else {
         pen.beginPath();
         pen.arc(x, y, i === hovered ? radius + 2 : radius, 0, 2 * Math.PI);
-        pen.fillStyle = colour(i);
+        pen.fillStyle = color(i);
         pen.fill();
         pen.lineWidth = 1;
         pen.strokeStyle = i === hovered ? css("--ink") : paper;
@@ -228,7 +228,7 @@
     hovered = best;
     tip.replaceChildren();
     if (data.thumbnails[best]) tip.append(make("img", { src: data.thumbnails[best], alt: "" }));
-    if (labelled) tip.append(make("b", {}, data.classes[data.labels[best]]));
+    if (labeled) tip.append(make("b", {}, data.classes[data.labels[best]]));
     tip.append(make("span", {}, data.ids[best]));
     tip.hidden = false;
     const { w, h } = size(), [x, y] = place(best);

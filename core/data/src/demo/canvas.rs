@@ -66,7 +66,7 @@ impl Canvas {
         }
     }
 
-    /// Takes the photograph: exposure, colour cast, vignette, sensor noise, gamma, 8 bits.
+    /// Takes the photograph: exposure, color cast, vignette, sensor noise, gamma, 8 bits.
     pub(super) fn develop(self, rng: &mut Rng) -> Result<Photo> {
         let exposure = rng.range(0.65, 1.35);
         let warmth = rng.range(-0.14, 0.14);
@@ -159,12 +159,12 @@ pub(super) fn mix(a: f32, b: f32, t: f32) -> f32 {
     a + (b - a) * t
 }
 
-/// [`mix`] of colours.
+/// [`mix`] of colors.
 pub(super) fn blend(a: Light, b: Light, t: f32) -> Light {
     [0, 1, 2].map(|c| mix(a[c], b[c], t))
 }
 
-/// A colour made brighter or darker.
+/// A color made brighter or darker.
 pub(super) fn dim(light: Light, factor: f32) -> Light {
     light.map(|v| v * factor)
 }
@@ -180,7 +180,7 @@ pub(super) fn smooth(from: f32, to: f32, x: f32) -> f32 {
     t * t * (3.0 - 2.0 * t)
 }
 
-/// A colour from hue (turns), saturation and brightness, linear.
+/// A color from hue (turns), saturation and brightness, linear.
 pub(super) fn hsv(hue: f32, saturation: f32, value: f32) -> Light {
     [5.0, 3.0, 1.0].map(|n| {
         let k = (n + hue.rem_euclid(1.0) * 6.0) % 6.0;

@@ -111,8 +111,8 @@ pub(super) fn beach(canvas: &mut Canvas, rng: &mut Rng) {
             let dome = dx.hypot(dy * 1.4) / size;
             if dome < 1.0 && dy < 0.12 * size {
                 let stripe = ((dy - 0.2 * size).atan2(dx) * 5.0).floor() as i32 % 2 == 0;
-                let colour = hsv(hue, if stripe { 0.85 } else { 0.08 }, 0.8);
-                dim(colour, light * (0.8 - 0.4 * dx / size))
+                let color = hsv(hue, if stripe { 0.85 } else { 0.08 }, 0.8);
+                dim(color, light * (0.8 - 0.4 * dx / size))
             } else if pole {
                 [0.3, 0.28, 0.25]
             } else {

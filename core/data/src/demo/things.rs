@@ -51,11 +51,11 @@ pub(super) fn city(canvas: &mut Canvas, rng: &mut Rng) {
             } else {
                 rng.uniform()
             };
-            let colour = hsv(hue, rng.range(0.3, 0.9), 1.0);
+            let color = hsv(hue, rng.range(0.3, 0.9), 1.0);
             (
                 rng.range(0.0, aspect),
                 street + rng.range(-0.05, 0.02),
-                colour,
+                color,
             )
         })
         .collect();
@@ -66,20 +66,20 @@ pub(super) fn city(canvas: &mut Canvas, rng: &mut Rng) {
         let depth = (y - street) / (1.0 - street);
         let ripple = wet.fractal(x * 6.0, y * 40.0, 3);
         let mut light = dim(low, 0.12 + 0.1 * ripple);
-        for (at, _, colour) in &lights {
+        for (at, _, color) in &lights {
             let off = (x - at + (ripple - 0.5) * 0.06) / 0.02;
             light = add(
                 light,
-                dim(*colour, (-off * off).exp() * (1.0 - depth) * ripple),
+                dim(*color, (-off * off).exp() * (1.0 - depth) * ripple),
             );
         }
         light
     });
-    for (x, y, colour) in lights {
+    for (x, y, color) in lights {
         canvas.stamp((x, y), 0.12, |dx, dy, below| {
             let d = dx.hypot(dy);
             let glow = 1.6 * (-d * d * 12_000.0).exp() + 0.25 * (-d * 40.0).exp();
-            add(below, dim(colour, glow))
+            add(below, dim(color, glow))
         });
     }
 }
@@ -128,7 +128,7 @@ pub(super) fn marbles(canvas: &mut Canvas, rng: &mut Rng) {
             let d = dx.hypot(dy) / size;
             dim(below, 1.0 - 0.65 * smooth(1.25, 0.5, d))
         });
-        let colour = hsv(rng.uniform(), rng.range(0.3, 0.95), rng.range(0.3, 0.9));
+        let color = hsv(rng.uniform(), rng.range(0.3, 0.95), rng.range(0.3, 0.9));
         let swirl = hsv(rng.uniform(), rng.range(0.0, 0.9), rng.range(0.4, 1.0));
         let metal = rng.chance(0.2);
         let edge = canvas.pixel() / size;
@@ -137,7 +137,7 @@ pub(super) fn marbles(canvas: &mut Canvas, rng: &mut Rng) {
             let flat = u * u + v * v;
             let depth = (1.0 - flat).max(0.0).sqrt();
             let stripe = grain.fractal(u * 2.0 + x * 20.0, v * 2.0 + depth * 2.0, 3);
-            let body = blend(colour, swirl, smooth(0.45, 0.6, stripe));
+            let body = blend(color, swirl, smooth(0.45, 0.6, stripe));
             let body = if metal { [0.45, 0.44, 0.42] } else { body };
             let norm = (lamp.0 * lamp.0 + lamp.1 * lamp.1 + 1.0).sqrt();
             let facing = (u * lamp.0 + v * lamp.1 + depth) / norm;
@@ -205,7 +205,7 @@ pub(super) fn page(canvas: &mut Canvas, rng: &mut Rng) {
         if u.abs() > half.0 - margin || v.abs() > half.1 - margin {
             return sheet;
         }
-        if let Some((fu, fv, colour)) = figure
+        if let Some((fu, fv, color)) = figure
             && u > fu
             && u < fu + 0.28
             && v > fv
@@ -213,7 +213,7 @@ pub(super) fn page(canvas: &mut Canvas, rng: &mut Rng) {
         {
             let inside = noise.fractal(u * 12.0, v * 12.0, 4);
             return dim(
-                blend(colour, [0.8, 0.8, 0.85], smooth(0.4, 0.6, inside)),
+                blend(color, [0.8, 0.8, 0.85], smooth(0.4, 0.6, inside)),
                 light,
             );
         }

@@ -7,7 +7,7 @@ impl<R: Runtime> Gpu<R> {
         let n = lanes(x.channels);
         launch!(
             self,
-            elementwise::materialise,
+            elementwise::materialize,
             each(out.len() / n),
             n,
             x.view(n),

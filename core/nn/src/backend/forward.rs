@@ -23,7 +23,7 @@ pub trait ForwardOps: Backend {
     type Largest: Debug + Send;
     /// Mean and spread of each row.
     type RowStats: Debug + Send;
-    /// What normalising rows leaves for its backward.
+    /// What normalizing rows leaves for its backward.
     type Unit: Debug + Send;
 
     /// Convolution `conv` of x by `w` (out, in, k, k), or (out, in) where it is pointwise and (c, 1, k, k)
@@ -48,7 +48,7 @@ pub trait ForwardOps: Backend {
     fn no_norm(&self, channels: usize) -> Result<Self::Norm>;
 
     /// `x` stored as it is read.
-    fn materialise(&self, x: &Src<Self>) -> Result<Self::Buf>;
+    fn materialize(&self, x: &Src<Self>) -> Result<Self::Buf>;
 
     /// act(x + other), each as it is read.
     fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Self::Buf>;
@@ -142,7 +142,7 @@ pub enum Conv {
 /// A convolution's raw output, and its moments where they were asked for.
 pub type Output<B> = (<B as Backend>::Buf, Option<<B as ForwardOps>::Moments>);
 
-/// What batch norm normalises by.
+/// What batch norm normalizes by.
 pub enum Statistics<'a, B: ForwardOps> {
     /// Each group's own moments, by which running statistics (in `buffers`) move by `momentum`, one group
     /// after another.

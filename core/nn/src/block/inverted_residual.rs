@@ -176,7 +176,7 @@ impl Block for InvertedResidual {
         let gated = match s.gate_first {
             true => {
                 let backend = pass.backend;
-                Some((backend.materialise(&behind)?, backend.no_norm(s.expanded)?))
+                Some((backend.materialize(&behind)?, backend.no_norm(s.expanded)?))
             }
             false => None,
         };
@@ -193,7 +193,7 @@ impl Block for InvertedResidual {
         };
         let y = match self.has_shortcut() {
             true => pass.backend.add(&branch, &plain, Act::Identity)?,
-            false => pass.backend.materialise(&branch)?,
+            false => pass.backend.materialize(&branch)?,
         };
         let saved = BlockSaved {
             expand,

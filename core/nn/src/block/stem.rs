@@ -90,7 +90,7 @@ impl Block for Stem {
     ) -> Result<(B::Buf, Size, StemSaved<B>)> {
         let saved = self.convolve(pass, images, size)?;
         let read = self.conv.read(&saved.conv, self.act);
-        let y = pass.backend.materialise(&read)?;
+        let y = pass.backend.materialize(&read)?;
         let size = (saved.window.out_height, saved.window.out_width);
         Ok((y, size, saved))
     }

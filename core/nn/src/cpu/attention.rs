@@ -148,7 +148,7 @@ impl<'a> Image<'a> {
     }
 }
 
-/// Numbers summed side by side, so that sums vectorise.
+/// Numbers summed side by side, so that sums vectorize.
 const LANES: usize = 16;
 
 /// The fold of `f` over `x`, whose order depends on its length alone.

@@ -9,7 +9,7 @@ use super::sink::{self, Activated, Gated, ImageSums, Plain, Ungated};
 use super::source::{GradSource, PerImage, Source};
 use super::squeeze_excite::Saved;
 use super::{
-    Cpu, attention, conv, depthwise, linear, materialise, max_pool, normalize, pointwise, pool,
+    Cpu, attention, conv, depthwise, linear, materialize, max_pool, normalize, pointwise, pool,
     rows_linear, tokens,
 };
 use crate::Result;
@@ -171,18 +171,18 @@ impl BackwardOps for Cpu {
     }
 
     fn activation_back(&self, g: &mut Buffer, x: &Src<Self>) -> Result<GradSums> {
-        Ok(materialise::backward(&x.source(), g))
+        Ok(materialize::backward(&x.source(), g))
     }
 
     fn add_back(&self, dy: &mut Buffer, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<()> {
         let (x, other) = (x.source(), other.source());
-        materialise::add_back(&x, &other, act, dy, &self.workspace);
+        materialize::add_back(&x, &other, act, dy, &self.workspace);
         Ok(())
     }
 
     fn scale_images(&self, x: &Buffer, factors: &PerImage, channels: usize) -> Result<Buffer> {
         let mut y = self.take(x.len());
-        materialise::scale_images(x, factors, channels, &mut y);
+        materialize::scale_images(x, factors, channels, &mut y);
         Ok(y)
     }
 

@@ -130,18 +130,18 @@ dispatch! {
 }
 
 dispatch! {
-    /// The two sums batch norm's backward needs: sum += g, centred += g * (z - mean).
+    /// The two sums batch norm's backward needs: sum += g, centered += g * (z - mean).
     pub fn grad_sums(
-        g: &[f32], z: &[f32], mean: &[f32], sum: &mut [f32], centred: &mut [f32],
+        g: &[f32], z: &[f32], mean: &[f32], sum: &mut [f32], centered: &mut [f32],
     ) {
         let p = mean.len();
         for (g, z) in g.chunks(p).zip(z.chunks(p)) {
             let n = g.len().min(z.len());
             let (g, z, mean) = (&g[..n], &z[..n], &mean[..n]);
-            let (sum, centred) = (&mut sum[..n], &mut centred[..n]);
+            let (sum, centered) = (&mut sum[..n], &mut centered[..n]);
             for i in 0..n {
                 sum[i] += g[i];
-                centred[i] = fma::<FMA>(g[i], z[i] - mean[i], centred[i]);
+                centered[i] = fma::<FMA>(g[i], z[i] - mean[i], centered[i]);
             }
         }
     }
@@ -149,22 +149,22 @@ dispatch! {
 
 dispatch! {
     /// In place through the activation, with the two sums of the result:
-    /// g *= act'(z * scale + shift); sum += g; centred += g * (z - mean).
+    /// g *= act'(z * scale + shift); sum += g; centered += g * (z - mean).
     pub fn through_activation<A: Activation>(
         g: &mut [f32], z: &[f32], scale: &[f32], shift: &[f32], mean: &[f32],
-        sum: &mut [f32], centred: &mut [f32],
+        sum: &mut [f32], centered: &mut [f32],
     ) {
         let p = mean.len();
         for (g, z) in g.chunks_mut(p).zip(z.chunks(p)) {
             let n = g.len().min(z.len());
             let (g, z, scale, shift, mean) =
                 (&mut g[..n], &z[..n], &scale[..n], &shift[..n], &mean[..n]);
-            let (sum, centred) = (&mut sum[..n], &mut centred[..n]);
+            let (sum, centered) = (&mut sum[..n], &mut centered[..n]);
             for i in 0..n {
                 let dy = g[i] * A::slope(fma::<FMA>(z[i], scale[i], shift[i]));
                 g[i] = dy;
                 sum[i] += dy;
-                centred[i] = fma::<FMA>(dy, z[i] - mean[i], centred[i]);
+                centered[i] = fma::<FMA>(dy, z[i] - mean[i], centered[i]);
             }
         }
     }
@@ -178,11 +178,11 @@ pub struct GateSums<'a> {
     /// g * act'(u).
     pub grad: &'a mut [f32],
     /// g * act'(u) * (z - mean).
-    pub grad_centred: &'a mut [f32],
+    pub grad_centered: &'a mut [f32],
     /// act'(u).
     pub slope: &'a mut [f32],
     /// act'(u) * (z - mean).
-    pub slope_centred: &'a mut [f32],
+    pub slope_centered: &'a mut [f32],
 }
 
 dispatch! {
@@ -198,35 +198,35 @@ dispatch! {
             let (s0, s1, s2) = (
                 &mut sums.gate[..n],
                 &mut sums.grad[..n],
-                &mut sums.grad_centred[..n],
+                &mut sums.grad_centered[..n],
             );
-            let (s3, s4) = (&mut sums.slope[..n], &mut sums.slope_centred[..n]);
+            let (s3, s4) = (&mut sums.slope[..n], &mut sums.slope_centered[..n]);
             for i in 0..n {
                 let u = fma::<FMA>(z[i], scale[i], shift[i]);
                 let slope = A::slope(u);
-                let centred = z[i] - mean[i];
+                let centered = z[i] - mean[i];
                 let dy = g[i] * slope;
                 s0[i] = fma::<FMA>(g[i], A::value(u), s0[i]);
                 s1[i] += dy;
-                s2[i] = fma::<FMA>(dy, centred, s2[i]);
+                s2[i] = fma::<FMA>(dy, centered, s2[i]);
                 s3[i] += slope;
-                s4[i] = fma::<FMA>(slope, centred, s4[i]);
+                s4[i] = fma::<FMA>(slope, centered, s4[i]);
             }
         }
     }
 }
 
 dispatch! {
-    /// slope += act'(u), slope_centred += act'(u) * (z - mean): [`gate_sums`] without a gradient.
+    /// slope += act'(u), slope_centered += act'(u) * (z - mean): [`gate_sums`] without a gradient.
     pub fn slope_sums<A: Activation>(
         z: &[f32], scale: &[f32], shift: &[f32], mean: &[f32],
-        slope: &mut [f32], slope_centred: &mut [f32],
+        slope: &mut [f32], slope_centered: &mut [f32],
     ) {
         let p = mean.len();
         for z in z.chunks(p) {
             let n = z.len();
             let (scale, shift, mean) = (&scale[..n], &shift[..n], &mean[..n]);
-            let (s3, s4) = (&mut slope[..n], &mut slope_centred[..n]);
+            let (s3, s4) = (&mut slope[..n], &mut slope_centered[..n]);
             for i in 0..n {
                 let slope = A::slope(fma::<FMA>(z[i], scale[i], shift[i]));
                 s3[i] += slope;

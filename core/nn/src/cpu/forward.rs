@@ -6,7 +6,7 @@ use super::rows_linear::{Input, Reading};
 use super::source::{PerImage, Source};
 use super::squeeze_excite::Saved;
 use super::{
-    Cpu, attention, conv, depthwise, linear, materialise, max_pool, normalize, pointwise, pool,
+    Cpu, attention, conv, depthwise, linear, materialize, max_pool, normalize, pointwise, pool,
     rows_linear, tokens,
 };
 use crate::Result;
@@ -122,16 +122,16 @@ impl ForwardOps for Cpu {
         Ok(NormState::none(channels))
     }
 
-    fn materialise(&self, x: &Src<Self>) -> Result<Buffer> {
+    fn materialize(&self, x: &Src<Self>) -> Result<Buffer> {
         let mut y = self.take(x.z.len());
-        materialise::forward(&x.source(), &mut y);
+        materialize::forward(&x.source(), &mut y);
         Ok(y)
     }
 
     fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Buffer> {
         let mut y = self.take(x.z.len());
         let (x, other) = (x.source(), other.source());
-        materialise::add(&x, &other, act, &mut y, &self.workspace);
+        materialize::add(&x, &other, act, &mut y, &self.workspace);
         Ok(y)
     }
 

@@ -76,7 +76,7 @@ impl Moments {
 #[derive(Clone, Debug)]
 pub struct GradSums {
     pub grad: Vec<f64>,
-    pub centred: Vec<f64>,
+    pub centered: Vec<f64>,
 }
 
 impl GradSums {
@@ -84,14 +84,14 @@ impl GradSums {
     pub fn zeros(channels: usize) -> GradSums {
         GradSums {
             grad: vec![0.0; channels],
-            centred: vec![0.0; channels],
+            centered: vec![0.0; channels],
         }
     }
 
     /// Adds those of other rows.
     pub fn merge(mut self, other: &GradSums) -> GradSums {
         add(&mut self.grad, &other.grad);
-        add(&mut self.centred, &other.centred);
+        add(&mut self.centered, &other.centered);
         self
     }
 }
@@ -203,7 +203,7 @@ impl BatchNorm {
         let inv_std = &state.inv_std;
         for (g, (s, inv)) in grads[self.weight.clone()]
             .iter_mut()
-            .zip(sums.centred.iter().zip(inv_std))
+            .zip(sums.centered.iter().zip(inv_std))
         {
             *g += (s * *inv as f64) as f32;
         }
@@ -219,7 +219,7 @@ impl BatchNorm {
         };
         let m = count as f64;
         let b: Vec<f64> = (0..n)
-            .map(|i| -(state.scale[i] as f64) * (inv_std[i] as f64).powi(2) * sums.centred[i] / m)
+            .map(|i| -(state.scale[i] as f64) * (inv_std[i] as f64).powi(2) * sums.centered[i] / m)
             .collect();
         let c: Vec<f32> = (0..n)
             .map(|i| {

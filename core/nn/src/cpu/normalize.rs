@@ -1,8 +1,8 @@
-//! L2 normalisation of rows: y = x / max(|x|, 1e-12), as torch.nn.functional.normalize.
+//! L2 normalization of rows: y = x / max(|x|, 1e-12), as torch.nn.functional.normalize.
 
 const EPS: f32 = 1e-12;
 
-/// Normalises rows of `dim` numbers in place; returns 1 / max(|x|, eps) of each.
+/// Normalizes rows of `dim` numbers in place; returns 1 / max(|x|, eps) of each.
 pub fn forward(x: &mut [f32], dim: usize) -> Vec<f32> {
     x.chunks_exact_mut(dim)
         .map(|row| {

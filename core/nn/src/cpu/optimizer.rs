@@ -19,7 +19,7 @@ impl OptimizerOps for Cpu {
     }
 
     fn all_finite(&self, flat: &Vec<f32>) -> Result<bool> {
-        // Without stopping at the first that is not: so the loop vectorises.
+        // Without stopping at the first that is not: so the loop vectorizes.
         let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, x| all & x.is_finite());
         Ok(flat.par_chunks(CHUNK).all(finite))
     }

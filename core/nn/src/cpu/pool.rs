@@ -55,14 +55,14 @@ pub fn backward_sums(
         .par_chunks_exact(rows_per_image * c)
         .zip(dpool.par_chunks_exact(c))
         .map(|(z, dpool)| {
-            let (mut slope, mut centred) = (vec![0.0; p], vec![0.0; p]);
+            let (mut slope, mut centered) = (vec![0.0; p], vec![0.0; p]);
             with_act!(act, A => slope_sums::<A>(
-                z, &norm.scale, &norm.shift, &norm.mean, &mut slope, &mut centred,
+                z, &norm.scale, &norm.shift, &norm.mean, &mut slope, &mut centered,
             ));
             let mut sums = GradSums::zeros(c);
             fold(&slope, &mut sums.grad);
-            fold(&centred, &mut sums.centred);
-            for ((a, b), g) in sums.grad.iter_mut().zip(&mut sums.centred).zip(dpool) {
+            fold(&centered, &mut sums.centered);
+            for ((a, b), g) in sums.grad.iter_mut().zip(&mut sums.centered).zip(dpool) {
                 *a *= *g as f64;
                 *b *= *g as f64;
             }

@@ -96,9 +96,9 @@ impl Ungated for Activated {}
 pub struct ImageSums {
     pub gate: Vec<f64>,
     pub grad: Vec<f64>,
-    pub grad_centred: Vec<f64>,
+    pub grad_centered: Vec<f64>,
     pub slope: Vec<f64>,
-    pub slope_centred: Vec<f64>,
+    pub slope_centered: Vec<f64>,
 }
 
 impl ImageSums {
@@ -107,9 +107,9 @@ impl ImageSums {
         ImageSums {
             gate: zeros(),
             grad: zeros(),
-            grad_centred: zeros(),
+            grad_centered: zeros(),
             slope: zeros(),
-            slope_centred: zeros(),
+            slope_centered: zeros(),
         }
     }
 }
@@ -176,9 +176,9 @@ impl Gated {
             let mut into = GateSums {
                 gate: s0,
                 grad: s1,
-                grad_centred: s2,
+                grad_centered: s2,
                 slope: s3,
-                slope_centred: s4,
+                slope_centered: s4,
             };
             with_act!(act, A => gate_sums::<A>(
                 g, z, &norm.scale, &norm.shift, &norm.mean, &mut into,
@@ -186,9 +186,9 @@ impl Gated {
             if let Some((_, total)) = images.last_mut() {
                 fold(s0, &mut total.gate);
                 fold(s1, &mut total.grad);
-                fold(s2, &mut total.grad_centred);
+                fold(s2, &mut total.grad_centered);
                 fold(s3, &mut total.slope);
-                fold(s4, &mut total.slope_centred);
+                fold(s4, &mut total.slope_centered);
             }
         }
     }

@@ -110,7 +110,7 @@ impl SqueezeExcite {
             for i in 0..c {
                 let (gate, pool) = (saved.gate[n * c + i] as f64, pool[n * c + i] as f64);
                 sums.grad[i] += gate * image.grad[i] + pool * image.slope[i];
-                sums.centred[i] += gate * image.grad_centred[i] + pool * image.slope_centred[i];
+                sums.centered[i] += gate * image.grad_centered[i] + pool * image.slope_centered[i];
             }
         }
         (pool, sums)

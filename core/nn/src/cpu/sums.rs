@@ -80,7 +80,7 @@ pub(super) fn merge_moments(parts: &[Moments], channels: usize) -> Moments {
 /// Sums of dy and dy * (z - mean) of rows as they come.
 pub struct NormSums {
     grad: Vec<f32>,
-    centred: Vec<f32>,
+    centered: Vec<f32>,
     pending: usize,
     total: GradSums,
 }
@@ -90,7 +90,7 @@ impl NormSums {
         let p = period(channels);
         NormSums {
             grad: vec![0.0; p],
-            centred: vec![0.0; p],
+            centered: vec![0.0; p],
             pending: 0,
             total: GradSums::zeros(channels),
         }
@@ -100,7 +100,7 @@ impl NormSums {
     pub fn through(&mut self, x: &Source, z: &[f32], g: &mut [f32]) {
         if let Some((norm, act)) = x.norm {
             with_act!(act, A => through_activation::<A>(
-                g, z, &norm.scale, &norm.shift, &norm.mean, &mut self.grad, &mut self.centred,
+                g, z, &norm.scale, &norm.shift, &norm.mean, &mut self.grad, &mut self.centered,
             ));
             self.count(g.len());
         }
@@ -108,7 +108,7 @@ impl NormSums {
 
     /// Sums a `g` that has no activation before it.
     pub fn add(&mut self, g: &[f32], z: &[f32], mean: &[f32]) {
-        grad_sums(g, z, mean, &mut self.grad, &mut self.centred);
+        grad_sums(g, z, mean, &mut self.grad, &mut self.centered);
         self.count(g.len());
     }
 
@@ -121,9 +121,9 @@ impl NormSums {
 
     fn fold(&mut self) {
         fold(&self.grad, &mut self.total.grad);
-        fold(&self.centred, &mut self.total.centred);
+        fold(&self.centered, &mut self.total.centered);
         self.grad.fill(0.0);
-        self.centred.fill(0.0);
+        self.centered.fill(0.0);
         self.pending = 0;
     }
 

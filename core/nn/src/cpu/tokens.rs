@@ -123,10 +123,10 @@ fn weights(from: usize, to: usize) -> Vec<Vec<f32>> {
     let scale = from as f64 / to as f64;
     let wide = scale.max(1.0);
     let of = |i: usize| {
-        let centre = (i as f64 + 0.5) * scale;
-        let inside = |j: usize| (j as f64 + 0.5 - centre).abs() < 2.0 * wide;
+        let center = (i as f64 + 0.5) * scale;
+        let inside = |j: usize| (j as f64 + 0.5 - center).abs() < 2.0 * wide;
         let weight = |j: usize| match inside(j) {
-            true => cubic((j as f64 + 0.5 - centre) / wide),
+            true => cubic((j as f64 + 0.5 - center) / wide),
             false => 0.0,
         };
         let row: Vec<f64> = (0..from).map(weight).collect();

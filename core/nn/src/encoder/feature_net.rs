@@ -5,7 +5,7 @@ use crate::Result;
 use crate::backend::ForwardOps;
 
 /// A network on whatever engine, for those who only want its features: measurements and searches.
-/// Images are (height, width, 3), normalised.
+/// Images are (height, width, 3), normalized.
 pub trait FeatureNet: Send + Sync {
     /// Length of a feature vector.
     fn feature_dim(&self) -> usize;

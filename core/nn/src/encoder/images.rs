@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::cpu::Cpu;
 use seedling_base::error::{Error, Result};
 
-/// RGB images (n, height, width, 3), row-major, normalised. Made by [`super::Encoder::images`].
+/// RGB images (n, height, width, 3), row-major, normalized. Made by [`super::Encoder::images`].
 #[derive(Debug)]
 pub struct Images<B: Backend = Cpu> {
     /// In memory of the backend.

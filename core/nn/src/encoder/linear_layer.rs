@@ -131,7 +131,7 @@ mod tests {
         let out = layer.apply(&[3.0, 2.0, 0.0, 0.0, 1.0, 0.0]);
         let root = 18f32.sqrt();
         assert!((out[0] - 3.0 / root).abs() < 1e-6 && (out[1] - 3.0 / root).abs() < 1e-6);
-        // What lies at the centre has no direction.
+        // What lies at the center has no direction.
         assert_eq!(out[2..], [0.0, 0.0]);
         assert!(LinearLayer::new(3, vec![0.0; 5], vec![0.0; 2]).is_err());
         assert!(LinearLayer::new(0, vec![], vec![]).is_err());

@@ -204,7 +204,7 @@ impl Chunk {
         }
     }
 
-    /// Makes a cut free, and one with its free neighbours.
+    /// Makes a cut free, and one with its free neighbors.
     fn join(&mut self, cut: Cut) {
         let mut at = self.free.partition_point(|free| free.start < cut.start);
         self.free.insert(at, cut);

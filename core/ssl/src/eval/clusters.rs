@@ -3,7 +3,7 @@
 
 use super::features::{Features, squared_distance};
 use super::geometry::check_labels;
-use super::neighbours::nearest_rows;
+use super::neighbors::nearest_rows;
 use crate::Result;
 use seedling_base::rng::Rng;
 use std::collections::BTreeMap;

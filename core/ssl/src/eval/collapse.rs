@@ -1,4 +1,4 @@
-//! Collapse: an encoder that gives every photo nearly the same embedding has learnt nothing,
+//! Collapse: an encoder that gives every photo nearly the same embedding has learned nothing,
 //! whatever its loss says.
 
 use super::blocks::{blocks, products};
@@ -32,10 +32,10 @@ pub fn collapse(embeddings: &Features) -> Option<Collapse> {
     if n < 2 || dim == 0 {
         return None;
     }
-    let mut centred = embeddings.normalised();
-    let mean = centred.mean();
+    let mut centered = embeddings.normalized();
+    let mean = centered.mean();
     let mut variance = vec![0.0f64; dim];
-    for row in centred.values.chunks_exact_mut(dim) {
+    for row in centered.values.chunks_exact_mut(dim) {
         for ((x, m), v) in row.iter_mut().zip(&mean).zip(&mut variance) {
             let deviation = *x as f64 - m;
             *v += deviation * deviation;
@@ -48,10 +48,10 @@ pub fn collapse(embeddings: &Features) -> Option<Collapse> {
     let (effective_rank, largest_share) = if trace < 1e-13 {
         (0.0, 1.0)
     } else {
-        let squares = squared_gram(&centred) / (n as f64 * n as f64);
+        let squares = squared_gram(&centered) / (n as f64 * n as f64);
         (
             trace * trace / squares,
-            largest_eigenvalue(&centred) / trace,
+            largest_eigenvalue(&centered) / trace,
         )
     };
     Some(Collapse {
@@ -109,7 +109,7 @@ fn squared_gram(rows: &Features) -> f64 {
     sums.iter().sum()
 }
 
-/// Largest eigenvalue of the covariance of centred rows, by power iteration (30 rounds bring the
+/// Largest eigenvalue of the covariance of centered rows, by power iteration (30 rounds bring the
 /// share well within a percent; a tie between two eigenvalues does no harm to the value).
 fn largest_eigenvalue(rows: &Features) -> f64 {
     let start = rows

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use rayon::prelude::*;
 use seedling_base::rng::{Purpose, Rng};
 use seedling_data::resize::{evaluation_bytes, shrunk};
-use seedling_data::{Normalise, Photo, PhotoSource, Recipe, Scratch, Skipped};
+use seedling_data::{Normalize, Photo, PhotoSource, Recipe, Scratch, Skipped};
 use seedling_nn::encoder::FeatureNet;
 use std::slice::from_ref;
 
@@ -50,7 +50,7 @@ pub struct Extractor<'a> {
     /// Side of the images given to the network, in pixels.
     pub image_size: usize,
     /// How pixels become inputs.
-    pub normalise: &'a Normalise,
+    pub normalize: &'a Normalize,
 }
 
 /// Features of the photos that could be read, and what became of the others. `F` is a matrix, or one for
@@ -131,7 +131,7 @@ impl Extractor<'_> {
             if !found.is_empty() {
                 for (place, values) in values.iter_mut().enumerate() {
                     // Bytes until they are needed: all looks as floats would be the larger part of the work.
-                    let images = floats(&images, place, self.normalise);
+                    let images = floats(&images, place, self.normalize);
                     values.extend(self.encoder.features_of(&images, size)?);
                 }
             }
@@ -159,7 +159,7 @@ impl Extractor<'_> {
             &[(self.image_size, &Look::Plain)],
             skipped,
         );
-        floats(&images, 0, self.normalise)
+        floats(&images, 0, self.normalize)
     }
 }
 
@@ -192,7 +192,7 @@ pub(super) fn read(
 }
 
 /// What [`read`] gave by the look at `place`, as a network reads it.
-pub(super) fn floats(images: &[Vec<Vec<u8>>], place: usize, norm: &Normalise) -> Vec<Vec<f32>> {
+pub(super) fn floats(images: &[Vec<Vec<u8>>], place: usize, norm: &Normalize) -> Vec<Vec<f32>> {
     let float = |shown: &Vec<Vec<u8>>| {
         let mut pixels = vec![0.0; shown[place].len()];
         norm.apply(&shown[place], &mut pixels);

@@ -61,7 +61,7 @@ impl Features {
     }
 
     /// Every row scaled to unit length; a row of zeros stays zero.
-    pub fn normalised(&self) -> Features {
+    pub fn normalized(&self) -> Features {
         let mut out = self.clone();
         if self.dim > 0 {
             for row in out.values.chunks_exact_mut(self.dim) {
@@ -120,7 +120,7 @@ pub fn squared_norm(x: &[f32]) -> f64 {
     x.iter().map(|&v| v as f64 * v as f64).sum()
 }
 
-/// |a - b|^2 in f64, in one fixed order of additions (eight running sums, so that it vectorises).
+/// |a - b|^2 in f64, in one fixed order of additions (eight running sums, so that it vectorizes).
 pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     let mut sums = [0.0f64; 8];
     let (a8, a1) = a.as_chunks::<8>();
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn rows_norms_and_refusals() {
         let f = Features::new(3, 2, vec![3.0, 4.0, 0.0, 0.0, 1e-30, 0.0]).unwrap();
-        let unit = f.normalised();
+        let unit = f.normalized();
         assert_eq!(unit.values, [0.6, 0.8, 0.0, 0.0, 1.0, 0.0]);
         assert_eq!(f.select(&[2, 0]).values, [1e-30, 0.0, 3.0, 4.0]);
         assert!(Features::new(2, 2, vec![0.0; 3]).is_err());

@@ -3,7 +3,7 @@
 
 use super::features::Features;
 use super::geometry::check_labels;
-use super::neighbours::{Metric, nearest_rows};
+use super::neighbors::{Metric, nearest_rows};
 use crate::Result;
 use rayon::prelude::*;
 use seedling_base::rng::{Purpose, Rng};

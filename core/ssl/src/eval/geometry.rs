@@ -47,7 +47,7 @@ pub fn alignment(first: &Features, second: &Features) -> Result<Option<f64>> {
     if first.rows == 0 {
         return Ok(None);
     }
-    let (a, b) = (first.normalised(), second.normalised());
+    let (a, b) = (first.normalized(), second.normalized());
     let sum: f64 = (0..a.rows)
         .map(|i| squared_distance(a.row(i), b.row(i)))
         .sum();
@@ -60,7 +60,7 @@ pub fn uniformity(features: &Features) -> Option<f64> {
     if n < 2 {
         return None;
     }
-    let unit = features.normalised();
+    let unit = features.normalized();
     let pairs: Vec<_> = blocks(n)
         .flat_map(|a| blocks(n).filter(move |b| b.0 >= a.0).map(move |b| (a, b)))
         .collect();
@@ -108,7 +108,7 @@ pub fn uniformity_sampled(features: &Features, seed: u64) -> Option<f64> {
 /// [`Error::Shape`] where `labels` and rows differ in number.
 pub fn intra_class_alignment(features: &Features, labels: &[u32]) -> Result<Option<f64>> {
     check_labels(features, labels)?;
-    let unit = features.normalised();
+    let unit = features.normalized();
     // Over the n(n-1)/2 pairs: sum |x - y|^2 = n sum |x|^2 - |sum x|^2. One pass, no pairs.
     let mut classes: BTreeMap<u32, (usize, f64, Vec<f64>)> = BTreeMap::new();
     for (row, &label) in unit.iter().zip(labels) {

@@ -53,15 +53,17 @@ pub fn lidar(looks: &[&Features]) -> Result<Option<f64>> {
             deviation
         })
         .collect();
-    let mut centre = vec![0.0; first.dim];
+    let mut center = vec![0.0; first.dim];
     means
         .iter()
-        .for_each(|mean| add(&mut centre, mean, 1.0 / n as f64));
-    let mut centred = means;
-    centred.iter_mut().for_each(|mean| add(mean, &centre, -1.0));
+        .for_each(|mean| add(&mut center, mean, 1.0 / n as f64));
+    let mut centered = means;
+    centered
+        .iter_mut()
+        .for_each(|mean| add(mean, &center, -1.0));
 
     // The means' own directions, by way of their Gram matrix: fewer photos than features.
-    let (values, vectors) = eigen::symmetric(n, gram(&centred));
+    let (values, vectors) = eigen::symmetric(n, gram(&centered));
     let widest = values[0];
     let kept = values.iter().take(MAX_DIRECTIONS);
     let k = kept.take_while(|v| **v > FLAT * widest).count();
@@ -71,7 +73,7 @@ pub fn lidar(looks: &[&Features]) -> Result<Option<f64>> {
     let directions: Vec<Vec<f64>> = (0..k)
         .map(|j| {
             let mut direction = vec![0.0; first.dim];
-            for (mean, u) in centred.iter().zip(&vectors[j * n..]) {
+            for (mean, u) in centered.iter().zip(&vectors[j * n..]) {
                 add(&mut direction, mean, u / values[j].sqrt());
             }
             direction

@@ -4,7 +4,7 @@
 use super::Features;
 use super::extract::{Extracted, Look, batch, floats, read};
 use crate::{Error, Result};
-use seedling_data::{Normalise, PhotoSource};
+use seedling_data::{Normalize, PhotoSource};
 use seedling_nn::encoder::{FeatureNet, LinearLayer};
 
 /// How many looks there may be: one; with the mirror image; both at four sizes.
@@ -24,7 +24,7 @@ pub struct Viewer<'a> {
     /// Side of the images that its weights ask for, in pixels.
     pub image_size: usize,
     /// How pixels become inputs.
-    pub normalise: &'a Normalise,
+    pub normalize: &'a Normalize,
     /// What lies behind its features, where that is no part of it.
     pub layer: Option<&'a LinearLayer>,
 }
@@ -113,10 +113,10 @@ pub fn look(
             for (viewer, looks) in &each {
                 let mut sum: Option<Features> = None;
                 for (side, _) in looks {
-                    let of_look = floats(&images, place, viewer.normalise);
+                    let of_look = floats(&images, place, viewer.normalize);
                     place += 1;
                     let seen = viewer.features_of(&of_look, *side)?;
-                    let seen = if plain { seen } else { seen.normalised() };
+                    let seen = if plain { seen } else { seen.normalized() };
                     match &mut sum {
                         None => sum = Some(seen),
                         Some(sum) => {
@@ -126,7 +126,7 @@ pub fn look(
                     }
                 }
                 let sum = sum.unwrap_or_default();
-                parts.push(if plain { sum } else { sum.normalised() });
+                parts.push(if plain { sum } else { sum.normalized() });
             }
             let mut together = Features {
                 rows,
@@ -140,7 +140,7 @@ pub fn look(
             let together = if plain {
                 together
             } else {
-                together.normalised()
+                together.normalized()
             };
             found.features.rows += rows;
             found.features.values.extend(together.values);
@@ -200,11 +200,11 @@ mod tests {
     #[test]
     fn looks_are_averaged_and_viewers_stand_side_by_side() {
         let photos = Demo::new(2, 0).unwrap();
-        let norm = Normalise::default();
+        let norm = Normalize::default();
         let viewer = Viewer {
             encoder: &Halves,
             image_size: 64,
-            normalise: &norm,
+            normalize: &norm,
             layer: None,
         };
         let all: Vec<usize> = (0..photos.len()).collect();
@@ -221,12 +221,12 @@ mod tests {
         let swapped = one.iter().flat_map(|r| [&r[3..], &r[..3]].concat());
         let swapped = Features::new(one.rows, 6, swapped.collect()).unwrap();
         let pairs = one
-            .normalised()
+            .normalized()
             .values
             .into_iter()
-            .zip(swapped.normalised().values);
+            .zip(swapped.normalized().values);
         let mean = Features::new(one.rows, 6, pairs.map(|(a, b)| a + b).collect());
-        for (a, b) in two.values.iter().zip(&mean.unwrap().normalised().values) {
+        for (a, b) in two.values.iter().zip(&mean.unwrap().normalized().values) {
             assert!((a - b).abs() < 1e-5);
         }
         let both = seen(&[viewer, viewer], 2);

@@ -4,7 +4,7 @@ use super::collapse::{Collapse, collapse};
 use super::features::Features;
 use super::geometry::{self, Geometry};
 use super::lidar::lidar;
-use super::neighbours::Metric;
+use super::neighbors::Metric;
 use super::panel::{Panel, panel};
 use super::retrieval::{Knn, instance_discrimination, knn_leave_one_out};
 use seedling_base::error::Result;

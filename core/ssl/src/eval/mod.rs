@@ -3,7 +3,7 @@
 //! 1. [`features`] holds the numbers, one row a photo.
 //! 2. [`geometry`] says how the rows lie on the sphere; [`mod@collapse`] whether they still differ,
 //!    [`mod@lidar`] in how many directions that matter.
-//! 3. [`neighbours`] finds the nearest rows; [`retrieval`] turns them into accuracies, [`neighborhood`] says
+//! 3. [`neighbors`] finds the nearest rows; [`retrieval`] turns them into accuracies, [`neighborhood`] says
 //!    how many stay among a photo's nearest.
 //! 4. [`ranking`], [`few_shot`] and [`clusters`] are what an app asks of features, [`mod@panel`] all three.
 //! 5. [`looks`] averages features over several looks at a photo, and puts those of networks side by side.
@@ -22,7 +22,7 @@ pub mod looks;
 pub mod measured;
 pub mod measurement;
 pub mod neighborhood;
-pub mod neighbours;
+pub mod neighbors;
 pub mod panel;
 pub mod ranking;
 pub mod retrieval;
@@ -33,6 +33,6 @@ pub use geometry::Geometry;
 pub use lidar::lidar;
 pub use measured::{Measured, measure_photos};
 pub use measurement::{Measurement, Subject, measure};
-pub use neighbours::{Metric, Neighbour, nearest};
+pub use neighbors::{Metric, Neighbor, nearest};
 pub use panel::{Panel, panel, panel_train_test};
 pub use retrieval::{Knn, Protocol, instance_discrimination, knn, knn_leave_one_out};

@@ -2,7 +2,7 @@
 //! well from training that tore everything apart, without labels.
 
 use super::features::Features;
-use super::neighbours::{Exclude, Metric, search};
+use super::neighbors::{Exclude, Metric, search};
 use crate::{Error, Result};
 
 /// Nearest photos that make a neighborhood.

@@ -4,7 +4,7 @@
 use super::clusters::mean_purity;
 use super::features::Features;
 use super::few_shot::{Asked, few_shot};
-use super::neighbours::{Exclude, Metric};
+use super::neighbors::{Exclude, Metric};
 use super::ranking::ranking;
 use crate::Result;
 use seedling_base::rng::{Purpose, Rng};
@@ -74,6 +74,6 @@ fn take(index: (&Features, &[u32]), test: Option<(&Features, &[u32])>, seed: u64
         mean_average_precision: ranking.and_then(|found| found.mean_average_precision),
         one_shot: shots(1)?,
         five_shot: shots(5)?,
-        purity: mean_purity(&asked.0.normalised(), asked.1, rngs)?,
+        purity: mean_purity(&asked.0.normalized(), asked.1, rngs)?,
     })
 }

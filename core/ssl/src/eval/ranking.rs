@@ -4,7 +4,7 @@
 use super::blocks::{blocks, products};
 use super::features::{Features, squared_norm};
 use super::geometry::check_labels;
-use super::neighbours::{Exclude, Metric};
+use super::neighbors::{Exclude, Metric};
 use crate::Result;
 use rayon::prelude::*;
 

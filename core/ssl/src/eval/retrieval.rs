@@ -1,8 +1,8 @@
-//! Accuracies of nearest-neighbour search: instance discrimination, kNN and best-NN.
+//! Accuracies of nearest-neighbor search: instance discrimination, kNN and best-NN.
 
 use super::features::{Features, squared_distance};
 use super::geometry::check_labels;
-use super::neighbours::{Exclude, Metric, Neighbour, search};
+use super::neighbors::{Exclude, Metric, Neighbor, search};
 use seedling_base::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ pub struct Knn {
     pub best_nn: f64,
     /// The (smallest) k that reaches it.
     pub k: usize,
-    /// k = 1, 3, ... 101, as far as there are neighbours, and top-1 accuracy in percent.
+    /// k = 1, 3, ... 101, as far as there are neighbors, and top-1 accuracy in percent.
     pub per_k: Vec<(usize, f64)>,
     /// `train-test` or `leave-one-out`.
     pub protocol: Protocol,
@@ -66,7 +66,7 @@ pub fn knn(
         Exclude::Nothing,
         |query, near| votes(near, train_labels, test_labels[query]),
     )?;
-    Ok(summarise(&correct, depth, Protocol::TrainTest, metric))
+    Ok(summarize(&correct, depth, Protocol::TrainTest, metric))
 }
 
 /// kNN of every row among all others. `None` below two rows. Errors as [`knn`].
@@ -78,20 +78,20 @@ pub fn knn_leave_one_out(
     let depth = MAX_K.min(features.rows.saturating_sub(1));
     let correct = votes_leave_one_out(features, &[labels], metric)?;
     let correct: Vec<_> = correct.into_iter().flatten().collect();
-    Ok(summarise(&correct, depth, Protocol::LeaveOneOut, metric))
+    Ok(summarize(&correct, depth, Protocol::LeaveOneOut, metric))
 }
 
-/// For several labellings of the rows, whose neighbours are looked for once: whether the vote of a
-/// row's neighbours is right, at the k that is best for all. Errors as [`knn`].
+/// For several labelings of the rows, whose neighbors are looked for once: whether the vote of a
+/// row's neighbors is right, at the k that is best for all. Errors as [`knn`].
 pub fn right_leave_one_out_each(
     features: &Features,
-    labellings: &[&[u32]],
+    labelings: &[&[u32]],
     metric: Metric,
 ) -> Result<Vec<Vec<bool>>> {
-    let rows = votes_leave_one_out(features, labellings, metric)?;
+    let rows = votes_leave_one_out(features, labelings, metric)?;
     let ks = rows.first().and_then(|row| row.first()).map_or(0, Vec::len);
-    let each = (0..labellings.len()).map(|labelling| {
-        let right = |k: usize| rows.iter().map(move |row| row[labelling][k]);
+    let each = (0..labelings.len()).map(|labeling| {
+        let right = |k: usize| rows.iter().map(move |row| row[labeling][k]);
         let count = |k: usize| right(k).filter(|right| *right).count();
         let best = (0..ks).reduce(|best, k| if count(k) > count(best) { k } else { best });
         best.map_or_else(Vec::new, |k| right(k).collect())
@@ -99,18 +99,18 @@ pub fn right_leave_one_out_each(
     Ok(each.collect())
 }
 
-/// For every row, labelling and k: whether the vote of the nearest others is right.
+/// For every row, labeling and k: whether the vote of the nearest others is right.
 fn votes_leave_one_out(
     features: &Features,
-    labellings: &[&[u32]],
+    labelings: &[&[u32]],
     metric: Metric,
 ) -> Result<Vec<Vec<Vec<bool>>>> {
-    for labels in labellings {
+    for labels in labelings {
         check_labels(features, labels)?;
     }
     let depth = MAX_K.min(features.rows.saturating_sub(1));
-    let judge = |query: usize, near: &[Neighbour]| -> Vec<Vec<bool>> {
-        let all = labellings.iter();
+    let judge = |query: usize, near: &[Neighbor]| -> Vec<Vec<bool>> {
+        let all = labelings.iter();
         all.map(|labels| votes(near, labels, labels[query]))
             .collect()
     };
@@ -118,12 +118,12 @@ fn votes_leave_one_out(
 }
 
 /// Whether the vote is right at k = 1, 3, 5, ...
-fn votes(near: &[Neighbour], labels: &[u32], truth: u32) -> Vec<bool> {
+fn votes(near: &[Neighbor], labels: &[u32], truth: u32) -> Vec<bool> {
     let mut counts: Vec<(u32, usize)> = Vec::new();
     let mut winner = (0u32, 0usize);
     let mut right = Vec::with_capacity(near.len().div_ceil(2));
-    for (i, neighbour) in near.iter().enumerate() {
-        let label = labels[neighbour.index];
+    for (i, neighbor) in near.iter().enumerate() {
+        let label = labels[neighbor.index];
         let count = match counts.iter_mut().find(|(l, _)| *l == label) {
             Some((_, count)) => {
                 *count += 1;
@@ -145,7 +145,7 @@ fn votes(near: &[Neighbour], labels: &[u32], truth: u32) -> Vec<bool> {
     right
 }
 
-fn summarise(
+fn summarize(
     correct: &[Vec<bool>],
     depth: usize,
     protocol: Protocol,
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn votes_break_ties_towards_the_smallest_label() {
-        // Query at 0: neighbours 9, 2, 5 by distance; at k = 3 each has one vote: label 2 wins.
+        // Query at 0: neighbors 9, 2, 5 by distance; at k = 3 each has one vote: label 2 wins.
         let train = line(&[1.0, 2.0, 3.0]);
         let knn = knn(
             (&train, &[9, 2, 5]),

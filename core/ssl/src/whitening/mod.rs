@@ -3,7 +3,7 @@
 //!
 //! 1. [`moments`] are count, mean and scatter of features, mergeable.
 //! 2. [`within`] finds in which directions a photo's features differ from those of its mirror image and
-//!    of its neighbours: differences that mean nothing. These directions are shortened.
+//!    of its neighbors: differences that mean nothing. These directions are shortened.
 
 pub mod moments;
 pub mod within;

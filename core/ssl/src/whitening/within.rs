@@ -18,7 +18,7 @@ use crate::Result;
 use crate::eigen;
 use crate::eval::Features;
 use crate::eval::Metric;
-use crate::eval::neighbours::{Exclude, search};
+use crate::eval::neighbors::{Exclude, search};
 use seedling_nn::encoder::LinearLayer;
 use seedling_nn::gemm::{MatMul, Matrix, gemm_columns};
 
@@ -52,7 +52,7 @@ fn outputs(whole: bool, components: usize, dim: usize) -> usize {
 }
 
 /// Bytes that looking at an album of `photos` photos and [`fit`] take at most, for features of `dim` numbers:
-/// features of photos and mirror images, one of them centred, a matrix of products with its eigenvectors, and the
+/// features of photos and mirror images, one of them centered, a matrix of products with its eigenvectors, and the
 /// layer while it is shared out.
 pub fn bytes(photos: usize, dim: usize) -> usize {
     let photos = photos.min(MAX_PHOTOS);
@@ -105,11 +105,11 @@ impl Components {
         let (n, dim) = (photos.rows, photos.dim);
         let mean = photos.mean();
         let few = n <= dim;
-        let mut centred = Features::default();
+        let mut centered = Features::default();
         let (values, vectors) = if few {
-            centred = centre(photos, &mean);
+            centered = center(photos, &mean);
             let mut products = vec![0.0f32; n * n];
-            let rows = Matrix::rows(&centred.values, dim);
+            let rows = Matrix::rows(&centered.values, dim);
             gemm_columns(
                 MatMul { m: n, n, k: dim },
                 rows,
@@ -139,9 +139,9 @@ impl Components {
             // Of the photos' combinations: X^T u, which has length sqrt(n lambda).
             let mut out = vec![0.0f32; k * dim];
             let shape = MatMul { m: k, n: dim, k: n };
-            let rows = Matrix::rows(&centred.values, dim);
+            let rows = Matrix::rows(&centered.values, dim);
             gemm_columns(shape, Matrix::rows(&first, n), rows, &mut out, false);
-            Features::new(k, dim, out)?.normalised()
+            Features::new(k, dim, out)?.normalized()
         } else {
             Features::new(k, dim, first)?
         };
@@ -159,12 +159,12 @@ impl Components {
 
     /// Where photos lie along each component, (photos, components).
     fn scores(&self, photos: &Features) -> Features {
-        let centred = centre(photos, &self.mean);
+        let centered = center(photos, &self.mean);
         let (n, dim, k) = (photos.rows, photos.dim, self.count());
         let mut values = vec![0.0; n * k];
         gemm_columns(
             MatMul { m: n, n: k, k: dim },
-            Matrix::rows(&centred.values, dim),
+            Matrix::rows(&centered.values, dim),
             Matrix::rows(&self.directions.values, dim).transposed(),
             &mut values,
             false,
@@ -323,7 +323,7 @@ fn identity(n: usize, value: f64) -> Vec<f64> {
     matrix
 }
 
-fn centre(rows: &Features, mean: &[f64]) -> Features {
+fn center(rows: &Features, mean: &[f64]) -> Features {
     let values = rows.iter().flat_map(|row| {
         let row = row.iter().zip(mean);
         row.map(|(&x, m)| (f64::from(x) - m) as f32)

@@ -248,9 +248,9 @@ settings! {
     mask_own_photo: bool, Switch, FIXED;
     /// Share of each photo's target that goes to photos which were near it to begin with, so that
     /// training keeps them together; 0 contrasts with all other photos alike.
-    neighbours: f64, Number(0.0, 1.0), FIXED;
+    neighbors: f64, Number(0.0, 1.0), FIXED;
     /// Divides the similarities that say how near they were.
-    neighbour_temperature: f64, Above(0.0, 10.0), FIXED;
+    neighbor_temperature: f64, Above(0.0, 10.0), FIXED;
     /// Share of each photo's target that goes, evenly, to the smoothing_keys keys of the queue nearest
     /// to it; 0 has one target.
     smoothing: f64, Number(0.0, 1.0), FIXED;
@@ -310,7 +310,7 @@ settings! {
     /// went wrong is asked about these, too. Albums of fewer than 100 photos are trained on whole.
     holdout: f64, Number(0.0, 0.5), FIXED;
     /// Put a linear layer behind the features, in closed form from the album's statistics: it shortens the
-    /// directions in which photos differ from their mirror images and their neighbours.
+    /// directions in which photos differ from their mirror images and their neighbors.
     whitening: bool, Switch, FIXED;
     /// Re-estimate the batch-norm statistics over the photos when training is done.
     reestimate_bn: bool, Switch, FIXED;
@@ -338,7 +338,7 @@ settings! {
     /// Temperature of the student's similarities.
     student_temperature: f64, Above(0.0, 10.0), FIXED;
     /// Subtract the mean over the photos from the teacher's features.
-    teacher_centre: bool, Switch, FIXED;
+    teacher_center: bool, Switch, FIXED;
 
     /// Steps between checkpoints; 0 saves at the end and on interruption only.
     checkpoint_every: usize, Whole(0, 1_000_000_000), FREE;

@@ -134,10 +134,8 @@ impl Config {
                 self.measure_size
             ));
         }
-        if self.neighbours > 0.0 && self.smoothing > 0.0 {
-            return fail(
-                "neighbours and smoothing both share out the target: one must be 0".into(),
-            );
+        if self.neighbors > 0.0 && self.smoothing > 0.0 {
+            return fail("neighbors and smoothing both share out the target: one must be 0".into());
         }
         if self.optimizer == OptimizerKind::AdamW && self.anchor > 0.0 {
             return fail("anchor needs optimizer = sgd".into());

@@ -17,8 +17,8 @@ use std::task::Poll;
 /// Batches of one look that are computed by one call.
 const BATCHES: usize = 8;
 
-/// Looks at a photo by which its neighbours in training are found.
-const NEIGHBOUR_LOOKS: usize = 2;
+/// Looks at a photo by which its neighbors in training are found.
+const NEIGHBOR_LOOKS: usize = 2;
 
 /// What a measurement has seen: plain photos, two views of each, and their classes.
 pub(super) struct Looks {
@@ -81,7 +81,7 @@ impl Course {
     /// Looks at some more of the photos that are trained on, with their mirror images and through the closed
     /// form: what is near by these features is to stay so. Training begins when all are looked at.
     pub(super) fn neighbors(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        const KEY: &str = "neighbours";
+        const KEY: &str = "neighbors";
         let source = self.session.source().clone();
         let before = self.session.before();
         let closed_form = before.and_then(|before| before.closed_form.as_ref());
@@ -89,17 +89,17 @@ impl Course {
         let about = self.session.about();
         let (total, asked) = (source.len(), self.seen.asked(KEY));
         let all: Vec<usize> = (0..total).collect();
-        let batches = BATCHES / NEIGHBOUR_LOOKS * extract::batch(about.image_size);
+        let batches = BATCHES / NEIGHBOR_LOOKS * extract::batch(about.image_size);
         let some = &all[asked..total.min(asked + batches)];
         if !some.is_empty() {
             let viewer = Viewer {
                 encoder: self.session.network(),
                 image_size: about.image_size,
-                normalise: &about.normalise,
+                normalize: &about.normalize,
                 layer: layer.as_ref(),
             };
             let found = self.session.on_threads(|| {
-                looks::look(&[viewer], NEIGHBOUR_LOOKS, &*source, some, |done| {
+                looks::look(&[viewer], NEIGHBOR_LOOKS, &*source, some, |done| {
                     self.cancel().check()?;
                     observer.event(Event::Measuring {
                         when: When::Before,
@@ -128,7 +128,7 @@ impl Course {
             encoder: self.session.network(),
             source,
             image_size: self.session.about().image_size,
-            normalise: &self.session.about().normalise,
+            normalize: &self.session.about().normalize,
         }
     }
 

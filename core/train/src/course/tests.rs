@@ -146,7 +146,7 @@ fn a_panic_leaves_the_newest_checkpoint() {
 }
 
 #[test]
-fn cancelled_anywhere_and_gone_on_with_it_ends_the_same() {
+fn canceled_anywhere_and_gone_on_with_it_ends_the_same() {
     let root = tempfile::tempdir().unwrap();
     let whole = root.path().join("whole");
     let mut course = begin(&whole, demo());
@@ -197,7 +197,7 @@ fn cancelled_anywhere_and_gone_on_with_it_ends_the_same() {
         while phase == Phase::Going {
             phase = course.advance(&mut watcher).unwrap();
         }
-        assert_eq!(phase, Phase::Cancelled, "{name}");
+        assert_eq!(phase, Phase::Canceled, "{name}");
         assert!(course.is_saved(), "{name}");
         drop(course);
         let mut course = resume(&path);
@@ -305,7 +305,7 @@ fn the_result_lies_between_the_initial_weights_and_the_trained_ones() {
 }
 
 #[test]
-fn a_step_cancelled_in_its_middle_leaves_nothing_and_is_taken_again() {
+fn a_step_canceled_in_its_middle_leaves_nothing_and_is_taken_again() {
     let session = || Session::new(config(), demo(), &Start::default()).unwrap();
     let state = |session: &Session| {
         let mut state = Vec::new();
@@ -329,7 +329,7 @@ fn a_step_cancelled_in_its_middle_leaves_nothing_and_is_taken_again() {
     loop {
         parts.cancel().ask_at_check(stopped + 1);
         match parts.step() {
-            Err(Error::Cancelled) => assert!(state(&*parts) == before, "{stopped}"),
+            Err(Error::Canceled) => assert!(state(&*parts) == before, "{stopped}"),
             other => {
                 other.unwrap();
                 break;

@@ -15,9 +15,9 @@ use crate::{Error, Result};
 use rayon::prelude::*;
 use seedling_ssl::eval::Features;
 use seedling_ssl::eval::Metric;
-use seedling_ssl::eval::Neighbour;
+use seedling_ssl::eval::Neighbor;
 use seedling_ssl::eval::features::squared_norm;
-use seedling_ssl::eval::neighbours::{Exclude, order, search};
+use seedling_ssl::eval::neighbors::{Exclude, order, search};
 
 /// Nearest photos that a photo is tied to.
 const NEIGHBORS: usize = 10;
@@ -38,7 +38,7 @@ pub struct AlbumIndex {
     /// Unit rows, as the network sees the photos.
     features: Features,
     /// The nearest others of each row, nearest first.
-    near: Vec<Vec<Neighbour>>,
+    near: Vec<Vec<Neighbor>>,
     /// Row sums of W.
     degrees: Vec<f64>,
     /// y, in unit rows and their lengths.
@@ -96,7 +96,7 @@ impl AlbumIndex {
             });
         }
         features.check_finite()?;
-        let new = features.normalised();
+        let new = features.normalized();
         let known = self.features.clone();
         self.features.rows += new.rows;
         self.features.values.extend_from_slice(&new.values);
@@ -104,7 +104,7 @@ impl AlbumIndex {
         if known.rows > 0 && new.rows > 0 {
             let found = nearest(&known, &new, NEIGHBORS)?;
             for (near, others) in self.near.iter_mut().zip(found) {
-                near.extend(others.into_iter().map(|other| Neighbour {
+                near.extend(others.into_iter().map(|other| Neighbor {
                     index: known.rows + other.index,
                     ..other
                 }));
@@ -166,7 +166,7 @@ impl AlbumIndex {
     /// # Errors
     /// As [`AlbumIndex::add`].
     pub fn queries(&self, features: &Features) -> Result<Features> {
-        let mut queries = features.normalised();
+        let mut queries = features.normalized();
         if self.is_empty() {
             return Ok(queries);
         }
@@ -191,25 +191,25 @@ impl AlbumIndex {
                 }
             }
         }
-        Ok(queries.normalised())
+        Ok(queries.normalized())
     }
 
     /// For each query from outside the `k` photos most like it, nearest first.
     ///
     /// # Errors
     /// As [`AlbumIndex::add`].
-    pub fn search(&self, features: &Features, k: usize) -> Result<Vec<Vec<Neighbour>>> {
+    pub fn search(&self, features: &Features, k: usize) -> Result<Vec<Vec<Neighbor>>> {
         nearest(&self.queries(features)?, &self.diffused, k)
     }
 
     /// The `k` photos most like the one in row `row`, itself left out, nearest first; none where there is no
     /// such row.
-    pub fn like(&self, row: usize, k: usize) -> Vec<Neighbour> {
+    pub fn like(&self, row: usize, k: usize) -> Vec<Neighbor> {
         seedling_ssl::eval::nearest(&self.diffused, row, k, Metric::Euclidean)
     }
 
     /// The nearest others of these rows.
-    fn others(&self, rows: &[usize]) -> Result<Vec<Vec<Neighbour>>> {
+    fn others(&self, rows: &[usize]) -> Result<Vec<Vec<Neighbor>>> {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -272,12 +272,12 @@ impl AlbumIndex {
             values: y,
         };
         self.lengths = y.iter().map(|row| squared_norm(row).sqrt()).collect();
-        self.diffused = y.normalised();
+        self.diffused = y.normalized();
     }
 }
 
 /// Of unit rows.
-fn nearest(queries: &Features, base: &Features, k: usize) -> Result<Vec<Vec<Neighbour>>> {
+fn nearest(queries: &Features, base: &Features, k: usize) -> Result<Vec<Vec<Neighbor>>> {
     let (metric, exclude) = (Metric::Euclidean, Exclude::Nothing);
     search(
         queries,
@@ -309,7 +309,7 @@ mod tests {
 
     /// (I - alpha S)^-1 z by Gaussian elimination.
     fn solved(features: &Features) -> Features {
-        let z = features.normalised();
+        let z = features.normalized();
         let n = z.rows;
         let mut w = vec![0.0f64; n * n];
         for i in 0..n {
@@ -350,7 +350,7 @@ mod tests {
             .map(|(x, i)| (x / a[i][i]) as f32);
         Features::new(n, z.dim, values.collect())
             .unwrap()
-            .normalised()
+            .normalized()
     }
 
     #[test]
@@ -406,7 +406,7 @@ mod tests {
         assert!(map(index.rows()) > map(&plain) + 3.0);
         // Queries: right among the first ten.
         let asked = features.select(&outside);
-        let right = |found: Vec<Vec<Neighbour>>| {
+        let right = |found: Vec<Vec<Neighbor>>| {
             let pairs = found.iter().zip(labels_of(&outside));
             let right = pairs.flat_map(|(near, label)| {
                 near.iter()
@@ -415,7 +415,7 @@ mod tests {
             });
             right.filter(|right| *right).count()
         };
-        let before = right(nearest(&asked.normalised(), &plain.normalised(), 10).unwrap());
+        let before = right(nearest(&asked.normalized(), &plain.normalized(), 10).unwrap());
         let after = right(index.search(&asked, 10).unwrap());
         assert!(after > before, "{after} {before}");
         assert_eq!(index.like(3, 4).len(), 4);

@@ -5,7 +5,7 @@ use crate::config::{ActivationDtype, Config};
 use crate::learner::Learner;
 use crate::method::Setup;
 use crate::{Error, Result};
-use seedling_data::{Normalise, Photo, Rect, ViewParams};
+use seedling_data::{Normalize, Photo, Rect, ViewParams};
 use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::step::{Pixels, Undrawn, Views};
 
@@ -168,7 +168,7 @@ impl Unseen {
                 height,
             },
             jitter: Vec::new(),
-            grey: false,
+            gray: false,
             blur: None,
             flip: false,
         };
@@ -182,6 +182,6 @@ impl Pixels for Unseen {
     fn undrawn(&self, _: usize, rows: &[usize]) -> Option<Undrawn<'_>> {
         let (photo, view) = self.0.as_ref()?;
         let views = vec![(photo, view); rows.len()];
-        Some((views, Normalise::default()))
+        Some((views, Normalize::default()))
     }
 }

@@ -250,7 +250,7 @@ impl<'a> Forecaster<'a> {
         let batch = config.batch_size.min(groups * config.bn_group);
         let dim = config.head.embedding_dim();
         let queue = config.queue_size.min(self.album.count.max(1)) * dim;
-        let album = match config.neighbours > 0.0 {
+        let album = match config.neighbors > 0.0 {
             true => self.album.count * dim,
             false => 0,
         };
@@ -291,7 +291,7 @@ impl<'a> Forecaster<'a> {
             0 => self.album.count,
             most => most.min(self.album.count),
         };
-        // Plain photos, two views, and copies that are normalised; or, before, plain photos, mirror images and
+        // Plain photos, two views, and copies that are normalized; or, before, plain photos, mirror images and
         // what their statistics take, while the views wait.
         let measured = 5 * sample * features * 4;
         let seen = match config.whitening {

@@ -9,7 +9,7 @@ use crate::start::{Start, measure_size};
 use crate::threads::threads;
 use crate::weights::About;
 use crate::{Error, Result};
-use seedling_data::{Normalise, PhotoSource};
+use seedling_data::{Normalize, PhotoSource};
 use seedling_nn::encoder::Architecture;
 use seedling_ssl::eval::extract::{Extractor, Look};
 use std::sync::Arc;
@@ -67,10 +67,10 @@ impl Session {
     ) -> Result<Box<Session>> {
         let pool = Arc::new(threads(config.threads)?);
         fit(&mut config, source.len())?;
-        let (architecture, normalise) = match start.init {
+        let (architecture, normalize) = match start.init {
             None => (
                 Architecture::new(config.arch, Some(config.head)),
-                Normalise::default(),
+                Normalize::default(),
             ),
             Some(file) => {
                 let about = &file.about;
@@ -84,21 +84,21 @@ impl Session {
                     head: Some(config.head),
                     ..about.architecture
                 };
-                (architecture, about.normalise)
+                (architecture, about.normalize)
             }
         };
         config.measure_size = measure_size(&config, start.init);
         let about = About {
             architecture,
             image_size: config.measure_size,
-            normalise,
+            normalize,
             made: String::new(),
         };
         pool.clone().install(|| {
             let state = RunState::new(config, about, source, start, pool)?;
             let mut session = open(state, start, None)?;
             if let Some(teacher) = start.teacher {
-                session.measure_teacher_center(teacher.normalise())?;
+                session.measure_teacher_center(teacher.normalize())?;
             }
             Ok(session)
         })
@@ -146,9 +146,9 @@ impl Session {
     }
 
     /// Measures the mean that is taken from a teacher's features, over a sample of the photos.
-    fn measure_teacher_center(&mut self, normalise: &Normalise) -> Result<()> {
+    fn measure_teacher_center(&mut self, normalize: &Normalize) -> Result<()> {
         let run = self.state();
-        let Some(encoder) = self.teacher().filter(|_| run.config.teacher_centre) else {
+        let Some(encoder) = self.teacher().filter(|_| run.config.teacher_center) else {
             return Ok(());
         };
         let extractor = Extractor {
@@ -158,7 +158,7 @@ impl Session {
                 0 => run.config.image_size,
                 side => side,
             },
-            normalise,
+            normalize,
         };
         let photos = run.source.len();
         // Spread evenly: a data set sorted by class must not give one class's mean.

@@ -25,7 +25,7 @@ impl Session {
     /// short run leaves them stale. Does nothing unless `reestimate_bn` is set.
     ///
     /// # Errors
-    /// No photo can be read, or someone has cancelled: the statistics are then what they were.
+    /// No photo can be read, or someone has canceled: the statistics are then what they were.
     pub fn reestimate_statistics(&mut self) -> Result<()> {
         if !self.config().reestimate_bn {
             return Ok(());
@@ -41,7 +41,7 @@ impl Session {
 
     fn estimate_statistics(&mut self) -> Result<()> {
         let run = self.state();
-        let (source, normalise) = (run.source.clone(), run.about.normalise);
+        let (source, normalize) = (run.source.clone(), run.about.normalize);
         let (side, cancel) = (run.about.image_size, run.cancel.clone());
         // Mixed, since an album is sorted: a batch of one kind has less variance than the album.
         let mut order =
@@ -61,7 +61,7 @@ impl Session {
                 encoder: self.network(),
                 source: &*source,
                 image_size: side,
-                normalise: &normalise,
+                normalize: &normalize,
             };
             let images = extractor.images(photos, &mut Vec::new());
             if !images.is_empty() {

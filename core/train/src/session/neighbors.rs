@@ -25,7 +25,7 @@ impl Session {
     pub fn keep_in_mind(&mut self, features: &Features, photos: &[usize]) -> Result<()> {
         let to = self.config().head.embedding_dim();
         let mut album = vec![0.0; self.source().len() * to];
-        let rows = features.normalised();
+        let rows = features.normalized();
         let projection = match rows.dim > to {
             true => projection(rows.dim, to, self.config().seed),
             false => Vec::new(),
@@ -65,7 +65,7 @@ impl Session {
             encoder: self.network(),
             source: &**self.source(),
             image_size: self.about().image_size,
-            normalise: &self.about().normalise,
+            normalize: &self.about().normalize,
         };
         let all: Vec<usize> = (0..self.source().len()).collect();
         let dim = self.network().feature_dim();
@@ -108,11 +108,11 @@ impl Session {
             .iter()
             .map(|s| (s / known.len() as f64) as f32)
             .collect();
-        let mut centre = vec![0.0; to];
-        project(&mean, &mut centre);
+        let mut center = vec![0.0; to];
+        project(&mean, &mut center);
         for photo in known {
             let row = &mut album[photo * to..(photo + 1) * to];
-            row.iter_mut().zip(&centre).for_each(|(x, c)| *x -= c);
+            row.iter_mut().zip(&center).for_each(|(x, c)| *x -= c);
             normalize::forward(row, to);
         }
         Ok(album)

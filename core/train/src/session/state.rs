@@ -25,7 +25,7 @@ pub struct RunState {
     loader: Option<Loader>,
     pub(super) schedule: Schedule,
     pub(super) step: u64,
-    /// The photos of a step that was cancelled.
+    /// The photos of a step that was canceled.
     pub(super) pending: Option<Batch>,
     pub(super) cancel: Cancel,
     pub(super) pool: Arc<ThreadPool>,
@@ -57,7 +57,7 @@ impl RunState {
         loading.threads = threads;
         loading.ahead = config.prefetch;
         loading.cache_mb = config.cache_mb;
-        loading.normalise = about.normalise;
+        loading.normalize = about.normalize;
         let epoch = (source.len() / config.batch_size.max(1)).max(1);
         let steps = match config.steps {
             0 => config.epochs.saturating_mul(epoch),

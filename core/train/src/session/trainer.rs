@@ -17,7 +17,7 @@ pub trait Trainer: Send + Sync {
     /// The same, to be changed.
     fn state_mut(&mut self) -> &mut RunState;
 
-    /// The training step number `step` with rate `lr`. One that fails or is cancelled leaves nothing.
+    /// The training step number `step` with rate `lr`. One that fails or is canceled leaves nothing.
     ///
     /// # Errors
     /// See `Session::step`.

@@ -9,7 +9,7 @@ use crate::start::Start;
 use crate::weights::{self, About, Precision};
 use crate::{Error, Result};
 use seedling_nn::encoder::{Architecture, Encoder, FeatureNet, LinearLayer};
-use seedling_nn::init::initialise;
+use seedling_nn::init::initialize;
 use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::step::{StepStats, Views};
 use std::path::Path;
@@ -35,7 +35,7 @@ impl<B: TrainingBackend> Untrained<B> {
         match (saved, start.init) {
             (Some(saved), _) => restore(&mut encoder.params, saved.trained)?,
             (None, Some(file)) => file.load_backbone(&mut encoder.params)?,
-            (None, None) => initialise(&mut encoder.params, state.config.seed)?,
+            (None, None) => initialize(&mut encoder.params, state.config.seed)?,
         }
         Ok(Untrained { state, encoder })
     }

@@ -1,7 +1,7 @@
 //! What the header of a weight file says about it.
 
 use crate::{Error, Result};
-use seedling_data::Normalise;
+use seedling_data::Normalize;
 use seedling_nn::backbones::Arch;
 use seedling_nn::encoder::{Architecture, Head};
 use seedling_nn::layer::SqueezeOrder;
@@ -17,7 +17,7 @@ pub struct About {
     /// Width and height of the images it is to be used on, in pixels.
     pub image_size: usize,
     /// How pixels become inputs.
-    pub normalise: Normalise,
+    pub normalize: Normalize,
     /// How the weights were made, in a sentence.
     pub made: String,
 }
@@ -37,8 +37,8 @@ impl About {
         let mut put = |key: &str, value: String| entries.insert(key.to_string(), value);
         put("arch", arch.name().into());
         put("image_size", self.image_size.to_string());
-        put("mean", triple(self.normalise.mean));
-        put("std", triple(self.normalise.std));
+        put("mean", triple(self.normalize.mean));
+        put("std", triple(self.normalize.std));
         put("bn_eps", norm_eps.to_string());
         put("se_order", order_name(squeeze_order).into());
         put("padding", padding_name(padding).into());
@@ -108,8 +108,8 @@ impl About {
                 .filter(|size| (16..=4096).contains(size))
                 .ok_or_else(|| refuse(format!("image_size = {size}: expected 16 to 4096")))?,
         };
-        let mut normalise = Normalise::default();
-        for (key, slot) in [("mean", &mut normalise.mean), ("std", &mut normalise.std)] {
+        let mut normalize = Normalize::default();
+        for (key, slot) in [("mean", &mut normalize.mean), ("std", &mut normalize.std)] {
             if let Some(text) = entries.get(key) {
                 *slot = serde_json::from_str(text)
                     .ok()
@@ -117,13 +117,13 @@ impl About {
                     .ok_or_else(|| refuse(format!("{key} = {text}: expected three numbers")))?;
             }
         }
-        if normalise.std.iter().any(|&std| std <= 0.0) {
+        if normalize.std.iter().any(|&std| std <= 0.0) {
             return Err(refuse("std must be above 0".into()));
         }
         Ok(About {
             architecture,
             image_size,
-            normalise,
+            normalize,
             made: entries.get("made").cloned().unwrap_or_default(),
         })
     }

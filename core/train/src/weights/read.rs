@@ -46,7 +46,7 @@ impl WeightFile {
     fn from_tensors(file: TensorFile, arch: Option<Arch>, on_disk: bool) -> Result<WeightFile> {
         let about = About::from_metadata(file.path(), file.metadata(), arch)?;
         if !file.metadata().contains_key("arch")
-            && let (Some(wanted), Some(holds)) = (arch, recognise(&file))
+            && let (Some(wanted), Some(holds)) = (arch, recognize(&file))
             && wanted != holds
         {
             return Err(other_arch(file.path(), holds, wanted));
@@ -281,7 +281,7 @@ impl WeightFile {
 }
 
 /// The network all of whose tensors a file holds: torchvision's files have no header to say it.
-fn recognise(file: &TensorFile) -> Option<Arch> {
+fn recognize(file: &TensorFile) -> Option<Arch> {
     let holds = |arch: &Arch| {
         let layout = Architecture::new(*arch, None).layout();
         let entries = layout.entries();

@@ -86,14 +86,14 @@
                 kCGImageSourceThumbnailMaxPixelSize: Int(longest.rounded()),
             ]
             guard let image = CGImageSourceCreateThumbnailAtIndex(source, 0, options as CFDictionary),
-                let colours = CGColorSpace(name: CGColorSpace.sRGB)
+                let colors = CGColorSpace(name: CGColorSpace.sRGB)
             else { return nil }
             let (width, height) = (image.width, image.height)
             var pixels = Data(count: width * height * 4)
             let drawn = pixels.withUnsafeMutableBytes { memory in
                 let context = CGContext(
                     data: memory.baseAddress, width: width, height: height, bitsPerComponent: 8,
-                    bytesPerRow: width * 4, space: colours, bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)
+                    bytesPerRow: width * 4, space: colors, bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)
                 context?.setFillColor(CGColor(red: 1, green: 1, blue: 1, alpha: 1))
                 let all = CGRect(x: 0, y: 0, width: width, height: height)
                 context?.fill(all)

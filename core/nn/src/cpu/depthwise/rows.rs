@@ -91,7 +91,7 @@ fn convolve_columns<const FMA: bool, const K: usize, const S: usize, const L: us
     }
 }
 
-/// N neighbouring outputs of L channels: each input vector is loaded once per kernel row.
+/// N neighboring outputs of L channels: each input vector is loaded once per kernel row.
 #[inline(always)]
 // A constant range is what the compiler unrolls, and `ky` numbers the taps as well as the rows.
 #[allow(clippy::needless_range_loop)]

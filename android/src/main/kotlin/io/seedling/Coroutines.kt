@@ -9,22 +9,22 @@ import kotlinx.coroutines.coroutineScope
 import kotlinx.coroutines.withContext
 
 /**
- * [work] on a background thread. The core knows nothing of coroutines: where this one is cancelled, it
+ * [work] on a background thread. The core knows nothing of coroutines: where this one is canceled, it
  * is asked to stop, and answers soon.
  */
 internal suspend fun <T> stoppable(work: (Stop) -> T): T = Stop().use { stop ->
     untilCancelled({ stop.ask() }) { work(stop) }
 }
 
-/** [work] on a background thread; [ask] is called where the coroutine is cancelled meanwhile. */
+/** [work] on a background thread; [ask] is called where the coroutine is canceled meanwhile. */
 internal suspend fun <T> untilCancelled(ask: () -> Unit, work: () -> T): T = coroutineScope {
     val running = async(Dispatchers.IO) { runCatching(work) }
     try {
         running.await().getOrThrow()
-    } catch (cancelled: CancellationException) {
+    } catch (canceled: CancellationException) {
         ask()
         withContext(NonCancellable) { running.join() }
-        throw cancelled
+        throw canceled
     }
 }
 

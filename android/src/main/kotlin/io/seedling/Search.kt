@@ -33,7 +33,7 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
 
     /**
      * Searches [photos] from now on: looks at those that are new, and forgets those that are gone. A photo is
-     * known by its name. Cancelling the coroutine ends it within a few photos.
+     * known by its name. Canceling the coroutine ends it within a few photos.
      */
     suspend fun refresh(photos: Photos, onProgress: (Progress) -> Unit = {}): Unit = stoppable { stop ->
         inner.refresh(photos.inner, heard(onProgress), stop)
@@ -49,7 +49,7 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
          * Looks at every photo, [looks] times each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
          * 2 where the weights were fitted to an album. What was seen is kept in [store], where there is one:
          * looking goes on there after a stop or the death of the app. The features of [beside] stand beside
-         * those of [weights]. Cancelling the coroutine ends it within a few photos.
+         * those of [weights]. Canceling the coroutine ends it within a few photos.
          */
         suspend fun over(
             photos: Photos,

@@ -21,11 +21,11 @@ typealias Listener = io.seedling.bridge.Listener
 
 /**
  * One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause,
- * a cancelled coroutine or the death of the app, and goes on where its last checkpoint was.
+ * a canceled coroutine or the death of the app, and goes on where its last checkpoint was.
  */
 class Session private constructor(private val inner: io.seedling.bridge.Session) : Closeable {
     /**
-     * Trains until all is done, [pause] is called, or the governor stops it. Cancelling the coroutine
+     * Trains until all is done, [pause] is called, or the governor stops it. Canceling the coroutine
      * pauses it: it ends within a micro-batch, with what was trained saved. [onProgress] is called on
      * the training thread, at most ten times a second; what it throws is dropped.
      */

@@ -4,7 +4,7 @@ import java.io.File
 
 /**
  * What became of the slices that a run was trained in, in [storage]: one entry each, the latest few hundred.
- * For a developer who asks why nothing is learnt at night.
+ * For a developer who asks why nothing is learned at night.
  */
 class SliceLog(storage: File) {
     private val slices = io.seedling.bridge.Slices(storage.path)

@@ -18,7 +18,7 @@ class SliceRunner @JvmOverloads constructor(
     private val open: suspend () -> Session,
 ) {
     /**
-     * Trains until the run is done, the coroutine is cancelled because the slice is over, or the governor
+     * Trains until the run is done, the coroutine is canceled because the slice is over, or the governor
      * stops it. What was trained is saved by then, and [SliceLog] says how it ended. Returns whether more
      * slices are needed.
      */

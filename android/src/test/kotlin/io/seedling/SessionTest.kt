@@ -191,7 +191,7 @@ class SessionTest {
         var steps = 0
         val paused = session.train { if (it.stage == Stage.TRAINING && ++steps == 1) session.pause() }
         assertEquals(Outcome.Paused, paused)
-        // Another object, as another process would have; cancelled in the middle.
+        // Another object, as another process would have; canceled in the middle.
         session.close()
         val again = session("run")
         val job = launch(Dispatchers.Default) { again.train() }

@@ -22,7 +22,7 @@ object TestPhotos {
         }
     }
 
-    /** Four kinds of pictures: coloured discs and squares, large and small. */
+    /** Four kinds of pictures: colored discs and squares, large and small. */
     private fun drawn(folder: File): List<File> {
         folder.mkdirs()
         val random = Random(1)

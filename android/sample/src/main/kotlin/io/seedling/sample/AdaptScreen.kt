@@ -26,7 +26,7 @@ fun adaptScreen(activity: MainActivity): View = with(activity) {
                     }
                 }
             }
-            if (outcome == Outcome.Done) "Done: see what it has learnt." else "Stopped: $outcome"
+            if (outcome == Outcome.Done) "Done: see what it has learned." else "Stopped: $outcome"
         }
     }
     column(line, begin, bar)

@@ -38,7 +38,7 @@ class MainActivity : Activity() {
         val tabs = row(
             button("Photos") { show(::pickScreen) },
             button("Adapt") { show(::adaptScreen) },
-            button("Neighbours") { show(::neighboursScreen) },
+            button("Neighbors") { show(::neighborsScreen) },
             button("Keep") { show(::keepScreen) },
             button("Stored") { show(::storedScreen) },
         )

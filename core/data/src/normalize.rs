@@ -4,24 +4,24 @@ use seedling_base::simd::dispatch;
 
 /// Channel statistics that turn bytes into what a network reads: `(byte / 255 - mean) / std`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Normalise {
+pub struct Normalize {
     /// Mean of R, G and B, in 0..1.
     pub mean: [f32; 3],
     /// Standard deviation of R, G and B, in 0..1.
     pub std: [f32; 3],
 }
 
-impl Default for Normalise {
+impl Default for Normalize {
     /// ImageNet's statistics.
     fn default() -> Self {
-        Normalise {
+        Normalize {
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
         }
     }
 }
 
-impl Normalise {
+impl Normalize {
     /// Writes interleaved bytes `rgb` as floats to `out` of the same length.
     pub fn apply(&self, rgb: &[u8], out: &mut [f32]) {
         // 48 = 16 pixels: whole vectors over which the channels repeat.

@@ -1,9 +1,9 @@
-"""Golden values for the contrast that keeps initial neighbours, from autograd in f64.
+"""Golden values for the contrast that keeps initial neighbors, from autograd in f64.
 
-Run: python tests/golden/neighbours.py   (writes neighbours.safetensors beside itself)
+Run: python tests/golden/neighbors.py   (writes neighbors.safetensors beside itself)
 
 For query i of photo a, with keys k, queue Q of photos b and the album's initial rows u:
-    w_j = softmax_j(u_a . u_bj / neighbour_temperature) over rows whose photo is known and not a
+    w_j = softmax_j(u_a . u_bj / neighbor_temperature) over rows whose photo is known and not a
     loss_i = -(1 - share) log s_0 - share sum_j w_j log s_j,  s = softmax([q.k, q.Q] / temperature)
 and the plain InfoNCE where no row of the queue qualifies. `masked` cases leave a's own keys out of
 s. Photo 4294967295 is none; `nearest` cases instead have w_j = 1 / count for the `count` largest q.Q_j
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 torch.manual_seed(0)
 NONE = 4294967295
 N, SIZE, DIM, PHOTOS = 6, 14, 16, 7
-TEMPERATURE, NEIGHBOUR_TEMPERATURE = 0.1, 0.2
+TEMPERATURE, NEIGHBOR_TEMPERATURE = 0.1, 0.2
 
 
 def unit(*shape):
@@ -44,7 +44,7 @@ def case(share, masked, queue_photos, count=None):
             losses.append(-logs[i, 0])
             continue
         near = torch.stack([ALBUM[a].double() @ ALBUM[queue_photos[j]].double() for j in known])
-        w = (near / NEIGHBOUR_TEMPERATURE).softmax(0)
+        w = (near / NEIGHBOR_TEMPERATURE).softmax(0)
         losses.append(-(1 - share) * logs[i, 0] - share * (w * torch.stack([logs[i, j + 1] for j in known])).sum())
     losses = torch.stack(losses)
     losses.mean().backward()
@@ -72,5 +72,5 @@ for name, share, masked, photos, count in [
     for key, value in case(share, masked, photos, count).items():
         tensors[f"{name}.{key}"] = value.contiguous()
     cases.append({"name": name, "share": share, "masked": masked, "queue_photos": photos, "count": count})
-facts = {"cases": cases, "query_photos": QUERY_PHOTOS, "temperature": TEMPERATURE, "neighbour_temperature": NEIGHBOUR_TEMPERATURE}
+facts = {"cases": cases, "query_photos": QUERY_PHOTOS, "temperature": TEMPERATURE, "neighbor_temperature": NEIGHBOR_TEMPERATURE}
 save_file(tensors, pathlib.Path(__file__).with_suffix(".safetensors"), metadata={"facts": json.dumps(facts)})

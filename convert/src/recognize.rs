@@ -20,7 +20,7 @@ pub struct Hints {
 
 /// What a file was found to hold.
 #[derive(Debug)]
-pub struct Recognised {
+pub struct Recognized {
     pub arch: Arch,
     pub naming: Naming,
     /// What all names of the network begin with.
@@ -51,7 +51,7 @@ const COPIES: [&str; 7] = [
 ///
 /// # Errors
 /// None that is known; the message says what comes nearest.
-pub fn recognise(tensors: &Tensors, hints: &Hints) -> Result<Recognised> {
+pub fn recognize(tensors: &Tensors, hints: &Hints) -> Result<Recognized> {
     let mut nearest: Option<Attempt> = None;
     // A copy only where nothing else fits.
     let mut copy = None;
@@ -186,7 +186,7 @@ fn complete(
     tensors: &Tensors,
     attempt: Attempt,
     wanted: Vec<(Entry, String)>,
-) -> Result<Recognised> {
+) -> Result<Recognized> {
     let Attempt {
         arch, naming, root, ..
     } = attempt;
@@ -236,7 +236,7 @@ fn complete(
                 .into(),
         );
     }
-    Ok(Recognised {
+    Ok(Recognized {
         arch,
         naming,
         root,

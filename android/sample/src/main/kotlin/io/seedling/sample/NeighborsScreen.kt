@@ -14,7 +14,7 @@ private class Likeness(val example: String, val before: List<String>, val after:
 private var likenesses: List<Likeness> = emptyList()
 
 /** 3. What the model finds alike, before and after. */
-fun neighboursScreen(activity: MainActivity): View = with(activity) {
+fun neighborsScreen(activity: MainActivity): View = with(activity) {
     val all = column(button("Compare") { perform { compare(this) } })
     for (likeness in likenesses) {
         all.addView(text("Like this"))

@@ -26,21 +26,21 @@ impl Metric {
     pub(crate) fn prepare(self, features: &Features) -> std::borrow::Cow<'_, Features> {
         match self {
             Metric::Euclidean => std::borrow::Cow::Borrowed(features),
-            Metric::Cosine => std::borrow::Cow::Owned(features.normalised()),
+            Metric::Cosine => std::borrow::Cow::Owned(features.normalized()),
         }
     }
 }
 
 /// One row near a query.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Neighbour {
+pub struct Neighbor {
     /// Its row.
     pub index: usize,
     /// Its squared distance from the query.
     pub squared: f64,
 }
 
-impl Neighbour {
+impl Neighbor {
     /// The cosine of the two rows, where both are of unit length: |a - b|^2 = 2 - 2 cos on the sphere.
     pub fn cosine(&self) -> f64 {
         1.0 - self.squared / 2.0
@@ -58,14 +58,14 @@ pub enum Exclude {
 
 /// The `k` rows of `features` nearest to row `query`, itself left out, nearest first; fewer where
 /// there are fewer, none where `query` is no row.
-pub fn nearest(features: &Features, query: usize, k: usize, metric: Metric) -> Vec<Neighbour> {
+pub fn nearest(features: &Features, query: usize, k: usize, metric: Metric) -> Vec<Neighbor> {
     if query >= features.rows {
         return Vec::new();
     }
     let prepared = metric.prepare(features);
-    let mut all: Vec<Neighbour> = (0..features.rows)
+    let mut all: Vec<Neighbor> = (0..features.rows)
         .filter(|&i| i != query)
-        .map(|index| Neighbour {
+        .map(|index| Neighbor {
             index,
             squared: squared_distance(prepared.row(query), prepared.row(index)),
         })
@@ -88,7 +88,7 @@ pub fn search<T: Send>(
     k: usize,
     metric: Metric,
     exclude: Exclude,
-    judge: impl Fn(usize, &[Neighbour]) -> T + Sync,
+    judge: impl Fn(usize, &[Neighbor]) -> T + Sync,
 ) -> Result<Vec<T>> {
     base.check_like(queries, "query features", exclude == Exclude::Itself)?;
     queries.check_finite()?;
@@ -171,7 +171,7 @@ pub(crate) fn nearest_rows(queries: &Features, base: &Features) -> Vec<u32> {
 }
 
 /// Nearest first; of equals the smaller row first.
-pub fn order(a: &Neighbour, b: &Neighbour) -> std::cmp::Ordering {
+pub fn order(a: &Neighbor, b: &Neighbor) -> std::cmp::Ordering {
     a.squared.total_cmp(&b.squared).then(a.index.cmp(&b.index))
 }
 
@@ -232,12 +232,12 @@ impl Candidates {
         }
     }
 
-    fn finish(mut self, query: &[f32], base: &Features) -> Vec<Neighbour> {
+    fn finish(mut self, query: &[f32], base: &Features) -> Vec<Neighbor> {
         self.prune();
-        let mut exact: Vec<Neighbour> = self
+        let mut exact: Vec<Neighbor> = self
             .rows
             .iter()
-            .map(|&(index, _)| Neighbour {
+            .map(|&(index, _)| Neighbor {
                 index,
                 squared: squared_distance(query, base.row(index)),
             })
