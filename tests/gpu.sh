@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What runs on a card, on a card: the suite of operations, networks and runs, then speed beside PyTorch on
-# the same card in the same run. One command, under nine minutes; figures in $OUT/card.json (or ./card.json)
+# What runs on a GPU, on a GPU: the suite of operations, networks and runs, then speed beside PyTorch on
+# the same GPU in the same run. One command, under nine minutes; figures in $OUT/gpu.json (or ./gpu.json)
 # and a table on the screen.
 #
 #   tests/gpu.sh [gpu|cuda]
@@ -43,4 +43,4 @@ suite="$(realpath "$suite")"
     --skip program:: --skip languages::) || echo "!! THE SUITE FAILED"
 
 printf '== speed\n'
-timeout 280 python3 tests/peers/card_step.py --program "$program" --device "$device" --out "$out/card.json"
+timeout 280 python3 tests/peers/gpu_step.py --program "$program" --device "$device" --out "$out/gpu.json"

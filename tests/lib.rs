@@ -1,10 +1,10 @@
 //! Helpers shared by the black-box tests.
 
-#[cfg(feature = "gpu")]
-pub mod card;
 pub mod formula;
 pub mod fused;
 pub mod golden;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod program;
 #[cfg(feature = "gpu")]
 pub mod recorder;

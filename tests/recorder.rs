@@ -1,5 +1,5 @@
-//! A card that runs nothing and writes down what it is asked for: every kernel, in the language of a
-//! card that is not there. So kernels for CUDA and Metal are compiled where neither is installed.
+//! A GPU that runs nothing and writes down what it is asked for: every kernel, in the language of a
+//! GPU that is not there. So kernels for CUDA and Metal are compiled where neither is installed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -41,7 +41,7 @@ pub trait Language: Compiler + Default {
     fn knows(kind: FloatKind) -> bool;
 }
 
-/// CUDA's C++, as cubecl writes it for cards since Volta.
+/// CUDA's C++, as cubecl writes it for GPUs since Volta.
 pub type Cuda = CppCompiler<CudaDialect<CudaWmmaCompiler>>;
 
 /// WebGPU's language, which is translated to Metal's where Metal is.
@@ -109,7 +109,7 @@ impl Sheet {
     }
 }
 
-/// Runs `work` on a card that writes down, and returns the kernels of all such work so far in this
+/// Runs `work` on a GPU that writes down, and returns the kernels of all such work so far in this
 /// program, and how many times `work` asked for one.
 pub fn written<L: Language>(
     work: impl FnOnce(ComputeClient<Recorder<L>>),
@@ -119,7 +119,7 @@ pub fn written<L: Language>(
     work(client.clone());
     client
         .flush()
-        .expect("a card that does nothing has no trouble");
+        .expect("a GPU that does nothing has no trouble");
     let sheet = lock(L::sheet());
     (sheet.kernels.clone(), sheet.launches - before)
 }

@@ -154,12 +154,12 @@ fn widths(
             continue;
         };
         if let (Node::Global(class), Node::Text(key)) = (contents.node(class), contents.node(key)) {
-            let width = width(class).ok_or(format!("numbers of kind {class}"))?;
+            let width = width(class).ok_or(format!("numbers of dtype {class}"))?;
             if widths
                 .insert(key.clone(), width)
                 .is_some_and(|other| other != width)
             {
-                return Err(format!("storage {key} is of two kinds"));
+                return Err(format!("storage {key} is of two dtypes"));
             }
         }
     }

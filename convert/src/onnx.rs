@@ -16,7 +16,7 @@ use self::graph::Graph;
 use self::trace::Tracer;
 use prost::Message;
 use seedling_core::encoder::{Encoder, LinearLayer};
-use seedling_core::weights::About;
+use seedling_core::weights::ModelMetadata;
 use seedling_core::{Error, Result, atomic};
 use std::path::Path;
 
@@ -31,8 +31,12 @@ pub const OUTPUT: &str = "features";
 ///
 /// # Errors
 /// The disk refuses; a network has an operation that this does not know.
-pub fn write(path: &Path, net: (&Encoder, Option<&LinearLayer>), about: &About) -> Result<()> {
-    let bytes = bytes(net, about)?;
+pub fn write(
+    path: &Path,
+    net: (&Encoder, Option<&LinearLayer>),
+    metadata: &ModelMetadata,
+) -> Result<()> {
+    let bytes = bytes(net, metadata)?;
     atomic::write(path, |file| file.write_all(&bytes))
 }
 
@@ -40,8 +44,11 @@ pub fn write(path: &Path, net: (&Encoder, Option<&LinearLayer>), about: &About) 
 ///
 /// # Errors
 /// As [`fn@write`].
-pub fn bytes((encoder, layer): (&Encoder, Option<&LinearLayer>), about: &About) -> Result<Vec<u8>> {
-    let side = about.image_size;
+pub fn bytes(
+    (encoder, layer): (&Encoder, Option<&LinearLayer>),
+    metadata: &ModelMetadata,
+) -> Result<Vec<u8>> {
+    let side = metadata.image_size;
     let tracer = Tracer::new(&encoder.params.layout);
     let mut network = Encoder::on(tracer.clone(), encoder.architecture, false, 0)?;
     let (from, statistics) = encoder.params.host()?;
@@ -59,11 +66,11 @@ pub fn bytes((encoder, layer): (&Encoder, Option<&LinearLayer>), about: &About) 
         dim = layer.outputs();
     }
     graph.metadata = vec![
-        ("arch".into(), about.architecture.arch.name().into()),
+        ("arch".into(), metadata.architecture.arch.name().into()),
         ("image_size".into(), side.to_string()),
-        ("mean".into(), triple(about.normalize.mean)),
-        ("std".into(), triple(about.normalize.std)),
-        ("made".into(), about.made.clone()),
+        ("mean".into(), triple(metadata.normalize.mean)),
+        ("std".into(), triple(metadata.normalize.std)),
+        ("made".into(), metadata.made.clone()),
     ];
     let model = graph.model(side, dim);
     if model.encoded_len() >= 1 << 31 {

@@ -63,14 +63,14 @@ struct Entry {
 #[derive(Clone, Debug)]
 struct Stored {
     key: String,
-    kind: Kind,
+    dtype: Dtype,
     offset: usize,
     stride: Vec<usize>,
 }
 
 /// Number types of PyTorch's storages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum Dtype {
     F64,
     F32,
     F16,
@@ -82,46 +82,46 @@ enum Kind {
     U8,
 }
 
-impl Kind {
-    fn of(storage: &str) -> Option<Kind> {
+impl Dtype {
+    fn of(storage: &str) -> Option<Dtype> {
         Some(match storage.strip_prefix("torch.")? {
-            "DoubleStorage" => Kind::F64,
-            "FloatStorage" => Kind::F32,
-            "HalfStorage" => Kind::F16,
-            "BFloat16Storage" => Kind::Bf16,
-            "LongStorage" => Kind::I64,
-            "IntStorage" => Kind::I32,
-            "ShortStorage" => Kind::I16,
-            "CharStorage" => Kind::I8,
-            "ByteStorage" | "BoolStorage" => Kind::U8,
+            "DoubleStorage" => Dtype::F64,
+            "FloatStorage" => Dtype::F32,
+            "HalfStorage" => Dtype::F16,
+            "BFloat16Storage" => Dtype::Bf16,
+            "LongStorage" => Dtype::I64,
+            "IntStorage" => Dtype::I32,
+            "ShortStorage" => Dtype::I16,
+            "CharStorage" => Dtype::I8,
+            "ByteStorage" | "BoolStorage" => Dtype::U8,
             _ => return None,
         })
     }
 
     fn bytes(self) -> usize {
         match self {
-            Kind::F64 | Kind::I64 => 8,
-            Kind::F32 | Kind::I32 => 4,
-            Kind::F16 | Kind::Bf16 | Kind::I16 => 2,
-            Kind::I8 | Kind::U8 => 1,
+            Dtype::F64 | Dtype::I64 => 8,
+            Dtype::F32 | Dtype::I32 => 4,
+            Dtype::F16 | Dtype::Bf16 | Dtype::I16 => 2,
+            Dtype::I8 | Dtype::U8 => 1,
         }
     }
 
-    /// The number in `b`, which has [`Kind::bytes`].
+    /// The number in `b`, which has [`Dtype::bytes`].
     fn number(self, b: &[u8]) -> f32 {
         fn array<const N: usize>(b: &[u8]) -> [u8; N] {
             b.try_into().unwrap_or([0; N])
         }
         match self {
-            Kind::F64 => f64::from_le_bytes(array(b)) as f32,
-            Kind::F32 => f32::from_le_bytes(array(b)),
-            Kind::F16 => half::f16::from_le_bytes(array(b)).to_f32(),
-            Kind::Bf16 => half::bf16::from_le_bytes(array(b)).to_f32(),
-            Kind::I64 => i64::from_le_bytes(array(b)) as f32,
-            Kind::I32 => i32::from_le_bytes(array(b)) as f32,
-            Kind::I16 => i16::from_le_bytes(array(b)).into(),
-            Kind::I8 => i8::from_le_bytes(array(b)).into(),
-            Kind::U8 => b.first().copied().unwrap_or(0).into(),
+            Dtype::F64 => f64::from_le_bytes(array(b)) as f32,
+            Dtype::F32 => f32::from_le_bytes(array(b)),
+            Dtype::F16 => half::f16::from_le_bytes(array(b)).to_f32(),
+            Dtype::Bf16 => half::bf16::from_le_bytes(array(b)).to_f32(),
+            Dtype::I64 => i64::from_le_bytes(array(b)) as f32,
+            Dtype::I32 => i32::from_le_bytes(array(b)) as f32,
+            Dtype::I16 => i16::from_le_bytes(array(b)).into(),
+            Dtype::I8 => i8::from_le_bytes(array(b)).into(),
+            Dtype::U8 => b.first().copied().unwrap_or(0).into(),
         }
     }
 }
@@ -226,7 +226,7 @@ impl Tensors {
     }
 
     fn legacy(path: &Path, bytes: Box<dyn Bytes>) -> Result<Tensors> {
-        let width = |class: &str| Kind::of(class).map(Kind::bytes);
+        let width = |class: &str| Dtype::of(class).map(Dtype::bytes);
         let (legacy, pickle) = Legacy::open(bytes, LONGEST_PICKLE, width).map_err(|reason| {
             let text = format!("written by PyTorch before 1.6, and broken: {reason}");
             Error::file(path, text)
@@ -286,7 +286,7 @@ impl Tensors {
             }
             Source::Legacy(legacy) => {
                 let mut legacy = legacy.lock().unwrap_or_else(PoisonError::into_inner);
-                let bytes = legacy.bytes(&stored.key, extent, stored.kind.bytes());
+                let bytes = legacy.bytes(&stored.key, extent, stored.dtype.bytes());
                 bytes.ok_or_else(|| refuse("claims more numbers than there are"))?
             }
         };
@@ -308,7 +308,7 @@ impl Archive {
         if size != entry.compressed_size() {
             return Err("its numbers are compressed, which PyTorch never does");
         }
-        let (start, end) = (first * stored.kind.bytes(), last * stored.kind.bytes());
+        let (start, end) = (first * stored.dtype.bytes(), last * stored.dtype.bytes());
         if end as u64 > size {
             return Err("claims more numbers than there are");
         }
@@ -336,17 +336,17 @@ fn extent(shape: &[usize], stored: &Stored) -> Option<(usize, usize)> {
         last = last.checked_add((dim - 1).checked_mul(*stride)?)?;
     }
     let end = last.checked_add(1)?;
-    end.checked_mul(stored.kind.bytes())?;
+    end.checked_mul(stored.dtype.bytes())?;
     // A stride of 0 would make many numbers of few bytes.
     (count <= (end - stored.offset).saturating_mul(2)).then_some((stored.offset, end))
 }
 
 /// The numbers of `bytes`, which begin at the tensor's first, in row-major order.
 fn laid_out(shape: &[usize], stored: &Stored, bytes: &[u8]) -> Vec<f32> {
-    let width = stored.kind.bytes();
+    let width = stored.dtype.bytes();
     let number = |at: usize| {
         let bytes = bytes.get(at * width..(at + 1) * width);
-        bytes.map_or(0.0, |bytes| stored.kind.number(bytes))
+        bytes.map_or(0.0, |bytes| stored.dtype.number(bytes))
     };
     let count: usize = shape.iter().product();
     let mut out = Vec::with_capacity(count);
@@ -504,7 +504,7 @@ impl Reader<'_> {
             shape,
             stored: Some(Stored {
                 key: key.clone(),
-                kind: Kind::of(self.name(class))?,
+                dtype: Dtype::of(self.name(class))?,
                 offset: usize::try_from(offset.checked_add(moved)?).ok()?,
                 stride,
             }),

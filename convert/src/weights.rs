@@ -9,7 +9,7 @@ use seedling_core::encoder::{Architecture, Encoder, LinearLayer};
 use seedling_core::nn::window::Padding;
 use seedling_core::tensor_file::{self, Data, TensorRef};
 use seedling_core::weights::{
-    About, HEAD_PREFIX, LINEAR_LAYER, Precision, SqueezeOrder, WeightFile, save_as,
+    HEAD_PREFIX, LINEAR_LAYER, ModelMetadata, Precision, SqueezeOrder, WeightFile, save_as,
 };
 use seedling_core::{Error, Result};
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ pub fn converted(
         .unwrap_or_default()
         .to_string_lossy();
     let gate_first = recognized.naming == Naming::DLi14 && arch.name().starts_with("mobilenet_v3");
-    let about = About {
+    let metadata = ModelMetadata {
         architecture: Architecture {
             norm_eps: facts.norm_eps.unwrap_or_else(|| match of_tensorflow {
                 true => TENSORFLOW_EPS,
@@ -106,7 +106,7 @@ pub fn converted(
                 data: Data::F32(numbers),
             })
             .collect();
-        tensor_file::bytes(&refs, &about.to_metadata())
+        tensor_file::bytes(&refs, &metadata.to_header())
     };
     let path = tensors.path().to_string_lossy();
     let mut file = WeightFile::parse(&path, part(false)?, Some(arch))?;
@@ -174,7 +174,7 @@ pub fn open(path: &Path, arch: Option<Arch>) -> Result<(WeightFile, Option<Recog
 pub fn write(
     path: &Path,
     (encoder, layer): (&Encoder, Option<&LinearLayer>),
-    about: &About,
+    metadata: &ModelMetadata,
     naming: Naming,
 ) -> Result<()> {
     let arch = encoder.architecture.arch;
@@ -189,7 +189,7 @@ pub fn write(
     let metadata: BTreeMap<String, String> = match naming {
         // Ours, and readable as such.
         Naming::Torchvision => {
-            let mut metadata = about.to_metadata();
+            let mut metadata = metadata.to_header();
             if layer.is_some() {
                 metadata.insert(LINEAR_LAYER.into(), class_layer.into());
             }

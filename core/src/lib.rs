@@ -10,7 +10,7 @@
 //!    goes into and comes out of either. [`eval`] extracts and measures features, [`whitening`] makes a
 //!    linear layer of an album's, [`verdict`] says from them which weights to keep (`seedling-ssl`).
 //! 4. [`config`] are the settings; [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the
-//!    parameters; [`memory`] plans what a run takes; [`session`] owns all of that, and [`course`] is a run
+//!    parameters; [`memory`] plans what a run takes; [`session`] owns all of that, and [`training_run`] is a run
 //!    from its first measurement to its last (`seedling-train`).
 //!
 //! This crate holds the parts together for those who use them; [`error`], [`rng`], [`cancel`], [`atomic`],
@@ -23,8 +23,8 @@ pub use seedling_ssl::{
     eval, loss, microbatch, moco, ops, queue, seed, step, teacher, verdict, whitening,
 };
 pub use seedling_train::{
-    bench, checkpoint, config, course, device, governor, index, memory, optim, records, schedule,
-    session, slices, weights,
+    bench, checkpoint, config, device, governor, index, memory, optim, records, schedule, session,
+    slices, training_run, weights,
 };
 
 /// Operations and their kernels, for CPU and GPU.

@@ -17,19 +17,19 @@ pub struct Evaluation {
     pub photos: i32,
     /// Photos that could not be read.
     pub unreadable: i32,
-    /// With a kind for every photo ([`Photos::label`]): how often a photo's nearest others name its kind,
+    /// With a class for every photo ([`Photos::label`]): how often a photo's nearest others name its class,
     /// in percent. Higher is better.
     pub best_nn: Option<f64>,
-    /// With a kind for every photo: how many of the ten photos most like a photo are of its kind, in percent.
+    /// With a class for every photo: how many of the ten photos most like a photo are of its class, in percent.
     /// Higher is better, here and in the four that follow.
     pub precision_at_10: Option<f64>,
-    /// How near the top all photos of a photo's kind are ranked (mean average precision).
+    /// How near the top all photos of a photo's class are ranked (mean average precision).
     pub mean_average_precision: Option<f64>,
-    /// How many photos are told right from one labeled photo of each kind.
+    /// How many photos are told right from one labeled photo of each class.
     pub one_shot: Option<f64>,
     /// The same from five.
     pub five_shot: Option<f64>,
-    /// How many photos are of the commonest kind of their cluster.
+    /// How many photos are of the commonest class of their cluster.
     pub purity: Option<f64>,
     /// How often a photo is nearer to an altered copy of itself than to any other photo, in percent.
     /// Higher is better.
@@ -44,7 +44,7 @@ pub struct Evaluation {
     pub collapse: Option<String>,
 }
 
-/// Measures weights on photos, with their kinds where [`Photos::label`] has told all of them, and
+/// Measures weights on photos, with their classes where [`Photos::label`] has told all of them, and
 /// without. Looks at every photo three times: some thirty milliseconds each. Call it from a background
 /// thread. `stop` ends it early.
 #[uniffi::export]

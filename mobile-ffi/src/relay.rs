@@ -1,13 +1,13 @@
-//! From what a course tells to what an app hears.
+//! From what a run tells to what an app hears.
 
 use crate::listener::{Listener, Throttle};
 use crate::progress::{Progress, Stage};
-use seedling_core::course::{Event, Observer};
 use seedling_core::memory;
+use seedling_core::training_run::{Event, Observer};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Passes on what a course tells.
+/// Passes on what a run tells.
 pub(crate) struct Relay {
     pub(crate) throttle: Throttle,
     pub(crate) start: Instant,

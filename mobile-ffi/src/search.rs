@@ -110,7 +110,7 @@ impl Search {
             .collect::<Result<Vec<_>>>()?;
         let dim = networks.iter().map(|(net, _)| net.feature_dim()).sum();
         let files = networks.iter().map(|(_, weights)| &weights.file);
-        let viewer = index::viewer(files.map(|file| (file, file.about.image_size)), looks)?;
+        let viewer = index::viewer(files.map(|file| (file, file.metadata.image_size)), looks)?;
         let store = settings.store.as_deref().map(Path::new);
         let search = Search {
             networks,

@@ -10,13 +10,13 @@ use crate::verdict::Verdict;
 use crate::weights::Weights;
 use seedling_core::cancel::{Turn, Turns};
 use seedling_core::config::Config;
-use seedling_core::course::{self, Course, Phase, RunFolder, Sources};
 use seedling_core::data::PhotoSource;
 use seedling_core::governor::{Decision, Governor, Readings, Reason, Rules};
 use seedling_core::memory::{self, Budget};
 use seedling_core::records::{self, Record};
 use seedling_core::session::Start;
 use seedling_core::session::finish::WEIGHTS_FILE;
+use seedling_core::training_run::{self, Phase, RunFolder, Sources, TrainingRun};
 use seedling_core::{atomic, checkpoint};
 use std::fs::{self, File};
 use std::io;
@@ -67,7 +67,7 @@ pub struct Session {
     config: Config,
     predicted_mb: f64,
     turns: Turns,
-    course: Mutex<Place>,
+    run: Mutex<Place>,
     /// Of work, by all runs of this object.
     seconds: Mutex<f64>,
 }
@@ -75,7 +75,7 @@ pub struct Session {
 enum Place {
     /// Not begun, or not yet gone on with, in this process.
     Asleep,
-    Awake(Box<Course>),
+    Awake(Box<TrainingRun>),
     Closed,
 }
 
@@ -109,7 +109,7 @@ impl Session {
             config,
             predicted_mb: found.map_or(0.0, |found| found.total()),
             turns: Turns::default(),
-            course: Mutex::new(Place::Asleep),
+            run: Mutex::new(Place::Asleep),
             seconds: Mutex::new(0.0),
         }))
     }
@@ -202,8 +202,8 @@ impl Session {
     /// [`SeedlingError::Busy`] while it is at work: the listener hears it then. Returns at once.
     pub fn steps(&self) -> Result<Vec<i64>> {
         Ok(match &*self.idle()? {
-            Place::Awake(course) => {
-                let session = course.session();
+            Place::Awake(run) => {
+                let session = run.session();
                 vec![session.steps_done() as i64, session.steps() as i64]
             }
             _ => vec![0, 0],
@@ -232,7 +232,7 @@ impl Session {
     pub fn discard(&self) -> Result<()> {
         let mut place = self.idle()?;
         *place = Place::Asleep;
-        Ok(course::forget(&self.folder)?)
+        Ok(training_run::forget(&self.folder)?)
     }
 
     /// Lets go of memory and folder; what was trained is saved. Pauses a run that is going on, and waits for
@@ -240,9 +240,9 @@ impl Session {
     /// [`SeedlingError::Closed`]; closing again does nothing.
     pub fn shut(&self) -> Result<()> {
         self.pause();
-        let mut place = self.course.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.run.lock().unwrap_or_else(PoisonError::into_inner);
         let saved = match &mut *place {
-            Place::Awake(course) => course.save_now(),
+            Place::Awake(run) => run.save_now(),
             _ => Ok(()),
         };
         *place = Place::Closed;
@@ -252,7 +252,7 @@ impl Session {
 
 impl Session {
     fn idle(&self) -> Result<MutexGuard<'_, Place>> {
-        let place = match self.course.try_lock() {
+        let place = match self.run.try_lock() {
             Ok(place) => place,
             Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
             Err(TryLockError::WouldBlock) => {
@@ -292,7 +292,7 @@ impl Session {
             return Ok(false);
         }
         match self.awake(place)? {
-            Some(course) => Ok(course.advance(relay)? != Phase::Done),
+            Some(run) => Ok(run.advance(relay)? != Phase::Done),
             // Paused: there is more.
             None => Ok(true),
         }
@@ -322,12 +322,12 @@ impl Session {
         if let Decision::Stop(reason) = decide(relay) {
             return Ok(Outcome::Stopped { reason });
         }
-        let Some(course) = self.awake(place)? else {
+        let Some(run) = self.awake(place)? else {
             return Ok(Outcome::Paused);
         };
         loop {
             let start = Instant::now();
-            match course.advance(relay)? {
+            match run.advance(relay)? {
                 Phase::Done => return Ok(Outcome::Done),
                 Phase::Canceled => return Ok(Outcome::Paused),
                 Phase::Going => {}
@@ -336,32 +336,32 @@ impl Session {
                 Decision::Run => {}
                 Decision::Slow { rest } => self.rest(start.elapsed().mul_f64(rest)),
                 Decision::Stop(reason) => {
-                    // Through the course's own way to stop, which saves.
+                    // Through the run's own way to stop, which saves.
                     self.turns.cancel().ask();
-                    let _ = course.advance(relay)?;
+                    let _ = run.advance(relay)?;
                     return Ok(Outcome::Stopped { reason });
                 }
             }
         }
     }
 
-    /// The course, woken where it is not awake; `None` where it was paused meanwhile.
-    fn awake<'a>(&self, place: &'a mut Place) -> Result<Option<&'a mut Course>> {
+    /// The run, woken where it is not awake; `None` where it was paused meanwhile.
+    fn awake<'a>(&self, place: &'a mut Place) -> Result<Option<&'a mut TrainingRun>> {
         if let Place::Asleep = place {
             match self.wake() {
-                Ok(course) => *place = Place::Awake(Box::new(course)),
+                Ok(run) => *place = Place::Awake(Box::new(run)),
                 Err(seedling_core::Error::Canceled) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(match place {
-            Place::Awake(course) => Some(course),
+            Place::Awake(run) => Some(run),
             _ => None,
         })
     }
 
     /// Begins the run, or goes on with the one in the folder.
-    fn wake(&self) -> seedling_core::Result<Course> {
+    fn wake(&self) -> seedling_core::Result<TrainingRun> {
         let resume = checkpoint::exists(&self.folder);
         let folder = RunFolder::open(&self.folder, resume, &[])?;
         let source = self.photos.source(self.config.decode_mb);
@@ -374,7 +374,7 @@ impl Session {
         match resume {
             false => {
                 let config = self.config.clone();
-                Ok(Course::begin(folder, config, sources, &start, METHOD)?.0)
+                Ok(TrainingRun::begin(folder, config, sources, &start, METHOD)?.0)
             }
             true => {
                 let (state, _) = checkpoint::load(&self.folder)?;
@@ -382,7 +382,7 @@ impl Session {
                     threads: self.config.threads,
                     ..state.config.clone()
                 };
-                Course::resume(folder, config, sources, &start, (state, METHOD))
+                TrainingRun::resume(folder, config, sources, &start, (state, METHOD))
             }
         }
     }

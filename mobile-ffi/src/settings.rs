@@ -29,7 +29,7 @@ pub struct Settings {
     pub keep_always: bool,
     /// Computes on the phone's graphics processor: refused by a library that was built without it.
     #[uniffi(default = false)]
-    pub on_card: bool,
+    pub use_gpu: bool,
 }
 
 impl Settings {
@@ -48,7 +48,7 @@ impl Settings {
             });
         }
         let mut config = Config {
-            arch: weights.file.about.architecture.arch,
+            arch: weights.file.metadata.architecture.arch,
             init: weights.path.clone(),
             image_size: match size {
                 0 => usual.image_size,
@@ -57,7 +57,7 @@ impl Settings {
             epochs: self.epochs.map_or(usual.epochs, |epochs| epochs as usize),
             threads: self.threads as usize,
             seed: self.seed as u64,
-            device: match self.on_card {
+            device: match self.use_gpu {
                 true => Device::Gpu(0),
                 false => usual.device,
             },

@@ -55,7 +55,7 @@ impl Weights {
 
     /// The network they are for. Returns at once.
     pub fn arch(&self) -> String {
-        self.file.about.architecture.arch.name().into()
+        self.file.metadata.architecture.arch.name().into()
     }
 
     /// Which release they are; 0 for weights of the app's own. Returns at once.
@@ -69,7 +69,7 @@ impl Weights {
     pub(crate) fn network(&self) -> Result<Arc<dyn FeatureNet>> {
         let architecture = Architecture {
             head: None,
-            ..self.file.about.architecture
+            ..self.file.metadata.architecture
         };
         Ok(Device::Cpu.load(architecture, &self.file)?)
     }
@@ -85,12 +85,12 @@ impl Weights {
         encoder: &'a dyn FeatureNet,
         source: &'a dyn PhotoSource,
     ) -> Extractor<'a> {
-        let about = &self.file.about;
+        let metadata = &self.file.metadata;
         Extractor {
             encoder,
             source,
-            image_size: about.image_size,
-            normalize: &about.normalize,
+            image_size: metadata.image_size,
+            normalize: &metadata.normalize,
         }
     }
 
@@ -98,8 +98,8 @@ impl Weights {
     pub(crate) fn viewer<'a>(&'a self, encoder: &'a dyn FeatureNet) -> Viewer<'a> {
         Viewer {
             encoder,
-            image_size: self.file.about.image_size,
-            normalize: &self.file.about.normalize,
+            image_size: self.file.metadata.image_size,
+            normalize: &self.file.metadata.normalize,
             layer: None,
         }
     }

@@ -47,7 +47,7 @@ fn settings() -> Settings {
         threads: 2,
         seed: 1,
         keep_always: false,
-        on_card: false,
+        use_gpu: false,
     }
 }
 
@@ -344,7 +344,7 @@ fn what_cannot_be_is_refused_and_says_why() {
 }
 
 #[test]
-fn photos_are_evaluated_with_and_without_kinds() {
+fn photos_are_evaluated_with_and_without_classes() {
     let weights = Weights::open_own(shipped()).unwrap();
     let photos = photos();
     let ear = Arc::new(Ear::default());

@@ -59,7 +59,7 @@ fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> S
     let (verdict, sentence) = run.verdict();
     let (badge, class) = match verdict {
         Trend::Better => ("Better", "better"),
-        Trend::Same => ("About the same", "same"),
+        Trend::Same => ("ModelMetadata the same", "same"),
         Trend::Unchanged => ("Initial weights kept", "same"),
         Trend::Worse => ("Worse", "worse"),
         Trend::Unknown => ("", "unknown"),

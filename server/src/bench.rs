@@ -121,10 +121,10 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
         if let Some(peak) = step.peak_memory_mb {
             console.say(&format!("  peak memory   {peak:8.0} MB"));
         }
-        if let Some(card) = &step.card {
+        if let Some(gpu) = &step.gpu {
             console.say(&format!(
-                "  on the card   {:8.0} MB, {:.0} launches a step, {:.1} ms of the host's time",
-                card.peak_mb, card.launches, card.host_ms
+                "  on the GPU   {:8.0} MB, {:.0} launches a step, {:.1} ms of the host's time",
+                gpu.peak_mb, gpu.launches, gpu.host_ms
             ));
         }
         let features = features(&config, args.seconds)?;
@@ -132,10 +132,10 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
             "features        {:8.1} images/s, the fastest {:.1}",
             features.mean, features.fastest
         ));
-        let card_views = card_views(&config, &*source, args.seconds)?;
-        if let Some(rate) = &card_views {
+        let gpu_views = gpu_views(&config, &*source, args.seconds)?;
+        if let Some(rate) = &gpu_views {
             console.say(&format!(
-                "two aug+ views  {:8.1} photos/s on the card, decoded before",
+                "two aug+ views  {:8.1} photos/s on the GPU, decoded before",
                 rate.mean
             ));
         }
@@ -158,10 +158,10 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
                 "images_per_second": step.rate.mean,
                 "fastest_images_per_second": step.rate.fastest,
                 "peak_memory_mb": step.peak_memory_mb,
-                "card": step.card.as_ref().map(|card| json!({
-                    "peak_mb": card.peak_mb,
-                    "launches_per_step": card.launches,
-                    "host_ms_per_step": card.host_ms,
+                "gpu": step.gpu.as_ref().map(|gpu| json!({
+                    "peak_mb": gpu.peak_mb,
+                    "launches_per_step": gpu.launches,
+                    "host_ms_per_step": gpu.host_ms,
                 })),
             },
             "features": {
@@ -170,7 +170,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
             },
             "views": {
                 "photos_per_second_per_core": views.mean,
-                "photos_per_second_on_card": card_views.map(|rate| rate.mean),
+                "photos_per_second_on_gpu": gpu_views.map(|rate| rate.mean),
             },
         }));
         Ok(Outcome::Done)
@@ -188,11 +188,11 @@ struct Rate {
 struct StepFigures {
     rate: Rate,
     peak_memory_mb: Option<f64>,
-    card: Option<CardFigures>,
+    gpu: Option<GpuFigures>,
 }
 
-/// What a step asks of a card.
-struct CardFigures {
+/// What a step asks of a GPU.
+struct GpuFigures {
     peak_mb: f64,
     launches: f64,
     /// What the host is busy with, other than waiting.
@@ -209,16 +209,16 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
         bench.step()?;
         if n == 0 {
             // Compiling kernels and taking memory was this step's.
-            (before, begun) = (bench.card(), Instant::now());
+            (before, begun) = (bench.gpu(), Instant::now());
         }
         steps = n as f64;
         Ok(())
     })?;
-    let card = before
-        .zip(bench.card())
+    let gpu = before
+        .zip(bench.gpu())
         .map(|((before, _), (after, bytes))| {
             let busy = begun.elapsed().saturating_sub(after.waited - before.waited);
-            CardFigures {
+            GpuFigures {
                 peak_mb: bytes as f64 / 1e6,
                 launches: (after.launches - before.launches) as f64 / steps,
                 host_ms: busy.as_secs_f64() * 1e3 / steps,
@@ -227,18 +227,18 @@ fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
     Ok(StepFigures {
         rate,
         peak_memory_mb: memory::peak_mb(),
-        card,
+        gpu,
     })
 }
 
-/// Photos a second of which a card makes two views, where the device makes them itself.
-fn card_views(config: &Config, source: &dyn PhotoSource, seconds: f64) -> Result<Option<Rate>> {
-    struct CardViews<'a>(&'a Config, &'a dyn PhotoSource, f64);
-    impl Work for CardViews<'_> {
+/// Photos a second of which a GPU makes two views, where the device makes them itself.
+fn gpu_views(config: &Config, source: &dyn PhotoSource, seconds: f64) -> Result<Option<Rate>> {
+    struct GpuViews<'a>(&'a Config, &'a dyn PhotoSource, f64);
+    impl Work for GpuViews<'_> {
         type Output = Option<Rate>;
 
         fn on<B: TrainingBackend>(self, backend: B) -> Result<Option<Rate>> {
-            let CardViews(config, source, seconds) = self;
+            let GpuViews(config, source, seconds) = self;
             if !backend.makes_views() {
                 return Ok(None);
             }
@@ -263,7 +263,7 @@ fn card_views(config: &Config, source: &dyn PhotoSource, seconds: f64) -> Result
         }
     }
     let device = config.device;
-    device.run(CardViews(config, source, seconds))
+    device.run(GpuViews(config, source, seconds))
 }
 
 fn features(config: &Config, seconds: f64) -> Result<Rate> {

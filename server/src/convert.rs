@@ -97,15 +97,15 @@ pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
     let arch = args.arch.as_deref().map(str::parse).transpose()?;
     let (mut file, recognized) = open(args, arch, console)?;
     if let Some(side) = args.image_size {
-        file.about.image_size = side as usize;
+        file.metadata.image_size = side as usize;
     }
-    let about = file.about.clone();
+    let metadata = file.metadata.clone();
     let head = file.head()?;
     // Others' files have no place for a head.
     let kept = head.filter(|_| args.to == Target::Seedling);
     let architecture = Architecture {
         head: kept,
-        ..about.architecture
+        ..metadata.architecture
     };
     let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default())?;
     file.load_backbone(&mut encoder.params)?;
@@ -119,18 +119,18 @@ pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
     match args.to {
         Target::Seedling => {
             let (params, full) = (&encoder.params, Precision::Full);
-            save_backbone(&args.out, params, dim, &about, layer, full)?;
+            save_backbone(&args.out, params, dim, &metadata, layer, full)?;
             if kept.is_some() {
                 let beside = args.out.with_file_name(HEAD_FILE);
-                save_head(&beside, &encoder.params, dim, &about)?;
+                save_head(&beside, &encoder.params, dim, &metadata)?;
                 written.push(beside);
             }
         }
         Target::Torchvision => {
-            write(&args.out, (&encoder, layer), &about, Naming::Torchvision)?;
+            write(&args.out, (&encoder, layer), &metadata, Naming::Torchvision)?;
         }
-        Target::Timm => write(&args.out, (&encoder, layer), &about, Naming::Timm)?,
-        Target::Onnx => onnx::write(&args.out, (&encoder, layer), &about)?,
+        Target::Timm => write(&args.out, (&encoder, layer), &metadata, Naming::Timm)?,
+        Target::Onnx => onnx::write(&args.out, (&encoder, layer), &metadata)?,
     }
     if layer.is_some() {
         console.say("with the linear layer behind its features; what that gives is compared by its direction");
@@ -140,7 +140,7 @@ pub fn run(args: &ConvertArgs, console: &Console) -> Result<Outcome> {
     }
     console.summary(&json!({
         "command": "convert",
-        "arch": about.architecture.arch.name(),
+        "arch": metadata.architecture.arch.name(),
         "program": recognized.as_ref().map_or("seedling", |found| found.program),
         "root": recognized.as_ref().map(|found| found.root.clone()),
         "head": head.map(|head| head.name()),
@@ -181,7 +181,7 @@ fn open(
         console.say(&format!(
             "{}: weights of ours, {}",
             args.weights.display(),
-            file.about.architecture.arch.spec().title
+            file.metadata.architecture.arch.spec().title
         ));
         return Ok((file, None));
     }
@@ -193,7 +193,7 @@ fn open(
     tell(
         &args.weights,
         &found.recognized,
-        &found.file.about.architecture,
+        &found.file.metadata.architecture,
         console,
     );
     Ok((found.file, Some(found.recognized)))

@@ -33,30 +33,30 @@ pub fn run(args: &DevicesArgs, console: &Console) -> Result<Outcome> {
     let threads = args.common.threads.unwrap_or(0) as usize;
     session::on_own_threads(threads, || {
         let mut devices = Vec::new();
-        for kind in device::all() {
-            let found = match kind.found {
+        for backend in device::all() {
+            let found = match backend.found {
                 Ok(found) => found,
                 Err(why) => {
                     let text = why.to_string();
-                    let why = text.trim_start_matches(&format!("device = {}: ", kind.name));
-                    console.say(&format!("{:7} not here: {why}", kind.name));
-                    devices.push(json!({ "device": kind.name, "missing": why }));
+                    let why = text.trim_start_matches(&format!("device = {}: ", backend.name));
+                    console.say(&format!("{:7} not here: {why}", backend.name));
+                    devices.push(json!({ "device": backend.name, "missing": why }));
                     continue;
                 }
             };
-            for card in found {
-                let name = card.device.to_string();
-                let speed = (args.seconds > 0.0).then(|| measure(card.device, args.seconds));
+            for info in found {
+                let name = info.device.to_string();
+                let speed = (args.seconds > 0.0).then(|| measure(info.device, args.seconds));
                 let (said, speed) = match speed.transpose() {
                     Ok(Some(rate)) => (format!("; {rate:.1} images/s"), json!(rate)),
                     Ok(None) => (String::new(), Value::Null),
                     Err(error) => (format!("; does not work: {error}"), Value::Null),
                 };
-                console.say(&format!("{name:7} {} ({}){said}", card.card, card.driver));
+                console.say(&format!("{name:7} {} ({}){said}", info.name, info.driver));
                 devices.push(json!({
                     "device": name,
-                    "card": card.card,
-                    "driver": card.driver,
+                    "name": info.name,
+                    "driver": info.driver,
                     "images_per_second": speed,
                 }));
             }

@@ -95,11 +95,11 @@ pub fn load(
     })?;
     let image_size = match settings.asks_for("image_size") {
         true => settings.config.image_size,
-        false => file.about.image_size,
+        false => file.metadata.image_size,
     };
     let architecture = Architecture {
         head: None,
-        ..file.about.architecture
+        ..file.metadata.architecture
     };
     let device: Device = settings.config.device;
     let encoder = device.load(architecture, &file)?;
@@ -137,7 +137,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
             encoder: &*loaded.encoder,
             source,
             image_size: loaded.image_size,
-            normalize: &loaded.file.about.normalize,
+            normalize: &loaded.file.metadata.normalize,
         };
         let seed = loaded.config.seed;
         // With halves, geometry looks at the test half; kNN and panel ask it of the training half.
@@ -231,7 +231,7 @@ fn show(args: &EvalArgs, loaded: &Loaded, measured: &Measured, console: &Console
     };
     console.say(&format!(
         "{} on {} photos at {} px",
-        loaded.file.about.architecture.arch,
+        loaded.file.metadata.architecture.arch,
         measured.photos.len(),
         loaded.image_size
     ));
@@ -265,7 +265,7 @@ fn show(args: &EvalArgs, loaded: &Loaded, measured: &Measured, console: &Console
     console.summary(&json!({
         "command": "eval",
         "weights": args.weights,
-        "arch": loaded.file.about.architecture.arch.name(),
+        "arch": loaded.file.metadata.architecture.arch.name(),
         "image_size": loaded.image_size,
         "photos": measured.photos.len(),
         "skipped": measured.skipped.len(),

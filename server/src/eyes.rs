@@ -34,7 +34,7 @@ impl Eyes {
         let mut networks = vec![load(weights, arch, common, console)?];
         if let Some(second) = and {
             // The shipped network beside a small one is the large one.
-            let other = match (second, networks[0].file.about.architecture.arch.name()) {
+            let other = match (second, networks[0].file.metadata.architecture.arch.name()) {
                 ("shipped", "mobilenet_v3_small") => Some("mobilenet_v3_large"),
                 _ => None,
             };
@@ -116,7 +116,7 @@ impl Eyes {
             .map(|loaded| Viewer {
                 encoder: &*loaded.encoder,
                 image_size: loaded.image_size,
-                normalize: &loaded.file.about.normalize,
+                normalize: &loaded.file.metadata.normalize,
                 // Part of the network that was loaded.
                 layer: None,
             })

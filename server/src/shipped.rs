@@ -42,7 +42,7 @@ pub fn file(path: &Path, arch: Option<Arch>, flag: &str, console: &Console) -> R
             found.arch.spec().title,
             found.program,
             found.taken.len(),
-            file.about.architecture.norm_eps
+            file.metadata.architecture.norm_eps
         ));
         for (reason, names) in &found.left {
             console.detail(&format!("left {}: {reason}", names.join(", ")));

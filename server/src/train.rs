@@ -1,18 +1,18 @@
-//! What the commands that train share: from flags to a course, and the course to its end.
+//! What the commands that train share: from flags to a run, and the run to its end.
 
 use crate::console::Console;
-use crate::desk::{Desk, GUESTS};
 use crate::flags::Training;
 use crate::photos::{self, Photos, budget};
 use crate::settings::Settings;
+use crate::terminal_observer::{GUESTS, TerminalObserver};
 use crate::{Outcome, interrupt, shipped};
 use seedling_convert::onnx::OnnxNet;
 use seedling_core::checkpoint::{self, State};
 use seedling_core::config::{Config, Layer};
-use seedling_core::course::{Course, Phase, RunFolder, Sources};
 use seedling_core::data::{self, DecodeBudget, Normalize, PhotoSource};
-use seedling_core::session::{Foreign, Guide, Start};
+use seedling_core::session::{Foreign, Start, TeacherSource};
 use seedling_core::tensor_file;
+use seedling_core::training_run::{Phase, RunFolder, Sources, TrainingRun};
 use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result};
 use serde_json::json;
@@ -40,30 +40,30 @@ pub struct Plan<'a> {
 pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
     let resume = plan.training.resume;
     let folder = RunFolder::open(&plan.training.out, resume, &GUESTS)?;
-    let mut course = match resume {
+    let mut run = match resume {
         false => begin(&mut plan, folder, console)?,
         true => go_on(&mut plan, folder, console)?,
     };
-    announce(&course, &plan, console);
+    announce(&run, &plan, console);
 
-    let mut desk = Desk::open(&course, plan.command, console)?;
-    interrupt::cancels(Some(course.cancel().clone()));
+    let mut observer = TerminalObserver::open(&run, plan.command, console)?;
+    interrupt::cancels(Some(run.cancel().clone()));
     let end = loop {
-        match course.advance(&mut desk) {
+        match run.advance(&mut observer) {
             Ok(Phase::Going) => {}
             end => break end,
         }
     };
     interrupt::cancels(None);
-    desk.clear();
+    observer.clear();
     if end? == Phase::Done {
         return Ok(Outcome::Done);
     }
-    if course.is_saved() {
+    if run.is_saved() {
         console.note(&format!(
             "saved after step {} of {}; go on with the same command and --resume",
-            course.session().steps_done(),
-            course.session().steps()
+            run.session().steps_done(),
+            run.session().steps()
         ));
     }
     Ok(Outcome::Interrupted)
@@ -85,7 +85,7 @@ fn saved(plan: &mut Plan<'_>, folder: &Path, console: &Console) -> Result<State<
     Ok(state)
 }
 
-fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Course> {
+fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<TrainingRun> {
     let config = &plan.settings.config;
     // A file says what it is; only where a network was asked for, the file has to be that one.
     let wanted = plan.settings.asks_for("arch") || config.init == "shipped";
@@ -99,7 +99,7 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
     let config = &mut plan.settings.config;
     if let Some(file) = &init {
         let mut found = Layer::new(config.init.clone());
-        found.put("arch", Some(file.about.architecture.arch.name()));
+        found.put("arch", Some(file.metadata.architecture.arch.name()));
         config.apply(&found)?;
     }
     let decoding = budget(&plan.settings.config);
@@ -114,30 +114,30 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Co
     let teacher = teacher(plan, console)?;
     if let Some(Teacher::Weights(file)) = &teacher {
         let mut found = Layer::new(plan.settings.config.teacher.clone());
-        found.put("teacher_arch", Some(file.about.architecture.arch.name()));
+        found.put("teacher_arch", Some(file.metadata.architecture.arch.name()));
         plan.settings.config.apply(&found)?;
     }
     let start = Start {
         init: init.as_ref(),
-        teacher: teacher.as_ref().map(Teacher::guide),
+        teacher: teacher.as_ref().map(Teacher::teacher),
         ..Start::default()
     };
     let config = plan.settings.config.clone();
-    let (course, notes) = Course::begin(folder, config, sources, &start, plan.command)?;
+    let (run, notes) = TrainingRun::begin(folder, config, sources, &start, plan.command)?;
     notes.iter().for_each(|note| console.note(note));
-    Ok(course)
+    Ok(run)
 }
 
-fn go_on(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Course> {
+fn go_on(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<TrainingRun> {
     let state = saved(plan, &folder.path, console)?;
     let sources = sources(plan, &budget(&plan.settings.config), console)?;
     let teacher = teacher(plan, console)?;
     let start = Start {
-        teacher: teacher.as_ref().map(Teacher::guide),
+        teacher: teacher.as_ref().map(Teacher::teacher),
         ..Start::default()
     };
     let config = plan.settings.config.clone();
-    Course::resume(folder, config, sources, &start, (state, plan.command))
+    TrainingRun::resume(folder, config, sources, &start, (state, plan.command))
 }
 
 fn sources(plan: &Plan<'_>, budget: &Arc<DecodeBudget>, console: &Console) -> Result<Sources> {
@@ -156,10 +156,10 @@ enum Teacher {
 }
 
 impl Teacher {
-    fn guide(&self) -> Guide<'_> {
+    fn teacher(&self) -> TeacherSource<'_> {
         match self {
-            Teacher::Weights(file) => Guide::Weights(file),
-            Teacher::Onnx(foreign) => Guide::Foreign(foreign),
+            Teacher::Weights(file) => TeacherSource::Weights(file),
+            Teacher::Onnx(foreign) => TeacherSource::Foreign(foreign),
         }
     }
 }
@@ -224,8 +224,8 @@ fn onnx(path: &Path, config: &Config) -> Result<Foreign> {
     })
 }
 
-fn announce(course: &Course, plan: &Plan<'_>, console: &Console) {
-    let (session, resumed) = (course.session(), plan.training.resume);
+fn announce(run: &TrainingRun, plan: &Plan<'_>, console: &Console) {
+    let (session, resumed) = (run.session(), plan.training.resume);
     let config = session.config();
     if !config.trains() {
         console.note(&format!(

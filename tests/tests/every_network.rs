@@ -7,9 +7,9 @@ use seedling_core::config::{Config, OptimizerKind};
 use seedling_core::data::{self, Normalize, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Head};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::session::{Guide, Session, Start};
+use seedling_core::session::{TeacherSource, Session, Start};
 use seedling_core::tensor_file::{self, Data, TensorFile, TensorRef};
-use seedling_core::weights::{About, Precision, WeightFile, save_backbone};
+use seedling_core::weights::{ModelMetadata, Precision, WeightFile, save_backbone};
 use seedling_tests::formula;
 use seedling_tests::program::album;
 use std::collections::BTreeMap;
@@ -78,14 +78,14 @@ fn state(session: &Session) -> [Vec<f32>; 4] {
 }
 
 fn save(path: &Path, encoder: &Encoder) {
-    let about = About {
+    let metadata = ModelMetadata {
         architecture: encoder.architecture,
         image_size: 96,
         normalize: Normalize::default(),
         made: "by a test".into(),
     };
     let (params, dim) = (&encoder.params, encoder.feature_dim());
-    save_backbone(path, params, dim, &about, None, Precision::Full).unwrap();
+    save_backbone(path, params, dim, &metadata, None, Precision::Full).unwrap();
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn weights_are_read_as_they_were_written() {
         let saved = filled(arch);
         save(&path, &saved);
         let file = WeightFile::open(&path, None).unwrap();
-        assert_eq!(file.about.architecture.arch, arch);
+        assert_eq!(file.metadata.architecture.arch, arch);
         let architecture = Architecture::new(arch, None);
         let mut read = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
         file.load_backbone(&mut read.params).unwrap();
@@ -202,7 +202,7 @@ fn each_learns_from_another_and_teaches() {
         save(&path, &filled(teacher));
         let file = WeightFile::open(&path, None).unwrap();
         let start = Start {
-            teacher: Some(Guide::Weights(&file)),
+            teacher: Some(TeacherSource::Weights(&file)),
             ..Start::default()
         };
         let own = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ use seedling_core::nn::window::Padding;
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::rng::{Purpose, Rng};
 use seedling_core::tensor_file::{self, Data, TensorRef};
-use seedling_core::weights::{About, WeightFile};
+use seedling_core::weights::{ModelMetadata, WeightFile};
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
 use seedling_tests::golden::{Golden, root};
@@ -44,7 +44,7 @@ fn read(name: &str, part: Option<&str>) -> Converted {
 
 /// The network with its numbers, and its head's where it has one.
 fn network(found: &Converted) -> Encoder {
-    let architecture = found.file.about.architecture;
+    let architecture = found.file.metadata.architecture;
     let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
     found.file.load_backbone(&mut encoder.params).unwrap();
     if let Some(head) = architecture.head {
@@ -207,7 +207,7 @@ fn what_is_left_is_said_with_its_reason() {
 }
 
 #[test]
-fn numbers_of_every_kind_and_lie_are_read() {
+fn numbers_of_every_dtype_and_lie_are_read() {
     let golden = Golden::open("foreign/expected");
     let plain = golden.floats("kinds");
     let tensors = Tensors::parse("kinds", raw("kinds.pth")).unwrap();
@@ -354,10 +354,10 @@ fn padding_is_recognized_said_or_asked_for() {
             ..Facts::default()
         };
         let found = convert(path, &Hints::default(), &facts).unwrap();
-        let about = &found.file.about.architecture;
+        let metadata = &found.file.metadata.architecture;
         (
-            about.padding,
-            about.norm_eps,
+            metadata.padding,
+            metadata.norm_eps,
             found.recognized.notes.join(" "),
         )
     };
@@ -397,13 +397,13 @@ fn graphs_of_every_network_compute_its_features() {
         let architecture = Architecture::new(arch, None);
         let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
         seedling_tests::formula::fill(&mut encoder.params);
-        let about = About {
+        let metadata = ModelMetadata {
             architecture,
             image_size: 64,
             normalize: Normalize::default(),
             made: String::new(),
         };
-        onnx::write(&path, (&encoder, None), &about).unwrap();
+        onnx::write(&path, (&encoder, None), &metadata).unwrap();
         let net = OnnxNet::open(&path, "", 64, 2).unwrap();
         assert_eq!(net.feature_dim(), encoder.feature_dim(), "{arch}");
         // Another batch than the one it was made with.
@@ -417,7 +417,7 @@ fn graphs_of_every_network_compute_its_features() {
         let dim = encoder.feature_dim();
         let weight = numbers(77, 9 * dim, 1.0);
         let layer = LinearLayer::new(dim, weight, numbers(78, 9, 1.0)).unwrap();
-        onnx::write(&path, (&encoder, Some(&layer)), &about).unwrap();
+        onnx::write(&path, (&encoder, Some(&layer)), &metadata).unwrap();
         let net = OnnxNet::open(&path, "", 64, 2).unwrap();
         assert_eq!(net.feature_dim(), 9, "{arch}");
         let got = net.features_of(&images, (64, 64)).unwrap();
@@ -442,7 +442,7 @@ fn names_go_there_and_back() {
             let architecture = Architecture::new(arch, None);
             let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
             seedling_tests::formula::fill(&mut encoder.params);
-            let about = About {
+            let metadata = ModelMetadata {
                 architecture,
                 image_size: 64,
                 normalize: Normalize::default(),
@@ -451,7 +451,7 @@ fn names_go_there_and_back() {
             let timm_has_own = arch.name().contains("net_v") || arch.name().contains("efficient");
             let dim = encoder.feature_dim();
             let layer = LinearLayer::new(dim, numbers(77, 9 * dim, 1.0), vec![0.5; 9]).unwrap();
-            let written = write(&path, (&encoder, Some(&layer)), &about, naming);
+            let written = write(&path, (&encoder, Some(&layer)), &metadata, naming);
             if naming == Naming::Timm && !timm_has_own {
                 // timm's names are ours there; there is nothing to write under others.
                 assert!(written.is_ok() || written.unwrap_err().to_string().contains("timm"));
@@ -459,7 +459,7 @@ fn names_go_there_and_back() {
             }
             written.unwrap();
             let (file, _) = open(&path, None).unwrap();
-            assert_eq!(file.about.architecture.arch, arch);
+            assert_eq!(file.metadata.architecture.arch, arch);
             let mut again = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
             file.load_backbone(&mut again.params).unwrap();
             let values = |encoder: &Encoder| encoder.params.values.clone();
@@ -764,9 +764,9 @@ fn the_command_converts_and_others_take_files_as_they_are() {
         assert!(text.contains(part), "{part}: {text}");
     }
     let file = WeightFile::open(Path::new(&ours), None).unwrap();
-    assert_eq!(file.about.architecture.arch, Arch::RESNET18);
+    assert_eq!(file.metadata.architecture.arch, Arch::RESNET18);
     assert_eq!(file.head().unwrap(), Some(Head::Simple));
-    assert!(file.about.made.contains("moco.pth.tar (MoCo)"));
+    assert!(file.metadata.made.contains("moco.pth.tar (MoCo)"));
 
     let (code, text) = run(&["convert", &ours, "--to", "onnx", "--out", &path("f.onnx")]);
     assert_eq!(code, 0, "{text}");

@@ -1,4 +1,4 @@
-//! Every kernel in the languages of cards that are not here: CUDA's C++ through NVIDIA's own compiler,
+//! Every kernel in the languages of GPUs that are not here: CUDA's C++ through NVIDIA's own compiler,
 //! for sm_80 and sm_90, and Metal's language. What the kernels compute is tested in gpu_ops.rs.
 
 use std::collections::BTreeMap;
@@ -97,15 +97,15 @@ fn every_kernel_through_nvidias_compiler() {
     let kernels = kernels::<Cuda>();
     let work: Vec<(&String, &Source, &str)> = kernels
         .iter()
-        .flat_map(|(name, source)| ["sm_80", "sm_90"].map(|card| (name, source, card)))
+        .flat_map(|(name, source)| ["sm_80", "sm_90"].map(|arch| (name, source, arch)))
         .collect();
     let failed: Vec<String> = work
         .par_iter()
         .filter_map(
-            |(name, source, card)| match nvrtc.cubin(&source.text, card) {
+            |(name, source, arch)| match nvrtc.cubin(&source.text, arch) {
                 Ok(bytes) if bytes > 0 => None,
-                Ok(_) => Some(format!("{name} for {card}: nothing")),
-                Err(log) => Some(format!("{name} for {card}: {log}\n{}", source.text)),
+                Ok(_) => Some(format!("{name} for {arch}: nothing")),
+                Err(log) => Some(format!("{name} for {arch}: {log}\n{}", source.text)),
             },
         )
         .collect();
@@ -113,7 +113,7 @@ fn every_kernel_through_nvidias_compiler() {
     assert!(failed.is_empty(), "{} failed, {}", failed.len(), failed[0]);
 }
 
-/// NVIDIA's runtime compiler, which needs neither a card nor a driver.
+/// NVIDIA's runtime compiler, which needs neither a GPU nor a driver.
 struct Nvrtc {
     library: libloading::Library,
     /// Where `cuda_fp16.h` is.
@@ -179,11 +179,11 @@ impl Nvrtc {
     }
 
     /// The size of what `source` becomes, or the compiler's words.
-    fn cubin(&self, source: &str, card: &str) -> Result<usize, String> {
+    fn cubin(&self, source: &str, arch: &str) -> Result<usize, String> {
         let source = CString::new(source).unwrap();
         let headers = self.headers.display();
         let options = [
-            format!("--gpu-architecture={card}"),
+            format!("--gpu-architecture={arch}"),
             format!("--include-path={headers}"),
             format!("--include-path={headers}cccl"),
         ]

@@ -1,4 +1,4 @@
-//! Every operation of a backend on a card against the processor's, forward and backward, at awkward
+//! Every operation of a backend on a GPU against the processor's, forward and backward, at awkward
 //! shapes. The processor's are held against PyTorch and plain loops elsewhere (ops.rs, ops_shapes.rs).
 //!
 //! Tolerance: 2e-5 of the largest magnitude in a tensor, the rounding of f32 sums of this length in
@@ -23,9 +23,9 @@ use seedling_core::nn::layer::{
 use seedling_core::nn::window::{Padding, Window};
 use seedling_core::ops::TrainingBackend;
 use seedling_core::queue::Queue;
-use seedling_tests::card::{Card, card};
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
+use seedling_tests::gpu::{GpuDevice, gpu};
 use std::ops::Range;
 
 const TOLERANCE: f64 = 2e-5;
@@ -35,31 +35,31 @@ const HALF_TOLERANCE: f64 = 2e-2;
 pub type Found = Vec<(String, Vec<f32>)>;
 
 /// An operation's way through a backend, and what it leaves on the host.
-pub struct Bench<'a, B: Engine> {
+pub struct Bench<'a, B: TestBackend> {
     b: &'a B,
     /// Whether activations are of 16 bits.
     halved: bool,
     found: Found,
 }
 
-/// Engines that may store activations in fewer bits.
-pub trait Engine: TrainingBackend {
+/// Backends that may store activations in fewer bits.
+pub trait TestBackend: TrainingBackend {
     fn stored(&self, x: Self::Buf) -> Self::Buf;
 }
 
-impl Engine for Cpu {
+impl TestBackend for Cpu {
     fn stored(&self, x: Self::Buf) -> Self::Buf {
         x
     }
 }
 
-impl<R: Runtime> Engine for Gpu<R> {
+impl<R: Runtime> TestBackend for Gpu<R> {
     fn stored(&self, x: Self::Buf) -> Self::Buf {
         Gpu::stored(self, x).unwrap()
     }
 }
 
-impl<B: Engine> Bench<'_, B> {
+impl<B: TestBackend> Bench<'_, B> {
     /// Activations, or gradients of such.
     fn maps(&self, stream: u64, len: usize, scale: f64) -> B::Buf {
         let mut numbers = numbers(stream, len, scale);
@@ -98,10 +98,10 @@ impl<B: Engine> Bench<'_, B> {
 
 /// An operation, whatever the backend.
 pub trait Operation {
-    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>);
+    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>);
 }
 
-pub fn found<B: Engine>(backend: &B, operation: &impl Operation, halved: bool) -> Found {
+pub fn found<B: TestBackend>(backend: &B, operation: &impl Operation, halved: bool) -> Found {
     let mut bench = Bench {
         b: backend,
         halved,
@@ -116,14 +116,14 @@ pub trait See {
     fn operation(&mut self, what: &str, operation: &impl Operation);
 }
 
-/// The card's numbers are compared with the processor's.
+/// The GPU's numbers are compared with the processor's.
 struct Compare;
 
 impl See for Compare {
     #[track_caller]
     fn operation(&mut self, what: &str, operation: &impl Operation) {
-        if let Some(card) = card() {
-            compare(what, operation, &card, false);
+        if let Some(gpu) = gpu() {
+            compare(what, operation, &gpu, false);
         }
     }
 }
@@ -141,8 +141,8 @@ impl See for CompareHalved {
         if !self.seen.is_multiple_of(3) {
             return;
         }
-        let Some(card) = card() else { return };
-        match card.halved() {
+        let Some(gpu) = gpu() else { return };
+        match gpu.halved() {
             Ok(halved) => {
                 let halved = halved.with_loss_scale(1.0);
                 compare(what, operation, &halved, true);
@@ -153,9 +153,9 @@ impl See for CompareHalved {
 }
 
 #[track_caller]
-fn compare(what: &str, operation: &impl Operation, card: &Card, halved: bool) {
+fn compare(what: &str, operation: &impl Operation, gpu: &GpuDevice, halved: bool) {
     let expected = found(&Cpu::default(), operation, halved);
-    let got = found(card, operation, halved);
+    let got = found(gpu, operation, halved);
     assert!(!expected.is_empty());
     for ((name, expected), (_, got)) in expected.iter().zip(&got) {
         let what = format!("{what}: {name}");
@@ -192,7 +192,7 @@ fn norm_layer(channels: usize) -> (BatchNorm, usize, usize) {
 
 /// A convolution of a normed input, its batch norm, and everything backward.
 struct Convolution {
-    kind: Kind,
+    kind: ConvKind,
     window: Window,
     images: usize,
     outputs: usize,
@@ -200,7 +200,7 @@ struct Convolution {
 }
 
 /// A weight of `values`, whose gradient is added to `grads`.
-fn weight<'a, B: Engine>(
+fn weight<'a, B: TestBackend>(
     values: &'a B::Flat,
     grads: &'a mut B::Flat,
     range: &'a Range<usize>,
@@ -213,7 +213,10 @@ fn weight<'a, B: Engine>(
 }
 
 /// The statistics of a batch, by which running ones move.
-fn of_batch<B: Engine>(moments: Option<B::Moments>, buffers: &mut B::Flat) -> Statistics<'_, B> {
+fn of_batch<B: TestBackend>(
+    moments: Option<B::Moments>,
+    buffers: &mut B::Flat,
+) -> Statistics<'_, B> {
     Statistics::Batch {
         moments: moments.unwrap(),
         buffers,
@@ -221,21 +224,21 @@ fn of_batch<B: Engine>(moments: Option<B::Moments>, buffers: &mut B::Flat) -> St
     }
 }
 
-fn plain<B: Engine>(found: InputGrad<B>) -> B::Buf {
+fn plain<B: TestBackend>(found: InputGrad<B>) -> B::Buf {
     match found {
         InputGrad::Plain(dx) => dx,
         _ => panic!("another sink's"),
     }
 }
 
-fn activated<B: Engine>(found: InputGrad<B>) -> (B::Buf, B::GradSums) {
+fn activated<B: TestBackend>(found: InputGrad<B>) -> (B::Buf, B::GradSums) {
     match found {
         InputGrad::Activated(dy, sums) => (dy, sums),
         _ => panic!("another sink's"),
     }
 }
 
-fn gated<B: Engine>(found: InputGrad<B>) -> (B::Buf, B::ImageSums) {
+fn gated<B: TestBackend>(found: InputGrad<B>) -> (B::Buf, B::ImageSums) {
     match found {
         InputGrad::Gated(g, sums) => (g, sums),
         _ => panic!("another sink's"),
@@ -243,14 +246,14 @@ fn gated<B: Engine>(found: InputGrad<B>) -> (B::Buf, B::ImageSums) {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum ConvKind {
     Pointwise,
     Depthwise,
     Dense,
 }
 
 impl Operation for Convolution {
-    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let Convolution {
             kind,
@@ -288,9 +291,9 @@ impl Operation for Convolution {
         bench.see("activation", &y);
 
         let weights = match kind {
-            Kind::Pointwise => outputs * c,
-            Kind::Depthwise => c * window.kernel * window.kernel,
-            Kind::Dense => outputs * c * window.kernel * window.kernel,
+            ConvKind::Pointwise => outputs * c,
+            ConvKind::Depthwise => c * window.kernel * window.kernel,
+            ConvKind::Dense => outputs * c * window.kernel * window.kernel,
         };
         // Not at the beginning: a weight may lie anywhere.
         let flat = bench.flat(3, weights + 7, 2.0);
@@ -300,13 +303,13 @@ impl Operation for Convolution {
             range: &range,
         };
         let conv = match kind {
-            Kind::Pointwise => Conv::Pointwise,
-            Kind::Depthwise => Conv::Depthwise(*window),
-            Kind::Dense => Conv::Dense(*window),
+            ConvKind::Pointwise => Conv::Pointwise,
+            ConvKind::Depthwise => Conv::Depthwise(*window),
+            ConvKind::Dense => Conv::Dense(*window),
         };
         let (out, moments) = b.conv(conv, &x, param(), 1).unwrap();
         bench.see("z", &out);
-        let channels = if *kind == Kind::Depthwise {
+        let channels = if *kind == ConvKind::Depthwise {
             c
         } else {
             *outputs
@@ -402,7 +405,7 @@ fn pointwise_cases(see: &mut impl See) {
         see.operation(
             &format!("{rows} rows, {c} to {outputs}"),
             &Convolution {
-                kind: Kind::Pointwise,
+                kind: ConvKind::Pointwise,
                 window,
                 images: 1,
                 outputs,
@@ -430,7 +433,7 @@ fn depthwise_cases(see: &mut impl See) {
                 see.operation(
                     &format!("{window:?}"),
                     &Convolution {
-                        kind: Kind::Depthwise,
+                        kind: ConvKind::Depthwise,
                         window,
                         images: 3,
                         outputs: c,
@@ -454,7 +457,7 @@ fn dense_cases(see: &mut impl See) {
             see.operation(
                 &format!("{window:?} to {outputs}"),
                 &Convolution {
-                    kind: Kind::Dense,
+                    kind: ConvKind::Dense,
                     window,
                     images: 2,
                     outputs,
@@ -474,7 +477,7 @@ fn dense() {
 struct Tall;
 
 impl Operation for Tall {
-    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let x = bench.buf(1, 65_600 * 64 + 5, 1.0);
         let w = bench.flat(2, 1, 1.0);
         let w = Param {
@@ -497,11 +500,11 @@ fn more_tiles_than_a_dimension_has_cubes() {
 /// A step takes what the step before gave back.
 #[test]
 fn two_hundred_times_in_the_memory_of_one() {
-    let Some(card) = card() else { return };
-    let card = card.apart();
+    let Some(gpu) = gpu() else { return };
+    let gpu = gpu.apart();
     let window = Window::new((5, 9), 24, 3, 1, SYMMETRIC);
     let operation = Convolution {
-        kind: Kind::Depthwise,
+        kind: ConvKind::Depthwise,
         window,
         images: 3,
         outputs: 24,
@@ -509,8 +512,8 @@ fn two_hundred_times_in_the_memory_of_one() {
     };
     let held: Vec<usize> = (0..200)
         .map(|_| {
-            found(&card, &operation, false);
-            card.most_bytes()
+            found(&gpu, &operation, false);
+            gpu.most_bytes()
         })
         .collect();
     assert!(
@@ -530,7 +533,7 @@ struct Gated {
 }
 
 impl Operation for Gated {
-    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let Gated {
             images,
@@ -653,7 +656,7 @@ struct Sums {
 }
 
 impl Operation for Sums {
-    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let (window, images, c) = (&self.window, self.images, self.window.channels);
         let rows = images * window.height * window.width;
@@ -727,7 +730,7 @@ struct Tokens {
 }
 
 impl Operation for Tokens {
-    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let dim = self.heads * self.head;
         let count = self.grid.0 * self.grid.1;
@@ -837,7 +840,7 @@ struct Losses {
 }
 
 impl Operation for Losses {
-    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let Losses {
             queries: n,
@@ -923,7 +926,7 @@ fn losses_cases(see: &mut impl See) {
             );
         }
     }
-    // More similarities than a card has at a time.
+    // More similarities than a GPU has at a time.
     see.operation(
         "300 queries, queue of 65536",
         &Losses {
@@ -944,7 +947,7 @@ fn losses() {
 struct Steps;
 
 impl Operation for Steps {
-    fn on<B: Engine>(&self, bench: &mut Bench<'_, B>) {
+    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let len = 70_001;
         let mut values = bench.flat(1, len, 1.0);

@@ -1,11 +1,11 @@
-//! The command on a card.
+//! The command on a GPU.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use seedling_tests::card::card;
 use seedling_tests::fused::assert_close;
+use seedling_tests::gpu::gpu;
 use seedling_tests::program::{self, adapt, album, run, seedling};
 
 const SMALL: [&str; 6] = [
@@ -17,10 +17,10 @@ const SMALL: [&str; 6] = [
     "3",
 ];
 
-/// Begun on a card and killed, ended on the processor; and features are the same on both.
+/// Begun on a GPU and killed, ended on the processor; and features are the same on both.
 #[test]
-fn a_run_moves_from_a_card_to_the_processor() {
-    if card().is_none() {
+fn a_run_moves_from_a_gpu_to_the_processor() {
+    if gpu().is_none() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn killed_after_a_step(photos: &Path, out: &Path, more: &[&str]) {
 /// What does not fit is said before the first step, with what would.
 #[test]
 fn too_little_memory_names_the_group_that_fits() {
-    if card().is_none() {
+    if gpu().is_none() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

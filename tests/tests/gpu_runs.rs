@@ -1,4 +1,4 @@
-//! Networks and runs on a card, as on the processor: the same numbers but for rounding.
+//! Networks and runs on a GPU, as on the processor: the same numbers but for rounding.
 
 use seedling_core::backbones::Arch;
 use seedling_core::cancel::Cancel;
@@ -15,9 +15,9 @@ use seedling_core::queue::Queue;
 use seedling_core::seed::{Seed, SeedConfig};
 use seedling_core::step::Views;
 use seedling_core::teacher::Teacher;
-use seedling_tests::card::{another, card};
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
+use seedling_tests::gpu::{another, gpu};
 
 const SIDE: usize = 32;
 const IMAGE: usize = SIDE * SIDE * 3;
@@ -69,11 +69,11 @@ pub fn passes<B: TrainingBackend>(backend: &B, arch: Arch) -> [Vec<f32>; 4] {
 /// every rounding: a few thousandths, where operations agree to 2e-5.
 #[test]
 fn every_family_of_networks() {
-    let Some(card) = card() else { return };
+    let Some(gpu) = gpu() else { return };
     // MobileNetV3's are those of the runs below.
     for name in ["resnet18", "efficientnet_b0", "deit_tiny"] {
         let arch: Arch = name.parse().unwrap();
-        let (expected, got) = (passes(&Cpu::default(), arch), passes(&card, arch));
+        let (expected, got) = (passes(&Cpu::default(), arch), passes(&gpu, arch));
         let what = ["features", "embeddings", "statistics", "gradients"];
         for ((expected, got), what) in expected.iter().zip(&got).zip(what) {
             assert_close(got, expected, 5e-3, 0.0, &format!("{name}: {what}"));
@@ -191,22 +191,22 @@ pub fn a_step_of_each<B: TrainingBackend>(backend: &B) {
 
 #[test]
 fn twenty_steps_of_moco() {
-    let Some(card) = card() else { return };
+    let Some(gpu) = gpu() else { return };
     let [expected, off] =
         [0.0, OFF].map(|off| moco(&Cpu::default(), (STEPS, BATCH, off), |_| ()).0);
-    follows(&moco(&card, (STEPS, BATCH, 0.0), |_| ()).0, &expected, &off);
+    follows(&moco(&gpu, (STEPS, BATCH, 0.0), |_| ()).0, &expected, &off);
     assert_ne!(expected.first(), expected.last());
 }
 
 #[test]
 fn the_same_steps_give_the_same_bits_and_take_no_more_memory() {
     // One of its own: what others take would be seen.
-    let Some(card) = another() else { return };
+    let Some(gpu) = another() else { return };
     let mut held = Vec::new();
     let run = (3, BATCH / 2, 0.0);
-    let first = moco(&card, run, |_| ());
-    let second = moco(&card, run, |_| {
-        held.push((card.most_bytes(), card.reserved_bytes().unwrap()));
+    let first = moco(&gpu, run, |_| ());
+    let second = moco(&gpu, run, |_| {
+        held.push((gpu.most_bytes(), gpu.reserved_bytes().unwrap()));
     });
     assert!(first == second);
     assert!(held[1..].iter().all(|now| *now == held[1]), "{held:?}");
@@ -216,10 +216,10 @@ fn the_same_steps_give_the_same_bits_and_take_no_more_memory() {
 /// them is asked for in the same way as what trains the others.
 #[test]
 fn two_hundred_steps_take_no_more_memory() {
-    let Some(card) = another() else { return };
+    let Some(gpu) = another() else { return };
     let mut held = Vec::new();
-    moco_above(&card, 9, (200, BATCH, 0.0), |_| {
-        held.push((card.most_bytes(), card.reserved_bytes().unwrap()));
+    moco_above(&gpu, 9, (200, BATCH, 0.0), |_| {
+        held.push((gpu.most_bytes(), gpu.reserved_bytes().unwrap()));
     });
     assert_eq!(held.len(), 200);
     let steady = held[2];
@@ -229,45 +229,45 @@ fn two_hundred_steps_take_no_more_memory() {
 /// Groups have statistics of their own whether they go one after another or at once.
 #[test]
 fn groups_at_once_are_groups_one_after_another() {
-    let Some(card) = card() else { return };
+    let Some(gpu) = gpu() else { return };
     let run = (2, BATCH / 4, 0.0);
-    let (expected, expected_keys) = moco(&card, run, |_| ());
-    let (got, keys) = moco(&card.taking(4), run, |_| ());
+    let (expected, expected_keys) = moco(&gpu, run, |_| ());
+    let (got, keys) = moco(&gpu.taking(4), run, |_| ());
     assert_close(&got, &expected, 1e-3, 0.0, "losses");
     assert_close(&keys, &expected_keys, 1e-2, 0.0, "keys");
 }
 
 /// Memory is known before the first step, and the more groups go at once the more it is.
 #[test]
-fn a_rehearsal_takes_what_the_run_takes() {
-    let Some(card) = card() else { return };
-    let rehearsed = |at_once| {
-        let stage = card.taking(at_once).rehearsal().unwrap();
+fn a_dry_run_takes_what_the_run_takes() {
+    let Some(gpu) = gpu() else { return };
+    let dry_run = |at_once| {
+        let stage = gpu.taking(at_once).dry_run().unwrap();
         moco(&stage, (2, BATCH / 4, 0.0), |_| ());
         stage.most_bytes()
     };
-    let card = card.apart().taking(4);
-    moco(&card, (2, BATCH / 4, 0.0), |_| ());
-    assert_eq!(rehearsed(4), card.most_bytes());
-    assert!(rehearsed(1) < rehearsed(4));
+    let gpu = gpu.apart().taking(4);
+    moco(&gpu, (2, BATCH / 4, 0.0), |_| ());
+    assert_eq!(dry_run(4), gpu.most_bytes());
+    assert!(dry_run(1) < dry_run(4));
 }
 
 /// In half precision losses stay near those in f32, and activations take half the memory.
 #[test]
 fn a_run_in_half_precision() {
-    let Some(card) = card() else { return };
-    let card = card.apart();
-    let halved = match card.apart().halved() {
+    let Some(gpu) = gpu() else { return };
+    let gpu = gpu.apart();
+    let halved = match gpu.apart().halved() {
         Ok(halved) => halved,
         Err(error) => {
             println!("SKIPPED: {error}");
             return;
         }
     };
-    let (expected, _) = moco(&card, (2, BATCH, 0.0), |_| ());
+    let (expected, _) = moco(&gpu, (2, BATCH, 0.0), |_| ());
     let (got, _) = moco(&halved, (2, BATCH, 0.0), |_| ());
     assert_close(&got, &expected, 2e-2, 0.0, "losses");
-    assert!(halved.most_bytes() < card.most_bytes());
+    assert!(halved.most_bytes() < gpu.most_bytes());
 }
 
 /// Losses of a distillation.
@@ -307,8 +307,8 @@ fn distill<B: TrainingBackend>(backend: &B, (steps, off): (usize, f32)) -> Vec<f
 
 #[test]
 fn twenty_steps_of_distillation() {
-    let Some(card) = card() else { return };
+    let Some(gpu) = gpu() else { return };
     let [expected, off] = [0.0, OFF].map(|off| distill(&Cpu::default(), (STEPS, off)));
-    follows(&distill(&card, (STEPS, 0.0)), &expected, &off);
+    follows(&distill(&gpu, (STEPS, 0.0)), &expected, &off);
     assert_ne!(expected.first(), expected.last());
 }

@@ -1,4 +1,4 @@
-//! Views that a card makes, against the processor's of the same random numbers. Resizing is the same
+//! Views that a GPU makes, against the processor's of the same random numbers. Resizing is the same
 //! whole-number arithmetic; colors may be a level off where a product lies next to a whole number, and a
 //! hue one of its 256 steps.
 
@@ -8,7 +8,7 @@ use seedling_core::nn::backend::Backend;
 use seedling_core::nn::cpu::Cpu;
 use seedling_core::ops::ViewOps;
 use seedling_core::rng::{Purpose, Rng};
-use seedling_tests::card::card;
+use seedling_tests::gpu::gpu;
 
 fn photo((width, height): (usize, usize), seed: u64) -> Photo {
     let mut rng = Rng::new(seed, Purpose::Measure, 0, 0);
@@ -39,12 +39,12 @@ fn levels(numbers: &[f32], normalize: &Normalize) -> Vec<i32> {
 
 /// The share of numbers that differ, and by how many levels at most.
 fn differences(views: &[(&Photo, &ViewParams)], size: usize) -> Option<(f64, i32)> {
-    let card = card()?;
+    let gpu = gpu()?;
     let normalize = Normalize::default();
     let expected = Cpu::default().views(views, size, &normalize).unwrap();
     let expected = levels(&Cpu::default().download(&expected).unwrap(), &normalize);
-    let got = card.views(views, size, &normalize).unwrap();
-    let got = levels(&card.download(&got).unwrap(), &normalize);
+    let got = gpu.views(views, size, &normalize).unwrap();
+    let got = levels(&gpu.download(&got).unwrap(), &normalize);
     assert_eq!(got.len(), expected.len());
     let off: Vec<i32> = got
         .iter()
@@ -144,9 +144,9 @@ fn every_recipe_draws_the_same_views() {
     }
 }
 
-/// The engine that has no views of its own makes the host's.
+/// The backend that has no views of its own makes the host's.
 #[test]
-fn without_a_card_the_bytes_are_the_hosts() {
+fn without_a_gpu_the_bytes_are_the_hosts() {
     let photo = photo((40, 40), 4);
     let mut rng = Rng::new(1, Purpose::Augment, 0, 0);
     let view = RECIPES[0].sample(40, 40, &mut rng);

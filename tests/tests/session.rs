@@ -6,7 +6,7 @@ use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Head};
 use seedling_core::eval::extract::{Extractor, Look};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::session::{Guide, Session, Start};
+use seedling_core::session::{TeacherSource, Session, Start};
 use seedling_core::weights::WeightFile;
 use seedling_tests::program::album;
 use std::path::Path;
@@ -53,7 +53,7 @@ fn trained(session: &Session) -> (Vec<f32>, Vec<f32>) {
 fn both_ways(folder: &Path, config: &Config, teacher: Option<&WeightFile>) {
     let source = photos(folder);
     let start = Start {
-        teacher: teacher.map(Guide::Weights),
+        teacher: teacher.map(TeacherSource::Weights),
         ..Start::default()
     };
     let mut whole = Session::new(config.clone(), source.clone(), &start).unwrap();
@@ -225,7 +225,7 @@ fn half_weights_are_smaller_and_see_the_same() {
         let file = WeightFile::open(&path, None).unwrap();
         let architecture = Architecture {
             head: None,
-            ..file.about.architecture
+            ..file.metadata.architecture
         };
         let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
         file.load_backbone(&mut encoder.params).unwrap();
@@ -233,7 +233,7 @@ fn half_weights_are_smaller_and_see_the_same() {
             encoder: &encoder,
             source: &*source,
             image_size: 32,
-            normalize: &file.about.normalize,
+            normalize: &file.metadata.normalize,
         };
         let all: Vec<usize> = (0..24).collect();
         let found = extractor.features(&all, &Look::Plain, |_| Ok(())).unwrap();
@@ -300,15 +300,15 @@ fn whole_photos_are_looked_at_as_the_initial_weights_ask() {
         Session::new(config, source.clone(), &start).unwrap()
     };
     let random = sized(0, None);
-    assert_eq!(random.about().image_size, 32);
+    assert_eq!(random.metadata().image_size, 32);
     let asking = sized(48, None);
     let path = asking
         .save_weights(folder.path(), "by a test", None)
         .unwrap();
     let file = WeightFile::open(&path, None).unwrap();
-    assert_eq!(file.about.image_size, 48);
+    assert_eq!(file.metadata.image_size, 48);
     let asked = sized(0, Some(&file));
-    assert_eq!(asked.about().image_size, 48);
+    assert_eq!(asked.metadata().image_size, 48);
     assert_eq!(asked.config().measure_size, 48);
-    assert_eq!(sized(40, Some(&file)).about().image_size, 40);
+    assert_eq!(sized(40, Some(&file)).metadata().image_size, 40);
 }

@@ -5,7 +5,7 @@ use seedling_core::encoder::{Architecture, Encoder};
 use seedling_core::error::Distrust;
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::weights::manifest::{self, Manifest, PublicKey, SecretKey, Seen, Trust};
-use seedling_core::weights::{About, Precision, save_backbone};
+use seedling_core::weights::{ModelMetadata, Precision, save_backbone};
 use seedling_core::{Error, data::Normalize};
 use seedling_tests::formula;
 use seedling_tests::program::run;
@@ -26,7 +26,7 @@ impl Signed {
         let architecture = Architecture::new(Arch::MOBILENET_V3_SMALL, None);
         let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
         formula::fill(&mut encoder.params);
-        let about = About {
+        let metadata = ModelMetadata {
             architecture,
             image_size: 96,
             normalize: Normalize::default(),
@@ -34,7 +34,15 @@ impl Signed {
         };
         let dim = encoder.feature_dim();
         let path = signed.weights();
-        save_backbone(&path, &encoder.params, dim, &about, None, Precision::Half).unwrap();
+        save_backbone(
+            &path,
+            &encoder.params,
+            dim,
+            &metadata,
+            None,
+            Precision::Half,
+        )
+        .unwrap();
         signed.sign(version, not_before);
         signed
     }

@@ -33,7 +33,7 @@ fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
     let file = WeightFile::open(&weights, Some(Arch::MOBILENET_V2)).unwrap();
     let architecture = Architecture {
         head: None,
-        ..file.about.architecture
+        ..file.metadata.architecture
     };
     let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
     file.load_backbone(&mut encoder.params).unwrap();
@@ -42,7 +42,7 @@ fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
             encoder: &encoder,
             source,
             image_size: 224,
-            normalize: &file.about.normalize,
+            normalize: &file.metadata.normalize,
         };
         let all: Vec<usize> = (0..source.len()).collect();
         let found = extractor.features(&all, &Look::Plain, |_| Ok(())).unwrap();

@@ -6,7 +6,9 @@ use seedling_core::device::Device;
 use seedling_core::encoder::{Architecture, Encoder, FeatureNet, Head, LinearLayer};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::tensor_file::{self, Data, TensorFile, TensorRef};
-use seedling_core::weights::{About, HEAD_FILE, Precision, WeightFile, save_backbone, save_head};
+use seedling_core::weights::{
+    HEAD_FILE, ModelMetadata, Precision, WeightFile, save_backbone, save_head,
+};
 use seedling_tests::formula;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,8 +26,8 @@ fn filled() -> Encoder {
     encoder
 }
 
-fn about(encoder: &Encoder) -> About {
-    About {
+fn metadata(encoder: &Encoder) -> ModelMetadata {
+    ModelMetadata {
         architecture: encoder.architecture,
         image_size: 96,
         normalize: Normalize {
@@ -38,7 +40,7 @@ fn about(encoder: &Encoder) -> About {
 
 fn save(path: &Path, encoder: &Encoder, precision: Precision) {
     let (params, dim) = (&encoder.params, encoder.feature_dim());
-    save_backbone(path, params, dim, &about(encoder), None, precision).unwrap();
+    save_backbone(path, params, dim, &metadata(encoder), None, precision).unwrap();
 }
 
 /// Tensors of f32 as they are written.
@@ -66,12 +68,12 @@ fn full_precision_comes_back_to_the_bit() {
         &path.with_file_name(HEAD_FILE),
         &saved.params,
         dim,
-        &about(&saved),
+        &metadata(&saved),
     )
     .unwrap();
 
     let file = WeightFile::open(&path, None).unwrap();
-    assert_eq!(file.about, about(&saved));
+    assert_eq!(file.metadata, metadata(&saved));
     file.load_backbone(&mut read.params).unwrap();
     assert_ne!(
         values(&read),
@@ -235,7 +237,7 @@ fn another_architecture_is_refused_and_torchvisions_classifier_is_not() {
     let mut read = encoder(ARCH);
     let file = WeightFile::open(&path, Some(ARCH)).unwrap();
     file.load_backbone(&mut read.params).unwrap();
-    assert_eq!(file.about.image_size, 224);
+    assert_eq!(file.metadata.image_size, 224);
 }
 
 #[test]
@@ -244,9 +246,9 @@ fn numbers_that_a_file_cannot_hold_are_not_written() {
     let path = folder.path().join("weights.safetensors");
     let mut encoder = filled();
     encoder.params.values[3] = 1e6;
-    let about = about(&encoder);
+    let metadata = metadata(&encoder);
     let save = |encoder: &Encoder, precision| {
-        save_backbone(&path, &encoder.params, 1024, &about, None, precision)
+        save_backbone(&path, &encoder.params, 1024, &metadata, None, precision)
     };
     assert!(
         save(&encoder, Precision::Half)
@@ -277,12 +279,12 @@ fn a_linear_layer_lies_where_the_classes_would_and_comes_back() {
         let mut saved = encoder(arch);
         formula::fill(&mut saved.params);
         let dim = saved.feature_dim();
-        let (about, layer) = (about(&saved), layer(dim, 12));
+        let (metadata, layer) = (metadata(&saved), layer(dim, 12));
         save_backbone(
             &path,
             &saved.params,
             dim,
-            &about,
+            &metadata,
             Some(&layer),
             Precision::Half,
         )
@@ -302,7 +304,7 @@ fn a_linear_layer_lies_where_the_classes_would_and_comes_back() {
         // Whoever looks with the file sees through the layer, at unit length.
         let architecture = Architecture {
             head: None,
-            ..about.architecture
+            ..metadata.architecture
         };
         let net = Device::Cpu.load(architecture, &file).unwrap();
         let images = vec![formula::numbers(4242, 64 * 64 * 3, 4.0)];
@@ -319,9 +321,9 @@ fn layers_that_are_none_and_layers_that_lie() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
     let saved = filled();
-    let (dim, about) = (saved.feature_dim(), about(&saved));
+    let (dim, metadata) = (saved.feature_dim(), metadata(&saved));
     let (params, full) = (&saved.params, Precision::Full);
-    save_backbone(&path, params, dim, &about, Some(&layer(dim, 7)), full).unwrap();
+    save_backbone(&path, params, dim, &metadata, Some(&layer(dim, 7)), full).unwrap();
     let file = TensorFile::read(&path).unwrap();
     let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = file
         .names()
@@ -383,10 +385,10 @@ fn layers_that_are_none_and_layers_that_lie() {
     let file = open(&narrow, named);
     let architecture = Architecture {
         head: None,
-        ..about.architecture
+        ..metadata.architecture
     };
     assert!(Device::Cpu.load(architecture, &file).is_err());
     // And none is written that is not finite.
     let bad = LinearLayer::new(dim, vec![f32::INFINITY; dim], vec![0.0]).unwrap();
-    assert!(save_backbone(&path, params, dim, &about, Some(&bad), full).is_err());
+    assert!(save_backbone(&path, params, dim, &metadata, Some(&bad), full).is_err());
 }

@@ -41,7 +41,7 @@ pub struct LoaderConfig {
     pub cache_mb: usize,
     /// How views become floats.
     pub normalize: Normalize,
-    /// Whether batches hold photos and the random numbers of their views, and no pixels: for an engine
+    /// Whether batches hold photos and the random numbers of their views, and no pixels: for a backend
     /// that makes views itself.
     pub undrawn: bool,
 }

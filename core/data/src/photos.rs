@@ -20,7 +20,7 @@ pub struct Photos {
     contents: Vec<Content>,
     places: HashMap<String, usize>,
     /// Names of kinds, sorted, and the kind of each photo that has one.
-    kinds: Vec<String>,
+    classes: Vec<String>,
     labels: HashMap<usize, String>,
     budget: Arc<DecodeBudget>,
 }
@@ -79,18 +79,18 @@ impl Photos {
     ///
     /// # Errors
     /// There is no photo of that name.
-    pub fn set_label(&mut self, id: &str, kind: &str) -> Result<()> {
+    pub fn set_label(&mut self, id: &str, class: &str) -> Result<()> {
         let place = self.place(id).ok_or_else(|| Error::Photo {
             photo: id.into(),
             reason: "there is no photo of that name".into(),
         })?;
         if let Err(place) = self
-            .kinds
-            .binary_search_by(|known| known.as_str().cmp(kind))
+            .classes
+            .binary_search_by(|known| known.as_str().cmp(class))
         {
-            self.kinds.insert(place, kind.into());
+            self.classes.insert(place, class.into());
         }
-        self.labels.insert(place, kind.into());
+        self.labels.insert(place, class.into());
         Ok(())
     }
 
@@ -161,11 +161,11 @@ impl PhotoSource for Photos {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.kinds.binary_search(self.labels.get(&index)?).ok()
+        self.classes.binary_search(self.labels.get(&index)?).ok()
     }
 
     fn classes(&self) -> &[String] {
-        &self.kinds
+        &self.classes
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_sorted_and_known_by_name() {
+    fn classes_are_sorted_and_known_by_name() {
         let mut photos = Photos::default();
         for name in ["a", "b", "c"] {
             photos.add_encoded(name, vec![1]).unwrap();

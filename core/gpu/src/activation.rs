@@ -1,4 +1,4 @@
-//! Activations and their derivatives in kernels: what [`seedling_nn::activation`] says, by the card's own
+//! Activations and their derivatives in kernels: what [`seedling_nn::activation`] says, by the GPU's own
 //! functions.
 
 use cubecl::prelude::*;
@@ -49,7 +49,7 @@ pub fn slope<N: Size>(u: Vector<f32, N>, #[comptime] act: Act) -> Vector<f32, N>
 #[cube]
 pub fn sigmoid<N: Size>(u: Vector<f32, N>) -> Vector<f32, N> {
     let one = Vector::<f32, N>::new(1.0f32);
-    // Beyond, exp is infinite on some cards and undefined on others.
+    // Beyond, exp is infinite on some GPUs and undefined on others.
     let u = max(u, Vector::new(-80.0f32));
     one / (one + (Vector::new(0.0f32) - u).exp())
 }

@@ -126,7 +126,7 @@ impl<R: Runtime> Gpu<R> {
             Sink::Activated => Finish::through(x),
             Sink::Images | Sink::Gated { .. } => Finish::default(),
         };
-        let dx = self.take_as(x.z.len(), x.z.kind())?;
+        let dx = self.take_as(x.z.len(), x.z.dtype())?;
         let map = window.map_or(Map::Rows, |_| Map::Outputs);
         let a = self.gradient(dz, outputs, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, true);
@@ -220,7 +220,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     }
 
     fn scale_images(&self, x: &Numbers, factors: &PerImage, channels: usize) -> Result<Numbers> {
-        let out = self.take_as(x.len(), x.kind())?;
+        let out = self.take_as(x.len(), x.dtype())?;
         self.times_images(x, factors, channels, &out);
         Ok(out)
     }
@@ -278,7 +278,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         channels: usize,
         rows_per_image: usize,
     ) -> Result<Numbers> {
-        let out = self.take_as(dy.len() * rows_per_image, self.kind)?;
+        let out = self.take_as(dy.len() * rows_per_image, self.dtype)?;
         self.spread_rows(
             dy,
             &out,

@@ -7,7 +7,7 @@ use super::product::Windows;
 use super::sums::UNITS;
 use super::view::View;
 
-/// Taps whose sums go through shared memory together: 12 KB of the 16 that any card has.
+/// Taps whose sums go through shared memory together: 12 KB of the 16 that any GPU has.
 const CHUNK: usize = 3;
 
 /// Outputs of a unit.

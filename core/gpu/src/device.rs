@@ -1,4 +1,4 @@
-//! Which cards are there, and opening one. Nothing here needs a driver to be installed: what is missing
+//! Which GPUs are there, and opening one. Nothing here needs a driver to be installed: what is missing
 //! is said.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,25 +20,25 @@ use wgpu::{
 
 use super::Gpu;
 use crate::{Error, Result};
-use seedling_nn::backend::Asked;
+use seedling_nn::backend::LaunchStats;
 
-/// A card that is there.
+/// A GPU that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct GpuInfo {
     /// What its maker calls it.
-    pub card: String,
+    pub name: String,
     /// By which driver it is reached.
     pub driver: String,
 }
 
-/// Cards by Vulkan or Metal, the likely fastest first.
-pub fn gpus() -> Vec<Found> {
+/// GPUs by Vulkan or Metal, the likely fastest first.
+pub fn gpus() -> Vec<GpuInfo> {
     let adapters = adapters(&instance());
     let found = adapters.iter().map(|adapter| {
         let info = adapter.get_info();
         let driver = [info.driver, info.driver_info].join(" ");
-        Found {
-            card: info.name,
+        GpuInfo {
+            name: info.name,
             driver: format!("{:?}, {}", info.backend, driver.trim()),
         }
     });
@@ -59,7 +59,7 @@ pub fn looked_for() -> String {
 
 /// What is known of an open device, and what it has complained of, by whichever thread heard it first.
 #[derive(Clone, Debug, Default)]
-pub struct About {
+pub struct DeviceStatus {
     /// Bytes of its memory, where it says.
     pub bytes: Option<usize>,
     complaint: Arc<Mutex<Option<String>>>,
@@ -67,9 +67,9 @@ pub struct About {
     waited_nanos: Arc<AtomicU64>,
 }
 
-impl About {
-    pub fn asked(&self) -> Asked {
-        Asked {
+impl DeviceStatus {
+    pub fn launch_stats(&self) -> LaunchStats {
+        LaunchStats {
             launches: self.launches.load(Ordering::Relaxed),
             waited: Duration::from_nanos(self.waited_nanos.load(Ordering::Relaxed)),
         }
@@ -116,7 +116,7 @@ pub fn gpu(index: usize) -> Result<Gpu<WgpuRuntime>> {
         }));
     }
     let adapter = adapters.swap_remove(index);
-    let about = About::default();
+    let about = DeviceStatus::default();
     let wanted = DeviceDescriptor {
         required_features: adapter.features() & wanted_features(),
         required_limits: adapter.limits(),
@@ -164,7 +164,7 @@ fn wanted_features() -> Features {
 /// Asks the runtime, which panics where a driver refuses.
 fn open<R: Runtime>(
     name: &str,
-    about: About,
+    about: DeviceStatus,
     client: impl FnOnce() -> ComputeClient<R>,
 ) -> Result<Gpu<R>> {
     catch_unwind(AssertUnwindSafe(client))
@@ -200,11 +200,11 @@ mod cuda {
 
     use super::*;
 
-    /// Cards by CUDA, or why there is none.
+    /// GPUs by CUDA, or why there is none.
     ///
     /// # Errors
-    /// No driver, or one without a card.
-    pub fn cudas() -> Result<Vec<Found>> {
+    /// No driver, or one without a GPU.
+    pub fn cudas() -> Result<Vec<GpuInfo>> {
         let refused = |why: &str| Error::Device(format!("device = cuda: {why}"));
         // SAFETY: it only tries to load the library.
         if !unsafe { sys::is_culib_present() } {
@@ -217,21 +217,21 @@ mod cuda {
             Ok(result::device::get_count()?.max(0) as usize)
         };
         match count() {
-            Ok(0) => Err(refused("the driver knows no card")),
+            Ok(0) => Err(refused("the driver knows no GPU")),
             Err(error) => Err(refused(&format!("the driver says {error}"))),
             Ok(count) => (0..count).map(found).collect(),
         }
     }
 
-    fn found(index: usize) -> Result<Found> {
+    fn found(index: usize) -> Result<GpuInfo> {
         let ask = || -> std::result::Result<(String, usize), result::DriverError> {
             let device = result::device::get(index as i32)?;
             Ok((result::device::get_name(device)?, total_bytes(device)?))
         };
-        let (card, bytes) =
+        let (name, bytes) =
             ask().map_err(|error| Error::Device(format!("device = cuda:{index}: {error}")))?;
-        Ok(Found {
-            card,
+        Ok(GpuInfo {
+            name,
             driver: format!("CUDA, {} GB", bytes >> 30),
         })
     }
@@ -267,9 +267,9 @@ mod cuda {
             )));
         }
         let found = result::device::get(index as i32);
-        let about = About {
+        let about = DeviceStatus {
             bytes: found.and_then(total_bytes).ok(),
-            ..About::default()
+            ..DeviceStatus::default()
         };
         open(&format!("cuda:{index}"), about, || {
             CudaRuntime::client(&CudaDevice::new(index))

@@ -69,8 +69,8 @@ impl<R: Runtime> Gpu<R> {
             pixels / (w.height * w.width) * (w.out_height * w.out_width)
         });
         // A dense convolution makes activations of images; without a window, pooled rows stay f32.
-        let kind = window.map_or(x.z.kind(), |_| self.kind);
-        let z = self.take_as(rows * outputs, kind)?;
+        let dtype = window.map_or(x.z.dtype(), |_| self.dtype);
+        let z = self.take_as(rows * outputs, dtype)?;
         let map = window.map_or(Map::Rows, |_| Map::Patches);
         let a = self.source(x, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, false);
@@ -159,13 +159,13 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
     }
 
     fn materialize(&self, x: &Src<Self>) -> Result<Numbers> {
-        let out = self.take_as(x.z.len(), x.z.kind())?;
+        let out = self.take_as(x.z.len(), x.z.dtype())?;
         self.read_into(&launch::reading(x), &out);
         Ok(out)
     }
 
     fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Numbers> {
-        let out = self.take_as(x.z.len(), x.z.kind())?;
+        let out = self.take_as(x.z.len(), x.z.dtype())?;
         self.add_into(x, other, act, &out);
         Ok(out)
     }

@@ -115,7 +115,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn kind(&self) -> StorageType {
+    fn dtype(&self) -> StorageType {
         self.a.storage()
     }
 
@@ -347,8 +347,8 @@ fn layer<R: Runtime>(layer: &BatchNorm) -> LayerLaunch<R> {
 /// Asks for a kernel, on so many cubes of so many units.
 macro_rules! launch {
     ($gpu:expr, $($kernel:ident)::+, $cubes:expr, $($argument:expr),+ $(,)?) => {{
-        if !$gpu.rehearsed {
-            $gpu.card.launched();
+        if !$gpu.dry_run {
+            $gpu.status.launched();
             let (count, units) = $cubes;
             // SAFETY: kernels compare each place with the lengths or sizes that they are given, and
             // these are of the tensors that are bound.

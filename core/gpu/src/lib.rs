@@ -1,8 +1,8 @@
-//! Cards as a backend: one set of kernels for Vulkan, Metal and CUDA, written in Rust and compiled for
+//! GPUs as a backend: one set of kernels for Vulkan, Metal and CUDA, written in Rust and compiled for
 //! the device at hand when first used (cubecl).
 //!
 //! The same idea as on the processor: normalization and activation are never stored, see `view`. A
-//! kernel gets one stream's order for free; nothing waits for the card but what the host wants to know.
+//! kernel gets one stream's order for free; nothing waits for the GPU but what the host wants to know.
 
 mod activation;
 mod attention;
@@ -35,7 +35,7 @@ use cubecl::prelude::*;
 use cubecl::server::ServerError;
 use cubecl::stream_id::StreamId;
 
-use self::device::About;
+use self::device::DeviceStatus;
 pub use self::launch::Logits;
 use self::launch::Pieces;
 use self::memory::Memory;
@@ -43,27 +43,27 @@ pub use self::memory::Numbers;
 pub use cubecl::prelude::Runtime;
 pub use seedling_base::{Error, Result};
 use seedling_nn::activation::Act;
-use seedling_nn::backend::{Asked, Backend, DeviceOps, Host};
+use seedling_nn::backend::{Backend, DeviceOps, Host, LaunchStats};
 
 /// What gradients are multiplied by where they are kept in f16: numbers of five exponent bits would lose
 /// the small ones (Micikevicius et al. 2018).
 const LOSS_SCALE: f32 = 1024.0;
 
-/// Kernels for a card, and its memory. Clones share it.
+/// Kernels for a GPU, and its memory. Clones share it.
 #[derive(Clone)]
 pub struct Gpu<R: Runtime> {
     client: ComputeClient<R>,
     memory: Memory,
     /// What convolutions' outputs are stored in; all else is f32.
-    kind: FloatKind,
+    dtype: FloatKind,
     /// What gradients are multiplied by on their way through activations ([`LOSS_SCALE`]).
     loss_scale: f32,
     /// Groups that go through a network at once.
     at_once: usize,
     /// What the device is known to have, and to have complained of.
-    card: About,
-    /// Whether nothing is asked of the card: see [`DeviceOps::rehearsal`].
-    rehearsed: bool,
+    status: DeviceStatus,
+    /// Whether nothing is asked of the GPU: see [`DeviceOps::dry_run`].
+    dry_run: bool,
 }
 
 impl<R: Runtime> fmt::Debug for Gpu<R> {
@@ -72,12 +72,12 @@ impl<R: Runtime> fmt::Debug for Gpu<R> {
     }
 }
 
-/// A card by Vulkan or Metal.
-pub type Card = Gpu<cubecl::wgpu::WgpuRuntime>;
+/// A GPU by Vulkan or Metal.
+pub type GpuDevice = Gpu<cubecl::wgpu::WgpuRuntime>;
 
-/// A card by CUDA.
+/// A GPU by CUDA.
 #[cfg(feature = "cuda")]
-pub type CudaCard = Gpu<cubecl::cuda::CudaRuntime>;
+pub type CudaDevice = Gpu<cubecl::cuda::CudaRuntime>;
 
 /// A batch norm of one forward.
 #[derive(Debug)]
@@ -134,25 +134,25 @@ pub struct Squeezed {
 impl<R: Runtime> Gpu<R> {
     /// On a device that is there.
     pub fn new(client: ComputeClient<R>) -> Gpu<R> {
-        Gpu::on(client, About::default())
+        Gpu::on(client, DeviceStatus::default())
     }
 
-    fn on(mut client: ComputeClient<R>, card: About) -> Gpu<R> {
+    fn on(mut client: ComputeClient<R>, status: DeviceStatus) -> Gpu<R> {
         // Memory is used again in the order of the work: all threads must share a stream.
         // SAFETY: a stream may be used from any thread.
         unsafe { client.set_stream(StreamId::current()) };
         Gpu {
             client,
             memory: Memory::default(),
-            kind: FloatKind::F32,
+            dtype: FloatKind::F32,
             loss_scale: 1.0,
             at_once: 1,
-            card,
-            rehearsed: false,
+            status,
+            dry_run: false,
         }
     }
 
-    /// The same card, whose gradients are `scale` times as large on their way through activations.
+    /// The same GPU, whose gradients are `scale` times as large on their way through activations.
     #[must_use]
     pub fn with_loss_scale(&self, scale: f32) -> Gpu<R> {
         Gpu {
@@ -166,7 +166,7 @@ impl<R: Runtime> Gpu<R> {
         self.loss_scale
     }
 
-    /// The same card with memory of its own.
+    /// The same GPU with memory of its own.
     pub fn apart(&self) -> Gpu<R> {
         Gpu {
             memory: Memory::default(),
@@ -174,7 +174,7 @@ impl<R: Runtime> Gpu<R> {
         }
     }
 
-    /// Bytes that the runtime holds on the card: these and its own.
+    /// Bytes that the runtime holds on the GPU: these and its own.
     ///
     /// # Errors
     /// The device is lost.
@@ -192,29 +192,29 @@ impl<R: Runtime> Gpu<R> {
         self.take_as(len, FloatKind::F32)
     }
 
-    fn take_as(&self, len: usize, kind: FloatKind) -> Result<Numbers> {
+    fn take_as(&self, len: usize, dtype: FloatKind) -> Result<Numbers> {
         self.complaint()?;
-        self.memory.take(&self.client, len, kind)
+        self.memory.take(&self.client, len, dtype)
     }
 
-    /// The bytes of what is on the card. Whoever waits for them hears of what went wrong before.
+    /// The bytes of what is on the GPU. Whoever waits for them hears of what went wrong before.
     fn read(&self, numbers: &Numbers) -> Result<Bytes> {
         let read = || self.client.read_one(numbers.handle());
-        let bytes = self.card.waiting(read);
+        let bytes = self.status.waiting(read);
         let bytes = bytes.map_err(|error| self.lost(&error))?;
         self.complaint().map(|()| bytes)
     }
 
     /// What the device has complained of, if it has.
     fn complaint(&self) -> Result<()> {
-        match self.card.complaint() {
+        match self.status.complaint() {
             None => Ok(()),
             Some(complaint) => Err(refused(&complaint, self.memory.most_bytes())),
         }
     }
 
     fn lost(&self, error: &ServerError) -> Error {
-        let first = self.card.complaint();
+        let first = self.status.complaint();
         let complaint = first.unwrap_or_else(|| error.to_string());
         refused(&complaint, self.memory.most_bytes())
     }
@@ -222,12 +222,12 @@ impl<R: Runtime> Gpu<R> {
     /// `x` as convolutions' outputs are stored.
     ///
     /// # Errors
-    /// The card's memory is at its end.
+    /// The GPU's memory is at its end.
     pub fn stored(&self, x: Numbers) -> Result<Numbers> {
-        if x.kind() == self.kind {
+        if x.dtype() == self.dtype {
             return Ok(x);
         }
-        let out = self.take_as(x.len(), self.kind)?;
+        let out = self.take_as(x.len(), self.dtype)?;
         self.read_into(&launch::activated(&x, Act::Identity), &out);
         Ok(out)
     }
@@ -265,11 +265,11 @@ impl<R: Runtime> Gpu<R> {
     /// # Errors
     /// The device's.
     pub fn receive(&self, numbers: &Numbers) -> Result<Vec<f32>> {
-        if numbers.is_empty() || self.rehearsed {
+        if numbers.is_empty() || self.dry_run {
             return Ok(vec![0.0; numbers.len()]);
         }
         self.complaint()?;
-        if numbers.kind() != FloatKind::F32 {
+        if numbers.dtype() != FloatKind::F32 {
             let wide = self.take(numbers.len())?;
             self.read_into(&launch::activated(numbers, Act::Identity), &wide);
             return self.receive(&wide);
@@ -295,8 +295,8 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Numbers> {
         let mut numbers = vec![0.0; len];
-        // Nobody looks at the numbers of a rehearsal, which are never even written.
-        if !self.rehearsed {
+        // Nobody looks at the numbers of a dry_run, which are never even written.
+        if !self.dry_run {
             fill(&mut numbers);
         }
         self.send(&numbers)
@@ -327,7 +327,7 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn in_f32(&self) -> Self {
         Gpu {
-            kind: FloatKind::F32,
+            dtype: FloatKind::F32,
             loss_scale: 1.0,
             ..self.clone()
         }
@@ -335,10 +335,10 @@ impl<R: Runtime> Backend for Gpu<R> {
 }
 
 impl<R: Runtime> DeviceOps for Gpu<R> {
-    fn rehearsal(&self) -> Option<Self> {
+    fn dry_run(&self) -> Option<Self> {
         Some(Gpu {
             memory: Memory::counted(),
-            rehearsed: true,
+            dry_run: true,
             ..self.clone()
         })
     }
@@ -348,17 +348,17 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
     }
 
     fn memory_bytes(&self) -> Option<usize> {
-        self.card.bytes
+        self.status.bytes
     }
 
     fn wait(&self) -> Result<()> {
-        let done = self.card.waiting(|| block_on(self.client.sync()));
+        let done = self.status.waiting(|| block_on(self.client.sync()));
         done.map_err(|error| self.lost(&error))?;
         self.complaint()
     }
 
-    fn asked(&self) -> Option<Asked> {
-        Some(self.card.asked())
+    fn launch_stats(&self) -> Option<LaunchStats> {
+        Some(self.status.launch_stats())
     }
 
     fn taking(&self, groups: usize) -> Self {
@@ -369,19 +369,19 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
     }
 
     fn halved(&self) -> Result<Self> {
-        let known = |kind: &FloatKind| {
-            let kind = StorageType::Scalar(ElemType::Float(*kind));
-            self.client.properties().supports_type(kind)
+        let known = |dtype: &FloatKind| {
+            let dtype = StorageType::Scalar(ElemType::Float(*dtype));
+            self.client.properties().supports_type(dtype)
         };
-        let kind = [FloatKind::BF16, FloatKind::F16].into_iter().find(known);
-        let Some(kind) = kind else {
+        let dtype = [FloatKind::BF16, FloatKind::F16].into_iter().find(known);
+        let Some(dtype) = dtype else {
             return Err(Error::Device(
                 "precision = bf16: this device has neither bf16 nor f16".into(),
             ));
         };
         Ok(Gpu {
-            kind,
-            loss_scale: match kind {
+            dtype,
+            loss_scale: match dtype {
                 FloatKind::F16 => LOSS_SCALE,
                 _ => 1.0,
             },

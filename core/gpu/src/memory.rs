@@ -1,4 +1,4 @@
-//! Numbers on the card. What is dropped waits to be used again: a step takes what the step before gave
+//! Numbers on the GPU. What is dropped waits to be used again: a step takes what the step before gave
 //! back, in the same order, so nothing is allocated after the first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,12 @@ use crate::{Error, Result};
 /// Bytes that every buffer is a multiple of.
 const GRANULE: usize = 256;
 
-/// Numbers in the card's memory.
+/// Numbers in the GPU's memory.
 #[derive(Debug)]
 pub struct Numbers {
     handle: Option<Handle>,
     len: usize,
-    kind: FloatKind,
+    dtype: FloatKind,
     /// Bytes behind the handle.
     room: usize,
     /// Whether they are used again.
@@ -53,14 +53,14 @@ impl Memory {
     /// `len` numbers, whatever they were.
     ///
     /// # Errors
-    /// More than the card takes in one piece.
+    /// More than the GPU takes in one piece.
     pub fn take<R: Runtime>(
         &self,
         client: &ComputeClient<R>,
         len: usize,
-        kind: FloatKind,
+        dtype: FloatKind,
     ) -> Result<Numbers> {
-        let room = (len.max(1) * bytes(kind)).next_multiple_of(GRANULE);
+        let room = (len.max(1) * bytes(dtype)).next_multiple_of(GRANULE);
         let limit = client.properties().memory.max_page_size as usize;
         if room > limit && self.counted {
             // No amount of memory holds it: that is known by the count.
@@ -88,7 +88,7 @@ impl Memory {
         Ok(Numbers {
             handle,
             len,
-            kind,
+            dtype,
             room,
             kept: true,
             home: self.waiting.clone(),
@@ -113,7 +113,7 @@ impl Memory {
         Ok(Numbers {
             handle: (!self.counted).then(|| client.create_from_slice(bytes)),
             len,
-            kind: FloatKind::F32,
+            dtype: FloatKind::F32,
             room: bytes.len(),
             kept: false,
             home: self.waiting.clone(),
@@ -144,13 +144,13 @@ impl Numbers {
     }
 
     /// Of which kind; whole numbers pass for f32.
-    pub fn kind(&self) -> FloatKind {
-        self.kind
+    pub fn dtype(&self) -> FloatKind {
+        self.dtype
     }
 
     /// The same, as kernels are told.
     pub fn storage(&self) -> StorageType {
-        StorageType::Scalar(ElemType::Float(self.kind))
+        StorageType::Scalar(ElemType::Float(self.dtype))
     }
 
     /// All of them for a kernel, however many it reads at a time.
@@ -159,13 +159,13 @@ impl Numbers {
         unsafe { ArrayArg::from_raw_parts(self.handle(), self.len.max(1)) }
     }
 
-    /// What the card knows them by: exactly the numbers, without what lies behind them.
+    /// What the GPU knows them by: exactly the numbers, without what lies behind them.
     pub fn handle(&self) -> Handle {
         let Some(handle) = &self.handle else {
-            unreachable!("nothing is asked of a card with memory that is only counted");
+            unreachable!("nothing is asked of a GPU with memory that is only counted");
         };
         // Bindings end at multiples of four bytes.
-        let rest = self.room - (self.len.max(1) * bytes(self.kind)).next_multiple_of(4);
+        let rest = self.room - (self.len.max(1) * bytes(self.dtype)).next_multiple_of(4);
         handle.clone().offset_end(rest as u64)
     }
 }
@@ -181,8 +181,8 @@ impl Drop for Numbers {
 }
 
 /// Bytes of a number.
-fn bytes(kind: FloatKind) -> usize {
-    match kind {
+fn bytes(dtype: FloatKind) -> usize {
+    match dtype {
         FloatKind::F16 | FloatKind::BF16 => 2,
         _ => 4,
     }

@@ -20,7 +20,7 @@ impl<R: Runtime> OptimizerOps for Gpu<R> {
 
     fn all_finite(&self, flat: &Numbers) -> Result<bool> {
         let found = self.not_finite(flat)?;
-        if self.rehearsed {
+        if self.dry_run {
             return Ok(true);
         }
         let bytes = self.read(&found)?;

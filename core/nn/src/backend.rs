@@ -18,7 +18,7 @@ mod forward;
 mod optimizer;
 
 pub use backward::{BackwardOps, Grad, InputGrad, Sink, WeightMut};
-pub use device::{Asked, DeviceOps};
+pub use device::{DeviceOps, LaunchStats};
 pub use forward::{Conv, ForwardOps, Output, Param, Read, Rows, Src, Statistics};
 pub use optimizer::{AdamUpdate, OptimizerOps, Update};
 
@@ -41,7 +41,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// The numbers of `buf` on the host.
     fn download(&self, buf: &Self::Buf) -> Result<Vec<f32>>;
 
-    /// These numbers in the engine's memory.
+    /// These numbers in the backend's memory.
     fn flat(&self, numbers: Vec<f32>) -> Result<Self::Flat>;
 
     /// Its numbers on the host, borrowed where they lie there anyway.
@@ -53,7 +53,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Gives memory that waits to be used again back to the system: before work of other shapes.
     fn release(&self);
 
-    /// The same engine, which stores everything in f32.
+    /// The same backend, which stores everything in f32.
     #[must_use]
     fn in_f32(&self) -> Self {
         self.clone()

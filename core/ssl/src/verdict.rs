@@ -48,25 +48,25 @@ pub enum Untrained {
         train_from: usize,
     },
     /// Nobody asked for a step.
-    Asked,
+    NoSteps,
 }
 
 /// A decision on its way: the initial weights' features first, then those of every share.
 #[derive(Debug)]
-pub struct Jury {
+pub struct WeightSelector {
     initial: Option<Neighborhoods>,
     /// Rows of the photos that were held out.
     held: Vec<usize>,
     verdict: Verdict,
 }
 
-impl Jury {
+impl WeightSelector {
     /// With the features of the initial weights. `held` are the rows of the photos that were held out.
     ///
     /// # Errors
     /// The features are not finite.
-    pub fn new(initial: &Features, held: Vec<usize>) -> Result<Jury> {
-        Ok(Jury {
+    pub fn new(initial: &Features, held: Vec<usize>) -> Result<WeightSelector> {
+        Ok(WeightSelector {
             verdict: Verdict {
                 photos: initial.rows,
                 held_out: held.len(),
@@ -140,7 +140,7 @@ impl Verdict {
                      network little that other photos show."
                 );
             }
-            Some(Untrained::Asked) => {
+            Some(Untrained::NoSteps) => {
                 return "The initial weights stay: no step of training was asked for.".into();
             }
             None => {}
@@ -204,12 +204,12 @@ mod tests {
     }
 
     fn judged(tried: &[(f64, Features)]) -> Verdict {
-        let mut jury = Jury::new(&album(3.0), Vec::new()).unwrap();
-        assert!(jury.can_judge());
+        let mut selector = WeightSelector::new(&album(3.0), Vec::new()).unwrap();
+        assert!(selector.can_judge());
         for (share, features) in tried {
-            jury.hear(*share, features).unwrap();
+            selector.hear(*share, features).unwrap();
         }
-        jury.decide()
+        selector.decide()
     }
 
     /// The album with `noise` of its own on every number.
@@ -252,7 +252,7 @@ mod tests {
             text.contains("fewer than 900") && text.contains("closed form"),
             "{text}"
         );
-        verdict.untrained = Some(Untrained::Asked);
+        verdict.untrained = Some(Untrained::NoSteps);
         verdict.closed_form = false;
         assert!(!verdict.sentence().contains("closed form"));
         let json = serde_json::to_string(&verdict).unwrap();
@@ -266,8 +266,8 @@ mod tests {
         let verdict = judged(&[(0.25, alike), (0.5, broken)]);
         assert_eq!(verdict.tried, [(0.25, None), (0.5, None)]);
         assert!(verdict.sentence().contains("told apart"));
-        let mut jury = Jury::new(&album(3.0), Vec::new()).unwrap();
-        assert!(jury.hear(0.5, &album(3.0).select(&[0, 1])).is_err());
+        let mut selector = WeightSelector::new(&album(3.0), Vec::new()).unwrap();
+        assert!(selector.hear(0.5, &album(3.0).select(&[0, 1])).is_err());
     }
 
     #[test]
@@ -280,9 +280,9 @@ mod tests {
             photos.values[row.clone()].copy_from_slice(&worse.values[row]);
         }
         let judged = |held: Vec<usize>| {
-            let mut jury = Jury::new(&album(3.0), held).unwrap();
-            jury.hear(0.5, &photos).unwrap();
-            jury.decide()
+            let mut selector = WeightSelector::new(&album(3.0), held).unwrap();
+            selector.hear(0.5, &photos).unwrap();
+            selector.decide()
         };
         let verdict = judged(held);
         assert!(!verdict.accepted(), "{verdict:?}");
@@ -299,10 +299,10 @@ mod tests {
     #[test]
     fn few_photos_decide_nothing() {
         let few = album(3.0).select(&(0..20).collect::<Vec<_>>());
-        let mut jury = Jury::new(&few, Vec::new()).unwrap();
-        assert!(!jury.can_judge());
-        jury.hear(0.5, &few).unwrap();
-        let verdict = jury.decide();
+        let mut selector = WeightSelector::new(&few, Vec::new()).unwrap();
+        assert!(!selector.can_judge());
+        selector.hear(0.5, &few).unwrap();
+        let verdict = selector.decide();
         assert!(!verdict.accepted());
         assert!(verdict.sentence().contains("20 photos are too few"));
     }

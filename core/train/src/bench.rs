@@ -8,12 +8,12 @@ use crate::memory::device::fitted;
 use crate::memory::{Budget, fit_budget};
 use crate::method::Setup;
 use crate::start::Start;
-use crate::weights::About;
+use crate::weights::ModelMetadata;
 use crate::{Error, Result};
 use seedling_base::rng::{Purpose, Rng};
 use seedling_data::Normalize;
 use seedling_data::bench::RenderedPhotos;
-use seedling_nn::backend::Asked;
+use seedling_nn::backend::LaunchStats;
 use seedling_nn::cpu::Cpu;
 use seedling_nn::encoder::Architecture;
 use seedling_ssl::ops::TrainingBackend;
@@ -48,9 +48,9 @@ pub trait Steps: Send {
     /// The numbers are no longer finite, or the device's.
     fn step(&mut self) -> Result<()>;
 
-    /// What the steps have asked of a card, and the most bytes of its memory that they have taken; nothing
+    /// What the steps have asked of a GPU, and the most bytes of its memory that they have taken; nothing
     /// on a processor.
-    fn card(&self) -> Option<(Asked, usize)>;
+    fn gpu(&self) -> Option<(LaunchStats, usize)>;
 }
 
 /// Steps as `config` has them, on its device.
@@ -66,7 +66,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
             let config = method(self.0);
             let setup = Setup {
                 config: &config,
-                about: &about(&config),
+                metadata: &metadata(&config),
                 start: &Start::default(),
             };
             let (backend, _) = fitted(backend, setup)?;
@@ -96,7 +96,7 @@ impl<B: TrainingBackend> StepBench<B> {
         let config = method(config);
         let setup = Setup {
             config: &config,
-            about: &about(&config),
+            metadata: &metadata(&config),
             start: &Start::default(),
         };
         Ok(StepBench {
@@ -120,8 +120,8 @@ fn method(config: &Config) -> Config {
 }
 
 /// What is trained: the settings' network, from random weights.
-fn about(config: &Config) -> About {
-    About {
+fn metadata(config: &Config) -> ModelMetadata {
+    ModelMetadata {
         architecture: Architecture::new(config.arch, Some(config.head)),
         image_size: config.image_size,
         normalize: Normalize::default(),
@@ -143,9 +143,9 @@ impl<B: TrainingBackend> Steps for StepBench<B> {
         Ok(())
     }
 
-    fn card(&self) -> Option<(Asked, usize)> {
+    fn gpu(&self) -> Option<(LaunchStats, usize)> {
         let backend = self.learner.encoder().backend();
-        Some((backend.asked()?, backend.most_bytes()))
+        Some((backend.launch_stats()?, backend.most_bytes()))
     }
 }
 

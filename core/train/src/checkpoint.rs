@@ -4,7 +4,7 @@
 //! seed, its purpose and the step.
 
 use crate::config::Config;
-use crate::weights::About;
+use crate::weights::ModelMetadata;
 use crate::{Error, Result};
 use seedling_base::atomic;
 use seedling_base::tensor_file::{self, Data, TensorFile, TensorRef, hex};
@@ -120,7 +120,7 @@ pub struct State<'a> {
     /// SHA-256 of a distillation's teacher.
     pub teacher: Option<String>,
     /// What is trained, and how pixels become its inputs.
-    pub about: About,
+    pub metadata: ModelMetadata,
     /// Optimizer steps done; epoch and place in it follow.
     pub step: u64,
     /// Networks, queue and optimizer.
@@ -172,7 +172,7 @@ impl State<'_> {
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {
-        let mut metadata = self.about.to_metadata();
+        let mut metadata = self.metadata.to_header();
         metadata.extend(
             [
                 ("config", self.config.to_toml()),
@@ -257,7 +257,7 @@ impl State<'_> {
             teacher: file.metadata().get("teacher.digest").cloned(),
             config: Config::adapt().with_toml(text("config")?, &path.display().to_string())?,
             album: album("album")?,
-            about: About::from_metadata(path, file.metadata(), None)?,
+            metadata: ModelMetadata::from_header(path, file.metadata(), None)?,
             step: number("step")?,
             numbers: Numbers {
                 trained: Network {
@@ -366,7 +366,7 @@ mod tests {
                 }),
             }),
             teacher: Some("f".into()),
-            about: About {
+            metadata: ModelMetadata {
                 architecture: Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Wide)),
                 image_size: 96,
                 normalize: Normalize::default(),

@@ -69,41 +69,41 @@ impl Device {
 }
 
 /// A kind of device, and what there is of it.
-pub struct Kind {
+pub struct BackendDevices {
     /// How `--device` names it.
     pub name: &'static str,
     /// Its devices, or why there are none.
-    pub found: Result<Vec<Card>>,
+    pub found: Result<Vec<DeviceInfo>>,
 }
 
 /// A device that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
+pub struct DeviceInfo {
     /// How to ask for it.
     pub device: Device,
     /// What its maker calls it.
-    pub card: String,
+    pub name: String,
     /// By what it is reached.
     pub driver: String,
 }
 
 /// Every kind of device, whether this program can use it or not.
-pub fn all() -> Vec<Kind> {
-    let processor = Card {
+pub fn all() -> Vec<BackendDevices> {
+    let processor = DeviceInfo {
         device: Device::Cpu,
-        card: format!("{} processor", std::env::consts::ARCH),
+        name: format!("{} processor", std::env::consts::ARCH),
         driver: format!("{} threads", rayon::current_num_threads()),
     };
     vec![
-        Kind {
+        BackendDevices {
             name: "cpu",
             found: Ok(vec![processor]),
         },
-        Kind {
+        BackendDevices {
             name: "gpu",
             found: gpus(),
         },
-        Kind {
+        BackendDevices {
             name: "cuda",
             found: cudas(),
         },
@@ -111,37 +111,37 @@ pub fn all() -> Vec<Kind> {
 }
 
 #[cfg(feature = "gpu")]
-fn gpus() -> Result<Vec<Card>> {
+fn gpus() -> Result<Vec<DeviceInfo>> {
     match gpu::gpus() {
         found if found.is_empty() => Err(Error::Device(gpu::looked_for())),
-        found => Ok(cards(found, Device::Gpu)),
+        found => Ok(infos(found, Device::Gpu)),
     }
 }
 
 #[cfg(feature = "cuda")]
-fn cudas() -> Result<Vec<Card>> {
-    Ok(cards(gpu::cudas()?, Device::Cuda))
+fn cudas() -> Result<Vec<DeviceInfo>> {
+    Ok(infos(gpu::cudas()?, Device::Cuda))
 }
 
 #[cfg(feature = "gpu")]
-fn cards(found: Vec<gpu::Found>, device: fn(usize) -> Device) -> Vec<Card> {
-    let card = |(i, found): (usize, gpu::Found)| Card {
+fn infos(found: Vec<gpu::GpuInfo>, device: fn(usize) -> Device) -> Vec<DeviceInfo> {
+    let info = |(i, found): (usize, gpu::GpuInfo)| DeviceInfo {
         device: device(i),
-        card: found.card,
+        name: found.name,
         driver: found.driver,
     };
-    found.into_iter().enumerate().map(card).collect()
+    found.into_iter().enumerate().map(info).collect()
 }
 
 #[cfg(not(feature = "gpu"))]
-fn gpus() -> Result<Vec<Card>> {
+fn gpus() -> Result<Vec<DeviceInfo>> {
     Err(Error::Device(
         "built without it (cargo build --features gpu)".into(),
     ))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cudas() -> Result<Vec<Card>> {
+fn cudas() -> Result<Vec<DeviceInfo>> {
     Err(Error::Device(
         "built without it (cargo build --features gpu)".into(),
     ))
@@ -152,12 +152,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_listed_with_what_there_is_or_why_not() {
+    fn every_backend_is_listed_with_what_there_is_or_why_not() {
         let all = all();
         assert_eq!(all.len(), 3);
         assert!(all[0].found.is_ok());
-        for kind in &all {
-            match &kind.found {
+        for backend in &all {
+            match &backend.found {
                 Ok(found) => assert!(!found.is_empty()),
                 Err(why) => assert!(!why.to_string().is_empty()),
             }

@@ -52,10 +52,10 @@ impl<B: TrainingBackend> Learner<B> {
     ) -> Result<Learner<B>> {
         let Setup {
             config,
-            about,
+            metadata,
             start,
         } = setup;
-        let mut encoder = Encoder::on(backend.clone(), about.architecture, true, config.freeze)?;
+        let mut encoder = Encoder::on(backend.clone(), metadata.architecture, true, config.freeze)?;
         match &mut saved {
             None => begin(&mut encoder, config, start)?,
             Some(saved) => restore(&mut encoder.params, take(&mut saved.trained))?,
@@ -424,7 +424,7 @@ fn fitting<T: Clone>(size: usize, saved: Cow<'_, [T]>) -> Result<Vec<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::About;
+    use crate::weights::ModelMetadata;
     use seedling_base::rng::{Purpose, Rng};
     use seedling_data::Normalize;
     use seedling_nn::backbones::Arch;
@@ -437,7 +437,7 @@ mod tests {
             freeze: 5,
             ..Config::adapt()
         };
-        let about = About {
+        let metadata = ModelMetadata {
             architecture: Architecture::new(Arch::MOBILENET_V3_SMALL, Some(Head::Simple)),
             image_size: 32,
             normalize: Normalize::default(),
@@ -445,7 +445,7 @@ mod tests {
         };
         let setup = Setup {
             config: &config,
-            about: &about,
+            metadata: &metadata,
             start: &Start::default(),
         };
         let learner = Learner::new(Cpu::default(), setup, None);

@@ -2,14 +2,13 @@
 //!
 //! [`config`] are the settings, [`device`] opens a backend by its name; [`optim`], [`schedule`],
 //! [`checkpoint`] and [`weights`] move and keep the parameters; [`session`] owns all of that: one `step()`
-//! is one optimizer step. [`course`] is a run from the measurement before to the weights and the one after,
+//! is one optimizer step. [`run`] is a run from the measurement before to the weights and the one after,
 //! [`records`] are what it writes down, [`governor`] says whether a device may go on training now. [`index`]
 //! is what searches of an album ask, [`mod@bench`] one step to be timed.
 
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
-pub mod course;
 pub mod device;
 pub mod governor;
 pub mod index;
@@ -23,6 +22,7 @@ pub mod session;
 pub mod slices;
 mod start;
 mod threads;
+pub mod training_run;
 pub mod weights;
 
 pub use seedling_base::{Error, Result};

@@ -1,8 +1,8 @@
 //! The two ways to train, as the settings have them.
 
 use crate::config::{Config, TeacherHead};
-use crate::start::{Guide, Start};
-use crate::weights::{About, WeightFile};
+use crate::start::{Start, TeacherSource};
+use crate::weights::{ModelMetadata, WeightFile};
 use crate::{Error, Result};
 use seedling_nn::backbones::Arch;
 use seedling_nn::block::Dropping;
@@ -26,7 +26,7 @@ const NORM_MOMENTUM: f32 = 0.1;
 pub(crate) struct Setup<'a> {
     pub(crate) config: &'a Config,
     /// What is trained.
-    pub(crate) about: &'a About,
+    pub(crate) metadata: &'a ModelMetadata,
     pub(crate) start: &'a Start<'a>,
 }
 
@@ -46,17 +46,17 @@ impl<B: TrainingBackend> Method<B> {
     ) -> Result<Method<B>> {
         let Setup {
             config,
-            about,
+            metadata,
             start,
         } = setup;
         let backend = encoder.backend().clone();
         let batches = MicroBatches {
             bn_group: config.bn_group,
-            mode: training_mode(config, about.architecture.arch),
+            mode: training_mode(config, metadata.architecture.arch),
             cancel: start.cancel.clone(),
         };
         let Some(teacher) = start.teacher else {
-            let key = Encoder::on(backend.clone(), about.architecture, false, config.freeze)?;
+            let key = Encoder::on(backend.clone(), metadata.architecture, false, config.freeze)?;
             let target = target(config, &backend)?;
             let config = MocoConfig {
                 m: config.key_momentum as f32,
@@ -69,7 +69,7 @@ impl<B: TrainingBackend> Method<B> {
                 encoder, key, queue, target, config,
             )?));
         };
-        let (ours, theirs) = (&about.normalize, teacher.normalize());
+        let (ours, theirs) = (&metadata.normalize, teacher.normalize());
         let rescale = std::array::from_fn(|c| {
             (
                 ours.std[c] / theirs.std[c],
@@ -83,13 +83,13 @@ impl<B: TrainingBackend> Method<B> {
             batches,
         };
         let mut teacher = match teacher {
-            Guide::Foreign(guide) => {
-                Teacher::foreign(guide.net.clone(), backend, rescale, dim, config.seed)?
+            TeacherSource::Foreign(teacher) => {
+                Teacher::foreign(teacher.net.clone(), backend, rescale, dim, config.seed)?
             }
-            Guide::Weights(file) => {
+            TeacherSource::Weights(file) => {
                 let architecture = Architecture {
                     head: teacher_head(file, config)?,
-                    ..file.about.architecture
+                    ..file.metadata.architecture
                 };
                 let mut network = Encoder::on(backend, architecture, false, 0)?;
                 file.load_backbone(&mut network.params)?;

@@ -13,7 +13,7 @@ mod trained;
 mod trainer;
 mod untrained;
 
-pub use crate::start::{Foreign, Guide, Start};
+pub use crate::start::{Foreign, Start, TeacherSource};
 pub use crate::threads::{helpful, on_own_threads, threads};
 pub use build::fit;
 pub use state::RunState;
@@ -21,7 +21,7 @@ pub use trainer::Trainer;
 
 use crate::checkpoint::{self, Before, State};
 use crate::config::Config;
-use crate::weights::About;
+use crate::weights::ModelMetadata;
 use crate::{Error, Result};
 use seedling_base::cancel::Cancel;
 use seedling_data::{PhotoSource, Skipped};
@@ -140,8 +140,8 @@ impl Session {
     }
 
     /// What is trained, and how pixels become its inputs.
-    pub fn about(&self) -> &About {
-        &self.state().about
+    pub fn metadata(&self) -> &ModelMetadata {
+        &self.state().metadata
     }
 
     /// The photos.
@@ -176,7 +176,7 @@ impl Session {
                 album: run.album.clone(),
                 before: run.before.clone(),
                 teacher: run.teacher.clone(),
-                about: run.about.clone(),
+                metadata: run.metadata.clone(),
                 step: run.step,
                 // Borrowed while they are written: copies would be the run's peak of memory.
                 numbers,

@@ -14,14 +14,14 @@ pub struct Start<'a> {
     /// Initial weights; `None` draws random ones.
     pub init: Option<&'a WeightFile>,
     /// The teacher of a distillation; `None` trains by contrast.
-    pub teacher: Option<Guide<'a>>,
+    pub teacher: Option<TeacherSource<'a>>,
     /// What will stop the session, and its making.
     pub cancel: Cancel,
 }
 
 /// Who teaches.
 #[derive(Clone, Copy, Debug)]
-pub enum Guide<'a> {
+pub enum TeacherSource<'a> {
     /// A network of the registry.
     Weights(&'a WeightFile),
     /// Any other.
@@ -45,12 +45,12 @@ impl std::fmt::Debug for Foreign {
     }
 }
 
-impl Guide<'_> {
+impl TeacherSource<'_> {
     /// How pixels become the teacher's inputs.
     pub fn normalize(&self) -> &Normalize {
         match self {
-            Guide::Weights(file) => &file.about.normalize,
-            Guide::Foreign(foreign) => &foreign.normalize,
+            TeacherSource::Weights(file) => &file.metadata.normalize,
+            TeacherSource::Foreign(foreign) => &foreign.normalize,
         }
     }
 
@@ -60,8 +60,8 @@ impl Guide<'_> {
     /// It can't be read any more.
     pub fn digest(&self) -> Result<String> {
         match self {
-            Guide::Weights(file) => file.digest(),
-            Guide::Foreign(foreign) => Ok(foreign.digest.clone()),
+            TeacherSource::Weights(file) => file.digest(),
+            TeacherSource::Foreign(foreign) => Ok(foreign.digest.clone()),
         }
     }
 }
@@ -75,7 +75,7 @@ const MEASURE_SIZE_LIMIT: usize = 1024;
 pub(crate) fn measure_size(config: &Config, init: Option<&WeightFile>) -> usize {
     match config.measure_size {
         0 => {
-            let asked = init.map_or(0, |file| file.about.image_size);
+            let asked = init.map_or(0, |file| file.metadata.image_size);
             config.image_size.max(asked.min(MEASURE_SIZE_LIMIT))
         }
         size => size,

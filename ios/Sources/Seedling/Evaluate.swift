@@ -3,8 +3,8 @@ import SeedlingBridge
 /// Figures of some weights on some photos. What there are too few photos for is `nil`.
 public typealias Evaluation = SeedlingBridge.Evaluation
 
-/// Measures `weights` on `photos`: how surely neighbors name a photo's kind where
-/// ``Photos/label(_:kind:)`` has told all kinds, and figures that need none. Canceling the task ends it
+/// Measures `weights` on `photos`: how surely neighbors name a photo's class where
+/// ``Photos/label(_:class:)`` has told all classes, and figures that need none. Canceling the task ends it
 /// within a few photos.
 public func evaluate(
     _ photos: Photos, with weights: Weights, threads: Int = 0,

@@ -38,11 +38,11 @@ public final class Photos: Sendable {
         return self
     }
 
-    /// Says what kind a photo is of, for ``evaluate(_:with:threads:onProgress:)``. Training never looks
+    /// Says what class a photo is of, for ``evaluate(_:with:threads:onProgress:)``. Training never looks
     /// at it.
     @discardableResult
-    public func label(_ name: String, kind: String) throws(SeedlingError) -> Photos {
-        try typed { try inner.label(name: name, kind: kind) }
+    public func label(_ name: String, className: String) throws(SeedlingError) -> Photos {
+        try typed { try inner.label(name: name, className: className) }
         return self
     }
 }

@@ -138,7 +138,7 @@ final class SessionTests: XCTestCase {
         await refused("Settings") { _ = try await Search.over(self.photos(), with: weights, looks: 3) }
     }
 
-    func testEvaluatesWithAndWithoutKinds() async throws {
+    func testEvaluatesWithAndWithoutClasses() async throws {
         let photos = try photos()
         let weights = try Weights.openOwn(Self.shipped)
         let without = try await evaluate(photos, with: weights)
@@ -146,7 +146,7 @@ final class SessionTests: XCTestCase {
         XCTAssertNil(without.bestNn)
         XCTAssertGreaterThan(try XCTUnwrap(without.instanceDiscrimination), 0)
         for (index, file) in TestPhotos.files.enumerated() {
-            try photos.label(file.lastPathComponent, kind: "kind \(index % 2)")
+            try photos.label(file.lastPathComponent, className: "kind \(index % 2)")
         }
         let with = try await evaluate(photos, with: weights)
         XCTAssertTrue((0...100).contains(try XCTUnwrap(with.bestNn)))
@@ -154,7 +154,7 @@ final class SessionTests: XCTestCase {
             XCTAssertTrue((0...100).contains(try XCTUnwrap(figure)))
         }
         XCTAssertEqual(without.uniformity, with.uniformity)
-        await refused("Photos") { try photos.label("none", kind: "kind") }
+        await refused("Photos") { try photos.label("none", className: "kind") }
     }
 
     func testSearchesAndEvaluationsAreCancelled() async throws {

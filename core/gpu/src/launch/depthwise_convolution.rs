@@ -12,7 +12,7 @@ impl<R: Runtime> Gpu<R> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
         let len = images * window.out_height * window.out_width * window.channels;
-        let z = self.take_as(len, x.z.kind())?;
+        let z = self.take_as(len, x.z.dtype())?;
         let strips = window.out_width.div_ceil(depthwise::STRIP);
         launch!(
             self,
@@ -43,7 +43,7 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<Numbers> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
-        let dx = self.take_as(x.z.len(), x.z.kind())?;
+        let dx = self.take_as(x.z.len(), x.z.dtype())?;
         let strips = window.width.div_ceil(depthwise::STRIP);
         let shortcut = match sink {
             Sink::Plain { shortcut } => *shortcut,

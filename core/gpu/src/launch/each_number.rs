@@ -12,7 +12,7 @@ impl<R: Runtime> Gpu<R> {
             n,
             x.view(n),
             out.arg(),
-            [x.kind(), out.storage()]
+            [x.dtype(), out.storage()]
         );
     }
 

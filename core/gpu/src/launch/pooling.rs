@@ -92,7 +92,7 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<(Numbers, Numbers)> {
         let images = x.z.len() / (window.height * window.width * window.channels);
         let len = images * window.out_height * window.out_width * window.channels;
-        let (y, taps) = (self.take_as(len, x.z.kind())?, self.take(len)?);
+        let (y, taps) = (self.take_as(len, x.z.dtype())?, self.take(len)?);
         launch!(
             self,
             max_pool::forward,
@@ -113,7 +113,7 @@ impl<R: Runtime> Gpu<R> {
         taps: &Numbers,
         dy: &Numbers,
     ) -> Result<Numbers> {
-        let out = self.take_as(x.z.len(), x.z.kind())?;
+        let out = self.take_as(x.z.len(), x.z.dtype())?;
         launch!(
             self,
             max_pool::back,

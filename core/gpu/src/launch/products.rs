@@ -63,11 +63,11 @@ impl<R: Runtime> Gpu<R> {
         out: &Numbers,
         piece: usize,
     ) {
-        if i == 0 || j == 0 || self.rehearsed {
+        if i == 0 || j == 0 || self.dry_run {
             return;
         }
         let (rows, columns) = (results(i), results(j));
-        let kinds = [a.reading.kind(), b.reading.kind(), out.storage()];
+        let dtypes = [a.reading.dtype(), b.reading.dtype(), out.storage()];
         let tiles = j.div_ceil(SIDE * columns) * i.div_ceil(SIDE * rows);
         let count = cubes_of_pieces(tiles, k.div_ceil(piece).max(1));
         let end = EndLaunch::new(
@@ -87,7 +87,7 @@ impl<R: Runtime> Gpu<R> {
             SizesLaunch::new(i, j, k, piece),
             rows,
             columns,
-            kinds,
+            dtypes,
         );
     }
 
@@ -100,7 +100,7 @@ impl<R: Runtime> Gpu<R> {
         range: &Range<usize>,
         (inputs, taps): (usize, usize),
     ) -> Result<()> {
-        // Enough cubes for a large card, and parts that are no larger than what they are summed of.
+        // Enough cubes for a large GPU, and parts that are no larger than what they are summed of.
         let tiles = i.div_ceil(SIDE * results(i)) * j.div_ceil(SIDE * results(j));
         let pieces = (1024 / tiles).clamp(1, k.div_ceil(256).max(1));
         let piece = k.div_ceil(pieces).max(1);

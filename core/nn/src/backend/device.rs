@@ -7,9 +7,9 @@ use crate::{Error, Result};
 
 /// Memory, precision, and how much is done at once.
 pub trait DeviceOps: Backend {
-    /// The same engine with memory that is only counted, where memory is shared out beforehand: work
+    /// The same backend with memory that is only counted, where memory is shared out beforehand: work
     /// takes no time, every number is zero, and [`DeviceOps::most_bytes`] says what it would have taken.
-    fn rehearsal(&self) -> Option<Self> {
+    fn dry_run(&self) -> Option<Self> {
         None
     }
 
@@ -18,7 +18,7 @@ pub trait DeviceOps: Backend {
         0
     }
 
-    /// Bytes that the engine has for itself, where it says.
+    /// Bytes that the backend has for itself, where it says.
     fn memory_bytes(&self) -> Option<usize> {
         None
     }
@@ -28,23 +28,23 @@ pub trait DeviceOps: Backend {
         Ok(())
     }
 
-    /// What the host has asked of a card so far; nothing where the host computes.
-    fn asked(&self) -> Option<Asked> {
+    /// What the host has asked of a GPU so far; nothing where the host computes.
+    fn launch_stats(&self) -> Option<LaunchStats> {
         None
     }
 
-    /// The same engine, which takes `groups` at once ([`DeviceOps::groups_at_once`]) if it can.
+    /// The same backend, which takes `groups` at once ([`DeviceOps::groups_at_once`]) if it can.
     #[must_use]
     fn taking(&self, groups: usize) -> Self {
         let _ = groups;
         self.clone()
     }
 
-    /// The same engine, which stores convolutions' outputs in half the bytes: what is called bf16,
-    /// though it is f16 where the engine knows no bf16.
+    /// The same backend, which stores convolutions' outputs in half the bytes: what is called bf16,
+    /// though it is f16 where the backend knows no bf16.
     fn halved(&self) -> Result<Self> {
         Err(Error::Config(
-            "precision = bf16 is for cards (--device); the processor computes in f32".into(),
+            "precision = bf16 is for GPUs (--device); the processor computes in f32".into(),
         ))
     }
 
@@ -55,9 +55,9 @@ pub trait DeviceOps: Backend {
     }
 }
 
-/// What a host has asked of a card.
+/// What a host has asked of a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Asked {
+pub struct LaunchStats {
     /// Kernels that were launched.
     pub launches: u64,
     /// How long the host did nothing but wait for numbers.

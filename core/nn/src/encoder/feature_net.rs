@@ -1,10 +1,10 @@
-//! Looking at a network without knowing its engine.
+//! Looking at a network without knowing its backend.
 
 use super::{Encoder, Mode};
 use crate::Result;
 use crate::backend::ForwardOps;
 
-/// A network on whatever engine, for those who only want its features: measurements and searches.
+/// A network on whatever backend, for those who only want its features: measurements and searches.
 /// Images are (height, width, 3), normalized.
 pub trait FeatureNet: Send + Sync {
     /// Length of a feature vector.
@@ -13,7 +13,7 @@ pub trait FeatureNet: Send + Sync {
     /// Features (n, feature_dim) of images of `size` (height, width), on the running statistics.
     ///
     /// # Errors
-    /// There is no image, or the engine's.
+    /// There is no image, or the backend's.
     fn features_of(&self, images: &[Vec<f32>], size: (usize, usize)) -> Result<Vec<f32>>;
 
     /// Gives memory that waits to be used again back to the system: before work of other shapes.

@@ -15,7 +15,7 @@ const STREAM: u64 = 100;
 
 /// Photos that are asked about.
 #[derive(Clone, Copy, Debug)]
-pub enum Asked<'a> {
+pub enum Queries<'a> {
     /// Those of the labeled set that were not drawn.
     Others,
     /// A set of their own, with their classes.
@@ -24,7 +24,7 @@ pub enum Asked<'a> {
 
 /// Percent of the asked photos that are nearest to the mean of their class's `shots` labeled photos, which
 /// are drawn from `labeled` [`DRAWS`] times. Classes with too few photos for a draw (and, for
-/// [`Asked::Others`], one more to ask about) are left out, and photos of theirs are not asked about.
+/// [`Queries::Others`], one more to ask about) are left out, and photos of theirs are not asked about.
 /// `None` below two such classes.
 ///
 /// # Errors
@@ -32,16 +32,16 @@ pub enum Asked<'a> {
 /// feature is not finite.
 pub fn few_shot(
     (labeled, labels): (&Features, &[u32]),
-    asked: Asked<'_>,
+    queries: Queries<'_>,
     shots: usize,
     metric: Metric,
     seed: u64,
 ) -> Result<Option<f64>> {
     check_labels(labeled, labels)?;
     labeled.check_finite()?;
-    let (queries, truth, apart) = match asked {
-        Asked::Others => (labeled, labels, false),
-        Asked::These(queries, truth) => (queries, truth, true),
+    let (queries, truth, apart) = match queries {
+        Queries::Others => (labeled, labels, false),
+        Queries::These(queries, truth) => (queries, truth, true),
     };
     check_labels(queries, truth)?;
     labeled.check_like(queries, "query features", false)?;
@@ -69,9 +69,9 @@ pub fn few_shot(
             if !apart {
                 drawn.iter().flatten().for_each(|&row| taken[row] = true);
             }
-            let asked = (0..queries.rows).filter(|&row| !taken[row]);
+            let queries = (0..queries.rows).filter(|&row| !taken[row]);
             let (mut right, mut total) = (0usize, 0usize);
-            for row in asked {
+            for row in queries {
                 if let Some(truth) = truth[row] {
                     total += 1;
                     right += usize::from(predicted[row] as usize == truth);
@@ -123,15 +123,15 @@ mod tests {
         let values = vec![0.0, 0.1, 0.2, 5.0, 5.1, 5.2, 99.0];
         let photos = Features::new(7, 1, values).unwrap();
         let labels = [0, 0, 0, 1, 1, 1, 2];
-        let found = few_shot((&photos, &labels), Asked::Others, 1, Metric::Euclidean, 0);
+        let found = few_shot((&photos, &labels), Queries::Others, 1, Metric::Euclidean, 0);
         assert_eq!(found.unwrap(), Some(100.0));
         // Three of a class are too few for five.
-        let found = few_shot((&photos, &labels), Asked::Others, 5, Metric::Euclidean, 0);
+        let found = few_shot((&photos, &labels), Queries::Others, 5, Metric::Euclidean, 0);
         assert_eq!(found.unwrap(), None);
         let test = Features::new(2, 1, vec![0.3, 4.0]).unwrap();
-        let asked = Asked::These(&test, &[0, 0]);
-        let found = few_shot((&photos, &labels), asked, 1, Metric::Euclidean, 0);
+        let queries = Queries::These(&test, &[0, 0]);
+        let found = few_shot((&photos, &labels), queries, 1, Metric::Euclidean, 0);
         assert_eq!(found.unwrap(), Some(50.0));
-        assert!(few_shot((&photos, &[0]), Asked::Others, 1, Metric::Cosine, 0).is_err());
+        assert!(few_shot((&photos, &[0]), Queries::Others, 1, Metric::Cosine, 0).is_err());
     }
 }

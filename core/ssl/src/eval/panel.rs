@@ -3,7 +3,7 @@
 
 use super::clusters::mean_purity;
 use super::features::Features;
-use super::few_shot::{Asked, few_shot};
+use super::few_shot::{Queries, few_shot};
 use super::neighbors::{Exclude, Metric};
 use super::ranking::ranking;
 use crate::Result;
@@ -62,11 +62,11 @@ pub fn panel_train_test(
 fn take(index: (&Features, &[u32]), test: Option<(&Features, &[u32])>, seed: u64) -> Result<Panel> {
     // Every figure is of directions, best-NN apart: long features would outweigh others in means.
     let metric = Metric::Cosine;
-    let (asked, exclude, shots_for) = match test {
-        None => (index, Exclude::Itself, Asked::Others),
-        Some(test) => (test, Exclude::Nothing, Asked::These(test.0, test.1)),
+    let (queries, exclude, shots_for) = match test {
+        None => (index, Exclude::Itself, Queries::Others),
+        Some(test) => (test, Exclude::Nothing, Queries::These(test.0, test.1)),
     };
-    let ranking = ranking(index, asked, metric, exclude)?;
+    let ranking = ranking(index, queries, metric, exclude)?;
     let shots = |shots| few_shot(index, shots_for, shots, metric, seed);
     let rngs = (0..CLUSTERINGS).map(|i| Rng::new(seed, Purpose::Measure, 0, STREAM + i));
     Ok(Panel {
@@ -74,6 +74,6 @@ fn take(index: (&Features, &[u32]), test: Option<(&Features, &[u32])>, seed: u64
         mean_average_precision: ranking.and_then(|found| found.mean_average_precision),
         one_shot: shots(1)?,
         five_shot: shots(5)?,
-        purity: mean_purity(&asked.0.normalized(), asked.1, rngs)?,
+        purity: mean_purity(&queries.0.normalized(), queries.1, rngs)?,
     })
 }

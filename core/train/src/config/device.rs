@@ -10,9 +10,9 @@ pub enum Device {
     /// The processor.
     #[default]
     Cpu,
-    /// A card by Vulkan or Metal, counted from 0.
+    /// A GPU by Vulkan or Metal, counted from 0.
     Gpu(usize),
-    /// A card by CUDA, counted from 0.
+    /// A GPU by CUDA, counted from 0.
     Cuda(usize),
 }
 

@@ -358,13 +358,13 @@ settings! {
     threads: usize, Whole(0, 4096), FREE;
     /// Where all randomness of the run starts.
     seed: u64, Whole(0, i64::MAX), FIXED;
-    /// Where to compute: the processor, or the N-th card by Vulkan or Metal (gpu:N) or by CUDA
+    /// Where to compute: the processor, or the N-th GPU by Vulkan or Metal (gpu:N) or by CUDA
     /// (cuda:N). A run may go on elsewhere.
     device: Device, Allowed::Device, FREE;
-    /// Memory of a card that a run may take, in MB: what fits of a batch's groups goes through the
-    /// network at once. 0 takes what the card says it has, or 1024 where it does not say.
+    /// Memory of a GPU that a run may take, in MB: what fits of a batch's groups goes through the
+    /// network at once. 0 takes what the GPU says it has, or 1024 where it does not say.
     device_mb: usize, Whole(0, 1_048_576), FREE;
-    /// In what a card stores activations: f32, or bf16, which takes half the memory (f16 where there is
+    /// In what a GPU stores activations: f32, or bf16, which takes half the memory (f16 where there is
     /// no bf16: Vulkan and Metal). Weights, statistics and losses are f32 either way.
     precision: ActivationDtype, OneOf(ActivationDtype::NAMES), FREE;
 }

@@ -1,4 +1,4 @@
-//! How a card's memory is shared out before the first step: a step is rehearsed, on memory that is only
+//! How a GPU's memory is shared out before the first step: a step is run dry, on memory that is only
 //! counted, with as many groups of photos at once as there are, then half as many, until they fit.
 
 use crate::config::{ActivationDtype, Config};
@@ -9,10 +9,10 @@ use seedling_data::{Normalize, Photo, Rect, ViewParams};
 use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::step::{Pixels, Undrawn, Views};
 
-/// What a card that does not say how much it has is taken to have, in MB.
+/// What a GPU that does not say how much it has is taken to have, in MB.
 const UNSAID_MB: usize = 1024;
 
-/// Of what a card has, the share that a run may take: others use it, too.
+/// Of what a GPU has, the share that a run may take: others use it, too.
 const SHARE: f64 = 0.9;
 
 const MB: usize = 1_000_000;
@@ -36,7 +36,7 @@ pub(crate) fn in_precision<B: TrainingBackend>(backend: B, config: &Config) -> R
 pub(crate) fn fitted<B: TrainingBackend>(backend: B, setup: Setup<'_>) -> Result<(B, Smaller)> {
     let config = setup.config;
     let backend = in_precision(backend, config)?;
-    if backend.rehearsal().is_none() {
+    if backend.dry_run().is_none() {
         return Ok((backend, Smaller::default()));
     }
     let has = backend
@@ -117,7 +117,7 @@ impl Smaller {
         }
     }
 
-    /// An engine's complaint, and if it is that memory is at its end, what would fit.
+    /// a backend's complaint, and if it is that memory is at its end, what would fit.
     pub(crate) fn explain(&self, error: Error) -> Error {
         match error {
             Error::DeviceMemory { held } => Error::Device(format!(
@@ -133,7 +133,7 @@ impl Smaller {
 /// Bytes that a step takes.
 fn taken<B: TrainingBackend>(backend: &B, setup: Setup<'_>) -> Result<usize> {
     let config = setup.config;
-    let Some(stage) = backend.rehearsal() else {
+    let Some(stage) = backend.dry_run() else {
         return Ok(0);
     };
     let mut learner = Learner::new(stage.clone(), setup, None)?;

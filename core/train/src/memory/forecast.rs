@@ -1,7 +1,7 @@
 //! How much memory a run will take.
 //!
 //! Most of it can be counted: networks, queue, batches, decoded photos. What a pass through the
-//! network takes depends on every layer; it is rehearsed at two small sizes, and grows with the
+//! network takes depends on every layer; it is run dry at two small sizes, and grows with the
 //! pixels.
 
 use crate::Result;
@@ -18,14 +18,14 @@ use std::collections::BTreeMap;
 
 const MB: f64 = 1024.0 * 1024.0;
 
-/// Megabytes of program, libraries, and weights that are built in or lie open; what talks to cards takes
+/// Megabytes of program, libraries, and weights that are built in or lie open; what talks to GPUs takes
 /// some whether there is one or not.
 const PROGRAM: f64 = if cfg!(feature = "gpu") { 26.0 } else { 20.0 };
 
 /// Megabytes that a thread holds for itself: its stack, and a view or a photo in the making.
 const THREAD: f64 = 2.5;
 
-/// Share by which what was rehearsed may fall short: buffers that fit less well, and several threads'
+/// Share by which what a dry run took may fall short: buffers that fit less well, and several threads'
 /// that meet.
 const SLACK: f64 = 1.06;
 
@@ -139,7 +139,7 @@ const PIXEL_BYTES: f64 = 3.0;
 /// The same where the photo is turned upright then.
 const TURNED_BYTES: f64 = 6.0;
 
-/// Forecasts of runs of one network on one album: what was rehearsed is kept.
+/// Forecasts of runs of one network on one album: what a dry run took is kept.
 #[derive(Debug)]
 pub struct Forecaster<'a> {
     init: Option<&'a WeightFile>,
@@ -196,7 +196,7 @@ impl<'a> Forecaster<'a> {
             architecture: backbone,
             threads,
         };
-        forecaster.looking = forecaster.rehearse(None)?;
+        forecaster.looking = forecaster.dry_run(None)?;
         Ok(forecaster)
     }
 
@@ -228,7 +228,7 @@ impl<'a> Forecaster<'a> {
         let training = match self.training.get(&config.freeze) {
             Some(known) => *known,
             None => {
-                let found = self.rehearse(Some(config.freeze))?;
+                let found = self.dry_run(Some(config.freeze))?;
                 self.training.insert(config.freeze, found);
                 found
             }
@@ -308,7 +308,7 @@ impl<'a> Forecaster<'a> {
 
     /// A pass at two small sizes: with its backward where stages are `frozen`, without one where
     /// photos are only looked at.
-    fn rehearse(&self, frozen: Option<usize>) -> Result<Line> {
+    fn dry_run(&self, frozen: Option<usize>) -> Result<Line> {
         const PHOTOS: usize = 2;
         const SIDES: [usize; 2] = [64, 128];
         // On one thread: how several meet differs from time to time, and the same command must pick

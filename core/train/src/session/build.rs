@@ -7,7 +7,7 @@ use crate::checkpoint::State;
 use crate::config::Config;
 use crate::start::{Start, measure_size};
 use crate::threads::threads;
-use crate::weights::About;
+use crate::weights::ModelMetadata;
 use crate::{Error, Result};
 use seedling_data::{Normalize, PhotoSource};
 use seedling_nn::encoder::Architecture;
@@ -73,29 +73,29 @@ impl Session {
                 Normalize::default(),
             ),
             Some(file) => {
-                let about = &file.about;
-                if about.architecture.arch != config.arch {
+                let metadata = &file.metadata;
+                if metadata.architecture.arch != config.arch {
                     return Err(Error::Config(format!(
                         "the initial weights are of {}, but arch = {}",
-                        about.architecture.arch, config.arch
+                        metadata.architecture.arch, config.arch
                     )));
                 }
                 let architecture = Architecture {
                     head: Some(config.head),
-                    ..about.architecture
+                    ..metadata.architecture
                 };
-                (architecture, about.normalize)
+                (architecture, metadata.normalize)
             }
         };
         config.measure_size = measure_size(&config, start.init);
-        let about = About {
+        let metadata = ModelMetadata {
             architecture,
             image_size: config.measure_size,
             normalize,
             made: String::new(),
         };
         pool.clone().install(|| {
-            let state = RunState::new(config, about, source, start, pool)?;
+            let state = RunState::new(config, metadata, source, start, pool)?;
             let mut session = open(state, start, None)?;
             if let Some(teacher) = start.teacher {
                 session.measure_teacher_center(teacher.normalize())?;
@@ -126,7 +126,7 @@ impl Session {
             )));
         }
         pool.clone().install(|| {
-            let mut state = RunState::new(config, saved.about, source, start, pool)?;
+            let mut state = RunState::new(config, saved.metadata, source, start, pool)?;
             if saved.album != state.album {
                 return Err(Error::NoPhotos(format!(
                     "the photos are not those the run was started with ({} then, {} now, \

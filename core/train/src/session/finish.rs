@@ -3,7 +3,7 @@
 use super::Session;
 use crate::learner::Backbone;
 use crate::memory::forecast::STATISTICS_BATCH;
-use crate::weights::{About, HEAD_FILE, Precision};
+use crate::weights::{HEAD_FILE, ModelMetadata, Precision};
 use crate::{Error, Result};
 use seedling_base::rng::{Purpose, Rng};
 use seedling_nn::encoder::LinearLayer;
@@ -41,8 +41,8 @@ impl Session {
 
     fn estimate_statistics(&mut self) -> Result<()> {
         let run = self.state();
-        let (source, normalize) = (run.source.clone(), run.about.normalize);
-        let (side, cancel) = (run.about.image_size, run.cancel.clone());
+        let (source, normalize) = (run.source.clone(), run.metadata.normalize);
+        let (side, cancel) = (run.metadata.image_size, run.cancel.clone());
         // Mixed, since an album is sorted: a batch of one kind has less variance than the album.
         let mut order =
             Rng::new(run.config.seed, Purpose::Order, u64::MAX, 0).permutation(source.len());
@@ -83,7 +83,7 @@ impl Session {
     /// initial weights.
     ///
     /// # Errors
-    /// The engine's.
+    /// The backend's.
     pub fn mix(&mut self, share: f64) -> Result<Mixed> {
         self.interpolate(share as f32).map(Mixed)
     }
@@ -91,7 +91,7 @@ impl Session {
     /// Takes `Session::mix` back, so that a checkpoint never holds mixed weights.
     ///
     /// # Errors
-    /// The engine's.
+    /// The backend's.
     pub fn unmix(&mut self, mixed: &Mixed) -> Result<()> {
         match &mixed.0 {
             Some(trained) => self.undo_interpolation(trained),
@@ -111,19 +111,19 @@ impl Session {
         made: &str,
         layer: Option<&LinearLayer>,
     ) -> Result<PathBuf> {
-        let about = About {
+        let metadata = ModelMetadata {
             made: made.to_string(),
-            ..self.about().clone()
+            ..self.metadata().clone()
         };
         let path = folder.join(WEIGHTS_FILE);
         let precision = match self.config().half_weights {
             true => Precision::Half,
             false => Precision::Full,
         };
-        self.save_backbone(&path, &about, layer, precision)?;
+        self.save_backbone(&path, &metadata, layer, precision)?;
         // One that was not trained is of no use.
         if self.config().trains() {
-            self.save_head(&folder.join(HEAD_FILE), &about)?;
+            self.save_head(&folder.join(HEAD_FILE), &metadata)?;
         }
         Ok(path)
     }

@@ -21,7 +21,7 @@ impl Session {
     /// holds near each other what is near by them.
     ///
     /// # Errors
-    /// The engine's.
+    /// The backend's.
     pub fn keep_in_mind(&mut self, features: &Features, photos: &[usize]) -> Result<()> {
         let to = self.config().head.embedding_dim();
         let mut album = vec![0.0; self.source().len() * to];
@@ -64,8 +64,8 @@ impl Session {
         let extractor = Extractor {
             encoder: self.network(),
             source: &**self.source(),
-            image_size: self.about().image_size,
-            normalize: &self.about().normalize,
+            image_size: self.metadata().image_size,
+            normalize: &self.metadata().normalize,
         };
         let all: Vec<usize> = (0..self.source().len()).collect();
         let dim = self.network().feature_dim();

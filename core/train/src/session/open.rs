@@ -35,7 +35,7 @@ pub(super) fn open(
             }
             let setup = Setup {
                 config: &state.config,
-                about: &state.about,
+                metadata: &state.metadata,
                 start,
             };
             let (backend, smaller) = device::fitted(backend, setup)?;

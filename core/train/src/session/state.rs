@@ -4,8 +4,8 @@ use crate::Result;
 use crate::checkpoint::{Album, Before};
 use crate::config::Config;
 use crate::schedule::Schedule;
-use crate::start::{Guide, Start};
-use crate::weights::About;
+use crate::start::{Start, TeacherSource};
+use crate::weights::ModelMetadata;
 use rayon::ThreadPool;
 use seedling_base::cancel::Cancel;
 use seedling_data::{Batch, Loader, LoaderConfig, PhotoSource, Position, Skipped};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// What a run is made of, and how far it is.
 pub struct RunState {
     pub(super) config: Config,
-    pub(super) about: About,
+    pub(super) metadata: ModelMetadata,
     pub(super) source: Arc<dyn PhotoSource>,
     pub(super) album: Album,
     pub(super) before: Option<Before>,
@@ -38,7 +38,7 @@ impl RunState {
     /// The teacher's file can't be read any more.
     pub(super) fn new(
         mut config: Config,
-        about: About,
+        metadata: ModelMetadata,
         source: Arc<dyn PhotoSource>,
         start: &Start<'_>,
         pool: Arc<ThreadPool>,
@@ -57,7 +57,7 @@ impl RunState {
         loading.threads = threads;
         loading.ahead = config.prefetch;
         loading.cache_mb = config.cache_mb;
-        loading.normalize = about.normalize;
+        loading.normalize = metadata.normalize;
         let epoch = (source.len() / config.batch_size.max(1)).max(1);
         let steps = match config.steps {
             0 => config.epochs.saturating_mul(epoch),
@@ -76,9 +76,13 @@ impl RunState {
             loader: None,
             album: Album::of(&*source),
             before: None,
-            teacher: start.teacher.as_ref().map(Guide::digest).transpose()?,
+            teacher: start
+                .teacher
+                .as_ref()
+                .map(TeacherSource::digest)
+                .transpose()?,
             config,
-            about,
+            metadata,
             source,
             schedule,
             step: 0,

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::checkpoint::Numbers;
 use crate::learner::{Backbone, Learner};
 use crate::memory::device::Smaller;
-use crate::weights::{self, About, Precision};
+use crate::weights::{self, ModelMetadata, Precision};
 use seedling_nn::encoder::{FeatureNet, LinearLayer};
 use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::step::{StepStats, Views};
@@ -87,17 +87,17 @@ impl<B: TrainingBackend> Trainer for Trained<B> {
     fn save_backbone(
         &self,
         path: &Path,
-        about: &About,
+        metadata: &ModelMetadata,
         layer: Option<&LinearLayer>,
         precision: Precision,
     ) -> Result<()> {
         let encoder = self.learner.encoder();
         let features = encoder.feature_dim();
-        weights::save_backbone(path, &encoder.params, features, about, layer, precision)
+        weights::save_backbone(path, &encoder.params, features, metadata, layer, precision)
     }
 
-    fn save_head(&self, path: &Path, about: &About) -> Result<()> {
+    fn save_head(&self, path: &Path, metadata: &ModelMetadata) -> Result<()> {
         let encoder = self.learner.encoder();
-        weights::save_head(path, &encoder.params, encoder.feature_dim(), about)
+        weights::save_head(path, &encoder.params, encoder.feature_dim(), metadata)
     }
 }

@@ -4,7 +4,7 @@ use super::state::RunState;
 use crate::Result;
 use crate::checkpoint::Numbers;
 use crate::learner::Backbone;
-use crate::weights::{About, Precision};
+use crate::weights::{ModelMetadata, Precision};
 use seedling_nn::encoder::{FeatureNet, LinearLayer};
 use seedling_ssl::step::{StepStats, Views};
 use std::path::Path;
@@ -91,7 +91,7 @@ pub trait Trainer: Send + Sync {
     fn save_backbone(
         &self,
         path: &Path,
-        about: &About,
+        metadata: &ModelMetadata,
         layer: Option<&LinearLayer>,
         precision: Precision,
     ) -> Result<()>;
@@ -100,5 +100,5 @@ pub trait Trainer: Send + Sync {
     ///
     /// # Errors
     /// As [`Trainer::save_backbone`].
-    fn save_head(&self, path: &Path, about: &About) -> Result<()>;
+    fn save_head(&self, path: &Path, metadata: &ModelMetadata) -> Result<()>;
 }

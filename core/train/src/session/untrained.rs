@@ -6,7 +6,7 @@ use super::trainer::Trainer;
 use crate::checkpoint::Numbers;
 use crate::learner::{Backbone, network, restore};
 use crate::start::Start;
-use crate::weights::{self, About, Precision};
+use crate::weights::{self, ModelMetadata, Precision};
 use crate::{Error, Result};
 use seedling_nn::encoder::{Architecture, Encoder, FeatureNet, LinearLayer};
 use seedling_nn::init::initialize;
@@ -29,7 +29,7 @@ impl<B: TrainingBackend> Untrained<B> {
     ) -> Result<Untrained<B>> {
         let architecture = Architecture {
             head: None,
-            ..state.about.architecture
+            ..state.metadata.architecture
         };
         let mut encoder = Encoder::on(backend, architecture, false, 0)?;
         match (saved, start.init) {
@@ -108,7 +108,7 @@ impl<B: TrainingBackend> Trainer for Untrained<B> {
     fn save_backbone(
         &self,
         path: &Path,
-        about: &About,
+        metadata: &ModelMetadata,
         layer: Option<&LinearLayer>,
         precision: Precision,
     ) -> Result<()> {
@@ -117,13 +117,13 @@ impl<B: TrainingBackend> Trainer for Untrained<B> {
             path,
             &self.encoder.params,
             features,
-            about,
+            metadata,
             layer,
             precision,
         )
     }
 
-    fn save_head(&self, _: &Path, _: &About) -> Result<()> {
+    fn save_head(&self, _: &Path, _: &ModelMetadata) -> Result<()> {
         refused()
     }
 }

@@ -83,8 +83,8 @@ impl Manifest {
         }
         let bytes = fs::read(path).map_err(Error::io(path))?;
         let (size_bytes, sha256) = (bytes.len() as u64, hex(&Sha256::digest(&bytes)));
-        let about = WeightFile::parse(&path.to_string_lossy(), bytes, None)?.about;
-        let arch = about.architecture.arch;
+        let metadata = WeightFile::parse(&path.to_string_lossy(), bytes, None)?.metadata;
+        let arch = metadata.architecture.arch;
         Ok(Manifest {
             file: path
                 .file_name()
@@ -94,7 +94,7 @@ impl Manifest {
             sha256,
             size_bytes,
             arch: arch.name().into(),
-            image_size: about.image_size as u64,
+            image_size: metadata.image_size as u64,
             version,
             not_before,
             key,

@@ -3,12 +3,12 @@
 //! it, so that `load_state_dict(strict=True)` takes the backbone as it is. A linear layer behind the
 //! features lies where torchvision has the class layer, and loads as one of so many classes.
 
-mod about;
 pub mod manifest;
+mod metadata;
 mod read;
 mod save;
 
-pub use about::About;
+pub use metadata::ModelMetadata;
 pub use read::WeightFile;
 pub use save::{Precision, save_as, save_backbone, save_head};
 pub use seedling_nn::layer::SqueezeOrder;

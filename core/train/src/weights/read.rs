@@ -1,7 +1,7 @@
 //! Reading weight files, with every tensor checked against the network that is to take it.
 
-use super::about::other_arch;
-use super::{About, HEAD_FILE, HEAD_PREFIX, LINEAR_LAYER};
+use super::metadata::other_arch;
+use super::{HEAD_FILE, HEAD_PREFIX, LINEAR_LAYER, ModelMetadata};
 use crate::{Error, Result};
 use seedling_base::tensor_file::TensorFile;
 use seedling_nn::backbones::Arch;
@@ -22,7 +22,7 @@ pub struct WeightFile {
     /// SHA-256 of what it was made of, where it was made of something else.
     digest: Option<String>,
     /// What the header says.
-    pub about: About,
+    pub metadata: ModelMetadata,
 }
 
 impl WeightFile {
@@ -44,7 +44,7 @@ impl WeightFile {
     }
 
     fn from_tensors(file: TensorFile, arch: Option<Arch>, on_disk: bool) -> Result<WeightFile> {
-        let about = About::from_metadata(file.path(), file.metadata(), arch)?;
+        let metadata = ModelMetadata::from_header(file.path(), file.metadata(), arch)?;
         if !file.metadata().contains_key("arch")
             && let (Some(wanted), Some(holds)) = (arch, recognize(&file))
             && wanted != holds
@@ -56,7 +56,7 @@ impl WeightFile {
             on_disk,
             head: None,
             digest: None,
-            about,
+            metadata,
         })
     }
 
@@ -84,7 +84,7 @@ impl WeightFile {
     /// Whether its header says what it is, or its tensors are all of the network it is taken for: one
     /// of neither has other names.
     pub fn is_ours(&self) -> bool {
-        let entries = Architecture::new(self.about.architecture.arch, None).layout();
+        let entries = Architecture::new(self.metadata.architecture.arch, None).layout();
         let has = |entry: &Entry| self.file.shape(&entry.name) == Some(&entry.shape[..]);
         self.says_arch() || entries.entries().iter().all(has)
     }
@@ -95,7 +95,7 @@ impl WeightFile {
     /// Tensors are missing or unexpected (the message lists them), have other shapes, or hold
     /// numbers that are not finite. `params` is then unchanged.
     pub fn load_backbone<B: Backend>(&self, params: &mut Params<B>) -> Result<()> {
-        let extra = self.about.architecture.arch.spec().class_layer;
+        let extra = self.metadata.architecture.arch.spec().class_layer;
         self.load(params, false, |name| name.starts_with(extra))
     }
 
@@ -109,7 +109,7 @@ impl WeightFile {
             return Ok(None);
         };
         let refuse = |reason: String| Error::file(self.file.path(), reason);
-        let spec = self.about.architecture.arch.spec();
+        let spec = self.metadata.architecture.arch.spec();
         let layer = spec.class_layer.trim_end_matches('.');
         if stated != layer {
             return Err(refuse(format!(
@@ -168,7 +168,7 @@ impl WeightFile {
                 beside.as_ref()
             }
         };
-        match file.filter(|file| file.about.architecture.head == Some(head)) {
+        match file.filter(|file| file.metadata.architecture.head == Some(head)) {
             Some(file) => file.load_head(params).map(|()| true),
             None => Ok(false),
         }
@@ -180,10 +180,10 @@ impl WeightFile {
     /// As [`WeightFile::load_head_of`].
     pub fn head(&self) -> Result<Option<Head>> {
         match &self.head {
-            Some(own) => Ok(own.about.architecture.head),
+            Some(own) => Ok(own.metadata.architecture.head),
             None => Ok(self
                 .head_beside()?
-                .and_then(|file| file.about.architecture.head)),
+                .and_then(|file| file.metadata.architecture.head)),
         }
     }
 
@@ -196,7 +196,7 @@ impl WeightFile {
         if !self.on_disk || !path.is_file() {
             return Ok(None);
         }
-        WeightFile::open(&path, Some(self.about.architecture.arch)).map(Some)
+        WeightFile::open(&path, Some(self.metadata.architecture.arch)).map(Some)
     }
 
     fn load<B: Backend>(
@@ -254,7 +254,7 @@ impl WeightFile {
                 self.file.path(),
                 format!(
                     "not the weights of {}: missing {}, unexpected {}",
-                    self.about.architecture.arch,
+                    self.metadata.architecture.arch,
                     some_of(&missing),
                     some_of(&unexpected)
                 ),

@@ -1,6 +1,6 @@
 //! Writing weight files.
 
-use super::{About, HEAD_PREFIX, LINEAR_LAYER};
+use super::{HEAD_PREFIX, LINEAR_LAYER, ModelMetadata};
 use crate::{Error, Result};
 use seedling_base::tensor_file::{self, Data, TensorRef};
 use seedling_nn::backend::Backend;
@@ -29,20 +29,20 @@ pub fn save_backbone<B: Backend>(
     path: &Path,
     params: &Params<B>,
     feature_dim: usize,
-    about: &About,
+    metadata: &ModelMetadata,
     layer: Option<&LinearLayer>,
     precision: Precision,
 ) -> Result<()> {
-    let mut metadata = about.to_metadata();
+    let mut header = metadata.to_header();
     let dim = layer.map_or(feature_dim, LinearLayer::outputs);
-    metadata.insert("feature_dim".into(), dim.to_string());
-    let name = about.architecture.arch.spec().class_layer;
+    header.insert("feature_dim".into(), dim.to_string());
+    let name = metadata.architecture.arch.spec().class_layer;
     let name = name.trim_end_matches('.');
     if layer.is_some() {
-        metadata.insert(LINEAR_LAYER.into(), name.into());
+        header.insert(LINEAR_LAYER.into(), name.into());
     }
     let layer = layer.map(|layer| (name, layer));
-    save_as(path, params, &metadata, layer, precision, |entry| {
+    save_as(path, params, &header, layer, precision, |entry| {
         (!entry.name.starts_with(HEAD_PREFIX)).then(|| (entry.name.clone(), entry.shape.clone()))
     })
 }
@@ -55,11 +55,11 @@ pub fn save_head<B: Backend>(
     path: &Path,
     params: &Params<B>,
     feature_dim: usize,
-    about: &About,
+    metadata: &ModelMetadata,
 ) -> Result<()> {
-    let mut metadata = about.to_metadata();
-    metadata.insert("feature_dim".into(), feature_dim.to_string());
-    save_as(path, params, &metadata, None, Precision::Full, |entry| {
+    let mut header = metadata.to_header();
+    header.insert("feature_dim".into(), feature_dim.to_string());
+    save_as(path, params, &header, None, Precision::Full, |entry| {
         (entry.name.starts_with(HEAD_PREFIX)).then(|| (entry.name.clone(), entry.shape.clone()))
     })
 }

@@ -27,7 +27,7 @@ internal object Bitmaps {
     /** What is kept of [bitmap], encoded. */
     fun reduced(bitmap: Bitmap): ByteArray {
         if (bitmap.config == Bitmap.Config.ARGB_8888) return kept(bitmap)
-        // Pixels of a picture on the graphics card, or of another format, can't be read as they are.
+        // Pixels of a picture on the GPU, or of another format, can't be read as they are.
         val copy = bitmap.copy(Bitmap.Config.ARGB_8888, false) ?: throw IOException("the picture cannot be copied")
         return try {
             kept(copy)

@@ -6,8 +6,8 @@ package io.seedling
 typealias Evaluation = io.seedling.bridge.Evaluation
 
 /**
- * Measures [weights] on [photos]: how surely neighbors name a photo's kind where [Photos.label] has told
- * all kinds, and figures that need none. Canceling the coroutine ends it within a few photos.
+ * Measures [weights] on [photos]: how surely neighbors name a photo's class where [Photos.label] has told
+ * all classes, and figures that need none. Canceling the coroutine ends it within a few photos.
  */
 suspend fun evaluate(
     photos: Photos,

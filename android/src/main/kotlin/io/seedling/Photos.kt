@@ -33,8 +33,8 @@ class Photos : Closeable {
     fun add(name: String, width: Int, height: Int, rgba: ByteArray): Photos =
         add(name, width, height, ByteBuffer.allocateDirect(rgba.size).put(rgba).apply { flip() })
 
-    /** Says what kind a photo is of, for [evaluate]. Training never looks at it. */
-    fun label(name: String, kind: String): Photos = apply { inner.label(name, kind) }
+    /** Says what class a photo is of, for [evaluate]. Training never looks at it. */
+    fun label(name: String, className: String): Photos = apply { inner.label(name, className) }
 
     /** Lets go of the list. A session that has it goes on. */
     override fun close() = inner.destroy()

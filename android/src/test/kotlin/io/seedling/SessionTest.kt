@@ -117,7 +117,7 @@ class SessionTest {
     }
 
     @Test
-    fun evaluatesWithAndWithoutKinds() = runBlocking {
+    fun evaluatesWithAndWithoutClasses() = runBlocking {
         val photos = photos()
         val weights = Weights.openOwn(shipped)
         val heard = mutableListOf<Progress>()
@@ -133,7 +133,7 @@ class SessionTest {
             assertTrue(figure!! in 0.0..100.0)
         }
         assertEquals(without.uniformity, with.uniformity)
-        assertThrows(SeedlingException.Photos::class.java) { photos.label("none", "kind") }
+        assertThrows(SeedlingException.Photos::class.java) { photos.label("none", "className") }
         Unit
     }
 

@@ -1,14 +1,14 @@
-//! The course of a run, the same for a command line and a phone: measure, train, measure again,
+//! The run of a run, the same for a command line and a phone: measure, train, measure again,
 //! leave weights. In its folder it keeps log, settings and checkpoints, so that it can be killed at
 //! any moment and gone on with.
 //!
 //! The caller owns the loop:
 //!
 //! ```ignore
-//! while course.advance(&mut observer)? == Phase::Going {}
+//! while run.advance(&mut observer)? == Phase::Going {}
 //! ```
 //!
-//! [`Course::cancel`] stops it within a micro-batch, from any thread; what was trained is saved.
+//! [`TrainingRun::cancel`] stops it within a micro-batch, from any thread; what was trained is saved.
 
 mod beginning;
 mod ending;
@@ -42,7 +42,7 @@ const TOO_FEW: &str = "too few photos (or all alike) for statistics of the album
                        weights give them";
 
 /// A run on its way.
-pub struct Course {
+pub struct TrainingRun {
     folder: RunFolder,
     session: Box<Session>,
     /// The photos to measure on: the session's, or held-out ones.
@@ -65,7 +65,7 @@ pub struct Course {
     watch: Watch,
     /// Whether batches were seen to be smaller than asked for.
     short: bool,
-    /// Seconds spent in [`Course::advance`].
+    /// Seconds spent in [`TrainingRun::advance`].
     seconds: f64,
 }
 
@@ -79,7 +79,7 @@ enum Next {
     Nothing,
 }
 
-/// How far a course is.
+/// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// There is more to do.
@@ -91,7 +91,7 @@ pub enum Phase {
     Done,
 }
 
-impl Course {
+impl TrainingRun {
     /// Of `session`, measured on `measured_on`, in `folder`, which was opened new for a new session,
     /// or for resuming for one that was resumed. `method` is its name in log and weights.
     ///
@@ -102,7 +102,7 @@ impl Course {
         session: Box<Session>,
         measured_on: Arc<dyn PhotoSource>,
         method: &str,
-    ) -> Result<Course> {
+    ) -> Result<TrainingRun> {
         // Before and after are compared: both have to be taken on the same photos.
         if let Some(before) = session.before()
             && before.photos != Album::of(&*measured_on)
@@ -125,7 +125,7 @@ impl Course {
             file.write_all(settings.as_bytes())
         })?;
         let resumed = folder.resumed;
-        Ok(Course {
+        Ok(TrainingRun {
             seen: Seen::open(&folder.path, resumed)?,
             fitted: None,
             ending: Ending::default(),
@@ -281,7 +281,7 @@ impl Course {
         })
     }
 
-    /// What [`Course::written`] has written.
+    /// What [`TrainingRun::written`] has written.
     fn as_written(&self, figures: &str) -> Result<Box<MeasureRecord>> {
         let refuse = |why: &str| {
             let reason = format!("its measurement before training is not readable ({why})");

@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// What a user of the weights must know, and how they came about.
 #[derive(Clone, Debug, PartialEq)]
-pub struct About {
+pub struct ModelMetadata {
     /// The network. Its head is the one the weights were trained with, where one is known.
     pub architecture: Architecture,
     /// Width and height of the images it is to be used on, in pixels.
@@ -22,9 +22,9 @@ pub struct About {
     pub made: String,
 }
 
-impl About {
+impl ModelMetadata {
     /// The header's entries.
-    pub fn to_metadata(&self) -> BTreeMap<String, String> {
+    pub fn to_header(&self) -> BTreeMap<String, String> {
         let Architecture {
             arch,
             head,
@@ -51,11 +51,11 @@ impl About {
 
     /// Reads the header of the file at `path`. What it does not say is torchvision's.
     /// `expected` is the architecture the caller wants, if it wants one.
-    pub(crate) fn from_metadata(
+    pub(crate) fn from_header(
         path: &Path,
         entries: &BTreeMap<String, String>,
         expected: Option<Arch>,
-    ) -> Result<About> {
+    ) -> Result<ModelMetadata> {
         let refuse = |reason: String| Error::file(path, reason);
         let stated = entries
             .get("arch")
@@ -120,7 +120,7 @@ impl About {
         if normalize.std.iter().any(|&std| std <= 0.0) {
             return Err(refuse("std must be above 0".into()));
         }
-        Ok(About {
+        Ok(ModelMetadata {
             architecture,
             image_size,
             normalize,

@@ -5,10 +5,10 @@ use crate::console::Console;
 use crate::{album, memory};
 use indicatif::ProgressBar;
 use seedling_core::Result;
-use seedling_core::course::{Course, Event, Observer};
 use seedling_core::data::Skipped;
 use seedling_core::records::{self, RunRecord, When};
 use seedling_core::session::{self, Progress};
+use seedling_core::training_run::{Event, Observer, TrainingRun};
 use seedling_report::summary::Run as Summary;
 use seedling_report::{EventWriter, album as album_file};
 use serde_json::json;
@@ -19,7 +19,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub const GUESTS: [&str; 2] = [album_file::FILE_NAME, "events.out.tfevents."];
 
 /// Watches one run.
-pub struct Desk<'a> {
+pub struct TerminalObserver<'a> {
     command: &'static str,
     folder: PathBuf,
     seed: u64,
@@ -38,20 +38,24 @@ enum Bar {
     Measuring(When),
 }
 
-impl<'a> Desk<'a> {
-    /// Before `course` begins, or goes on.
+impl<'a> TerminalObserver<'a> {
+    /// Before `run` begins, or goes on.
     ///
     /// # Errors
     /// The events cannot be written.
-    pub fn open(course: &Course, command: &'static str, console: &'a Console) -> Result<Desk<'a>> {
-        let (folder, session) = (course.folder(), course.session());
-        Ok(Desk {
+    pub fn open(
+        run: &TrainingRun,
+        command: &'static str,
+        console: &'a Console,
+    ) -> Result<TerminalObserver<'a>> {
+        let (folder, session) = (run.folder(), run.session());
+        Ok(TerminalObserver {
             command,
             folder: folder.into(),
             seed: session.config().seed,
             threads: session.config().threads,
             console,
-            events: match course.resumed() {
+            events: match run.resumed() {
                 false => EventWriter::create(folder, wall_time())?,
                 true => EventWriter::resume(folder, wall_time(), session.steps_done())?,
             },
@@ -152,7 +156,7 @@ impl<'a> Desk<'a> {
     }
 }
 
-impl Observer for Desk<'_> {
+impl Observer for TerminalObserver<'_> {
     fn event(&mut self, event: Event<'_>) -> Result<()> {
         match event {
             Event::Note(text) => self.line(text),

@@ -104,17 +104,17 @@ impl Observer for Watcher {
     }
 }
 
-fn begin(path: &Path, measured_on: Arc<dyn PhotoSource>) -> Course {
+fn begin(path: &Path, measured_on: Arc<dyn PhotoSource>) -> TrainingRun {
     let folder = RunFolder::open(path, false, &[]).unwrap();
     let session = Session::new(config(), demo(), &Start::default()).unwrap();
-    Course::new(folder, session, measured_on, "adapt").unwrap()
+    TrainingRun::new(folder, session, measured_on, "adapt").unwrap()
 }
 
-fn resume(path: &Path) -> Course {
+fn resume(path: &Path) -> TrainingRun {
     let folder = RunFolder::open(path, true, &[]).unwrap();
     let (state, _) = checkpoint::load(path).unwrap();
     let session = Session::resume(config(), demo(), &Start::default(), state).unwrap();
-    Course::new(folder, session, demo(), "adapt").unwrap()
+    TrainingRun::new(folder, session, demo(), "adapt").unwrap()
 }
 
 fn weights(path: &Path) -> Vec<u8> {
@@ -134,9 +134,9 @@ fn a_panic_leaves_the_newest_checkpoint() {
         let path = root.path().join(name);
         let run = || {
             let cursed = Cursed(Demo::new(6, 0).unwrap(), AtomicUsize::new(photos));
-            let mut course = begin(&path, Arc::new(cursed));
+            let mut run = begin(&path, Arc::new(cursed));
             let mut watcher = Watcher::new(None);
-            while course.advance(&mut watcher).unwrap() == Phase::Going {}
+            while run.advance(&mut watcher).unwrap() == Phase::Going {}
         };
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
         let saved = checkpoint::load(&path).ok().map(|(state, _)| state.step);
@@ -149,9 +149,9 @@ fn a_panic_leaves_the_newest_checkpoint() {
 fn canceled_anywhere_and_gone_on_with_it_ends_the_same() {
     let root = tempfile::tempdir().unwrap();
     let whole = root.path().join("whole");
-    let mut course = begin(&whole, demo());
+    let mut run = begin(&whole, demo());
     let mut watcher = Watcher::new(None);
-    while course.advance(&mut watcher).unwrap() == Phase::Going {}
+    while run.advance(&mut watcher).unwrap() == Phase::Going {}
     // Before, then who is near whom.
     let first = [
         "measuring",
@@ -163,7 +163,7 @@ fn canceled_anywhere_and_gone_on_with_it_ends_the_same() {
     ];
     assert_eq!(watcher.kinds[..6], first);
     assert_eq!(watcher.kinds.last(), Some(&"finished"));
-    drop(course);
+    drop(run);
 
     let moments: [(&str, Moment); 3] = [
         ("before", |e| {
@@ -191,18 +191,18 @@ fn canceled_anywhere_and_gone_on_with_it_ends_the_same() {
     ];
     for (name, when) in moments {
         let path = root.path().join(name);
-        let mut course = begin(&path, demo());
-        let mut watcher = Watcher::new(Some((course.cancel().clone(), when)));
+        let mut run = begin(&path, demo());
+        let mut watcher = Watcher::new(Some((run.cancel().clone(), when)));
         let mut phase = Phase::Going;
         while phase == Phase::Going {
-            phase = course.advance(&mut watcher).unwrap();
+            phase = run.advance(&mut watcher).unwrap();
         }
         assert_eq!(phase, Phase::Canceled, "{name}");
-        assert!(course.is_saved(), "{name}");
-        drop(course);
-        let mut course = resume(&path);
+        assert!(run.is_saved(), "{name}");
+        drop(run);
+        let mut run = resume(&path);
         let mut watcher = Watcher::new(None);
-        while course.advance(&mut watcher).unwrap() == Phase::Going {}
+        while run.advance(&mut watcher).unwrap() == Phase::Going {}
         assert!(weights(&path) == weights(&whole), "{name}");
         assert!(!path.join("features.chunks").exists(), "{name}");
     }
@@ -230,14 +230,14 @@ fn the_closed_form_goes_on_after_a_kill_with_the_same_bits() {
                 Session::resume(config, photos(), &start, state)
             }
         };
-        Course::new(folder, session.unwrap(), photos(), "adapt").unwrap()
+        TrainingRun::new(folder, session.unwrap(), photos(), "adapt").unwrap()
     };
     let whole = root.path().join("whole");
-    let (mut course, mut calls) = (open(&whole, 1), 0);
-    while course.advance(&mut Watcher::new(None)).unwrap() == Phase::Going {
+    let (mut run, mut calls) = (open(&whole, 1), 0);
+    while run.advance(&mut Watcher::new(None)).unwrap() == Phase::Going {
         calls += 1;
     }
-    drop(course);
+    drop(run);
     // Of 160 photos at most 32 a call.
     assert!(calls >= 4, "{calls}");
     // What only training needs is not there.
@@ -256,16 +256,16 @@ fn the_closed_form_goes_on_after_a_kill_with_the_same_bits() {
     };
     let path = root.path().join("killed");
     for life in 0.. {
-        let mut course = open(&path, 1 + life % 3);
+        let mut run = open(&path, 1 + life % 3);
         let mut phase = Phase::Going;
         for _ in 0..1 + life % 2 {
-            phase = course.advance(&mut Watcher::new(None)).unwrap();
+            phase = run.advance(&mut Watcher::new(None)).unwrap();
         }
         if phase == Phase::Done {
             break;
         }
         // Nothing is told: as if the process had died.
-        drop(course);
+        drop(run);
         assert!(life < 3 * calls, "it comes to no end");
     }
     assert!(weights(&path) == weights(&whole));
@@ -280,13 +280,13 @@ fn the_result_lies_between_the_initial_weights_and_the_trained_ones() {
         let folder = RunFolder::open(&path, false, &[]).unwrap();
         let config = Config { mix, ..config() };
         let session = Session::new(config, demo(), &Start::default()).unwrap();
-        let mut course = Course::new(folder, session, demo(), "adapt").unwrap();
-        while course.advance(&mut Watcher::new(None)).unwrap() == Phase::Going {}
+        let mut run = TrainingRun::new(folder, session, demo(), "adapt").unwrap();
+        while run.advance(&mut Watcher::new(None)).unwrap() == Phase::Going {}
         path
     };
     let backbone = |path: &Path| {
         let file = WeightFile::open(path, None).unwrap();
-        let architecture = file.about.architecture;
+        let architecture = file.metadata.architecture;
         let mut encoder = Encoder::new(architecture, false, 0, &Workspace::default()).unwrap();
         file.load_backbone(&mut encoder.params).unwrap();
         let numbers = encoder.params.values.clone();

@@ -1,6 +1,6 @@
-//! A course's beginning: a new run, or one that was left.
+//! A run's beginning: a new run, or one that was left.
 
-use super::{Course, RunFolder};
+use super::{RunFolder, TrainingRun};
 use crate::Result;
 use crate::checkpoint::State;
 use crate::config::Config;
@@ -11,19 +11,19 @@ use std::sync::Arc;
 /// Photos to train on, and to measure on.
 pub type Sources = (Arc<dyn PhotoSource>, Arc<dyn PhotoSource>);
 
-impl Course {
+impl TrainingRun {
     /// Begins a run by `method` in `folder`, which was opened new. Returns lines for a person, too:
     /// what was fitted to the photos.
     ///
     /// # Errors
-    /// See `Session::new` and [`Course::new`].
+    /// See `Session::new` and [`TrainingRun::new`].
     pub fn begin(
         folder: RunFolder,
         mut config: Config,
         (source, measured_on): Sources,
         start: &Start<'_>,
         method: &str,
-    ) -> Result<(Course, Vec<String>)> {
+    ) -> Result<(TrainingRun, Vec<String>)> {
         let mut notes = Vec::new();
         if config.trains() && source.len() < config.train_from {
             notes.push(format!(
@@ -44,29 +44,29 @@ impl Course {
             ));
         }
         let session = Session::new(config, trained_on, start)?;
-        let mut course = Course::new(folder, session, measured_on, method)?;
-        course.judged_on = (source, held);
-        Ok((course, notes))
+        let mut run = TrainingRun::new(folder, session, measured_on, method)?;
+        run.judged_on = (source, held);
+        Ok((run, notes))
     }
 
     /// Goes on with the run in `folder`, which was opened to resume it, from its checkpoint `state`.
     /// `config` holds the settings now wanted.
     ///
     /// # Errors
-    /// See `Session::resume` and [`Course::new`].
+    /// See `Session::resume` and [`TrainingRun::new`].
     pub fn resume(
         folder: RunFolder,
         mut config: Config,
         (source, measured_on): Sources,
         start: &Start<'_>,
         (state, method): (State<'_>, &str),
-    ) -> Result<Course> {
+    ) -> Result<TrainingRun> {
         let (trained_on, held) = part(&config, &source);
         session::fit(&mut config, trained_on.len())?;
         let session = Session::resume(config, trained_on, start, state)?;
-        let mut course = Course::new(folder, session, measured_on, method)?;
-        course.judged_on = (source, held);
-        Ok(course)
+        let mut run = TrainingRun::new(folder, session, measured_on, method)?;
+        run.judged_on = (source, held);
+        Ok(run)
     }
 }
 

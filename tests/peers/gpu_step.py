@@ -1,16 +1,16 @@
-"""A MoCo v2 step on a card beside PyTorch's on the same card, both measured in this run.
+"""A MoCo v2 step on a GPU beside PyTorch's on the same GPU, both measured in this run.
 
     cargo build --release -p seedling-server --features gpu
-    python tests/peers/card_step.py [--program target/release/seedling] [--device cuda] [--out card.json]
+    python tests/peers/gpu_step.py [--program target/release/seedling] [--device cuda] [--out gpu.json]
 
 Networks: MobileNetV3 Small and Large at 224 px, batch 512 (whole-batch statistics on both sides), head
 `simple`, queue 65,536. Ours: `seedling bench --device`, f32 and bf16. PyTorch: torchvision's networks,
 channels last, f32 (TF32 products allowed) and bf16 autocast, eager and compiled. Both do the same work
-on images that are already in the card's memory (ours are sent each step, which counts): query forward,
+on images that are already in the GPU's memory (ours are sent each step, which counts): query forward,
 the key encoder's average, key forward, loss, backward, SGD with momentum and weight decay, enqueue.
 
-Each side is a process of its own, so that each has the whole card. A rate is that of the fastest step.
-Where PyTorch or a card for it is missing, only ours is measured, and that is said.
+Each side is a process of its own, so that each has the whole GPU. A rate is that of the fastest step.
+Where PyTorch or a GPU for it is missing, only ours is measured, and that is said.
 """
 
 import argparse
@@ -34,23 +34,23 @@ def torch_step(args):
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    card = torch.device("cuda")
+    gpu = torch.device("cuda")
 
     def encoder():
         net = getattr(torchvision.models, args.network)(weights=None)
         features = net.classifier[0].out_features
         head = [torch.nn.Linear(features, features), torch.nn.ReLU(), torch.nn.Linear(features, 128)]
         net.classifier = torch.nn.Sequential(net.classifier[0], net.classifier[1], *head)
-        return net.to(card, memory_format=torch.channels_last).train()
+        return net.to(gpu, memory_format=torch.channels_last).train()
 
     query_encoder, key_encoder = encoder(), encoder()
     key_encoder.load_state_dict(query_encoder.state_dict())
     key_encoder.requires_grad_(False)
     optimizer = torch.optim.SGD(query_encoder.parameters(), lr=1e-6, momentum=0.9, weight_decay=1e-4)
-    queue = F.normalize(torch.randn(QUEUE, 128, device=card), dim=1)
+    queue = F.normalize(torch.randn(QUEUE, 128, device=gpu), dim=1)
     shape = (args.batch, 3, args.image_size, args.image_size)
-    views = [torch.randn(shape, device=card).to(memory_format=torch.channels_last) for _ in range(2)]
-    target = torch.zeros(args.batch, dtype=torch.long, device=card)
+    views = [torch.randn(shape, device=gpu).to(memory_format=torch.channels_last) for _ in range(2)]
+    target = torch.zeros(args.batch, dtype=torch.long, device=gpu)
     position = 0
 
     def both(first, second):
@@ -69,12 +69,12 @@ def torch_step(args):
         with torch.no_grad():
             torch._foreach_mul_(list(key_encoder.parameters()), 0.999)
             torch._foreach_add_(list(key_encoder.parameters()), list(query_encoder.parameters()), alpha=0.001)
-        shuffle = torch.randperm(args.batch, device=card)
+        shuffle = torch.randperm(args.batch, device=gpu)
         loss, key = run(views[0], views[1][shuffle])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        queue[(position + torch.arange(args.batch, device=card)) % QUEUE] = key[shuffle.argsort()].detach()
+        queue[(position + torch.arange(args.batch, device=gpu)) % QUEUE] = key[shuffle.argsort()].detach()
         position = (position + args.batch) % QUEUE
         torch.cuda.synchronize()
 
@@ -90,7 +90,7 @@ def torch_step(args):
     print(json.dumps({
         "images_per_second": args.batch / min(times),
         "peak_mb": torch.cuda.max_memory_allocated() / 1e6,
-        "card": torch.cuda.get_device_name(),
+        "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
     }))
 
@@ -142,16 +142,16 @@ def table(args, rows):
     failed = []
     for row in rows:
         ours, step = row["ours"], row["ours"].get("moco_step", {})
-        card = step.get("card") or {}
+        gpu = step.get("gpu") or {}
         speed = step.get("fastest_images_per_second")
         others = [row[side].get("images_per_second") for side in ["eager", "compiled"]]
         best = max((other for other in others if other), default=None)
         show = lambda x, digits=0: "-" if x is None else f"{x:.{digits}f}"
-        views = ours.get("views", {}).get("photos_per_second_on_card")
+        views = ours.get("views", {}).get("photos_per_second_on_gpu")
         peak = min((row[side]["peak_mb"] for side in ["eager", "compiled"] if "peak_mb" in row[side]), default=None)
         cells = [row["network"], row["precision"], show(speed), *map(show, others),
-                 show(speed / best if speed and best else None, 2), show(card.get("peak_mb")), show(peak),
-                 show(card.get("launches_per_step")), show(card.get("host_ms_per_step"), 1), show(views)]
+                 show(speed / best if speed and best else None, 2), show(gpu.get("peak_mb")), show(peak),
+                 show(gpu.get("launches_per_step")), show(gpu.get("host_ms_per_step"), 1), show(views)]
         print("| " + " | ".join(cells) + " |")
         for side in ["ours", "eager", "compiled"]:
             if "failed" in row[side]:
@@ -168,7 +168,7 @@ def main():
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--limit", type=float, default=270, help="seconds for all of it")
-    parser.add_argument("--out", type=Path, default=Path("card.json"))
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--part", choices=["torch"], help=argparse.SUPPRESS)
     parser.add_argument("--network", help=argparse.SUPPRESS)
     parser.add_argument("--precision", help=argparse.SUPPRESS)

@@ -1,7 +1,7 @@
 //! Looking at photos: for the closed form, and to measure. A call looks at some photos and returns, so
-//! that whoever drives the course can stop between; what was seen is kept (`seen`).
+//! that whoever drives the run can stop between; what was seen is kept (`seen`).
 
-use super::Course;
+use super::TrainingRun;
 use super::event::{Event, Observer};
 use crate::records::{MeasureRecord, Record, When};
 use crate::{Error, Result};
@@ -39,7 +39,7 @@ pub(super) struct Pass<'a> {
 /// The linear layer that an album's statistics come to, if any, and the looks to measure by.
 pub(super) type LayerAndLooks = (Option<LinearLayer>, Looks);
 
-impl Course {
+impl TrainingRun {
     /// Looks at some more photos of a pass: all of them are seen where it returns `true`. `tell` hears how
     /// many of this pass were looked at.
     pub(super) fn look(
@@ -53,7 +53,7 @@ impl Course {
             return Ok(true);
         }
         let batches = (BATCHES / pass.looks.len()).max(1);
-        let some = batches * extract::batch(self.session.about().image_size);
+        let some = batches * extract::batch(self.session.metadata().image_size);
         let some = &left[..left.len().min(some)];
         let extractor = self.extractor(&**pass.source);
         let found = self.session.on_threads(|| {
@@ -86,16 +86,16 @@ impl Course {
         let before = self.session.before();
         let closed_form = before.and_then(|before| before.closed_form.as_ref());
         let layer = closed_form.and_then(|found| found.layer.clone());
-        let about = self.session.about();
+        let metadata = self.session.metadata();
         let (total, asked) = (source.len(), self.seen.asked(KEY));
         let all: Vec<usize> = (0..total).collect();
-        let batches = BATCHES / NEIGHBOR_LOOKS * extract::batch(about.image_size);
+        let batches = BATCHES / NEIGHBOR_LOOKS * extract::batch(metadata.image_size);
         let some = &all[asked..total.min(asked + batches)];
         if !some.is_empty() {
             let viewer = Viewer {
                 encoder: self.session.network(),
-                image_size: about.image_size,
-                normalize: &about.normalize,
+                image_size: metadata.image_size,
+                normalize: &metadata.normalize,
                 layer: layer.as_ref(),
             };
             let found = self.session.on_threads(|| {
@@ -127,8 +127,8 @@ impl Course {
         Extractor {
             encoder: self.session.network(),
             source,
-            image_size: self.session.about().image_size,
-            normalize: &self.session.about().normalize,
+            image_size: self.session.metadata().image_size,
+            normalize: &self.session.metadata().normalize,
         }
     }
 

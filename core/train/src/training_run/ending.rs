@@ -2,7 +2,7 @@
 
 use super::event::{Event, Observer};
 use super::looking::Pass;
-use super::{Course, Next};
+use super::{Next, TrainingRun};
 use crate::checkpoint::ClosedForm;
 use crate::records::{Record, RunRecord, VerdictRecord, When};
 use crate::{Error, Result};
@@ -10,7 +10,7 @@ use seedling_nn::encoder::LinearLayer;
 use seedling_ssl::eval::extract::Look;
 use seedling_ssl::eval::neighborhood::LEAST_PHOTOS;
 use seedling_ssl::eval::{Features, measured};
-use seedling_ssl::verdict::{Jury, Untrained, Verdict};
+use seedling_ssl::verdict::{Untrained, Verdict, WeightSelector};
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 
@@ -26,7 +26,7 @@ pub(super) struct Ending {
     share: Option<f64>,
 }
 
-impl Course {
+impl TrainingRun {
     /// Statistics, mix, and what comes of them. A checkpoint of a run that is stopped in here holds
     /// what was trained, unmixed. To be called again until the run is done.
     pub(super) fn after(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
@@ -77,7 +77,7 @@ impl Course {
             let verdict = Verdict {
                 untrained: Some(match few {
                     true => Untrained::FewPhotos { train_from },
-                    false => Untrained::Asked,
+                    false => Untrained::NoSteps,
                 }),
                 photos: self.judged_on.0.len(),
                 closed_form: layer.is_some(),
@@ -140,11 +140,11 @@ impl Course {
             .map(|look| Ok(self.seen_once(&judged(look))?.0))
             .collect::<Result<Vec<&Features>>>()?;
         let verdict = self.session.on_threads(|| {
-            let mut jury = Jury::new(features[0], held.collect())?;
+            let mut selector = WeightSelector::new(features[0], held.collect())?;
             for (&share, features) in shares.iter().zip(&features).skip(1) {
-                jury.hear(share, features)?;
+                selector.hear(share, features)?;
             }
-            Ok::<_, Error>(jury.decide())
+            Ok::<_, Error>(selector.decide())
         })?;
         let before = self.session.before();
         let closed_form = before.and_then(|before| before.closed_form.as_ref());

@@ -1,4 +1,4 @@
-//! What a course tells whoever watches it.
+//! What a run tells whoever watches it.
 
 use std::path::Path;
 
@@ -53,9 +53,9 @@ pub enum Event<'a> {
     },
 }
 
-/// Whoever watches a course, and has the clock.
+/// Whoever watches a run, and has the clock.
 pub trait Observer: Send {
-    /// Takes note. An error stops the course as one of its own would.
+    /// Takes note. An error stops the run as one of its own would.
     ///
     /// # Errors
     /// Whatever the observer could not do.
