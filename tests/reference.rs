@@ -16,7 +16,7 @@ pub fn value(act: Act, u: f64) -> f64 {
 }
 
 /// act'(u).
-pub fn slope(act: Act, u: f64) -> f64 {
+pub fn derivative(act: Act, u: f64) -> f64 {
     let inside = |inside: bool| f64::from(u8::from(inside));
     match act {
         Act::Identity => 1.0,
@@ -56,7 +56,7 @@ fn normal_below(u: f64) -> f64 {
 /// act(scale * z + shift), one factor and offset per channel, and its derivative behind `scale`.
 pub struct Normed {
     pub x: Vec<f64>,
-    pub slope: Vec<f64>,
+    pub derivative: Vec<f64>,
 }
 
 /// Reads stored z.
@@ -66,7 +66,7 @@ pub fn normed(z: &[f32], scale: &[f32], shift: &[f32], act: Act) -> Normed {
     let u: Vec<f64> = z.iter().enumerate().map(u).collect();
     Normed {
         x: u.iter().map(|&u| value(act, u)).collect(),
-        slope: u.iter().map(|&u| slope(act, u)).collect(),
+        derivative: u.iter().map(|&u| derivative(act, u)).collect(),
     }
 }
 

@@ -82,17 +82,17 @@ const SGD: SgdConfig = SgdConfig {
 
 /// Four rendered photos of each class, (n, 3, SIDE, SIDE), and their classes.
 fn photos(device: &Device) -> Result<(Tensor, Tensor)> {
-    let album = Demo::new(4, 0).map_err(wrap)?;
+    let photos = Demo::new(4, 0).map_err(wrap)?;
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for index in 0..album.len() {
-        let photo = album.load(index).map_err(wrap)?;
+    for index in 0..photos.len() {
+        let photo = photos.load(index).map_err(wrap)?;
         let normalize = Normalize::default();
         let start = pixels.len();
         pixels.resize(start + SIDE * SIDE * 3, 0.0);
         evaluation_view(&photo, SIDE, &normalize, &mut pixels[start..]);
-        labels.push(album.label(index).unwrap_or(0) as u32);
+        labels.push(photos.label(index).unwrap_or(0) as u32);
     }
-    let images = Tensor::from_vec(pixels, (album.len(), SIDE, SIDE, 3), device)?;
+    let images = Tensor::from_vec(pixels, (photos.len(), SIDE, SIDE, 3), device)?;
     Ok((images.permute((0, 3, 1, 2))?, Tensor::new(labels, device)?))
 }
 

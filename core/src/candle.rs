@@ -12,7 +12,7 @@ use candle_core::{
 };
 use seedling_nn::backend::BackwardOps;
 use seedling_nn::cpu::Cpu;
-use seedling_nn::encoder::{Encoder, Images, Mode, Saved};
+use seedling_nn::encoder::{Encoder, ForwardCache, Images, Mode};
 
 /// An encoder as a module: from images to embeddings, or to features where it has no head. Clones share it.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ struct EncoderOp<B: BackwardOps> {
     module: EncoderModule<B>,
     images: Images<B>,
     /// Filled by the forward, emptied by its backward.
-    saved: Mutex<Option<Saved<B>>>,
+    saved: Mutex<Option<ForwardCache<B>>>,
 }
 
 impl<B: BackwardOps> CustomOp1 for EncoderOp<B> {

@@ -59,12 +59,12 @@ pub struct Search {
     looks: usize,
     diffuses: bool,
     stored: Mutex<StoredFeatures>,
-    album: RwLock<Album>,
+    indexed: RwLock<IndexedPhotos>,
 }
 
 /// What is searched.
 #[derive(Default)]
-struct Album {
+struct IndexedPhotos {
     names: Vec<String>,
     unreadable: i32,
     searched: Searched,
@@ -118,7 +118,7 @@ impl Search {
             looks,
             diffuses,
             stored: Mutex::new(StoredFeatures::open(store, &viewer, dim)?),
-            album: RwLock::default(),
+            indexed: RwLock::default(),
         };
         search.refresh(photos, listener, stop)?;
         Ok(Arc::new(search))
@@ -153,29 +153,29 @@ impl Search {
             }
             false => Searched::Plain(features),
         };
-        let album = Album {
+        let indexed = IndexedPhotos {
             names: seen.into_iter().map(|i| source.id(i).into()).collect(),
             unreadable,
             searched,
         };
-        *self.album.write().unwrap_or_else(PoisonError::into_inner) = album;
+        *self.indexed.write().unwrap_or_else(PoisonError::into_inner) = indexed;
         Ok(())
     }
 
     /// Photos that could not be read, and are not among the matches. Returns at once.
     pub fn unreadable(&self) -> i32 {
-        self.album().unreadable
+        self.indexed().unreadable
     }
 
     /// The `count` photos most like the one of that name, nearest first; none where there is no such
     /// photo. Takes a moment (a millisecond for a thousand photos).
     pub fn like(&self, name: String, count: i32) -> Vec<Match> {
-        let album = self.album();
-        let Some(query) = album.names.iter().position(|known| *known == name) else {
+        let indexed = self.indexed();
+        let Some(query) = indexed.names.iter().position(|known| *known == name) else {
             return Vec::new();
         };
         let count = count.max(0) as usize;
-        album.matched(match &album.searched {
+        indexed.matched(match &indexed.searched {
             Searched::Plain(features) => nearest(features, query, count, Metric::Euclidean),
             Searched::Diffused(index) => index.like(query, count),
         })
@@ -191,9 +191,9 @@ impl Search {
             looks::look(&viewers, self.looks, &example, &[0], |_| Ok(()))
         })??;
         asked.check(1)?;
-        let album = self.album();
-        let count = (count.max(0) as usize).min(album.names.len());
-        let found = match &album.searched {
+        let indexed = self.indexed();
+        let count = (count.max(0) as usize).min(indexed.names.len());
+        let found = match &indexed.searched {
             Searched::Diffused(index) => index.search(&asked.features, count)?,
             Searched::Plain(features) => search(
                 &asked.features,
@@ -204,17 +204,17 @@ impl Search {
                 |_, near| near.to_vec(),
             )?,
         };
-        Ok(album.matched(found.into_iter().flatten().collect()))
+        Ok(indexed.matched(found.into_iter().flatten().collect()))
     }
 
     /// What is compared, of every photo. Takes as long as copying it.
     pub fn embeddings(&self) -> Vec<Embedding> {
-        let album = self.album();
-        let rows = match &album.searched {
+        let indexed = self.indexed();
+        let rows = match &indexed.searched {
             Searched::Plain(features) => features,
             Searched::Diffused(index) => index.rows(),
         };
-        let rows = album.names.iter().zip(rows.iter());
+        let rows = indexed.names.iter().zip(rows.iter());
         rows.map(|(name, row)| Embedding {
             name: name.clone(),
             values: row.to_vec(),
@@ -235,12 +235,12 @@ impl Search {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn album(&self) -> std::sync::RwLockReadGuard<'_, Album> {
-        self.album.read().unwrap_or_else(PoisonError::into_inner)
+    fn indexed(&self) -> std::sync::RwLockReadGuard<'_, IndexedPhotos> {
+        self.indexed.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Album {
+impl IndexedPhotos {
     fn matched(&self, near: Vec<Neighbor>) -> Vec<Match> {
         let near = near.into_iter().map(|near| Match {
             name: self.names[near.index].clone(),

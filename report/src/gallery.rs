@@ -1,8 +1,8 @@
 //! The pictures of a report: the map's data, and nearest neighbors of a few photos.
 
-use crate::album::Album;
 use crate::map::{self, Point};
 use crate::markup::{data_uri, escape};
+use crate::thumbnails::Thumbnails;
 use seedling_core::eval::{Features, Metric, nearest};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -26,10 +26,10 @@ pub struct MapData<'a> {
 }
 
 /// The map of an album; `None` below two photos or without features.
-pub fn map_data(album: &Album) -> Option<MapData<'_>> {
+pub fn map_data(thumbnails: &Thumbnails) -> Option<MapData<'_>> {
     let mut layouts: Vec<Vec<Point>> = Vec::new();
     let mut names = Vec::new();
-    for (name, features) in sets(album) {
+    for (name, features) in sets(thumbnails) {
         layouts.push(map::layout(features, layouts.first().map(Vec::as_slice)));
         names.push(name);
     }
@@ -38,25 +38,29 @@ pub fn map_data(album: &Album) -> Option<MapData<'_>> {
     }
     fit(&mut layouts);
     Some(MapData {
-        ids: &album.ids,
-        classes: &album.classes,
-        labels: &album.labels,
+        ids: &thumbnails.ids,
+        classes: &thumbnails.classes,
+        labels: &thumbnails.labels,
         layouts,
         names,
-        thumbnails: album.thumbnails.iter().map(|jpeg| data_uri(jpeg)).collect(),
+        thumbnails: thumbnails
+            .thumbnails
+            .iter()
+            .map(|jpeg| data_uri(jpeg))
+            .collect(),
     })
 }
 
 /// The features that can be shown, in the order and under the names of the table's columns.
-fn sets(album: &Album) -> Vec<(&'static str, &Features)> {
-    let last = match album.closed_form {
+fn sets(thumbnails: &Thumbnails) -> Vec<(&'static str, &Features)> {
+    let last = match thumbnails.closed_form {
         Some(_) => "Trained",
         None => "After",
     };
     [
-        ("Before", &album.before),
-        ("Closed form", &album.closed_form),
-        (last, &album.after),
+        ("Before", &thumbnails.before),
+        ("Closed form", &thumbnails.closed_form),
+        (last, &thumbnails.after),
     ]
     .into_iter()
     .filter_map(|(name, features)| Some((name, features.as_ref()?)))
@@ -86,9 +90,9 @@ fn fit(layouts: &mut [Vec<Point>]) {
 
 /// Rows of photos: each query, its neighbors by each set of features. An empty text where the album
 /// has too little for that.
-pub fn neighbors(album: &Album) -> String {
-    let n = album.ids.len();
-    let sets = sets(album);
+pub fn neighbors(thumbnails: &Thumbnails) -> String {
+    let n = thumbnails.ids.len();
+    let sets = sets(thumbnails);
     if n < 3 || sets.is_empty() {
         return String::new();
     }
@@ -100,17 +104,17 @@ pub fn neighbors(album: &Album) -> String {
         let _ = write!(
             html,
             r#"<article class="query"><figure class="asked">{}<figcaption>{}</figcaption></figure>"#,
-            picture(album, query, None),
-            caption(album, query)
+            picture(thumbnails, query, None),
+            caption(thumbnails, query)
         );
         for (name, features) in &sets {
             let near = nearest(features, query, NEIGHBORS, Metric::Euclidean);
             let same = |j: usize| {
-                let label = album.labels.get(j)?;
-                Some(label == album.labels.get(query)?)
+                let label = thumbnails.labels.get(j)?;
+                Some(label == thumbnails.labels.get(query)?)
             };
             let right = near.iter().filter(|n| same(n.index) == Some(true)).count();
-            let score = if album.labels.is_empty() {
+            let score = if thumbnails.labels.is_empty() {
                 String::new()
             } else {
                 format!(" <span>{right} of {}</span>", near.len())
@@ -125,7 +129,7 @@ pub fn neighbors(album: &Album) -> String {
                 let _ = write!(
                     html,
                     "<li{frame}>{}</li>",
-                    picture(album, neighbor.index, same(neighbor.index))
+                    picture(thumbnails, neighbor.index, same(neighbor.index))
                 );
             }
             html += "</ol></div>";
@@ -135,35 +139,35 @@ pub fn neighbors(album: &Album) -> String {
     html
 }
 
-fn class_of(album: &Album, photo: usize) -> Option<&str> {
-    let label = *album.labels.get(photo)?;
-    album.classes.get(label as usize).map(String::as_str)
+fn class_of(thumbnails: &Thumbnails, photo: usize) -> Option<&str> {
+    let label = *thumbnails.labels.get(photo)?;
+    thumbnails.classes.get(label as usize).map(String::as_str)
 }
 
-fn caption(album: &Album, photo: usize) -> String {
+fn caption(thumbnails: &Thumbnails, photo: usize) -> String {
     // A long path may break after a folder's name.
-    let id = escape(&album.ids[photo]).replace('/', "/<wbr>");
-    match class_of(album, photo) {
+    let id = escape(&thumbnails.ids[photo]).replace('/', "/<wbr>");
+    match class_of(thumbnails, photo) {
         Some(class) => format!("<b>{}</b><span>{id}</span>", escape(class)),
         None => format!("<span>{id}</span>"),
     }
 }
 
-fn picture(album: &Album, photo: usize, same: Option<bool>) -> String {
-    let id = escape(&album.ids[photo]);
-    let class = class_of(album, photo).map_or(String::new(), |c| format!(", {}", escape(c)));
+fn picture(thumbnails: &Thumbnails, photo: usize, same: Option<bool>) -> String {
+    let id = escape(&thumbnails.ids[photo]);
+    let class = class_of(thumbnails, photo).map_or(String::new(), |c| format!(", {}", escape(c)));
     let same = match same {
         Some(true) => " (same class)",
         Some(false) => " (another class)",
         None => "",
     };
-    if album.thumbnails[photo].is_empty() {
+    if thumbnails.thumbnails[photo].is_empty() {
         return format!(
             r#"<span class="blank" role="img" aria-label="{id}{class}{same}">?</span>"#
         );
     }
     format!(
         r#"<img src="{}" alt="{id}{class}{same}" title="{id}{class}">"#,
-        data_uri(&album.thumbnails[photo])
+        data_uri(&thumbnails.thumbnails[photo])
     )
 }

@@ -1,10 +1,10 @@
 //! `report.html`: one file that opens anywhere, without a network.
 
-use crate::album::Album;
 use crate::chart::{Chart, thousands};
 use crate::gallery;
 use crate::markup::escape;
 use crate::summary::{Run, Trend};
+use crate::thumbnails::Thumbnails;
 use seedling_core::backbones::Arch;
 use seedling_core::error::{Error, Result};
 use seedling_core::records::{self, MeasureRecord, StepRecord, When};
@@ -19,7 +19,7 @@ const STYLE: &str = include_str!("template/style.css");
 const PROGRAM: &str = include_str!("template/page.js");
 
 /// Renders the run folder `run` into `report.html` inside it, from whatever it holds: its
-/// `metrics.jsonl`, `config.toml` and `album.safetensors` may each be missing. Says where the page
+/// `metrics.jsonl`, `config.toml` and `thumbnails.safetensors` may each be missing. Says where the page
 /// is.
 ///
 /// # Errors
@@ -30,7 +30,7 @@ pub fn render(run: &Path) -> Result<PathBuf> {
         return Err(Error::file(run, "no such run folder"));
     }
     let records = Run::new(records::read(&run.join(records::FILE_NAME))?);
-    let album = Album::read(run)?;
+    let thumbnails = Thumbnails::read(run)?;
     let config_path = run.join("config.toml");
     let config = match std::fs::read_to_string(&config_path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
@@ -41,7 +41,7 @@ pub fn render(run: &Path) -> Result<PathBuf> {
     let html = page(
         name.as_deref().unwrap_or("run"),
         &records,
-        album.as_ref(),
+        thumbnails.as_ref(),
         config.as_deref(),
     );
     let path = run.join(FILE_NAME);
@@ -50,7 +50,7 @@ pub fn render(run: &Path) -> Result<PathBuf> {
 }
 
 /// The whole page.
-fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> String {
+fn page(name: &str, run: &Run, thumbnails: Option<&Thumbnails>, config: Option<&str>) -> String {
     let settings = config.map(|text| text.parse::<toml::Table>());
     let arch = match &settings {
         Some(Ok(table)) => table.get("arch").and_then(|v| v.as_str()),
@@ -74,13 +74,13 @@ fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> S
             escape(text)
         )
     });
-    let map = album.and_then(gallery::map_data);
+    let map = thumbnails.and_then(gallery::map_data);
     let data = map.as_ref().and_then(|m| serde_json::to_string(m).ok());
     let mut parts = [
         section("change", "Side by side", &table(run)),
         section("curves", "Over the run", &curves(run)),
-        map_section(album, data.is_some()),
-        neighbor_section(album),
+        map_section(thumbnails, data.is_some()),
+        neighbor_section(thumbnails),
         section("settings", "Settings", &settings_table(config, &settings)),
     ]
     .concat();
@@ -94,7 +94,7 @@ fn page(name: &str, run: &Run, album: Option<&Album>, config: Option<&str>) -> S
         .replace('<', "\\u003c");
     let title = heading(run, arch);
     // Who passes the page on should know what is in it.
-    let holds = match album {
+    let holds = match thumbnails {
         Some(a) if !a.ids.is_empty() => "It holds small copies of some photos. ",
         _ => "",
     };
@@ -344,28 +344,28 @@ fn curves(run: &Run) -> String {
     format!(r#"<div class="charts">{html}</div>"#)
 }
 
-fn map_section(album: Option<&Album>, drawn: bool) -> String {
-    let Some(album) = album.filter(|_| drawn) else {
+fn map_section(thumbnails: Option<&Thumbnails>, drawn: bool) -> String {
+    let Some(thumbnails) = thumbnails.filter(|_| drawn) else {
         return String::new();
     };
-    let colors = if album.labels.is_empty() {
+    let colors = if thumbnails.labels.is_empty() {
         ""
     } else {
         " Colors are classes; the training never saw them."
     };
     let body = format!(
         r#"<p class="note">{} photos, laid out so that photos with similar features lie close together (t-SNE). Distances between far groups mean little.{colors}</p><div id="map"><noscript>The map needs JavaScript.</noscript></div>"#,
-        thousands(album.ids.len() as f64)
+        thousands(thumbnails.ids.len() as f64)
     );
     section("photos", "The photos as the model sees them", &body)
 }
 
-fn neighbor_section(album: Option<&Album>) -> String {
-    let rows = album.map(gallery::neighbors).unwrap_or_default();
+fn neighbor_section(thumbnails: Option<&Thumbnails>) -> String {
+    let rows = thumbnails.map(gallery::neighbors).unwrap_or_default();
     if rows.is_empty() {
         return rows;
     }
-    let frames = match album {
+    let frames = match thumbnails {
         Some(a) if !a.labels.is_empty() => {
             r#" <span class="nowrap"><span class="key same"></span> of the same class,</span> <span class="nowrap"><span class="key other"></span> of another.</span>"#
         }

@@ -1,12 +1,11 @@
 //! What a run leaves for people to look at. Nothing of it is needed to train.
 //!
 //! 1. [`tensorboard`] writes the run's log as events for TensorBoard.
-//! 2. [`album`] keeps a sample of the photos, small, with their features before and after.
+//! 2. [`thumbnails`] keeps a sample of the photos, small, with their features before and after.
 //! 3. [`html`] renders log and album into one self-contained page: [`summary`] says what happened
 //!    in words, [`chart`] draws curves, [`map`] lays photos out in two dimensions, and [`gallery`]
 //!    shows them and their nearest neighbors.
 
-pub mod album;
 pub mod chart;
 pub mod gallery;
 pub mod html;
@@ -14,7 +13,8 @@ pub mod map;
 mod markup;
 pub mod summary;
 pub mod tensorboard;
+pub mod thumbnails;
 
-pub use album::Album;
 pub use html::render;
 pub use tensorboard::EventWriter;
+pub use thumbnails::Thumbnails;

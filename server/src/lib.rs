@@ -2,7 +2,6 @@
 //! runs the command on its threads and turns the outcome into an exit code.
 
 mod adapt;
-mod album;
 mod bench;
 mod cli;
 mod console;
@@ -26,6 +25,7 @@ mod shipped;
 mod sign;
 mod table;
 mod terminal_observer;
+mod thumbnails;
 mod train;
 mod usage;
 mod verify;

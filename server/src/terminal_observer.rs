@@ -2,7 +2,7 @@
 //! album, and at the end the report and the table.
 
 use crate::console::Console;
-use crate::{album, memory};
+use crate::{memory, thumbnails};
 use indicatif::ProgressBar;
 use seedling_core::Result;
 use seedling_core::data::Skipped;
@@ -10,13 +10,13 @@ use seedling_core::records::{self, RunRecord, When};
 use seedling_core::session::{self, Progress};
 use seedling_core::training_run::{Event, Observer, TrainingRun};
 use seedling_report::summary::Run as Summary;
-use seedling_report::{EventWriter, album as album_file};
+use seedling_report::{EventWriter, thumbnails as thumbnails_file};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Beginnings of the names of what is written here into the run's folder.
-pub const GUESTS: [&str; 2] = [album_file::FILE_NAME, "events.out.tfevents."];
+pub const GUESTS: [&str; 2] = [thumbnails_file::FILE_NAME, "events.out.tfevents."];
 
 /// Watches one run.
 pub struct TerminalObserver<'a> {
@@ -182,11 +182,11 @@ impl Observer for TerminalObserver<'_> {
                 self.clear();
                 match when {
                     When::Before => session::on_own_threads(self.threads, || {
-                        album::begin(&self.folder, source, measured, self.seed)
+                        thumbnails::begin(&self.folder, source, measured, self.seed)
                     })??,
                     When::During => {}
                     When::ClosedForm | When::After => {
-                        album::add(&self.folder, source, when, measured)?;
+                        thumbnails::add(&self.folder, source, when, measured)?;
                     }
                 }
             }

@@ -7,7 +7,7 @@ use seedling_core::config::{Config, OptimizerKind};
 use seedling_core::data::{self, Normalize, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Head};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::session::{TeacherSource, Session, Start};
+use seedling_core::session::{Session, Start, TeacherSource};
 use seedling_core::tensor_file::{self, Data, TensorFile, TensorRef};
 use seedling_core::weights::{ModelMetadata, Precision, WeightFile, save_backbone};
 use seedling_tests::formula;

@@ -3,7 +3,7 @@
 //!
 //! Tolerance: 2e-5 of the largest magnitude in a tensor, the rounding of f32 sums of this length in
 //! another order. Where activations are stored in 16 bits, what goes in is rounded for both, and
-//! tensors are compared as a whole: a slope that rounding puts on the other side of a corner is another
+//! tensors are compared as a whole: a derivative that rounding puts on the other side of a corner is another
 //! number.
 
 use cubecl::prelude::Runtime;
@@ -12,8 +12,8 @@ use seedling_core::layout::{Layout, Role};
 use seedling_core::loss::{Contrast, Neighbors, Target};
 use seedling_core::nn::activation::Act;
 use seedling_core::nn::backend::{
-    AdamUpdate, Conv, DeviceOps, Grad, InputGrad, Param, Read, Rows, Sink, Src, Statistics, Update,
-    WeightMut,
+    AdamUpdate, Conv, DeviceOps, FusedGrad, FusedInput, InputGrad, Param, Read, Rows, Sink,
+    Statistics, Update, WeightMut,
 };
 use seedling_core::nn::cpu::Cpu;
 use seedling_core::nn::gpu::Gpu;
@@ -279,14 +279,14 @@ impl Operation for Convolution {
             range: &whole,
         };
         let (z, moments) = b
-            .conv(Conv::Pointwise, &Src::plain(&stored, c), w, 1)
+            .conv(Conv::Pointwise, &FusedInput::plain(&stored, c), w, 1)
             .unwrap();
         let norm = b
             .norm(&before, &values, of_batch(moments, &mut buffers))
             .unwrap();
         bench.see("identity", &z);
         bench.see_flat("running statistics", &buffers);
-        let x = Src::normed((&z, &norm), c, *act);
+        let x = FusedInput::normed((&z, &norm), c, *act);
         let y = b.materialize(&x).unwrap();
         bench.see("activation", &y);
 
@@ -324,13 +324,13 @@ impl Operation for Convolution {
 
         let len = b.download(&out).unwrap().len();
         let mut dy = bench.maps(6, len, 1.0);
-        let read = Src::normed((&out, &outer), channels, *act);
+        let read = FusedInput::normed((&out, &outer), channels, *act);
         let sums = b.activation_back(&mut dy, &read).unwrap();
         bench.see("dy", &dy);
         let mut grads = b.flat(vec![0.25; parameters]).unwrap();
         let grad = b.norm_back(&after, &outer, &sums, &mut grads).unwrap();
         bench.see_flat("gradients of the norm", &grads);
-        let dz = Grad::Normed {
+        let dz = FusedGrad::Normed {
             dy: &dy,
             z: &out,
             grad: &grad,
@@ -360,7 +360,7 @@ impl Operation for Convolution {
 
         // Stored as it is read, with a shortcut.
         let shortcut = bench.maps(7, rows * c, 1.0);
-        let plain_x = Src::plain(&z, c);
+        let plain_x = FusedInput::plain(&z, c);
         let mut dw = b.flat(vec![0.0; weights + 7]).unwrap();
         let into = weight(&flat, &mut dw, &range);
         let sink = Sink::Plain {
@@ -371,7 +371,7 @@ impl Operation for Convolution {
         bench.see_flat("dw of a stored input", &dw);
 
         // dz of the norm before, through the convolution that does nothing.
-        let dz = Grad::Normed {
+        let dz = FusedGrad::Normed {
             dy: &dx,
             z: &z,
             grad: &inner,
@@ -379,7 +379,7 @@ impl Operation for Convolution {
         let mut unused = b.flat(vec![0.0; c * c]).unwrap();
         let into = weight(&identity, &mut unused, &whole);
         let sink = Sink::Plain { shortcut: None };
-        let from = Src::plain(&stored, c);
+        let from = FusedInput::plain(&stored, c);
         let dx = plain(
             b.conv_back(Conv::Pointwise, &dz, &from, into, sink)
                 .unwrap(),
@@ -486,7 +486,7 @@ impl Operation for Tall {
         };
         let (z, _) = bench
             .b
-            .conv(Conv::Pointwise, &Src::plain(&x, 1), w, 0)
+            .conv(Conv::Pointwise, &FusedInput::plain(&x, 1), w, 0)
             .unwrap();
         bench.see("z", &z);
     }
@@ -557,12 +557,12 @@ impl Operation for Gated {
         };
         let stored = bench.maps(3, rows * c, 2.0);
         let (z, moments) = b
-            .conv(Conv::Pointwise, &Src::plain(&stored, c), param(), 1)
+            .conv(Conv::Pointwise, &FusedInput::plain(&stored, c), param(), 1)
             .unwrap();
         let state = b
             .norm(&norm, &values, of_batch(moments, &mut buffers))
             .unwrap();
-        let activated = Src::normed((&z, &state), c, acts.0);
+        let activated = FusedInput::normed((&z, &state), c, acts.0);
         let (squeezed, gates) = b.squeeze(&layer, &values, &activated, per_image).unwrap();
         let x = activated.gated(&gates);
         let y = b.materialize(&x).unwrap();
@@ -573,14 +573,14 @@ impl Operation for Gated {
         let outer = b
             .norm(&norm, &values, of_batch(moments, &mut buffers))
             .unwrap();
-        let read = Src::normed((&out, &outer), c, acts.0);
+        let read = FusedInput::normed((&out, &outer), c, acts.0);
         let pooled = b.pool(&read, per_image).unwrap();
         bench.see("pooled", &pooled);
         let dy = bench.buf(4, images * c, 1.0);
         let (pool, sums) = b.pool_back(&read, &dy, per_image).unwrap();
         let mut grads = b.flat(vec![0.0; layout.parameter_count()]).unwrap();
         let grad = b.norm_back(&norm, &outer, &sums, &mut grads).unwrap();
-        let dz = Grad::Pooled {
+        let dz = FusedGrad::Pooled {
             z: &out,
             norm: &outer,
             act: acts.0,
@@ -601,7 +601,7 @@ impl Operation for Gated {
             .unwrap();
         let grad = b.norm_back(&norm, &state, &sums, &mut grads).unwrap();
         bench.see_flat("gradients", &grads);
-        let dz = Grad::Gated {
+        let dz = FusedGrad::Gated {
             g: &g,
             z: &z,
             norm: &state,
@@ -611,7 +611,10 @@ impl Operation for Gated {
             grad: &grad,
         };
         let into = weight(&matrix, &mut dw, &whole);
-        let (from, sink) = (Src::plain(&stored, c), Sink::Plain { shortcut: None });
+        let (from, sink) = (
+            FusedInput::plain(&stored, c),
+            Sink::Plain { shortcut: None },
+        );
         let dx = plain(
             b.conv_back(Conv::Pointwise, &dz, &from, into, sink)
                 .unwrap(),
@@ -668,8 +671,8 @@ impl Operation for Sums {
             .unwrap();
         let (z, other) = (bench.maps(2, rows * c, 3.0), bench.maps(3, rows * c, 3.0));
         let (x, plain) = (
-            Src::normed((&z, &norm), c, Act::Identity),
-            Src::plain(&other, c),
+            FusedInput::normed((&z, &norm), c, Act::Identity),
+            FusedInput::plain(&other, c),
         );
         let y = b.add(&x, &plain, Act::Relu).unwrap();
         bench.see("sum", &y);
@@ -681,7 +684,7 @@ impl Operation for Sums {
         b.norm_back(&layer, &norm, &sums, &mut grads).unwrap();
         bench.see_flat("gradients on running statistics", &grads);
 
-        let x = Src::normed((&z, &norm), c, Act::Relu);
+        let x = FusedInput::normed((&z, &norm), c, Act::Relu);
         let (y, largest) = b.max_pool(&x, window).unwrap();
         bench.see("largest", &y);
         let len = b.download(&y).unwrap().len();

@@ -122,7 +122,7 @@ fn depthwise_case(window: &Window, images: usize, act: Act, workspace: &Workspac
     let w = numbers(2, c * k2, 2.0);
     let k = Coefficients::new(3, c);
     let state = affine(&k.scale, &k.shift, &k.mean);
-    let Normed { x, slope } = reference::normed(&stored, &k.scale, &k.shift, act);
+    let Normed { x, derivative } = reference::normed(&stored, &k.scale, &k.shift, act);
 
     let input = Source::normed(&stored, &state, act);
     let mut z = vec![f32::NAN; out_rows * c];
@@ -155,7 +155,7 @@ fn depthwise_case(window: &Window, images: usize, act: Act, workspace: &Workspac
     let (mut got, mut got_w) = (vec![f32::NAN; x.len()], vec![0.0; w.len()]);
     let sink = (&mut got[..], Activated);
     let norm = depthwise::backward(&source, &input, window, &w, &mut got_w, sink, workspace);
-    let through: Vec<f64> = dx.iter().zip(&slope).map(|(g, s)| g * s).collect();
+    let through: Vec<f64> = dx.iter().zip(&derivative).map(|(g, s)| g * s).collect();
     close(&got, &through, &what);
     close(&got_w, &dw, &what);
     check_sums(&norm, &through, &stored, &k.mean, &what);
@@ -207,7 +207,7 @@ fn pointwise_of_any_shape_matches_plain_loops() {
             let k = Coefficients::new(13, cin);
             let state = affine(&k.scale, &k.shift, &k.mean);
             let act = Act::HardSwish;
-            let Normed { x, slope } = reference::normed(&stored, &k.scale, &k.shift, act);
+            let Normed { x, derivative } = reference::normed(&stored, &k.scale, &k.shift, act);
             let input = Source::normed(&stored, &state, act);
             let mut z = vec![f32::NAN; rows * cout];
             let moments = pointwise::forward(&input, &w, &mut z, true, workspace).unwrap();
@@ -227,7 +227,7 @@ fn pointwise_of_any_shape_matches_plain_loops() {
             let (mut got, mut got_w) = (vec![f32::NAN; x.len()], vec![0.0; w.len()]);
             let sink = (&mut got[..], Activated);
             let sums = pointwise::backward(&source, &input, &w, &mut got_w, sink, workspace);
-            let through: Vec<f64> = dx.iter().zip(&slope).map(|(g, s)| g * s).collect();
+            let through: Vec<f64> = dx.iter().zip(&derivative).map(|(g, s)| g * s).collect();
             close(&got, &through, &what);
             close(&got_w, &dw, &what);
             check_sums(&sums, &through, &stored, &k.mean, &what);
@@ -267,7 +267,7 @@ fn gated_and_pooled_inputs_match_plain_loops() {
             let stored = numbers(21, rows * c, 5.0);
             let k = Coefficients::new(22, c);
             let state = affine(&k.scale, &k.shift, &k.mean);
-            let Normed { x, slope } = reference::normed(&stored, &k.scale, &k.shift, act);
+            let Normed { x, derivative } = reference::normed(&stored, &k.scale, &k.shift, act);
             let (gates, pools) = (numbers(23, images * c, 1.0), numbers(24, images * c, 1.0));
             let of = |v: &[f32], i: usize| v[i / (per_image * c) * c + i % c] as f64;
             let gate = PerImage::new(&gates, c, per_image);
@@ -302,10 +302,10 @@ fn gated_and_pooled_inputs_match_plain_loops() {
             let centered = |i: usize| stored[i] as f64 - k.mean[i % c] as f64;
             for (n, got) in got.iter().enumerate() {
                 let at = n * per_image * c..(n + 1) * per_image * c;
-                let (behind, slope) = (&dy[at.clone()], &slope[at.clone()]);
+                let (behind, derivative) = (&dy[at.clone()], &derivative[at.clone()]);
                 let through: Vec<f64> = behind
                     .iter()
-                    .zip(slope)
+                    .zip(derivative)
                     .map(|(&g, s)| g as f64 * s)
                     .collect();
                 let product: Vec<f64> = (0..behind.len())
@@ -313,14 +313,14 @@ fn gated_and_pooled_inputs_match_plain_loops() {
                     .collect();
                 let centered = |i: usize| centered(at.start + i);
                 let (grad, grad_centered) = sums(&through, centered, c);
-                let (slope, slope_centered) = sums(slope, centered, c);
+                let (derivative, derivative_centered) = sums(derivative, centered, c);
                 let gate = sums(&product, |_| 0.0, c).0;
                 for (got, expected) in [
                     (&got.gate, gate),
                     (&got.grad, grad),
                     (&got.grad_centered, grad_centered),
-                    (&got.slope, slope),
-                    (&got.slope_centered, slope_centered),
+                    (&got.derivative, derivative),
+                    (&got.derivative_centered, derivative_centered),
                 ] {
                     let terms = per_image as f64;
                     assert_close(&f32s(got), &f32s(&expected), TOLERANCE, terms, &what);
@@ -341,7 +341,8 @@ fn gated_and_pooled_inputs_match_plain_loops() {
                 grad: &grad,
             };
             source.copy(0..rows, c, &mut out);
-            let dy_gated = |i: usize| (dy[i] as f64 * of(&gates, i) + of(&pools, i)) * slope[i];
+            let dy_gated =
+                |i: usize| (dy[i] as f64 * of(&gates, i) + of(&pools, i)) * derivative[i];
             let dy_gated: Vec<f64> = (0..x.len()).map(dy_gated).collect();
             close(&out, &b.dz(&f32s(&dy_gated), &stored), &what);
             let source = GradSource::Pooled {
@@ -352,7 +353,9 @@ fn gated_and_pooled_inputs_match_plain_loops() {
                 grad: &grad,
             };
             source.copy(0..rows, c, &mut out);
-            let dy_pooled: Vec<f64> = (0..x.len()).map(|i| of(&pools, i) * slope[i]).collect();
+            let dy_pooled: Vec<f64> = (0..x.len())
+                .map(|i| of(&pools, i) * derivative[i])
+                .collect();
             close(&out, &b.dz(&f32s(&dy_pooled), &stored), &what);
             let sums = pool::backward_sums(&stored, &state, act, &pools, per_image);
             check_sums(&sums, &dy_pooled, &stored, &k.mean, &what);
@@ -368,7 +371,7 @@ fn dense_case(window: &Window, images: usize, cout: usize, act: Act, workspace: 
     let w = numbers(42, cout * c * k2, 2.0);
     let k = Coefficients::new(43, c);
     let state = affine(&k.scale, &k.shift, &k.mean);
-    let Normed { x, slope } = reference::normed(&stored, &k.scale, &k.shift, act);
+    let Normed { x, derivative } = reference::normed(&stored, &k.scale, &k.shift, act);
     let input = Source::normed(&stored, &state, act);
     let out_rows = images * window.out_height * window.out_width;
     let mut z = vec![f32::NAN; out_rows * cout];
@@ -406,7 +409,7 @@ fn dense_case(window: &Window, images: usize, cout: usize, act: Act, workspace: 
     let (mut got, mut got_w) = (vec![f32::NAN; x.len()], vec![0.0; w.len()]);
     let sink = (&mut got[..], Activated);
     let norm = conv::backward(&source, &input, window, &w, &mut got_w, sink, workspace);
-    let through: Vec<f64> = dx.iter().zip(&slope).map(|(g, s)| g * s).collect();
+    let through: Vec<f64> = dx.iter().zip(&derivative).map(|(g, s)| g * s).collect();
     close(&got, &through, &what);
     close(&got_w, &dw, &what);
     check_sums(&norm, &through, &stored, &k.mean, &what);
@@ -485,7 +488,8 @@ fn max_pooling_of_any_shape_matches_plain_loops() {
                 let stored = numbers(51, images * size.0 * size.1 * c, 5.0);
                 let k = Coefficients::new(52, c);
                 let state = affine(&k.scale, &k.shift, &k.mean);
-                let Normed { x, slope } = reference::normed(&stored, &k.scale, &k.shift, Act::Relu);
+                let Normed { x, derivative } =
+                    reference::normed(&stored, &k.scale, &k.shift, Act::Relu);
                 let input = Source::normed(&stored, &state, Act::Relu);
                 let len = images * window.out_height * window.out_width * c;
                 let (mut y, mut taps) = (vec![f32::NAN; len], vec![9; len]);
@@ -505,7 +509,7 @@ fn max_pooling_of_any_shape_matches_plain_loops() {
                 let dy = numbers(53, len, 2.0);
                 let mut dx = vec![0.0; x.len()];
                 for (g, (_, from)) in dy.iter().zip(&largest) {
-                    dx[*from] += *g as f64 * slope[*from];
+                    dx[*from] += *g as f64 * derivative[*from];
                 }
                 let mut got = vec![f32::NAN; x.len()];
                 let sums = max_pool::backward(&input, &window, &taps, &dy, &mut got);
@@ -569,7 +573,7 @@ fn sums_of_two_tensors_match_plain_loops() {
                     let mut dy = numbers(66, a.len(), 2.0);
                     let through = dy.iter().zip(&sum);
                     let through: Vec<f64> = through
-                        .map(|(g, u)| *g as f64 * reference::slope(act, *u))
+                        .map(|(g, u)| *g as f64 * reference::derivative(act, *u))
                         .collect();
                     materialize::add_back(x, other, act, &mut dy, workspace);
                     close(&dy, &through, &what);

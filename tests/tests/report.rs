@@ -3,7 +3,7 @@
 use image::imageops::FilterType;
 use seedling_core::eval::{Features, Metric, Subject, collapse, measure};
 use seedling_core::records::{MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, When};
-use seedling_report::album::{self, Album};
+use seedling_report::thumbnails::{self, Thumbnails};
 use seedling_report::{EventWriter, render};
 use std::path::{Path, PathBuf};
 
@@ -76,8 +76,8 @@ fn build(run: &Path) -> Option<usize> {
         files.extend(of_class.map(|f| f.unwrap().path()));
     }
     files.sort();
-    let kept = album::sample(files.len(), 1);
-    let mut of = Album::default();
+    let kept = thumbnails::sample(files.len(), 1);
+    let mut of = Thumbnails::default();
     let (mut before, mut after, mut between) = (vec![], vec![], vec![]);
     for &i in &kept {
         let id = files[i].strip_prefix(&root).unwrap();
@@ -89,7 +89,7 @@ fn build(run: &Path) -> Option<usize> {
         of.ids.push(id.to_string_lossy().into_owned());
         let photo = image::open(&files[i]).unwrap();
         of.thumbnails
-            .push(album::thumbnail(&photo.to_rgb8()).unwrap());
+            .push(thumbnails::thumbnail(&photo.to_rgb8()).unwrap());
         before.push(features(&photo, 2, true));
         between.push(features(&photo, 4, true));
         after.push(features(&photo, 6, false));
@@ -187,12 +187,12 @@ fn a_full_run_shows_all_its_parts() {
     assert_eq!(page, html(run));
 }
 
-fn tiny_album(ids: [&str; 4], classes: &[&str]) -> Album {
+fn tiny_album(ids: [&str; 4], classes: &[&str]) -> Thumbnails {
     let f = |shift: f32| {
         let values = (0..12).map(|i| ((i * i) as f32 + shift) % 5.0).collect();
         Features::new(4, 3, values).unwrap()
     };
-    Album {
+    Thumbnails {
         ids: ids.map(String::from).to_vec(),
         classes: classes.iter().map(|c| c.to_string()).collect(),
         labels: (0..4)
@@ -269,7 +269,7 @@ fn missing_parts_are_left_out() {
     assert!(page.contains("not = = toml &lt;"));
 
     // An album without classes, interrupted before the second features.
-    let album = Album {
+    let album = Thumbnails {
         after: None,
         ..tiny_album(["a", "b", "c", "d"], &[])
     };
@@ -279,11 +279,11 @@ fn missing_parts_are_left_out() {
     assert!(!page.contains("<h4>After") && !page.contains("class=\"same\""));
 
     // No photos in the album; a damaged album is an error that names it.
-    Album::default().write(run.path()).unwrap();
+    Thumbnails::default().write(run.path()).unwrap();
     assert!(!html(run.path()).contains("id=\"photos\""));
-    std::fs::write(run.path().join("album.safetensors"), b"rubbish").unwrap();
+    std::fs::write(run.path().join("thumbnails.safetensors"), b"rubbish").unwrap();
     let error = render(run.path()).unwrap_err().to_string();
-    assert!(error.contains("album.safetensors"), "{error}");
+    assert!(error.contains("thumbnails.safetensors"), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Head};
 use seedling_core::eval::extract::{Extractor, Look};
 use seedling_core::nn::workspace::Workspace;
-use seedling_core::session::{TeacherSource, Session, Start};
+use seedling_core::session::{Session, Start, TeacherSource};
 use seedling_core::weights::WeightFile;
 use seedling_tests::program::album;
 use std::path::Path;

@@ -9,7 +9,7 @@ use seedling_core::Result;
 use seedling_core::layout::Layout;
 use seedling_core::nn::activation::Act;
 use seedling_core::nn::backend::{
-    Backend, Conv, ForwardOps, Host, Output, Param, Read, Rows, Src, Statistics,
+    Backend, Conv, ForwardOps, FusedInput, Host, Output, Param, Read, Rows, Statistics,
 };
 use seedling_core::nn::cpu::tokens;
 use seedling_core::nn::layer::{
@@ -127,7 +127,7 @@ impl Tracer {
     }
 
     /// `x` as it is read.
-    fn read(&self, x: &Src<Self>) -> Name {
+    fn read(&self, x: &FusedInput<Self>) -> Name {
         let mut name = x.z.clone();
         if let Some((norm, act)) = x.norm {
             if let Some(([scale, bias, mean, var], eps)) = &norm.0 {
@@ -236,11 +236,17 @@ impl ForwardOps for Tracer {
     /// (batch, channels, 1, 1)
     type PerImage = Name;
     type Squeezed = ();
-    type Largest = ();
+    type Argmax = ();
     type RowStats = ();
-    type Unit = ();
+    type L2NormCache = ();
 
-    fn conv(&self, conv: Conv, x: &Src<Self>, w: Param<Self>, _: usize) -> Result<Output<Self>> {
+    fn conv(
+        &self,
+        conv: Conv,
+        x: &FusedInput<Self>,
+        w: Param<Self>,
+        _: usize,
+    ) -> Result<Output<Self>> {
         let (x, w) = (self.read(x), self.parameter(w.values, w.range));
         let z = match conv {
             Conv::Pointwise => self.conv_1x1(&[&x, &w]),
@@ -274,11 +280,11 @@ impl ForwardOps for Tracer {
         Ok(Norm(None))
     }
 
-    fn materialize(&self, x: &Src<Self>) -> Result<Name> {
+    fn materialize(&self, x: &FusedInput<Self>) -> Result<Name> {
         Ok(self.read(x))
     }
 
-    fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Name> {
+    fn add(&self, x: &FusedInput<Self>, other: &FusedInput<Self>, act: Act) -> Result<Name> {
         let (x, other) = (self.read(x), self.read(other));
         let sum = self.node("Add", &[&x, &other]);
         Ok(self.activate(&sum, act))
@@ -289,7 +295,7 @@ impl ForwardOps for Tracer {
         Ok(self.graph().constant("per_image", &shape, values))
     }
 
-    fn max_pool(&self, x: &Src<Self>, window: &Window) -> Result<(Name, ())> {
+    fn max_pool(&self, x: &FusedInput<Self>, window: &Window) -> Result<(Name, ())> {
         let x = self.read(x);
         let pooled = self.graph().node(
             "MaxPool",
@@ -303,7 +309,7 @@ impl ForwardOps for Tracer {
         Ok((pooled, ()))
     }
 
-    fn pool(&self, x: &Src<Self>, _: usize) -> Result<Name> {
+    fn pool(&self, x: &FusedInput<Self>, _: usize) -> Result<Name> {
         let x = self.read(x);
         let means = self.node("GlobalAveragePool", &[&x]);
         Ok(self.graph().node("Flatten", &[&means], &[int("axis", 1)]))
@@ -313,7 +319,7 @@ impl ForwardOps for Tracer {
         &self,
         layer: &SqueezeExcite,
         values: &Vec<f32>,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         _: usize,
     ) -> Result<((), Name)> {
         let x = self.read(x);

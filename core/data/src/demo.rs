@@ -46,7 +46,7 @@ impl Demo {
     /// `per_class` is zero.
     pub fn new(per_class: usize, seed: u64) -> Result<Demo> {
         if per_class == 0 {
-            return Err(Error::Config("a demo album needs photos".into()));
+            return Err(Error::Config("a demo data set needs photos".into()));
         }
         let names = SCENES.iter().map(|(name, _)| name);
         Ok(Demo {

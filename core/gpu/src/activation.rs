@@ -20,7 +20,7 @@ pub fn value<N: Size>(u: Vector<f32, N>, #[comptime] act: Act) -> Vector<f32, N>
 
 /// f'(u), with PyTorch's choice at the kinks.
 #[cube]
-pub fn slope<N: Size>(u: Vector<f32, N>, #[comptime] act: Act) -> Vector<f32, N> {
+pub fn derivative<N: Size>(u: Vector<f32, N>, #[comptime] act: Act) -> Vector<f32, N> {
     let (zero, one) = (Vector::<f32, N>::new(0.0f32), Vector::<f32, N>::new(1.0f32));
     match act {
         Act::Identity => one,

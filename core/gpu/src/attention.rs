@@ -124,10 +124,10 @@ pub fn back_queries(
         let scale = 1.0f32 / f32::cast_from(shape.head).sqrt();
         let mut t = UNIT_POS as usize;
         while t < tokens {
-            let slope = p[t] * (g[t] - dot) * scale;
-            g[t] = slope;
+            let dlogit = p[t] * (g[t] - dot) * scale;
+            g[t] = dlogit;
             ps[CUBE_POS * tokens + t] = p[t];
-            ds[CUBE_POS * tokens + t] = slope;
+            ds[CUBE_POS * tokens + t] = dlogit;
             t += UNITS;
         }
         sync_cube();

@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use cubecl::prelude::*;
 use seedling_nn::activation::Act;
-use seedling_nn::backend::{BackwardOps, Conv, Grad, InputGrad, Read, Rows, Sink, Src, WeightMut};
+use seedling_nn::backend::{
+    BackwardOps, Conv, FusedGrad, FusedInput, InputGrad, Read, Rows, Sink, WeightMut,
+};
 use seedling_nn::gemm::MatMul;
 use seedling_nn::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use seedling_nn::window::Window;
 
 use super::launch::{self, Finish, Pooled};
-use super::product::Map;
+use super::product::OperandLayout;
 use super::sums::What;
-use super::{Gpu, GradSums, Norm, NormGrad, Numbers, PerImage, Squeezed, view};
+use super::{DeviceBuffer, Gpu, GradSums, Norm, NormGrad, PerImage, Squeezed, view};
 use crate::Result;
 
 impl<R: Runtime> Gpu<R> {
     /// What a norm's backward sums of `g`, behind the activation of `x`.
-    fn sums_of(&self, g: &Numbers, x: &Src<Self>) -> Result<GradSums> {
+    fn sums_of(&self, g: &DeviceBuffer, x: &FusedInput<Self>) -> Result<GradSums> {
         let Some((norm, _)) = x.norm else {
             return Ok(GradSums {
                 parts: self.zeros(2 * x.channels)?,
@@ -35,18 +37,18 @@ impl<R: Runtime> Gpu<R> {
     /// Adds the gradients of weight and bias; dx.
     fn affine_back(
         &self,
-        values: &Numbers,
-        grads: &mut Numbers,
+        values: &DeviceBuffer,
+        grads: &mut DeviceBuffer,
         (weight, bias): (&Range<usize>, &Range<usize>),
-        x: &Numbers,
-        dy: &Numbers,
-    ) -> Result<Numbers> {
+        x: &DeviceBuffer,
+        dy: &DeviceBuffer,
+    ) -> Result<DeviceBuffer> {
         let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
         let rows = x.len() / inputs;
-        let (x, dy) = (Src::plain(x, inputs), Src::plain(dy, outputs));
+        let (x, dy) = (FusedInput::plain(x, inputs), FusedInput::plain(dy, outputs));
         self.bias_gradient(dy.z, outputs, grads, bias.start)?;
-        let a = self.source(&dy, Map::Columns, None);
-        let b = self.source(&x, Map::Columns, None);
+        let a = self.source(&dy, OperandLayout::Columns, None);
+        let b = self.source(&x, OperandLayout::Columns, None);
         self.weight_gradient(
             MatMul {
                 m: outputs,
@@ -59,7 +61,7 @@ impl<R: Runtime> Gpu<R> {
             (inputs, 1),
         )?;
         let dx = self.take(x.z.len())?;
-        let a = self.source(&dy, Map::Rows, None);
+        let a = self.source(&dy, OperandLayout::Rows, None);
         let b = launch::weight(values, weight, (outputs, inputs), 1, true);
         self.product(
             MatMul {
@@ -77,12 +79,12 @@ impl<R: Runtime> Gpu<R> {
     /// Adds the column sums of dy to a bias' gradient.
     fn bias_gradient(
         &self,
-        dy: &Numbers,
+        dy: &DeviceBuffer,
         channels: usize,
-        grads: &mut Numbers,
+        grads: &mut DeviceBuffer,
         at: usize,
     ) -> Result<()> {
-        let x = Src::plain(dy, channels);
+        let x = FusedInput::plain(dy, channels);
         let (parts, pieces) = self.sums(&x, None, What::Values, 1)?;
         self.add_bias(&parts, grads, at, channels, pieces.count);
         Ok(())
@@ -92,15 +94,15 @@ impl<R: Runtime> Gpu<R> {
     /// are one.
     fn convolution_weight_gradient(
         &self,
-        dz: &Grad<Self>,
-        x: &Src<Self>,
+        dz: &FusedGrad<Self>,
+        x: &FusedInput<Self>,
         window: Option<&Window>,
         weight: &mut WeightMut<Self>,
     ) -> Result<()> {
         let taps = window.map_or(1, |w| w.kernel * w.kernel);
         let (inputs, outputs) = (x.channels, weight.range.len() / taps / x.channels);
-        let map = window.map_or(Map::Columns, |_| Map::PatchColumns);
-        let a = self.gradient(dz, outputs, Map::Columns, None);
+        let map = window.map_or(OperandLayout::Columns, |_| OperandLayout::PatchColumns);
+        let a = self.gradient(dz, outputs, OperandLayout::Columns, None);
         let b = self.source(x, map, window);
         let sizes = MatMul {
             m: outputs,
@@ -113,12 +115,12 @@ impl<R: Runtime> Gpu<R> {
     /// dx, plus `shortcut`, or through the activation of x.
     fn convolution_input_gradient(
         &self,
-        dz: &Grad<Self>,
-        x: &Src<Self>,
+        dz: &FusedGrad<Self>,
+        x: &FusedInput<Self>,
         window: Option<&Window>,
         w: &WeightMut<Self>,
         sink: &Sink<Self>,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         let taps = window.map_or(1, |w| w.kernel * w.kernel);
         let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
         let end = match sink {
@@ -127,7 +129,7 @@ impl<R: Runtime> Gpu<R> {
             Sink::Images | Sink::Gated { .. } => Finish::default(),
         };
         let dx = self.take_as(x.z.len(), x.z.dtype())?;
-        let map = window.map_or(Map::Rows, |_| Map::Outputs);
+        let map = window.map_or(OperandLayout::Rows, |_| OperandLayout::Outputs);
         let a = self.gradient(dz, outputs, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, true);
         let sizes = MatMul {
@@ -144,13 +146,13 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     type GradSums = GradSums;
     type NormGrad = NormGrad;
     /// (images, 5, channels).
-    type ImageSums = Numbers;
+    type ImageSums = DeviceBuffer;
 
     fn conv_back(
         &self,
         conv: Conv,
-        dz: &Grad<Self>,
-        x: &Src<Self>,
+        dz: &FusedGrad<Self>,
+        x: &FusedInput<Self>,
         mut weight: WeightMut<Self>,
         sink: Sink<Self>,
     ) -> Result<InputGrad<Self>> {
@@ -194,7 +196,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         layer: &BatchNorm,
         norm: &Norm,
         sums: &GradSums,
-        grads: &mut Numbers,
+        grads: &mut DeviceBuffer,
     ) -> Result<NormGrad> {
         let numbers = self.take(norm.groups * view::GRAD * layer.channels)?;
         self.norm_gradient(layer, norm, sums, grads, &numbers);
@@ -205,21 +207,32 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         })
     }
 
-    fn norm_sums(&self, g: &Numbers, x: &Src<Self>) -> Result<GradSums> {
+    fn norm_sums(&self, g: &DeviceBuffer, x: &FusedInput<Self>) -> Result<GradSums> {
         self.sums_of(g, x)
     }
 
-    fn activation_back(&self, g: &mut Numbers, x: &Src<Self>) -> Result<GradSums> {
+    fn activation_back(&self, g: &mut DeviceBuffer, x: &FusedInput<Self>) -> Result<GradSums> {
         self.through(g, &launch::reading(x));
         self.sums_of(g, x)
     }
 
-    fn add_back(&self, dy: &mut Numbers, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<()> {
+    fn add_back(
+        &self,
+        dy: &mut DeviceBuffer,
+        x: &FusedInput<Self>,
+        other: &FusedInput<Self>,
+        act: Act,
+    ) -> Result<()> {
         self.add_through(dy, x, other, act);
         Ok(())
     }
 
-    fn scale_images(&self, x: &Numbers, factors: &PerImage, channels: usize) -> Result<Numbers> {
+    fn scale_images(
+        &self,
+        x: &DeviceBuffer,
+        factors: &PerImage,
+        channels: usize,
+    ) -> Result<DeviceBuffer> {
         let out = self.take_as(x.len(), x.dtype())?;
         self.times_images(x, factors, channels, &out);
         Ok(out)
@@ -227,11 +240,11 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
 
     fn max_pool_back(
         &self,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         window: &Window,
-        largest: &Numbers,
-        dy: &Numbers,
-    ) -> Result<(Numbers, GradSums)> {
+        largest: &DeviceBuffer,
+        dy: &DeviceBuffer,
+    ) -> Result<(DeviceBuffer, GradSums)> {
         let g = self.max_pool_input_gradient(x, window, largest, dy)?;
         let sums = self.sums_of(&g, x)?;
         Ok((g, sums))
@@ -239,8 +252,8 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
 
     fn pool_back(
         &self,
-        x: &Src<Self>,
-        dy: &Numbers,
+        x: &FusedInput<Self>,
+        dy: &DeviceBuffer,
         rows_per_image: usize,
     ) -> Result<(PerImage, GradSums)> {
         let numbers = self.take(dy.len())?;
@@ -249,7 +262,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         let sums = match x.norm {
             None => self.zeros(2 * x.channels)?,
             Some((norm, act)) => {
-                let (parts, pieces) = self.sums(x, None, What::Slopes(act), images)?;
+                let (parts, pieces) = self.sums(x, None, What::Derivatives(act), images)?;
                 let whole = self.whole(parts, &pieces, 2 * x.channels)?;
                 let out = self.take(norm.groups * 2 * x.channels)?;
                 let pooled = Pooled {
@@ -274,10 +287,10 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
 
     fn spread_means(
         &self,
-        dy: &Numbers,
+        dy: &DeviceBuffer,
         channels: usize,
         rows_per_image: usize,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         let out = self.take_as(dy.len() * rows_per_image, self.dtype)?;
         self.spread_rows(
             dy,
@@ -289,7 +302,12 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         Ok(out)
     }
 
-    fn gate_sums(&self, g: &Numbers, x: &Src<Self>, rows_per_image: usize) -> Result<Numbers> {
+    fn gate_sums(
+        &self,
+        g: &DeviceBuffer,
+        x: &FusedInput<Self>,
+        rows_per_image: usize,
+    ) -> Result<DeviceBuffer> {
         let images = x.z.len() / x.channels / rows_per_image;
         let act = x.norm.map_or(Act::Identity, |(_, act)| act);
         let (parts, pieces) = self.sums(x, Some(g), What::Gate(act), images)?;
@@ -299,10 +317,10 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     fn squeeze_back(
         &self,
         layer: &SqueezeExcite,
-        values: &Numbers,
+        values: &DeviceBuffer,
         squeezed: &Squeezed,
-        sums: &Numbers,
-        grads: &mut Numbers,
+        sums: &DeviceBuffer,
+        grads: &mut DeviceBuffer,
         rows_per_image: usize,
     ) -> Result<(PerImage, GradSums)> {
         let channels = layer.channels;
@@ -337,11 +355,11 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     fn linear_back(
         &self,
         layer: &Linear,
-        values: &Numbers,
-        grads: &mut Numbers,
-        (x, u): (&Numbers, &Numbers),
-        dy: Numbers,
-    ) -> Result<Numbers> {
+        values: &DeviceBuffer,
+        grads: &mut DeviceBuffer,
+        (x, u): (&DeviceBuffer, &DeviceBuffer),
+        dy: DeviceBuffer,
+    ) -> Result<DeviceBuffer> {
         self.through(&dy, &launch::activated(u, layer.act));
         self.affine_back(values, grads, (&layer.weight, &layer.bias), x, &dy)
     }
@@ -349,13 +367,13 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     fn tokens_back(
         &self,
         layer: &Positions,
-        dy: &Numbers,
+        dy: &DeviceBuffer,
         grid: (usize, usize),
-        grads: &mut Numbers,
+        grads: &mut DeviceBuffer,
     ) -> Result<()> {
         let (dim, count) = (layer.dim, grid.0 * grid.1);
         let token = (1 + count) * dim;
-        let (parts, pieces) = self.sums(&Src::plain(dy, token), None, What::Values, 1)?;
+        let (parts, pieces) = self.sums(&FusedInput::plain(dy, token), None, What::Values, 1)?;
         let sum = self.whole(parts, &pieces, token)?;
         self.add_to(grads, layer.class.start, (&sum, 0), dim);
         self.add_to(grads, layer.grid.start, (&sum, 0), dim);
@@ -367,7 +385,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
             count * dim,
             (count * dim, count * dim),
         );
-        let resampled = self.resample(layer, &rest, grid, Map::Columns)?;
+        let resampled = self.resample(layer, &rest, grid, OperandLayout::Columns)?;
         let resampled = resampled.as_ref().unwrap_or(&rest);
         self.add_to(
             grads,
@@ -381,10 +399,10 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     fn layer_norm_back(
         &self,
         layer: &LayerNorm,
-        values: &Numbers,
-        grads: &mut Numbers,
-        (x, stats): (&Numbers, &Numbers),
-        dy: &mut Numbers,
+        values: &DeviceBuffer,
+        grads: &mut DeviceBuffer,
+        (x, stats): (&DeviceBuffer, &DeviceBuffer),
+        dy: &mut DeviceBuffer,
     ) -> Result<()> {
         self.bias_gradient(dy, layer.dim, grads, layer.bias.start)?;
         let normed = self.layer_norm_gradient(layer, values, (x, stats), dy)?;
@@ -394,12 +412,12 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     fn rows_linear_back(
         &self,
         layer: &Linear,
-        values: &Numbers,
-        grads: &mut Numbers,
+        values: &DeviceBuffer,
+        grads: &mut DeviceBuffer,
         x: &Rows<Self>,
-        dy: &Numbers,
-        shortcut: Option<&Numbers>,
-    ) -> Result<Numbers> {
+        dy: &DeviceBuffer,
+        shortcut: Option<&DeviceBuffer>,
+    ) -> Result<DeviceBuffer> {
         let read = self.rows_read(values, x)?;
         let input = read.as_ref().unwrap_or(x.x);
         let mut dx = self.affine_back(values, grads, (&layer.weight, &layer.bias), input, dy)?;
@@ -416,11 +434,21 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         Ok(dx)
     }
 
-    fn attention_back(&self, qkv: &Numbers, heads: &Heads, dy: &Numbers) -> Result<Numbers> {
+    fn attention_back(
+        &self,
+        qkv: &DeviceBuffer,
+        heads: &Heads,
+        dy: &DeviceBuffer,
+    ) -> Result<DeviceBuffer> {
         self.attention_gradient(qkv, heads, dy)
     }
 
-    fn spread_first(&self, dy: &Numbers, rows_per_image: usize, dim: usize) -> Result<Numbers> {
+    fn spread_first(
+        &self,
+        dy: &DeviceBuffer,
+        rows_per_image: usize,
+        dim: usize,
+    ) -> Result<DeviceBuffer> {
         let out = self.zeros(dy.len() * rows_per_image)?;
         self.copy_runs(
             (dy, 0),
@@ -434,8 +462,8 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
 
     fn normalize_back(
         &self,
-        dy: &mut Numbers,
-        (y, inverse): &(Numbers, Numbers),
+        dy: &mut DeviceBuffer,
+        (y, inverse): &(DeviceBuffer, DeviceBuffer),
         dim: usize,
     ) -> Result<()> {
         self.normalize_gradient(dy, y, inverse, dim);

@@ -40,8 +40,8 @@ pub fn mask_own(similarities: &mut Array<f32>, own: &Array<u32>, queue: &Array<u
 
 /// Rows of an album, zeros for a photo that it does not have; and which of them are known.
 #[cube(launch_unchecked)]
-pub fn album_rows(
-    album: &Array<f32>,
+pub fn initial_rows(
+    initial: &Array<f32>,
     photos: &Array<u32>,
     out: &mut Array<f32>,
     known: &mut Array<u32>,
@@ -56,7 +56,7 @@ pub fn album_rows(
         while c < dim {
             let mut x = 0.0f32;
             if photos[row] < size {
-                x = album[photos[row] as usize * dim + c];
+                x = initial[photos[row] as usize * dim + c];
             }
             if x != 0.0f32 {
                 any = 1.0f32;

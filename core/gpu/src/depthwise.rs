@@ -157,7 +157,7 @@ pub fn back<F: Float, N: Size>(
                 }
                 #[comptime]
                 if let ComptimeOption::Some(x) = through {
-                    sum *= x.slope(to, c);
+                    sum *= x.derivative(to, c);
                 }
                 dx[to * dz.channels + c] = Vector::cast_from(sum);
             }

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::activation::{hard_sigmoid, sigmoid, slope, value};
+use super::activation::{derivative, hard_sigmoid, sigmoid, value};
 use super::view::View;
 use seedling_nn::activation::Act;
 use seedling_nn::layer::Gate;
@@ -48,8 +48,8 @@ pub fn add_back<F: Float, N: Size>(
     let i = ABSOLUTE_POS;
     if i < dy.len() {
         let (row, c) = (i / x.channels, i % x.channels);
-        let slope = slope::<N>(x.read(row, c) + other.read(row, c), act);
-        dy[i] = Vector::cast_from(Vector::<f32, N>::cast_from(dy[i]) * slope);
+        let derivative = derivative::<N>(x.read(row, c) + other.read(row, c), act);
+        dy[i] = Vector::cast_from(Vector::<f32, N>::cast_from(dy[i]) * derivative);
     }
 }
 
@@ -62,8 +62,8 @@ pub fn through<F: Float, N: Size>(
 ) {
     let i = ABSOLUTE_POS;
     if i < g.len() {
-        let slope = x.slope(i / x.channels, i % x.channels);
-        g[i] = Vector::cast_from(Vector::<f32, N>::cast_from(g[i]) * slope);
+        let derivative = x.derivative(i / x.channels, i % x.channels);
+        g[i] = Vector::cast_from(Vector::<f32, N>::cast_from(g[i]) * derivative);
     }
 }
 
@@ -218,19 +218,19 @@ pub fn gates_back(
     if i < out.len() {
         let (image, c) = (i / channels, i % channels);
         let u = logits[i];
-        let mut slope = 0.0f32;
+        let mut derivative = 0.0f32;
         match gate {
             Gate::HardSigmoid => {
                 if u > -3.0f32 && u < 3.0f32 {
-                    slope = 1.0f32 / 6.0f32;
+                    derivative = 1.0f32 / 6.0f32;
                 }
             }
             Gate::Sigmoid => {
                 let s = sigmoid::<Const<1>>(Vector::new(u))[0];
-                slope = s * (1.0f32 - s);
+                derivative = s * (1.0f32 - s);
             }
         }
-        out[i] = sums[image * 5 * channels + c] * slope;
+        out[i] = sums[image * 5 * channels + c] * derivative;
     }
 }
 

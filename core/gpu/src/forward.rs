@@ -5,36 +5,36 @@ use std::sync::Arc;
 
 use cubecl::prelude::*;
 use seedling_nn::activation::Act;
-use seedling_nn::backend::{Conv, ForwardOps, Output, Param, Read, Rows, Src, Statistics};
+use seedling_nn::backend::{Conv, ForwardOps, FusedInput, Output, Param, Read, Rows, Statistics};
 use seedling_nn::gemm::MatMul;
 use seedling_nn::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use seedling_nn::window::Window;
 
 use super::launch::{self, Finish};
-use super::product::Map;
+use super::product::OperandLayout;
 use super::sums::What;
-use super::{Gpu, Moments, Norm, Numbers, PerImage, Squeezed};
+use super::{DeviceBuffer, Gpu, Moments, Norm, PerImage, Squeezed};
 use crate::Result;
 
 impl<R: Runtime> Gpu<R> {
     /// y = x w' + b, with the weight (outputs, inputs) at a place of `values`.
     fn affine(
         &self,
-        values: &Numbers,
+        values: &DeviceBuffer,
         (weight, bias): (&Range<usize>, &Range<usize>),
-        x: &Numbers,
-        shortcut: Option<&Numbers>,
-    ) -> Result<Numbers> {
+        x: &DeviceBuffer,
+        shortcut: Option<&DeviceBuffer>,
+    ) -> Result<DeviceBuffer> {
         let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
         let rows = x.len() / inputs;
         let out = self.take(rows * outputs)?;
-        let x = Src::plain(x, inputs);
+        let x = FusedInput::plain(x, inputs);
         let end = Finish {
             bias: Some((values, bias.start)),
             shortcut,
             through: None,
         };
-        let a = self.source(&x, Map::Rows, None);
+        let a = self.source(&x, OperandLayout::Rows, None);
         let b = launch::weight(values, weight, (outputs, inputs), 1, false);
         self.product(
             MatMul {
@@ -49,7 +49,7 @@ impl<R: Runtime> Gpu<R> {
         Ok(out)
     }
 
-    fn activated(&self, x: &Numbers, act: Act) -> Result<Numbers> {
+    fn activated(&self, x: &DeviceBuffer, act: Act) -> Result<DeviceBuffer> {
         let out = self.take(x.len())?;
         self.read_into(&launch::activated(x, act), &out);
         Ok(out)
@@ -58,10 +58,10 @@ impl<R: Runtime> Gpu<R> {
     /// A convolution, and its channels; without a window it is 1x1.
     fn convolve(
         &self,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         window: Option<&Window>,
         w: &Param<Self>,
-    ) -> Result<(Numbers, usize)> {
+    ) -> Result<(DeviceBuffer, usize)> {
         let taps = window.map_or(1, |w| w.kernel * w.kernel);
         let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
         let pixels = x.z.len() / inputs;
@@ -71,7 +71,7 @@ impl<R: Runtime> Gpu<R> {
         // A dense convolution makes activations of images; without a window, pooled rows stay f32.
         let dtype = window.map_or(x.z.dtype(), |_| self.dtype);
         let z = self.take_as(rows * outputs, dtype)?;
-        let map = window.map_or(Map::Rows, |_| Map::Patches);
+        let map = window.map_or(OperandLayout::Rows, |_| OperandLayout::Patches);
         let a = self.source(x, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, false);
         let sizes = MatMul {
@@ -84,16 +84,21 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// The moments of each of a convolution's output's groups.
-    fn moments(&self, z: &Numbers, channels: usize, groups: usize) -> Result<Option<Moments>> {
+    fn moments(&self, z: &DeviceBuffer, channels: usize, groups: usize) -> Result<Option<Moments>> {
         if groups == 0 {
             return Ok(None);
         }
-        let (parts, pieces) = self.sums(&Src::plain(z, channels), None, What::Moments, groups)?;
+        let (parts, pieces) =
+            self.sums(&FusedInput::plain(z, channels), None, What::Moments, groups)?;
         Ok(Some(Moments { parts, pieces }))
     }
 
     /// Rows read as they are to be, stored.
-    pub(crate) fn rows_read(&self, values: &Numbers, x: &Rows<Self>) -> Result<Option<Numbers>> {
+    pub(crate) fn rows_read(
+        &self,
+        values: &DeviceBuffer,
+        x: &Rows<Self>,
+    ) -> Result<Option<DeviceBuffer>> {
         Ok(match x.read {
             Read::Plain => None,
             Read::Act(act) => Some(self.activated(x.x, act)?),
@@ -108,16 +113,16 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
     type PerImage = PerImage;
     type Squeezed = Squeezed;
     /// A tap for each number.
-    type Largest = Numbers;
+    type Argmax = DeviceBuffer;
     /// (rows, 2).
-    type RowStats = Numbers;
+    type RowStats = DeviceBuffer;
     /// The rows and 1 / |x|.
-    type Unit = (Numbers, Numbers);
+    type L2NormCache = (DeviceBuffer, DeviceBuffer);
 
     fn conv(
         &self,
         conv: Conv,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         w: Param<Self>,
         groups: usize,
     ) -> Result<Output<Self>> {
@@ -133,7 +138,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
     fn norm(
         &self,
         layer: &BatchNorm,
-        values: &Numbers,
+        values: &DeviceBuffer,
         statistics: Statistics<Self>,
     ) -> Result<Norm> {
         match statistics {
@@ -158,13 +163,18 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         })
     }
 
-    fn materialize(&self, x: &Src<Self>) -> Result<Numbers> {
+    fn materialize(&self, x: &FusedInput<Self>) -> Result<DeviceBuffer> {
         let out = self.take_as(x.z.len(), x.z.dtype())?;
         self.read_into(&launch::reading(x), &out);
         Ok(out)
     }
 
-    fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Numbers> {
+    fn add(
+        &self,
+        x: &FusedInput<Self>,
+        other: &FusedInput<Self>,
+        act: Act,
+    ) -> Result<DeviceBuffer> {
         let out = self.take_as(x.z.len(), x.z.dtype())?;
         self.add_into(x, other, act, &out);
         Ok(out)
@@ -185,11 +195,15 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         })
     }
 
-    fn max_pool(&self, x: &Src<Self>, window: &Window) -> Result<(Numbers, Numbers)> {
+    fn max_pool(
+        &self,
+        x: &FusedInput<Self>,
+        window: &Window,
+    ) -> Result<(DeviceBuffer, DeviceBuffer)> {
         self.max_pool_forward(x, window)
     }
 
-    fn pool(&self, x: &Src<Self>, rows_per_image: usize) -> Result<Numbers> {
+    fn pool(&self, x: &FusedInput<Self>, rows_per_image: usize) -> Result<DeviceBuffer> {
         let images = x.z.len() / x.channels / rows_per_image;
         let (parts, pieces) = self.sums(x, None, What::Values, images)?;
         let means = self.take(images * x.channels)?;
@@ -201,8 +215,8 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
     fn squeeze(
         &self,
         layer: &SqueezeExcite,
-        values: &Numbers,
-        x: &Src<Self>,
+        values: &DeviceBuffer,
+        x: &FusedInput<Self>,
         rows_per_image: usize,
     ) -> Result<(Squeezed, PerImage)> {
         let pooled = self.pool(x, rows_per_image)?;
@@ -227,7 +241,12 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         Ok((squeezed, gate))
     }
 
-    fn linear(&self, layer: &Linear, values: &Numbers, x: &Numbers) -> Result<(Numbers, Numbers)> {
+    fn linear(
+        &self,
+        layer: &Linear,
+        values: &DeviceBuffer,
+        x: &DeviceBuffer,
+    ) -> Result<(DeviceBuffer, DeviceBuffer)> {
         let u = self.affine(values, (&layer.weight, &layer.bias), x, None)?;
         Ok((self.activated(&u, layer.act)?, u))
     }
@@ -235,10 +254,10 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
     fn tokens(
         &self,
         layer: &Positions,
-        values: &Numbers,
-        patches: &Numbers,
+        values: &DeviceBuffer,
+        patches: &DeviceBuffer,
         grid: (usize, usize),
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         let dim = layer.dim;
         let count = grid.0 * grid.1;
         let images = patches.len() / (count * dim).max(1);
@@ -250,7 +269,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         let len = positions.len();
         let from = (values, layer.grid.start + dim);
         self.copy_runs(from, len, (&positions, 0), len, (len, len));
-        let resampled = self.resample(layer, &positions, grid, Map::Rows)?;
+        let resampled = self.resample(layer, &positions, grid, OperandLayout::Rows)?;
         let resampled = resampled.as_ref().unwrap_or(&positions);
         self.copy_runs(
             (resampled, 0),
@@ -284,37 +303,42 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         Ok(out)
     }
 
-    fn row_stats(&self, x: &Numbers, layer: &LayerNorm) -> Result<Numbers> {
+    fn row_stats(&self, x: &DeviceBuffer, layer: &LayerNorm) -> Result<DeviceBuffer> {
         self.row_stats_of(x, layer)
     }
 
     fn layer_norm(
         &self,
         layer: &LayerNorm,
-        values: &Numbers,
-        x: &Numbers,
-        stats: &Numbers,
-    ) -> Result<Numbers> {
+        values: &DeviceBuffer,
+        x: &DeviceBuffer,
+        stats: &DeviceBuffer,
+    ) -> Result<DeviceBuffer> {
         self.layer_norm_forward(layer, values, x, stats)
     }
 
     fn rows_linear(
         &self,
         layer: &Linear,
-        values: &Numbers,
+        values: &DeviceBuffer,
         x: &Rows<Self>,
-        shortcut: Option<&Numbers>,
-    ) -> Result<Numbers> {
+        shortcut: Option<&DeviceBuffer>,
+    ) -> Result<DeviceBuffer> {
         let read = self.rows_read(values, x)?;
         let x = read.as_ref().unwrap_or(x.x);
         self.affine(values, (&layer.weight, &layer.bias), x, shortcut)
     }
 
-    fn attention(&self, qkv: &Numbers, heads: &Heads) -> Result<Numbers> {
+    fn attention(&self, qkv: &DeviceBuffer, heads: &Heads) -> Result<DeviceBuffer> {
         self.attention_forward(qkv, heads)
     }
 
-    fn first_rows(&self, x: &Numbers, rows_per_image: usize, dim: usize) -> Result<Numbers> {
+    fn first_rows(
+        &self,
+        x: &DeviceBuffer,
+        rows_per_image: usize,
+        dim: usize,
+    ) -> Result<DeviceBuffer> {
         let out = self.take(x.len() / rows_per_image)?;
         self.copy_runs(
             (x, 0),
@@ -326,13 +350,13 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         Ok(out)
     }
 
-    fn normalize(&self, x: &mut Numbers, dim: usize) -> Result<(Numbers, Numbers)> {
+    fn normalize(&self, x: &mut DeviceBuffer, dim: usize) -> Result<(DeviceBuffer, DeviceBuffer)> {
         let (kept, inverse) = (self.take(x.len())?, self.take(x.len() / dim)?);
         self.normalize_rows(x, &kept, &inverse, dim);
         Ok((kept, inverse))
     }
 
-    fn multiply(&self, own: &mut Numbers, by: &Numbers) -> Result<()> {
+    fn multiply(&self, own: &mut DeviceBuffer, by: &DeviceBuffer) -> Result<()> {
         self.times(own, by);
         Ok(())
     }

@@ -19,20 +19,20 @@ use std::ops::Range;
 use cubecl::ir::StorageType;
 use cubecl::prelude::*;
 
-use super::memory::Numbers;
+use super::memory::DeviceBuffer;
 use super::norm::LayerLaunch;
 use super::product::{
-    self, EndLaunch, Map, OperandLaunch, SIDE, SizesLaunch, UNITS, WindowsLaunch,
+    self, EndLaunch, OperandLaunch, OperandLayout, SIDE, SizesLaunch, UNITS, WindowsLaunch,
 };
 use super::sums::{self, SpanLaunch, What};
-use super::view::{How, NORM, ViewLaunch};
+use super::view::{LoadMode, NORM, ViewLaunch};
 use super::{
     Gpu, GradSums, Moments, Norm, PerImage, attention, contrast, depthwise, elementwise, max_pool,
     norm, optim, rows,
 };
 use crate::Result;
 use seedling_nn::activation::Act;
-use seedling_nn::backend::{AdamUpdate, Grad, Param, Sink, Src, Update, WeightMut};
+use seedling_nn::backend::{AdamUpdate, FusedGrad, FusedInput, Param, Sink, Update, WeightMut};
 use seedling_nn::cpu::tokens::Resample;
 use seedling_nn::gemm::MatMul;
 use seedling_nn::layer::{BatchNorm, Gate, Heads, LayerNorm, Positions};
@@ -50,7 +50,7 @@ const PIECES: usize = 256;
 /// Rows that a unit sums at least.
 const RUN: usize = 16;
 
-/// How many channels a unit takes at once.
+/// LoadMode many channels a unit takes at once.
 fn lanes(channels: usize) -> usize {
     match channels.is_multiple_of(4) {
         true => 4,
@@ -83,22 +83,22 @@ fn cubes_of_pieces(n: usize, pieces: usize) -> CubeCount {
 /// A tensor as it is read.
 #[derive(Clone, Copy)]
 pub struct Reading<'a> {
-    a: &'a Numbers,
-    b: Option<&'a Numbers>,
-    norm: Option<&'a Numbers>,
-    grad: Option<&'a Numbers>,
-    gate: Option<&'a Numbers>,
-    pool: Option<&'a Numbers>,
+    a: &'a DeviceBuffer,
+    b: Option<&'a DeviceBuffer>,
+    norm: Option<&'a DeviceBuffer>,
+    grad: Option<&'a DeviceBuffer>,
+    gate: Option<&'a DeviceBuffer>,
+    pool: Option<&'a DeviceBuffer>,
     offset: usize,
     channels: usize,
     image_rows: usize,
     group_rows: usize,
-    how: How,
+    how: LoadMode,
     grouped: bool,
 }
 
 impl<'a> Reading<'a> {
-    fn plain(a: &'a Numbers, channels: usize) -> Reading<'a> {
+    fn plain(a: &'a DeviceBuffer, channels: usize) -> Reading<'a> {
         Reading {
             a,
             b: None,
@@ -110,7 +110,7 @@ impl<'a> Reading<'a> {
             channels,
             image_rows: 1,
             group_rows: 1,
-            how: How::Plain,
+            how: LoadMode::Plain,
             grouped: false,
         }
     }
@@ -119,7 +119,7 @@ impl<'a> Reading<'a> {
         self.a.storage()
     }
 
-    fn normed(self, norm: &'a Norm, how: How) -> Reading<'a> {
+    fn normed(self, norm: &'a Norm, how: LoadMode) -> Reading<'a> {
         Reading {
             norm: Some(&norm.numbers),
             group_rows: norm.rows.max(1),
@@ -130,7 +130,7 @@ impl<'a> Reading<'a> {
     }
 
     fn view<F: Float, N: Size, R: Runtime>(&self, n: usize) -> ViewLaunch<F, N, R> {
-        let some = |numbers: Option<&Numbers>| numbers.map(Numbers::arg).into();
+        let some = |numbers: Option<&DeviceBuffer>| numbers.map(DeviceBuffer::arg).into();
         ViewLaunch::new(
             self.a.arg(),
             self.b.map(|b| b.arg()).into(),
@@ -148,39 +148,39 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// A [`Src`] as kernels know it.
-pub fn reading<'a, R: Runtime>(x: &Src<'a, Gpu<R>>) -> Reading<'a> {
+/// A [`FusedInput`] as kernels know it.
+pub fn reading<'a, R: Runtime>(x: &FusedInput<'a, Gpu<R>>) -> Reading<'a> {
     let plain = Reading::plain(x.z, x.channels);
     match (x.norm, x.gate) {
         (None, _) => plain,
-        (Some((norm, act)), None) => plain.normed(norm, How::Normed(act)),
+        (Some((norm, act)), None) => plain.normed(norm, LoadMode::Normed(act)),
         (Some((norm, act)), Some(gate)) => Reading {
             gate: Some(&gate.numbers),
             image_rows: gate.image_rows,
-            ..plain.normed(norm, How::Gated(act))
+            ..plain.normed(norm, LoadMode::Gated(act))
         },
     }
 }
 
 /// Numbers behind an activation.
-pub fn activated(x: &Numbers, act: Act) -> Reading<'_> {
+pub fn activated(x: &DeviceBuffer, act: Act) -> Reading<'_> {
     Reading {
-        how: How::Activated(act),
+        how: LoadMode::Activated(act),
         ..Reading::plain(x, 1)
     }
 }
 
-fn gradient<'a, R: Runtime>(dz: &Grad<'a, Gpu<R>>, channels: usize) -> Reading<'a> {
+fn gradient<'a, R: Runtime>(dz: &FusedGrad<'a, Gpu<R>>, channels: usize) -> Reading<'a> {
     match *dz {
-        Grad::Normed { dy, z, grad } => Reading {
+        FusedGrad::Normed { dy, z, grad } => Reading {
             b: Some(z),
             grad: Some(&grad.numbers),
             group_rows: grad.rows.max(1),
             grouped: grad.groups > 1,
-            how: How::Gradient,
+            how: LoadMode::Gradient,
             ..Reading::plain(dy, channels)
         },
-        Grad::Gated {
+        FusedGrad::Gated {
             g,
             z,
             norm,
@@ -194,9 +194,9 @@ fn gradient<'a, R: Runtime>(dz: &Grad<'a, Gpu<R>>, channels: usize) -> Reading<'
             gate: Some(&gate.numbers),
             pool: Some(&pool.numbers),
             image_rows: pool.image_rows,
-            ..Reading::plain(g, channels).normed(norm, How::GatedGradient(act))
+            ..Reading::plain(g, channels).normed(norm, LoadMode::GatedGradient(act))
         },
-        Grad::Pooled {
+        FusedGrad::Pooled {
             z,
             norm,
             act,
@@ -206,7 +206,7 @@ fn gradient<'a, R: Runtime>(dz: &Grad<'a, Gpu<R>>, channels: usize) -> Reading<'
             grad: Some(&grad.numbers),
             pool: Some(&pool.numbers),
             image_rows: pool.image_rows,
-            ..Reading::plain(z, channels).normed(norm, How::PooledGradient(act))
+            ..Reading::plain(z, channels).normed(norm, LoadMode::PooledGradient(act))
         },
     }
 }
@@ -217,13 +217,13 @@ pub struct Side<'a> {
     window: Option<Window>,
     channels: usize,
     taps: usize,
-    map: Map,
+    map: OperandLayout,
 }
 
 /// A weight (outputs, inputs, taps) at a place of the parameters: the forward's side of a product, or,
 /// `back`, that of an input's gradient.
 pub fn weight<'a>(
-    values: &'a Numbers,
+    values: &'a DeviceBuffer,
     range: &Range<usize>,
     (outputs, inputs): (usize, usize),
     taps: usize,
@@ -231,10 +231,10 @@ pub fn weight<'a>(
 ) -> Side<'a> {
     // A single tap is a plain matrix, whose places need no division.
     let (map, channels) = match (taps, back) {
-        (1, false) => (Map::Rows, inputs),
-        (1, true) => (Map::Columns, inputs),
-        (_, false) => (Map::Weight, outputs),
-        (_, true) => (Map::WeightBack, outputs),
+        (1, false) => (OperandLayout::Rows, inputs),
+        (1, true) => (OperandLayout::Columns, inputs),
+        (_, false) => (OperandLayout::Weight, outputs),
+        (_, true) => (OperandLayout::WeightBack, outputs),
     };
     Side {
         reading: Reading {
@@ -250,14 +250,14 @@ pub fn weight<'a>(
 
 /// What becomes of a product's results.
 pub struct Finish<'a, R: Runtime> {
-    pub bias: Option<(&'a Numbers, usize)>,
-    pub shortcut: Option<&'a Numbers>,
-    pub through: Option<&'a Src<'a, Gpu<R>>>,
+    pub bias: Option<(&'a DeviceBuffer, usize)>,
+    pub shortcut: Option<&'a DeviceBuffer>,
+    pub through: Option<&'a FusedInput<'a, Gpu<R>>>,
 }
 
 impl<'a, R: Runtime> Finish<'a, R> {
     /// A shortcut's gradient is added, if there is one.
-    pub fn adding(shortcut: Option<&'a Numbers>) -> Self {
+    pub fn adding(shortcut: Option<&'a DeviceBuffer>) -> Self {
         Finish {
             shortcut,
             ..Finish::default()
@@ -265,7 +265,7 @@ impl<'a, R: Runtime> Finish<'a, R> {
     }
 
     /// What is found goes through the activation of x.
-    pub fn through(x: &'a Src<'a, Gpu<R>>) -> Self {
+    pub fn through(x: &'a FusedInput<'a, Gpu<R>>) -> Self {
         Finish {
             through: Some(x),
             ..Finish::default()
@@ -283,7 +283,7 @@ impl<R: Runtime> Default for Finish<'_, R> {
     }
 }
 
-/// How a segment's rows are cut.
+/// LoadMode a segment's rows are cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Pieces {
     segment: usize,

@@ -38,8 +38,8 @@ use cubecl::stream_id::StreamId;
 use self::device::DeviceStatus;
 pub use self::launch::Logits;
 use self::launch::Pieces;
+pub use self::memory::DeviceBuffer;
 use self::memory::Memory;
-pub use self::memory::Numbers;
 pub use cubecl::prelude::Runtime;
 pub use seedling_base::{Error, Result};
 use seedling_nn::activation::Act;
@@ -83,7 +83,7 @@ pub type CudaDevice = Gpu<cubecl::cuda::CudaRuntime>;
 #[derive(Debug)]
 pub struct Norm {
     /// (groups, 4, channels).
-    numbers: Numbers,
+    numbers: DeviceBuffer,
     groups: usize,
     /// Rows of a group; 0 for running statistics.
     rows: usize,
@@ -92,21 +92,21 @@ pub struct Norm {
 /// Moments of a convolution's output.
 pub struct Moments {
     /// (groups, pieces, 2, channels).
-    parts: Numbers,
+    parts: DeviceBuffer,
     pieces: Pieces,
 }
 
 /// Sums of a gradient.
 pub struct GradSums {
     /// (groups, pieces, 2, channels).
-    parts: Numbers,
+    parts: DeviceBuffer,
     pieces: usize,
 }
 
 /// A batch norm's backward.
 pub struct NormGrad {
     /// (groups, 3, channels).
-    numbers: Numbers,
+    numbers: DeviceBuffer,
     groups: usize,
     rows: usize,
 }
@@ -114,19 +114,19 @@ pub struct NormGrad {
 /// A number for each image and channel.
 #[derive(Debug)]
 pub struct PerImage {
-    numbers: Arc<Numbers>,
+    numbers: Arc<DeviceBuffer>,
     image_rows: usize,
 }
 
 /// What squeeze-excite's forward leaves.
 #[derive(Debug)]
 pub struct Squeezed {
-    pooled: Numbers,
-    inner: Numbers,
-    hidden: Numbers,
-    logits: Numbers,
+    pooled: DeviceBuffer,
+    inner: DeviceBuffer,
+    hidden: DeviceBuffer,
+    logits: DeviceBuffer,
     /// What [`PerImage`] reads, too.
-    gate: Arc<Numbers>,
+    gate: Arc<DeviceBuffer>,
     /// Groups of the norm before.
     groups: usize,
 }
@@ -188,17 +188,17 @@ impl<R: Runtime> Gpu<R> {
     ///
     /// # Errors
     /// There is none.
-    pub fn take(&self, len: usize) -> Result<Numbers> {
+    pub fn take(&self, len: usize) -> Result<DeviceBuffer> {
         self.take_as(len, FloatKind::F32)
     }
 
-    fn take_as(&self, len: usize, dtype: FloatKind) -> Result<Numbers> {
+    fn take_as(&self, len: usize, dtype: FloatKind) -> Result<DeviceBuffer> {
         self.complaint()?;
         self.memory.take(&self.client, len, dtype)
     }
 
     /// The bytes of what is on the GPU. Whoever waits for them hears of what went wrong before.
-    fn read(&self, numbers: &Numbers) -> Result<Bytes> {
+    fn read(&self, numbers: &DeviceBuffer) -> Result<Bytes> {
         let read = || self.client.read_one(numbers.handle());
         let bytes = self.status.waiting(read);
         let bytes = bytes.map_err(|error| self.lost(&error))?;
@@ -223,7 +223,7 @@ impl<R: Runtime> Gpu<R> {
     ///
     /// # Errors
     /// The GPU's memory is at its end.
-    pub fn stored(&self, x: Numbers) -> Result<Numbers> {
+    pub fn stored(&self, x: DeviceBuffer) -> Result<DeviceBuffer> {
         if x.dtype() == self.dtype {
             return Ok(x);
         }
@@ -232,7 +232,7 @@ impl<R: Runtime> Gpu<R> {
         Ok(out)
     }
 
-    fn zeros(&self, len: usize) -> Result<Numbers> {
+    fn zeros(&self, len: usize) -> Result<DeviceBuffer> {
         let out = self.take(len)?;
         self.fill(&out, 0.0);
         Ok(out)
@@ -242,12 +242,12 @@ impl<R: Runtime> Gpu<R> {
     ///
     /// # Errors
     /// The device's.
-    pub fn send(&self, numbers: &[f32]) -> Result<Numbers> {
+    pub fn send(&self, numbers: &[f32]) -> Result<DeviceBuffer> {
         self.memory
             .send(&self.client, f32::as_bytes(numbers), numbers.len())
     }
 
-    fn send_bytes(&self, bytes: &[u8]) -> Result<Numbers> {
+    fn send_bytes(&self, bytes: &[u8]) -> Result<DeviceBuffer> {
         self.memory.send(&self.client, bytes, bytes.len() / 4)
     }
 
@@ -255,7 +255,7 @@ impl<R: Runtime> Gpu<R> {
     ///
     /// # Errors
     /// The device's.
-    pub fn send_whole(&self, numbers: &[u32]) -> Result<Numbers> {
+    pub fn send_whole(&self, numbers: &[u32]) -> Result<DeviceBuffer> {
         self.memory
             .send(&self.client, u32::as_bytes(numbers), numbers.len())
     }
@@ -264,7 +264,7 @@ impl<R: Runtime> Gpu<R> {
     ///
     /// # Errors
     /// The device's.
-    pub fn receive(&self, numbers: &Numbers) -> Result<Vec<f32>> {
+    pub fn receive(&self, numbers: &DeviceBuffer) -> Result<Vec<f32>> {
         if numbers.is_empty() || self.dry_run {
             return Ok(vec![0.0; numbers.len()]);
         }
@@ -279,7 +279,7 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// The sums of each image put together: (images, sums, channels).
-    fn whole(&self, parts: Numbers, pieces: &Pieces, len: usize) -> Result<Numbers> {
+    fn whole(&self, parts: DeviceBuffer, pieces: &Pieces, len: usize) -> Result<DeviceBuffer> {
         if pieces.count == 1 {
             return Ok(parts);
         }
@@ -290,10 +290,10 @@ impl<R: Runtime> Gpu<R> {
 }
 
 impl<R: Runtime> Backend for Gpu<R> {
-    type Buf = Numbers;
-    type Flat = Numbers;
+    type Buf = DeviceBuffer;
+    type Flat = DeviceBuffer;
 
-    fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Numbers> {
+    fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<DeviceBuffer> {
         let mut numbers = vec![0.0; len];
         // Nobody looks at the numbers of a dry_run, which are never even written.
         if !self.dry_run {
@@ -302,19 +302,19 @@ impl<R: Runtime> Backend for Gpu<R> {
         self.send(&numbers)
     }
 
-    fn download(&self, buf: &Numbers) -> Result<Vec<f32>> {
+    fn download(&self, buf: &DeviceBuffer) -> Result<Vec<f32>> {
         self.receive(buf)
     }
 
-    fn flat(&self, numbers: Vec<f32>) -> Result<Numbers> {
+    fn flat(&self, numbers: Vec<f32>) -> Result<DeviceBuffer> {
         self.send(&numbers)
     }
 
-    fn host<'a>(&self, flat: &'a Numbers) -> Result<Host<'a>> {
+    fn host<'a>(&self, flat: &'a DeviceBuffer) -> Result<Host<'a>> {
         Ok(Host::Owned(self.receive(flat)?))
     }
 
-    fn edit(&self, flat: &mut Numbers, change: impl FnOnce(&mut [f32])) -> Result<()> {
+    fn edit(&self, flat: &mut DeviceBuffer, change: impl FnOnce(&mut [f32])) -> Result<()> {
         let mut numbers = self.receive(flat)?;
         change(&mut numbers);
         *flat = self.send(&numbers)?;
@@ -394,7 +394,7 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
     }
 }
 
-/// How drivers and the runtime say that memory is at its end.
+/// LoadMode drivers and the runtime say that memory is at its end.
 const AT_ITS_END: [&str; 4] = [
     "out of memory",
     "out_of_memory",

@@ -74,6 +74,6 @@ pub fn back<F: Float>(
                 }
             }
         }
-        out[i] = F::cast_from(sum * x.slope(pixel, c)[0]);
+        out[i] = F::cast_from(sum * x.derivative(pixel, c)[0]);
     }
 }

@@ -12,9 +12,9 @@ use crate::{Error, Result};
 /// Bytes that every buffer is a multiple of.
 const GRANULE: usize = 256;
 
-/// Numbers in the GPU's memory.
+/// Buffers in the GPU's memory.
 #[derive(Debug)]
-pub struct Numbers {
+pub struct DeviceBuffer {
     handle: Option<Handle>,
     len: usize,
     dtype: FloatKind,
@@ -59,7 +59,7 @@ impl Memory {
         client: &ComputeClient<R>,
         len: usize,
         dtype: FloatKind,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         let room = (len.max(1) * bytes(dtype)).next_multiple_of(GRANULE);
         let limit = client.properties().memory.max_page_size as usize;
         if room > limit && self.counted {
@@ -85,7 +85,7 @@ impl Memory {
         waiting.lent += room;
         let held = waiting.lent + waiting.free.iter().map(|(bytes, _)| bytes).sum::<usize>();
         waiting.most = waiting.most.max(held);
-        Ok(Numbers {
+        Ok(DeviceBuffer {
             handle,
             len,
             dtype,
@@ -104,13 +104,13 @@ impl Memory {
         client: &ComputeClient<R>,
         bytes: &[u8],
         len: usize,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         if len == 0 {
             return self.take(client, 0, FloatKind::F32);
         }
         let mut waiting = lock(&self.waiting);
         waiting.lent += bytes.len();
-        Ok(Numbers {
+        Ok(DeviceBuffer {
             handle: (!self.counted).then(|| client.create_from_slice(bytes)),
             len,
             dtype: FloatKind::F32,
@@ -132,7 +132,7 @@ impl Memory {
     }
 }
 
-impl Numbers {
+impl DeviceBuffer {
     /// How many.
     pub fn len(&self) -> usize {
         self.len
@@ -170,7 +170,7 @@ impl Numbers {
     }
 }
 
-impl Drop for Numbers {
+impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         let mut waiting = lock(&self.home);
         waiting.lent -= self.room;

@@ -3,22 +3,22 @@
 use cubecl::prelude::*;
 use seedling_nn::backend::{AdamUpdate, OptimizerOps, Update};
 
-use super::{Gpu, Numbers};
+use super::{DeviceBuffer, Gpu};
 use crate::Result;
 
 impl<R: Runtime> OptimizerOps for Gpu<R> {
-    fn copy(&self, to: &mut Numbers, from: &Numbers) -> Result<()> {
+    fn copy(&self, to: &mut DeviceBuffer, from: &DeviceBuffer) -> Result<()> {
         let len = from.len();
         self.copy_runs((from, 0), len, (to, 0), len, (len, len));
         Ok(())
     }
 
-    fn clear(&self, flat: &mut Numbers) -> Result<()> {
+    fn clear(&self, flat: &mut DeviceBuffer) -> Result<()> {
         self.fill(flat, 0.0);
         Ok(())
     }
 
-    fn all_finite(&self, flat: &Numbers) -> Result<bool> {
+    fn all_finite(&self, flat: &DeviceBuffer) -> Result<bool> {
         let found = self.not_finite(flat)?;
         if self.dry_run {
             return Ok(true);
@@ -30,10 +30,10 @@ impl<R: Runtime> OptimizerOps for Gpu<R> {
     fn sgd(
         &self,
         update: &Update,
-        values: &mut Numbers,
-        grads: &Numbers,
-        velocity: &mut Numbers,
-        base: &Numbers,
+        values: &mut DeviceBuffer,
+        grads: &DeviceBuffer,
+        velocity: &mut DeviceBuffer,
+        base: &DeviceBuffer,
     ) -> Result<()> {
         self.sgd_step(update, values, grads, velocity, base)
     }
@@ -41,17 +41,17 @@ impl<R: Runtime> OptimizerOps for Gpu<R> {
     fn adamw(
         &self,
         update: &AdamUpdate,
-        values: &mut Numbers,
-        grads: &Numbers,
-        moments: (&mut Numbers, &mut Numbers),
+        values: &mut DeviceBuffer,
+        grads: &DeviceBuffer,
+        moments: (&mut DeviceBuffer, &mut DeviceBuffer),
     ) -> Result<()> {
         self.adamw_step(update, (values, grads), (moments.0, moments.1))
     }
 
     fn momentum_update(
         &self,
-        own: &mut Numbers,
-        other: &Numbers,
+        own: &mut DeviceBuffer,
+        other: &DeviceBuffer,
         momentum: f32,
         from: usize,
     ) -> Result<()> {

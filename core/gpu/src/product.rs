@@ -19,7 +19,7 @@ pub const UNITS: u32 = (SIDE * SIDE) as u32;
 
 /// Where the number (i, k) of an operand lies in its tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Map {
+pub enum OperandLayout {
     /// Row i, channel k.
     Rows,
     /// Row k, channel i.
@@ -36,10 +36,13 @@ pub enum Map {
     WeightBack,
 }
 
-impl Map {
+impl OperandLayout {
     /// Whether neighbors along k lie side by side, and not those along i.
     fn along_k(self) -> bool {
-        !matches!(self, Map::Columns | Map::PatchColumns | Map::WeightBack)
+        !matches!(
+            self,
+            OperandLayout::Columns | OperandLayout::PatchColumns | OperandLayout::WeightBack
+        )
     }
 }
 
@@ -65,7 +68,7 @@ pub struct Operand<F: Float> {
     pub channels: usize,
     pub taps: usize,
     #[cube(comptime)]
-    pub map: Map,
+    pub map: OperandLayout,
 }
 
 #[cube]
@@ -73,17 +76,17 @@ impl<F: Float> Operand<F> {
     fn at(&self, i: usize, k: usize) -> f32 {
         let map = comptime!(self.map);
         match map {
-            Map::Rows => self.view.read(i, k)[0],
-            Map::Columns => self.view.read(k, i)[0],
-            Map::Patches => self.patch(i, k),
-            Map::PatchColumns => self.patch(k, i),
-            Map::Outputs => self.output(i, k),
-            Map::Weight => {
+            OperandLayout::Rows => self.view.read(i, k)[0],
+            OperandLayout::Columns => self.view.read(k, i)[0],
+            OperandLayout::Patches => self.patch(i, k),
+            OperandLayout::PatchColumns => self.patch(k, i),
+            OperandLayout::Outputs => self.output(i, k),
+            OperandLayout::Weight => {
                 let (tap, c) = (k / self.channels, k % self.channels);
                 self.view
                     .stored(0usize, (i * self.channels + c) * self.taps + tap)[0]
             }
-            Map::WeightBack => {
+            OperandLayout::WeightBack => {
                 let outputs = self.view.channels;
                 let (tap, out) = (k / outputs, k % outputs);
                 let at = (out * self.channels + i) * self.taps + tap;
@@ -169,7 +172,7 @@ impl<F: Float> End<F> {
         }
         #[comptime]
         if let ComptimeOption::Some(x) = &self.through {
-            y *= x.slope(i, j)[0];
+            y *= x.derivative(i, j)[0];
         }
         y
     }
@@ -181,7 +184,7 @@ pub struct Sizes {
     pub i: usize,
     pub j: usize,
     pub k: usize,
-    /// How much of k a cube sums; results of several pieces lie behind each other.
+    /// LoadMode much of k a cube sums; results of several pieces lie behind each other.
     pub piece: usize,
 }
 

@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::activation::{slope, value};
+use super::activation::{derivative, value};
 use super::view::View;
 use seedling_nn::activation::Act;
 
@@ -21,17 +21,17 @@ pub enum What {
     /// g, and g * (z - mean).
     Norm,
     /// act'(u), and that times (z - mean).
-    Slopes(Act),
+    Derivatives(Act),
     /// Behind a gate: g * act(u), g * act'(u), that times (z - mean), act'(u), that times (z - mean).
     Gate(Act),
 }
 
 impl What {
-    /// How many sums a channel has.
+    /// LoadMode many sums a channel has.
     pub fn count(self) -> usize {
         match self {
             What::Values => 1,
-            What::Moments | What::Norm | What::Slopes(_) => 2,
+            What::Moments | What::Norm | What::Derivatives(_) => 2,
             What::Gate(_) => 5,
         }
     }
@@ -102,20 +102,20 @@ pub fn sums<F: Float, N: Size>(
                     totals[0] += gradient;
                     totals[1] = fma(gradient, x.centered(row, c), totals[1]);
                 }
-                What::Slopes(_) => {
-                    let slope = x.slope(row, c);
-                    totals[0] += slope;
-                    totals[1] = fma(slope, x.centered(row, c), totals[1]);
+                What::Derivatives(_) => {
+                    let derivative = x.derivative(row, c);
+                    totals[0] += derivative;
+                    totals[1] = fma(derivative, x.centered(row, c), totals[1]);
                 }
                 What::Gate(act) => {
                     let u = x.before(row, c);
-                    let (slope, centered) = (slope::<N>(u, act), x.centered(row, c));
-                    let dy = gradient * slope;
+                    let (derivative, centered) = (derivative::<N>(u, act), x.centered(row, c));
+                    let dy = gradient * derivative;
                     totals[0] = fma(gradient, value::<N>(u, act), totals[0]);
                     totals[1] += dy;
                     totals[2] = fma(dy, centered, totals[2]);
-                    totals[3] += slope;
-                    totals[4] = fma(slope, centered, totals[4]);
+                    totals[3] += derivative;
+                    totals[4] = fma(derivative, centered, totals[4]);
                 }
             }
             row += deep;

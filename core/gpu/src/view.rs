@@ -1,15 +1,15 @@
-//! Tensors that are computed where they are read, as [`seedling_nn::backend::Src`] and
-//! [`seedling_nn::backend::Grad`] say: what a kernel loads is the activation or the gradient, whatever
+//! Tensors that are computed where they are read, as [`seedling_nn::backend::FusedInput`] and
+//! [`seedling_nn::backend::FusedGrad`] say: what a kernel loads is the activation or the gradient, whatever
 //! is stored.
 
 use cubecl::prelude::*;
 
-use super::activation::{slope, value};
+use super::activation::{derivative, value};
 use seedling_nn::activation::Act;
 
-/// How a tensor is read. Known when a kernel is compiled: each way is a kernel of its own.
+/// LoadMode a tensor is read. Known when a kernel is compiled: each way is a kernel of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum How {
+pub enum LoadMode {
     /// As it is stored.
     Plain,
     /// act(a).
@@ -47,7 +47,7 @@ pub struct View<F: Float, N: Size> {
     pub image_rows: usize,
     pub group_rows: usize,
     #[cube(comptime)]
-    pub how: How,
+    pub how: LoadMode,
     /// Whether there is more than one group.
     #[cube(comptime)]
     pub grouped: bool,
@@ -68,32 +68,34 @@ impl<F: Float, N: Size> View<F, N> {
     pub fn read(&self, row: usize, c: usize) -> Vector<f32, N> {
         let how = comptime!(self.how);
         match how {
-            How::Plain => self.stored(row, c),
-            How::Activated(act) => value::<N>(self.stored(row, c), act),
-            How::Normed(act) => value::<N>(self.before(row, c), act),
-            How::Gated(act) => value::<N>(self.before(row, c), act) * self.of_image(row, c),
-            How::Gradient => self.normed(self.stored(row, c), row, c),
-            How::GatedGradient(act) => {
+            LoadMode::Plain => self.stored(row, c),
+            LoadMode::Activated(act) => value::<N>(self.stored(row, c), act),
+            LoadMode::Normed(act) => value::<N>(self.before(row, c), act),
+            LoadMode::Gated(act) => value::<N>(self.before(row, c), act) * self.of_image(row, c),
+            LoadMode::Gradient => self.normed(self.stored(row, c), row, c),
+            LoadMode::GatedGradient(act) => {
                 let dy = fma(
                     self.stored(row, c),
                     self.of_image(row, c),
                     self.pooled(row, c),
                 );
-                self.normed(dy * slope::<N>(self.before(row, c), act), row, c)
+                self.normed(dy * derivative::<N>(self.before(row, c), act), row, c)
             }
-            How::PooledGradient(act) => {
-                let dy = self.pooled(row, c) * slope::<N>(self.before(row, c), act);
+            LoadMode::PooledGradient(act) => {
+                let dy = self.pooled(row, c) * derivative::<N>(self.before(row, c), act);
                 self.normed(dy, row, c)
             }
         }
     }
 
     /// The derivative of the activation at a place.
-    pub fn slope(&self, row: usize, c: usize) -> Vector<f32, N> {
+    pub fn derivative(&self, row: usize, c: usize) -> Vector<f32, N> {
         let how = comptime!(self.how);
         match how {
-            How::Activated(act) => slope::<N>(self.stored(row, c), act),
-            How::Normed(act) | How::Gated(act) => slope::<N>(self.before(row, c), act),
+            LoadMode::Activated(act) => derivative::<N>(self.stored(row, c), act),
+            LoadMode::Normed(act) | LoadMode::Gated(act) => {
+                derivative::<N>(self.before(row, c), act)
+            }
             _ => Vector::new(1.0f32),
         }
     }

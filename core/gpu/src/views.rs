@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::Gpu;
 use super::launch::launch;
-use super::memory::Numbers;
+use super::memory::DeviceBuffer;
 use super::render::{self, UNITS, record, step};
 use crate::Result;
 use seedling_data::{Color, Normalize, Photo, ViewParams, blur_kernel, resize_axis};
@@ -97,7 +97,7 @@ impl<R: Runtime> Gpu<R> {
         views: &[(&Photo, &ViewParams)],
         size: usize,
         normalize: &Normalize,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         let image = size * size * 3;
         let out = self.take(views.len() * image)?;
         let scale = normalize.std.map(|std| 1.0 / (255.0 * std));
@@ -120,8 +120,8 @@ impl<R: Runtime> Gpu<R> {
         mut block: Block,
         views: usize,
         size: usize,
-        (out, at): (&Numbers, usize),
-        normal: &Numbers,
+        (out, at): (&DeviceBuffer, usize),
+        normal: &DeviceBuffer,
     ) -> Result<()> {
         block.photos.resize(round(block.photos.len()), 0);
         block.axes.resize(round(block.axes.len()), 0);

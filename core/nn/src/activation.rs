@@ -5,7 +5,7 @@ pub trait Activation {
     /// f(u).
     fn value(u: f32) -> f32;
     /// f'(u), with PyTorch's choice at the kinks (0 at ReLU's).
-    fn slope(u: f32) -> f32;
+    fn derivative(u: f32) -> f32;
 }
 
 /// f(u) = u.
@@ -27,7 +27,7 @@ impl Activation for Identity {
         u
     }
     #[inline(always)]
-    fn slope(_: f32) -> f32 {
+    fn derivative(_: f32) -> f32 {
         1.0
     }
 }
@@ -38,7 +38,7 @@ impl Activation for Relu {
         if u > 0.0 { u } else { 0.0 }
     }
     #[inline(always)]
-    fn slope(u: f32) -> f32 {
+    fn derivative(u: f32) -> f32 {
         if u > 0.0 { 1.0 } else { 0.0 }
     }
 }
@@ -50,7 +50,7 @@ impl Activation for Relu6 {
         if v < 6.0 { v } else { 6.0 }
     }
     #[inline(always)]
-    fn slope(u: f32) -> f32 {
+    fn derivative(u: f32) -> f32 {
         if u > 0.0 && u < 6.0 { 1.0 } else { 0.0 }
     }
 }
@@ -61,7 +61,7 @@ impl Activation for HardSwish {
         u * hard_sigmoid(u)
     }
     #[inline(always)]
-    fn slope(u: f32) -> f32 {
+    fn derivative(u: f32) -> f32 {
         let inner = u * (1.0 / 3.0) + 0.5;
         let high = if u >= 3.0 { 1.0 } else { inner };
         if u <= -3.0 { 0.0 } else { high }
@@ -74,7 +74,7 @@ impl Activation for Silu {
         u * sigmoid(u)
     }
     #[inline(always)]
-    fn slope(u: f32) -> f32 {
+    fn derivative(u: f32) -> f32 {
         let s = sigmoid(u);
         s + u * s * (1.0 - s)
     }
@@ -86,7 +86,7 @@ impl Activation for Gelu {
         u * below(u)
     }
     #[inline(always)]
-    fn slope(u: f32) -> f32 {
+    fn derivative(u: f32) -> f32 {
         let density = 0.398_942_3 * exp(-0.5 * u * u);
         below(u) + u * density
     }
@@ -202,14 +202,14 @@ mod tests {
             assert!((exp(u) as f64 - exact).abs() <= 2.5e-7 * exact, "exp {u}");
             let s = 1.0 / (1.0 + (-u as f64).exp());
             assert!((sigmoid(u) as f64 - s).abs() < 2e-7, "sigmoid {u}");
-            // The slope is that of the value.
+            // The derivative is that of the value.
             let difference = |f: fn(f32) -> f32| {
                 let (up, down) = (u + 1e-2, u - 1e-2);
                 (f(up) as f64 - f(down) as f64) / (up as f64 - down as f64)
             };
             let (silu, gelu) = (difference(Silu::value), difference(Gelu::value));
-            assert!((Silu::slope(u) as f64 - silu).abs() < 1e-3, "silu {u}");
-            assert!((Gelu::slope(u) as f64 - gelu).abs() < 1e-3, "gelu {u}");
+            assert!((Silu::derivative(u) as f64 - silu).abs() < 1e-3, "silu {u}");
+            assert!((Gelu::derivative(u) as f64 - gelu).abs() < 1e-3, "gelu {u}");
         }
         assert_eq!(exp(f32::NEG_INFINITY), exp(-100.0));
         assert!(exp(-100.0) < 2e-38 && exp(1000.0).is_finite());

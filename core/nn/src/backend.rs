@@ -7,7 +7,7 @@
 //! kernels. Every operation makes its own output in the backend's memory, and nothing of a step comes back
 //! to the host but the loss, a few figures, and the batch's embeddings for one of them.
 //!
-//! **Normalized when read** is part of the contract: [`Src`] and [`Grad`] say how a tensor is read, and
+//! **Normalized when read** is part of the contract: [`FusedInput`] and [`FusedGrad`] say how a tensor is read, and
 //! each backend fuses that into its loads in its own way.
 //!
 //! Operations fail where the backend's memory is at its end or the device is lost, and for no other reason.
@@ -17,9 +17,9 @@ mod device;
 mod forward;
 mod optimizer;
 
-pub use backward::{BackwardOps, Grad, InputGrad, Sink, WeightMut};
+pub use backward::{BackwardOps, FusedGrad, InputGrad, Sink, WeightMut};
 pub use device::{DeviceOps, LaunchStats};
-pub use forward::{Conv, ForwardOps, Output, Param, Read, Rows, Src, Statistics};
+pub use forward::{Conv, ForwardOps, FusedInput, Output, Param, Read, Rows, Statistics};
 pub use optimizer::{AdamUpdate, OptimizerOps, Update};
 
 use std::borrow::Cow;

@@ -23,7 +23,7 @@ pub use patches::{Patches, Tokens};
 pub use pool::Pool;
 pub use pooled_conv::PooledConv;
 pub use residual::{Kernels, Residual, ResidualShape};
-pub use stage::{Block, Stage, StageSaved};
+pub use stage::{Block, Stage, StageCache};
 pub use stem::{PooledStem, Stem};
 pub use transformer::{Transformer, TransformerShape};
 

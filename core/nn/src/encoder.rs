@@ -14,7 +14,7 @@ pub use head::{EMBEDDING_DIM, Head};
 pub use images::Images;
 pub use linear_layer::{LinearLayer, WithLayer};
 
-use crate::backbones::{Arch, Backbone, BackboneSaved, Shape};
+use crate::backbones::{Arch, Backbone, BackboneCache, Shape};
 use crate::backend::{BackwardOps, ForwardOps};
 use crate::block::{Backward, Buffers, Dropping, Forward};
 use crate::cpu::Cpu;
@@ -191,14 +191,14 @@ impl Architecture {
 
 /// What one forward pass leaves for its backward.
 #[derive(Debug)]
-pub struct Saved<B: ForwardOps> {
-    backbone: BackboneSaved<B>,
+pub struct ForwardCache<B: ForwardOps> {
+    backbone: BackboneCache<B>,
     /// What the features were multiplied by, where some were left out.
     kept: Option<B::Buf>,
     /// What each layer of the head has kept.
-    head: Vec<head::Saved<B>>,
+    head: Vec<head::HeadCache<B>>,
     /// Of the unit embeddings, where there is a head.
-    unit: Option<B::Unit>,
+    unit: Option<B::L2NormCache>,
 }
 
 impl Encoder {
@@ -315,11 +315,16 @@ impl<B: ForwardOps> Encoder<B> {
     ///
     /// # Errors
     /// The backend's.
-    pub fn forward(&mut self, images: &Images<B>, mode: Mode) -> Result<(B::Buf, Saved<B>)> {
+    pub fn forward(&mut self, images: &Images<B>, mode: Mode) -> Result<(B::Buf, ForwardCache<B>)> {
         self.run(images, mode, true)
     }
 
-    fn run(&mut self, images: &Images<B>, mode: Mode, keep: bool) -> Result<(B::Buf, Saved<B>)> {
+    fn run(
+        &mut self,
+        images: &Images<B>,
+        mode: Mode,
+        keep: bool,
+    ) -> Result<(B::Buf, ForwardCache<B>)> {
         let backend = self.params.backend().clone();
         let pass = Forward {
             keep,
@@ -363,7 +368,7 @@ impl Network {
         mut pass: Forward<'_, B>,
         images: &Images<B>,
         mode: Mode,
-    ) -> Result<(B::Buf, Saved<B>)> {
+    ) -> Result<(B::Buf, ForwardCache<B>)> {
         let (mut x, backbone) =
             self.backbone
                 .forward(&mut pass, &images.pixels, images.size, self.frozen)?;
@@ -390,43 +395,48 @@ impl Network {
             let n = images.n * layer.linear.outputs;
             let kept = drop(LAYERS + 1 + i, share, &mut y, n)?;
             let x = std::mem::replace(&mut x, y);
-            head.push(head::Saved { x, u, kept });
+            head.push(head::HeadCache { x, u, kept });
         }
         let unit = match self.head.last() {
             None => None,
             Some(last) => Some(backend.normalize(&mut x, last.linear.outputs)?),
         };
-        let saved = Saved {
+        let cache = ForwardCache {
             backbone,
             kept,
             head,
             unit,
         };
-        Ok((x, saved))
+        Ok((x, cache))
     }
 }
 
 impl<B: BackwardOps> Encoder<B> {
     /// Adds to `params.grads` for `dy`, the gradient with respect to the embeddings of the forward
-    /// on `images` that left `saved`. The images get none.
+    /// on `images` that left `cache`. The images get none.
     ///
     /// # Errors
     /// The backend's.
-    pub fn backward(&mut self, images: &Images<B>, saved: Saved<B>, mut dy: B::Buf) -> Result<()> {
+    pub fn backward(
+        &mut self,
+        images: &Images<B>,
+        cache: ForwardCache<B>,
+        mut dy: B::Buf,
+    ) -> Result<()> {
         let backend = &self.params.backend().clone();
         let (values, dim) = (&self.params.values, self.output_dim());
-        if let Some(unit) = &saved.unit {
+        if let Some(unit) = &cache.unit {
             backend.normalize_back(&mut dy, unit, dim)?;
         }
         let grads = &mut self.params.grads;
-        for (layer, saved) in self.network.head.iter().zip(&saved.head).rev() {
-            if let Some(kept) = &saved.kept {
+        for (layer, cache) in self.network.head.iter().zip(&cache.head).rev() {
+            if let Some(kept) = &cache.kept {
                 backend.multiply(&mut dy, kept)?;
             }
-            let x_and_u = (&saved.x, &saved.u);
+            let x_and_u = (&cache.x, &cache.u);
             dy = backend.linear_back(&layer.linear, values, grads, x_and_u, dy)?;
         }
-        if let Some(kept) = &saved.kept {
+        if let Some(kept) = &cache.kept {
             backend.multiply(&mut dy, kept)?;
         }
         let mut pass = Backward {
@@ -436,6 +446,6 @@ impl<B: BackwardOps> Encoder<B> {
         };
         self.network
             .backbone
-            .backward(&mut pass, &images.pixels, saved.backbone, dy)
+            .backward(&mut pass, &images.pixels, cache.backbone, dy)
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use seedling_data::{Normalize, Photo, ViewParams};
-use seedling_gpu::{Gpu, Logits, Numbers, Runtime};
+use seedling_gpu::{DeviceBuffer, Gpu, Logits, Runtime};
 
 use crate::Result;
 use crate::loss::{Agreement, Contrast, Evaluated, Target};
@@ -18,7 +18,7 @@ impl<R: Runtime> ViewOps for Gpu<R> {
         true
     }
 
-    fn rescale(&self, x: &mut Numbers, channels: &[(f32, f32)]) -> Result<()> {
+    fn rescale(&self, x: &mut DeviceBuffer, channels: &[(f32, f32)]) -> Result<()> {
         let (factors, offsets): (Vec<f32>, Vec<f32>) = channels.iter().copied().unzip();
         let coefficients = self.send(&[factors, offsets].concat())?;
         self.rescale_by(x, &coefficients, channels.len());
@@ -30,13 +30,13 @@ impl<R: Runtime> ViewOps for Gpu<R> {
         views: &[(&Photo, &ViewParams)],
         size: usize,
         normalize: &Normalize,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         self.make_views(views, size, normalize)
     }
 }
 
 impl<R: Runtime> LossOps for Gpu<R> {
-    fn gather(&self, parts: &[Numbers], order: &[usize], dim: usize) -> Result<Numbers> {
+    fn gather(&self, parts: &[DeviceBuffer], order: &[usize], dim: usize) -> Result<DeviceBuffer> {
         let all = self.take(order.len() * dim)?;
         let mut order = order;
         for part in parts {
@@ -50,17 +50,17 @@ impl<R: Runtime> LossOps for Gpu<R> {
 
     fn contrast(
         &self,
-        queries: &Numbers,
+        queries: &DeviceBuffer,
         rows: Range<usize>,
-        contrast: &Contrast<'_, Numbers, Numbers>,
-    ) -> Result<Evaluated<Numbers>> {
+        contrast: &Contrast<'_, DeviceBuffer, DeviceBuffer>,
+    ) -> Result<Evaluated<DeviceBuffer>> {
         let (n, dim) = (rows.len(), contrast.queue.dim);
         let at_once = (LOGITS / contrast.queue.size().max(1)).max(1);
         let (grad, found) = if n <= at_once {
             some(self, queries, rows, contrast)?
         } else {
             let (grad, found) = (self.take(n * dim)?, self.take(n * 3)?);
-            let copy = |from: (&Numbers, usize), to: (&Numbers, usize), len| {
+            let copy = |from: (&DeviceBuffer, usize), to: (&DeviceBuffer, usize), len| {
                 self.copy_runs(from, len, to, len, (len, len));
             };
             for first in (0..n).step_by(at_once) {
@@ -90,7 +90,12 @@ impl<R: Runtime> LossOps for Gpu<R> {
         })
     }
 
-    fn enqueue(&self, queue: &mut Queue<Numbers>, keys: &Numbers, photos: &[u32]) -> Result<()> {
+    fn enqueue(
+        &self,
+        queue: &mut Queue<DeviceBuffer>,
+        keys: &DeviceBuffer,
+        photos: &[u32],
+    ) -> Result<()> {
         let mut places: Vec<u32> = photos
             .iter()
             .map(|&photo| queue.replace_oldest(photo) as u32)
@@ -106,10 +111,10 @@ impl<R: Runtime> LossOps for Gpu<R> {
 /// Gradient (n, dim), and loss and agreement (n, 3), of queries that are the batch's at `rows`.
 fn some<R: Runtime>(
     gpu: &Gpu<R>,
-    queries: &Numbers,
+    queries: &DeviceBuffer,
     rows: Range<usize>,
-    contrast: &Contrast<'_, Numbers, Numbers>,
-) -> Result<(Numbers, Numbers)> {
+    contrast: &Contrast<'_, DeviceBuffer, DeviceBuffer>,
+) -> Result<(DeviceBuffer, DeviceBuffer)> {
     let (keys, dim) = (&contrast.queue.keys, contrast.queue.dim);
     let positives = (contrast.positives, rows.start);
     let logits = gpu.logits(queries, positives, keys, dim)?;
@@ -126,7 +131,7 @@ fn leave_out<R: Runtime>(
     gpu: &Gpu<R>,
     logits: &Logits,
     rows: &Range<usize>,
-    contrast: &Contrast<'_, Numbers, Numbers>,
+    contrast: &Contrast<'_, DeviceBuffer, DeviceBuffer>,
 ) -> Result<()> {
     if contrast.mask_own_photo {
         let own = gpu.send_whole(&contrast.photos[rows.clone()])?;
@@ -141,7 +146,7 @@ fn targets<R: Runtime>(
     gpu: &Gpu<R>,
     logits: &Logits,
     rows: &Range<usize>,
-    contrast: &Contrast<'_, Numbers, Numbers>,
+    contrast: &Contrast<'_, DeviceBuffer, DeviceBuffer>,
 ) -> Result<Option<Logits>> {
     let (n, dim) = (rows.len(), contrast.queue.dim);
     Ok(match contrast.target {
@@ -158,8 +163,8 @@ fn targets<R: Runtime>(
         Target::Neighbors(neighbors) => {
             let own = gpu.send_whole(&contrast.photos[rows.clone()])?;
             let queue = gpu.send_whole(&contrast.queue.photos)?;
-            let (own_rows, own_known) = gpu.album_rows(&neighbors.initial, &own, dim)?;
-            let (queue_rows, queue_known) = gpu.album_rows(&neighbors.initial, &queue, dim)?;
+            let (own_rows, own_known) = gpu.initial_rows(&neighbors.initial, &own, dim)?;
+            let (queue_rows, queue_known) = gpu.initial_rows(&neighbors.initial, &queue, dim)?;
             let near = gpu.similarities(&own_rows, &queue_rows, dim)?;
             gpu.mask_unknown(&near, (&own, &own_known), (&queue, &queue_known));
             Some(gpu.near_targets(near, n, neighbors.temperature, neighbors.weight)?)

@@ -96,9 +96,9 @@ impl MicroBatches {
             self.cancel.check()?;
             let images = views.images(&backend, view, rows)?;
             let first = pass(Side::Query, view, rows[0] / self.bn_group);
-            let (queries, saved) = encoder.forward(&images, self.mode.at_pass(first, count))?;
+            let (queries, cache) = encoder.forward(&images, self.mode.at_pass(first, count))?;
             let found = backend.contrast(&queries, rows[0]..rows[0] + rows.len(), contrast)?;
-            encoder.backward(&images, saved, found.grad)?;
+            encoder.backward(&images, cache, found.grad)?;
             stats.loss += found.loss;
             stats.agreement.positive += found.agreement.positive;
             stats.agreement.accuracy += found.agreement.accuracy;

@@ -28,22 +28,22 @@ pub const FILES: [&str; 4] = [FILE, PREVIOUS, NEXT, DAMAGED];
 
 /// Which photos a run is about: how many, and a digest of their names in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Album {
+pub struct DatasetFingerprint {
     /// Number of photos listed.
     pub photos: usize,
     /// SHA-256 of all ids.
     pub digest: String,
 }
 
-impl Album {
+impl DatasetFingerprint {
     /// The identity of a source.
-    pub fn of(source: &dyn PhotoSource) -> Album {
+    pub fn of(source: &dyn PhotoSource) -> DatasetFingerprint {
         let mut digest = Sha256::new();
         for index in 0..source.len() {
             digest.update(source.id(index));
             digest.update([0]);
         }
-        Album {
+        DatasetFingerprint {
             photos: source.len(),
             digest: hex(&digest.finalize()),
         }
@@ -54,7 +54,7 @@ impl Album {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Before {
     /// The photos it was taken on: those of the run, or held-out ones.
-    pub photos: Album,
+    pub photos: DatasetFingerprint,
     /// What it said, as the log has it.
     pub figures: String,
     /// What the album's statistics come to, where that was asked for.
@@ -81,7 +81,7 @@ pub struct Network<'a> {
 
 /// All numbers that training changes.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Numbers<'a> {
+pub struct TrainingState<'a> {
     /// Query encoder or student.
     pub trained: Network<'a>,
     /// Key encoder; empty in a distillation, whose teacher never changes.
@@ -102,8 +102,8 @@ pub struct Numbers<'a> {
     pub base: Cow<'a, [f32]>,
     /// The mean that is subtracted from a teacher's features; empty without one.
     pub teacher_center: Cow<'a, [f32]>,
-    /// The album as the initial weights see it; empty where it is not kept in mind.
-    pub album: Cow<'a, [f32]>,
+    /// Every photo's embedding by the initial weights; empty where none is kept.
+    pub initial_embeddings: Cow<'a, [f32]>,
     /// The backbone that the run began with; empty where the result is not mixed with it.
     pub initial: Network<'a>,
 }
@@ -114,7 +114,7 @@ pub struct State<'a> {
     /// All settings.
     pub config: Config,
     /// The photos.
-    pub album: Album,
+    pub dataset: DatasetFingerprint,
     /// The measurement before training, once it is taken.
     pub before: Option<Before>,
     /// SHA-256 of a distillation's teacher.
@@ -124,7 +124,7 @@ pub struct State<'a> {
     /// Optimizer steps done; epoch and place in it follow.
     pub step: u64,
     /// Networks, queue and optimizer.
-    pub numbers: Numbers<'a>,
+    pub numbers: TrainingState<'a>,
 }
 
 /// The linear layer's tensors, where there is one.
@@ -152,7 +152,7 @@ impl State<'_> {
             ("squares", Data::F32(&numbers.squares)),
             ("base", Data::F32(&numbers.base)),
             ("teacher_center", Data::F32(&numbers.teacher_center)),
-            ("initial_album", Data::F32(&numbers.album)),
+            ("initial_embeddings", Data::F32(&numbers.initial_embeddings)),
             ("initial.values", Data::F32(&numbers.initial.values)),
             ("initial.buffers", Data::F32(&numbers.initial.buffers)),
         ]
@@ -176,8 +176,8 @@ impl State<'_> {
         metadata.extend(
             [
                 ("config", self.config.to_toml()),
-                ("album.photos", self.album.photos.to_string()),
-                ("album.digest", self.album.digest.clone()),
+                ("dataset.photos", self.dataset.photos.to_string()),
+                ("dataset.digest", self.dataset.digest.clone()),
                 ("step", self.step.to_string()),
                 ("queue.next", self.numbers.queue_next.to_string()),
                 ("updates", self.numbers.updates.to_string()),
@@ -217,8 +217,8 @@ impl State<'_> {
                 .map_err(|_| Error::file(path, format!("`{key}` is not a number")))
         };
         let numbers = |name: &str| file.f32(name).map(Cow::Owned);
-        let album = |name: &str| -> Result<Album> {
-            Ok(Album {
+        let fingerprint = |name: &str| -> Result<DatasetFingerprint> {
+            Ok(DatasetFingerprint {
                 photos: number(&format!("{name}.photos"))? as usize,
                 digest: text(&format!("{name}.digest"))?.clone(),
             })
@@ -239,7 +239,7 @@ impl State<'_> {
         };
         let before = |figures: &String| -> Result<Before> {
             Ok(Before {
-                photos: album("before")?,
+                photos: fingerprint("before")?,
                 figures: figures.clone(),
                 closed_form: file
                     .metadata()
@@ -256,10 +256,10 @@ impl State<'_> {
                 .transpose()?,
             teacher: file.metadata().get("teacher.digest").cloned(),
             config: Config::adapt().with_toml(text("config")?, &path.display().to_string())?,
-            album: album("album")?,
+            dataset: fingerprint("dataset")?,
             metadata: ModelMetadata::from_header(path, file.metadata(), None)?,
             step: number("step")?,
-            numbers: Numbers {
+            numbers: TrainingState {
                 trained: Network {
                     values: numbers("trained.values")?,
                     buffers: numbers("trained.buffers")?,
@@ -276,7 +276,7 @@ impl State<'_> {
                 updates: number("updates")?,
                 base: numbers("base")?,
                 teacher_center: numbers("teacher_center")?,
-                album: numbers("initial_album")?,
+                initial_embeddings: numbers("initial_embeddings")?,
                 initial: Network {
                     values: numbers("initial.values")?,
                     buffers: numbers("initial.buffers")?,
@@ -350,12 +350,12 @@ mod tests {
     fn state(step: u64) -> State<'static> {
         State {
             config: Config::adapt(),
-            album: Album {
+            dataset: DatasetFingerprint {
                 photos: 3,
                 digest: "d".into(),
             },
             before: Some(Before {
-                photos: Album {
+                photos: DatasetFingerprint {
                     photos: 2,
                     digest: "e".into(),
                 },
@@ -373,7 +373,7 @@ mod tests {
                 made: "by a test".into(),
             },
             step,
-            numbers: Numbers {
+            numbers: TrainingState {
                 trained: Network {
                     values: vec![1.0, -0.0, f32::MIN_POSITIVE].into(),
                     buffers: vec![2.0].into(),
@@ -387,7 +387,7 @@ mod tests {
                 updates: 7,
                 base: vec![].into(),
                 teacher_center: vec![].into(),
-                album: vec![0.5; 4].into(),
+                initial_embeddings: vec![0.5; 4].into(),
                 initial: Network {
                     values: vec![3.0].into(),
                     buffers: vec![4.0].into(),

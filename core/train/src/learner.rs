@@ -1,6 +1,6 @@
 //! What learns, on a backend: method, networks, queue and optimizer.
 
-use crate::checkpoint::{Network, Numbers};
+use crate::checkpoint::{Network, TrainingState};
 use crate::config::{Config, OptimizerKind};
 use crate::method::{Method, Setup};
 use crate::optim::{AdamW, AdamWConfig, Optimizer, Sgd, SgdConfig, WeightDecay};
@@ -48,7 +48,7 @@ impl<B: TrainingBackend> Learner<B> {
     pub(crate) fn new(
         backend: B,
         setup: Setup<'_>,
-        mut saved: Option<Numbers<'_>>,
+        mut saved: Option<TrainingState<'_>>,
     ) -> Result<Learner<B>> {
         let Setup {
             config,
@@ -94,8 +94,8 @@ impl<B: TrainingBackend> Learner<B> {
                 Method::Moco(moco) => {
                     restore(&mut moco.key_encoder.params, saved.key_encoder)?;
                     if let Target::Neighbors(neighbors) = &mut moco.target {
-                        wants_initial = saved.album.is_empty();
-                        neighbors.initial = backend.flat(saved.album.into_owned())?;
+                        wants_initial = saved.initial_embeddings.is_empty();
+                        neighbors.initial = backend.flat(saved.initial_embeddings.into_owned())?;
                     }
                 }
                 Method::Seed { teacher, .. } => {
@@ -228,26 +228,29 @@ impl<B: TrainingBackend> Learner<B> {
     ///
     /// # Errors
     /// The backend's, or what `see` says.
-    pub(crate) fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
+    pub(crate) fn numbers(
+        &self,
+        see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>,
+    ) -> Result<()> {
         let backend = self.encoder().backend();
         let (mut numbers, queue) = match &self.method {
             Method::Moco(moco) => {
-                let numbers = Numbers {
+                let numbers = TrainingState {
                     key_encoder: network(&moco.key_encoder.params)?,
-                    album: match &moco.target {
+                    initial_embeddings: match &moco.target {
                         Target::Neighbors(neighbors) => backend.host(&neighbors.initial)?,
                         _ => Cow::default(),
                     },
-                    ..Numbers::default()
+                    ..TrainingState::default()
                 };
                 (numbers, &moco.queue)
             }
             Method::Seed { seed, teacher } => {
                 let projection = teacher.projection.as_ref();
                 let center = projection.map_or(&[][..], |projection| &projection.center);
-                let numbers = Numbers {
+                let numbers = TrainingState {
                     teacher_center: Cow::Borrowed(center),
-                    ..Numbers::default()
+                    ..TrainingState::default()
                 };
                 (numbers, &seed.queue)
             }
@@ -269,7 +272,7 @@ impl<B: TrainingBackend> Learner<B> {
                 buffers: Cow::Borrowed(&initial.buffers),
             };
         }
-        see(Numbers {
+        see(TrainingState {
             trained: network(&self.encoder().params)?,
             queue_keys: backend.host(&queue.keys)?,
             queue_photos: Cow::Borrowed(&queue.photos),
@@ -355,7 +358,7 @@ fn begin<B: TrainingBackend>(
     }
 }
 
-fn queue(config: &Config, dim: usize, saved: Option<&mut Numbers<'_>>) -> Result<Queue> {
+fn queue(config: &Config, dim: usize, saved: Option<&mut TrainingState<'_>>) -> Result<Queue> {
     let Some(saved) = saved else {
         return Ok(Queue::random(config.queue_size, dim, config.seed));
     };

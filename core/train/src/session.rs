@@ -173,7 +173,7 @@ impl Session {
         self.numbers(&mut |numbers| {
             let state = State {
                 config: run.config.clone(),
-                album: run.album.clone(),
+                dataset: run.dataset.clone(),
                 before: run.before.clone(),
                 teacher: run.teacher.clone(),
                 metadata: run.metadata.clone(),

@@ -22,7 +22,7 @@ pub use beginning::Sources;
 pub use event::{Event, Observer};
 pub use folder::{CONFIG_FILE, RunFolder, forget};
 
-use crate::checkpoint::{Album, Before, ClosedForm};
+use crate::checkpoint::{Before, ClosedForm, DatasetFingerprint};
 use crate::records::{self, MeasureRecord, MetricsWriter, Record, StepRecord, When};
 use crate::session::Session;
 use crate::{Error, Result};
@@ -105,7 +105,7 @@ impl TrainingRun {
     ) -> Result<TrainingRun> {
         // Before and after are compared: both have to be taken on the same photos.
         if let Some(before) = session.before()
-            && before.photos != Album::of(&*measured_on)
+            && before.photos != DatasetFingerprint::of(&*measured_on)
         {
             return Err(Error::NoPhotos(format!(
                 "the photos to measure on are not those measured before training ({} then, {} \
@@ -239,7 +239,8 @@ impl TrainingRun {
     /// The measurement of the initial weights, and of the closed form behind them. Says whether it is taken:
     /// to be called again until it is.
     fn take_before(&mut self, observer: &mut dyn Observer) -> Result<bool> {
-        let Poll::Ready((layer, looks)) = self.album("before", When::Before, observer)? else {
+        let Poll::Ready((layer, looks)) = self.extract_and_fit("before", When::Before, observer)?
+        else {
             return Ok(false);
         };
         let through = layer.as_ref().map(|layer| looks.through(layer));
@@ -260,7 +261,7 @@ impl TrainingRun {
         if closed_form.is_none() && self.session.config().whitening {
             observer.event(Event::Note(TOO_FEW))?;
         }
-        let photos = Album::of(&*self.measured_on);
+        let photos = DatasetFingerprint::of(&*self.measured_on);
         self.session.took_before(Before {
             photos,
             figures,

@@ -5,10 +5,10 @@ use super::*;
 impl<R: Runtime> Gpu<R> {
     pub(crate) fn depthwise_forward(
         &self,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         window: &Window,
         w: &Param<Self>,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
         let len = images * window.out_height * window.out_width * window.channels;
@@ -35,12 +35,12 @@ impl<R: Runtime> Gpu<R> {
     /// dx as `sink` takes it.
     pub(crate) fn depthwise_input_gradient(
         &self,
-        dz: &Grad<Self>,
-        x: &Src<Self>,
+        dz: &FusedGrad<Self>,
+        x: &FusedInput<Self>,
         window: &Window,
         w: &WeightMut<Self>,
         sink: &Sink<Self>,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
         let dx = self.take_as(x.z.len(), x.z.dtype())?;
@@ -72,8 +72,8 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn depthwise_weight_gradient(
         &self,
-        dz: &Grad<Self>,
-        x: &Src<Self>,
+        dz: &FusedGrad<Self>,
+        x: &FusedInput<Self>,
         window: &Window,
         weight: &mut WeightMut<Self>,
     ) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::*;
 
 impl<R: Runtime> Gpu<R> {
-    pub(crate) fn read_into(&self, x: &Reading, out: &Numbers) {
+    pub(crate) fn read_into(&self, x: &Reading, out: &DeviceBuffer) {
         let n = lanes(x.channels);
         launch!(
             self,
@@ -16,7 +16,13 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub(crate) fn add_into(&self, x: &Src<Self>, other: &Src<Self>, act: Act, out: &Numbers) {
+    pub(crate) fn add_into(
+        &self,
+        x: &FusedInput<Self>,
+        other: &FusedInput<Self>,
+        act: Act,
+        out: &DeviceBuffer,
+    ) {
         let n = lanes(x.channels);
         launch!(
             self,
@@ -31,7 +37,13 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub(crate) fn add_through(&self, dy: &Numbers, x: &Src<Self>, other: &Src<Self>, act: Act) {
+    pub(crate) fn add_through(
+        &self,
+        dy: &DeviceBuffer,
+        x: &FusedInput<Self>,
+        other: &FusedInput<Self>,
+        act: Act,
+    ) {
         let n = lanes(x.channels);
         launch!(
             self,
@@ -47,7 +59,7 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// g through the activation of x, in place.
-    pub(crate) fn through(&self, g: &Numbers, x: &Reading) {
+    pub(crate) fn through(&self, g: &DeviceBuffer, x: &Reading) {
         let n = lanes(x.channels);
         launch!(
             self,
@@ -62,10 +74,10 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn times_images(
         &self,
-        x: &Numbers,
+        x: &DeviceBuffer,
         factors: &PerImage,
         channels: usize,
-        out: &Numbers,
+        out: &DeviceBuffer,
     ) {
         launch!(
             self,
@@ -82,8 +94,8 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn spread_rows(
         &self,
-        x: &Numbers,
-        out: &Numbers,
+        x: &DeviceBuffer,
+        out: &DeviceBuffer,
         channels: usize,
         rows: usize,
         factor: f32,
@@ -101,7 +113,7 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub fn rescale_by(&self, x: &Numbers, coefficients: &Numbers, channels: usize) {
+    pub fn rescale_by(&self, x: &DeviceBuffer, coefficients: &DeviceBuffer, channels: usize) {
         launch!(
             self,
             elementwise::rescale,
@@ -113,7 +125,7 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub(crate) fn times(&self, own: &Numbers, by: &Numbers) {
+    pub(crate) fn times(&self, own: &DeviceBuffer, by: &DeviceBuffer) {
         launch!(
             self,
             elementwise::multiply,
@@ -124,7 +136,7 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub(crate) fn plus(&self, own: &Numbers, by: &Numbers) {
+    pub(crate) fn plus(&self, own: &DeviceBuffer, by: &DeviceBuffer) {
         launch!(
             self,
             elementwise::plus,
@@ -137,9 +149,9 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn add_to(
         &self,
-        own: &Numbers,
+        own: &DeviceBuffer,
         at: usize,
-        (by, from): (&Numbers, usize),
+        (by, from): (&DeviceBuffer, usize),
         len: usize,
     ) {
         launch!(
@@ -154,16 +166,16 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub(crate) fn fill(&self, out: &Numbers, x: f32) {
+    pub(crate) fn fill(&self, out: &DeviceBuffer, x: f32) {
         launch!(self, elementwise::fill, each(out.len()), out.arg(), x);
     }
 
     /// `len` numbers in runs of `run`: the i-th from place i * from_step goes to place i * to_step.
     pub fn copy_runs(
         &self,
-        (from, from_at): (&Numbers, usize),
+        (from, from_at): (&DeviceBuffer, usize),
         from_step: usize,
-        (to, to_at): (&Numbers, usize),
+        (to, to_at): (&DeviceBuffer, usize),
         to_step: usize,
         (run, len): (usize, usize),
     ) {
@@ -185,7 +197,13 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub fn scatter_rows(&self, from: &Numbers, places: &Numbers, to: &Numbers, dim: usize) {
+    pub fn scatter_rows(
+        &self,
+        from: &DeviceBuffer,
+        places: &DeviceBuffer,
+        to: &DeviceBuffer,
+        dim: usize,
+    ) {
         launch!(
             self,
             elementwise::scatter_rows,

@@ -6,9 +6,9 @@ use super::*;
 #[derive(Debug)]
 pub struct Logits {
     /// (n)
-    pub positive: Numbers,
+    pub positive: DeviceBuffer,
     /// (n, size)
-    pub queue: Numbers,
+    pub queue: DeviceBuffer,
 }
 
 impl Logits {
@@ -22,14 +22,19 @@ impl<R: Runtime> Gpu<R> {
     ///
     /// # Errors
     /// The device's memory is at its end; so of all below.
-    pub fn similarities(&self, rows: &Numbers, keys: &Numbers, dim: usize) -> Result<Numbers> {
+    pub fn similarities(
+        &self,
+        rows: &DeviceBuffer,
+        keys: &DeviceBuffer,
+        dim: usize,
+    ) -> Result<DeviceBuffer> {
         let (n, size) = (rows.len() / dim, keys.len() / dim);
         let out = self.take(n * size)?;
-        let a = Src::plain(rows, dim);
-        let b = Src::plain(keys, dim);
+        let a = FusedInput::plain(rows, dim);
+        let b = FusedInput::plain(keys, dim);
         let operands = (
-            self.source(&a, Map::Rows, None),
-            self.source(&b, Map::Rows, None),
+            self.source(&a, OperandLayout::Rows, None),
+            self.source(&b, OperandLayout::Rows, None),
         );
         self.product(
             MatMul {
@@ -50,9 +55,9 @@ impl<R: Runtime> Gpu<R> {
     /// The device's.
     pub fn logits(
         &self,
-        rows: &Numbers,
-        (positives, first): (&Numbers, usize),
-        keys: &Numbers,
+        rows: &DeviceBuffer,
+        (positives, first): (&DeviceBuffer, usize),
+        keys: &DeviceBuffer,
         dim: usize,
     ) -> Result<Logits> {
         let queue = self.similarities(rows, keys, dim)?;
@@ -71,7 +76,7 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// Leaves out keys of the queries' own photos (but of `none`, which is no photo).
-    pub fn mask_own(&self, logits: &Logits, own: &Numbers, queue: &Numbers, none: u32) {
+    pub fn mask_own(&self, logits: &Logits, own: &DeviceBuffer, queue: &DeviceBuffer, none: u32) {
         launch!(
             self,
             contrast::mask_own,
@@ -83,26 +88,26 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    /// Rows (n, dim) of `album` for `photos`, zeros for one that it does not have; and which are known.
+    /// Rows (n, dim) of `initial` for `photos`, zeros for one that it does not have; and which are known.
     ///
     /// # Errors
     /// The device's.
-    pub fn album_rows(
+    pub fn initial_rows(
         &self,
-        album: &Numbers,
-        photos: &Numbers,
+        initial: &DeviceBuffer,
+        photos: &DeviceBuffer,
         dim: usize,
-    ) -> Result<(Numbers, Numbers)> {
+    ) -> Result<(DeviceBuffer, DeviceBuffer)> {
         let (out, known) = (self.take(photos.len() * dim)?, self.take(photos.len())?);
         launch!(
             self,
-            contrast::album_rows,
+            contrast::initial_rows,
             per_row(photos.len()),
-            album.arg(),
+            initial.arg(),
             photos.arg(),
             out.arg(),
             known.arg(),
-            (album.len() / dim) as u32,
+            (initial.len() / dim) as u32,
             dim
         );
         Ok((out, known))
@@ -111,9 +116,9 @@ impl<R: Runtime> Gpu<R> {
     /// Leaves out pairs of photos of which one is not known, or which are one photo.
     pub fn mask_unknown(
         &self,
-        similarities: &Numbers,
-        (own, own_known): (&Numbers, &Numbers),
-        (queue, queue_known): (&Numbers, &Numbers),
+        similarities: &DeviceBuffer,
+        (own, own_known): (&DeviceBuffer, &DeviceBuffer),
+        (queue, queue_known): (&DeviceBuffer, &DeviceBuffer),
     ) {
         launch!(
             self,
@@ -134,7 +139,7 @@ impl<R: Runtime> Gpu<R> {
     /// The device's.
     pub fn near_targets(
         &self,
-        similarities: Numbers,
+        similarities: DeviceBuffer,
         n: usize,
         t: f32,
         weight: f32,
@@ -204,7 +209,7 @@ impl<R: Runtime> Gpu<R> {
         logits: &Logits,
         targets: Option<&Logits>,
         t: f32,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         let found = self.take(3 * logits.positive.len())?;
         launch!(
             self,
@@ -228,19 +233,22 @@ impl<R: Runtime> Gpu<R> {
     pub fn logits_back(
         &self,
         dlogits: &Logits,
-        (positives, first): (&Numbers, usize),
-        keys: &Numbers,
+        (positives, first): (&DeviceBuffer, usize),
+        keys: &DeviceBuffer,
         dim: usize,
         scale: f32,
-    ) -> Result<Numbers> {
+    ) -> Result<DeviceBuffer> {
         let (n, size) = (dlogits.positive.len(), keys.len() / dim);
         let piece = size.div_ceil(64).max(256);
         let pieces = size.div_ceil(piece);
         let parts = self.take(pieces * n * dim)?;
-        let (a, b) = (Src::plain(&dlogits.queue, size), Src::plain(keys, dim));
+        let (a, b) = (
+            FusedInput::plain(&dlogits.queue, size),
+            FusedInput::plain(keys, dim),
+        );
         let sides = (
-            self.source(&a, Map::Rows, None),
-            self.source(&b, Map::Columns, None),
+            self.source(&a, OperandLayout::Rows, None),
+            self.source(&b, OperandLayout::Columns, None),
         );
         self.product_in_pieces(
             MatMul {

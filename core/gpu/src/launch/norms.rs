@@ -6,8 +6,8 @@ impl<R: Runtime> Gpu<R> {
     pub(crate) fn norm_of_batch(
         &self,
         of: &BatchNorm,
-        values: &Numbers,
-        buffers: &mut Numbers,
+        values: &DeviceBuffer,
+        buffers: &mut DeviceBuffer,
         moments: &Moments,
         momentum: f32,
     ) -> Result<Norm> {
@@ -37,8 +37,8 @@ impl<R: Runtime> Gpu<R> {
     pub(crate) fn norm_of_running(
         &self,
         of: &BatchNorm,
-        values: &Numbers,
-        buffers: &Numbers,
+        values: &DeviceBuffer,
+        buffers: &DeviceBuffer,
     ) -> Result<Norm> {
         let out = self.take(NORM * of.channels)?;
         launch!(
@@ -62,8 +62,8 @@ impl<R: Runtime> Gpu<R> {
         of: &BatchNorm,
         norm: &Norm,
         sums: &GradSums,
-        grads: &mut Numbers,
-        out: &Numbers,
+        grads: &mut DeviceBuffer,
+        out: &DeviceBuffer,
     ) {
         launch!(
             self,

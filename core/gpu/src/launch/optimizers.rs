@@ -3,7 +3,7 @@
 use super::*;
 
 impl<R: Runtime> Gpu<R> {
-    fn spans(&self, spans: &[(Range<usize>, f32)]) -> Result<(Numbers, Numbers, usize)> {
+    fn spans(&self, spans: &[(Range<usize>, f32)]) -> Result<(DeviceBuffer, DeviceBuffer, usize)> {
         let mut spans: Vec<&(Range<usize>, f32)> = spans.iter().collect();
         spans.sort_by_key(|(range, _)| range.start);
         let bounds = spans
@@ -17,10 +17,10 @@ impl<R: Runtime> Gpu<R> {
     pub(crate) fn sgd_step(
         &self,
         update: &Update,
-        values: &Numbers,
-        grads: &Numbers,
-        velocity: &Numbers,
-        base: &Numbers,
+        values: &DeviceBuffer,
+        grads: &DeviceBuffer,
+        velocity: &DeviceBuffer,
+        base: &DeviceBuffer,
     ) -> Result<()> {
         let (bounds, decays, spans) = self.spans(update.spans)?;
         let anchored = update.anchor > 0.0 && base.len() == values.len();
@@ -45,8 +45,8 @@ impl<R: Runtime> Gpu<R> {
     pub(crate) fn adamw_step(
         &self,
         update: &AdamUpdate,
-        (values, grads): (&Numbers, &Numbers),
-        (first, second): (&Numbers, &Numbers),
+        (values, grads): (&DeviceBuffer, &DeviceBuffer),
+        (first, second): (&DeviceBuffer, &DeviceBuffer),
     ) -> Result<()> {
         let (bounds, decays, spans) = self.spans(update.spans)?;
         let (beta_1, beta_2) = update.betas;
@@ -73,7 +73,13 @@ impl<R: Runtime> Gpu<R> {
         Ok(())
     }
 
-    pub(crate) fn follow_from(&self, own: &Numbers, other: &Numbers, momentum: f32, from: usize) {
+    pub(crate) fn follow_from(
+        &self,
+        own: &DeviceBuffer,
+        other: &DeviceBuffer,
+        momentum: f32,
+        from: usize,
+    ) {
         launch!(
             self,
             optim::follow,
@@ -86,7 +92,7 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// For each cube, how many numbers are not finite.
-    pub(crate) fn not_finite(&self, x: &Numbers) -> Result<Numbers> {
+    pub(crate) fn not_finite(&self, x: &DeviceBuffer) -> Result<DeviceBuffer> {
         let count = x.len().div_ceil(optim::UNITS * optim::EACH).max(1);
         let found = self.take(count)?;
         launch!(

@@ -13,7 +13,7 @@ pub(crate) struct Pooled {
 }
 
 impl<R: Runtime> Gpu<R> {
-    pub(crate) fn gates(&self, logits: &Numbers, out: &Numbers, gate: Gate) {
+    pub(crate) fn gates(&self, logits: &DeviceBuffer, out: &DeviceBuffer, gate: Gate) {
         launch!(
             self,
             elementwise::gates,
@@ -26,9 +26,9 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn gates_back(
         &self,
-        sums: &Numbers,
-        logits: &Numbers,
-        out: &Numbers,
+        sums: &DeviceBuffer,
+        logits: &DeviceBuffer,
+        out: &DeviceBuffer,
         channels: usize,
         gate: Gate,
     ) {
@@ -46,9 +46,9 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn gated_sums(
         &self,
-        sums: &Numbers,
-        (gate, pool): (&Numbers, &Numbers),
-        out: &Numbers,
+        sums: &DeviceBuffer,
+        (gate, pool): (&DeviceBuffer, &DeviceBuffer),
+        out: &DeviceBuffer,
         pooled: Pooled,
     ) {
         launch!(
@@ -67,9 +67,9 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn pooled_sums(
         &self,
-        sums: &Numbers,
-        pool: &Numbers,
-        out: &Numbers,
+        sums: &DeviceBuffer,
+        pool: &DeviceBuffer,
+        out: &DeviceBuffer,
         pooled: Pooled,
     ) {
         launch!(
@@ -87,9 +87,9 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn max_pool_forward(
         &self,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         window: &Window,
-    ) -> Result<(Numbers, Numbers)> {
+    ) -> Result<(DeviceBuffer, DeviceBuffer)> {
         let images = x.z.len() / (window.height * window.width * window.channels);
         let len = images * window.out_height * window.out_width * window.channels;
         let (y, taps) = (self.take_as(len, x.z.dtype())?, self.take(len)?);
@@ -108,11 +108,11 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn max_pool_input_gradient(
         &self,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         window: &Window,
-        taps: &Numbers,
-        dy: &Numbers,
-    ) -> Result<Numbers> {
+        taps: &DeviceBuffer,
+        dy: &DeviceBuffer,
+    ) -> Result<DeviceBuffer> {
         let out = self.take_as(x.z.len(), x.z.dtype())?;
         launch!(
             self,

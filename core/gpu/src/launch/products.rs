@@ -5,8 +5,8 @@ use super::*;
 impl<R: Runtime> Gpu<R> {
     pub(crate) fn source<'a>(
         &self,
-        x: &Src<'a, Self>,
-        map: Map,
+        x: &FusedInput<'a, Self>,
+        map: OperandLayout,
         window: Option<&Window>,
     ) -> Side<'a> {
         Side {
@@ -20,9 +20,9 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn gradient<'a>(
         &self,
-        dz: &Grad<'a, Self>,
+        dz: &FusedGrad<'a, Self>,
         channels: usize,
-        map: Map,
+        map: OperandLayout,
         window: Option<&Window>,
     ) -> Side<'a> {
         Side {
@@ -50,7 +50,7 @@ impl<R: Runtime> Gpu<R> {
         sizes: MatMul,
         (a, b): (Side, Side),
         end: &Finish<R>,
-        out: &Numbers,
+        out: &DeviceBuffer,
     ) {
         self.product_in_pieces(sizes, (a, b), end, out, sizes.k.max(1));
     }
@@ -60,7 +60,7 @@ impl<R: Runtime> Gpu<R> {
         MatMul { m: i, n: j, k }: MatMul,
         (a, b): (Side, Side),
         end: &Finish<R>,
-        out: &Numbers,
+        out: &DeviceBuffer,
         piece: usize,
     ) {
         if i == 0 || j == 0 || self.dry_run {
@@ -96,7 +96,7 @@ impl<R: Runtime> Gpu<R> {
         &self,
         MatMul { m: i, n: j, k }: MatMul,
         sides: (Side, Side),
-        grads: &mut Numbers,
+        grads: &mut DeviceBuffer,
         range: &Range<usize>,
         (inputs, taps): (usize, usize),
     ) -> Result<()> {
@@ -120,8 +120,8 @@ impl<R: Runtime> Gpu<R> {
     /// Adds parts (pieces, out, tap, in) to the gradient of a weight (out, in, taps).
     pub(crate) fn add_parts(
         &self,
-        parts: &Numbers,
-        grads: &Numbers,
+        parts: &DeviceBuffer,
+        grads: &DeviceBuffer,
         range: &Range<usize>,
         (inputs, taps): (usize, usize),
     ) {

@@ -6,11 +6,11 @@ impl<R: Runtime> Gpu<R> {
     /// Parts (segments, pieces, sums, channels).
     pub(crate) fn sums(
         &self,
-        x: &Src<Self>,
-        g: Option<&Numbers>,
+        x: &FusedInput<Self>,
+        g: Option<&DeviceBuffer>,
         what: What,
         segments: usize,
-    ) -> Result<(Numbers, Pieces)> {
+    ) -> Result<(DeviceBuffer, Pieces)> {
         let n = lanes(x.channels);
         let vectors = x.channels / n;
         let lanes = block(vectors);
@@ -40,8 +40,8 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn add_pieces(
         &self,
-        parts: &Numbers,
-        out: &Numbers,
+        parts: &DeviceBuffer,
+        out: &DeviceBuffer,
         len: usize,
         pieces: usize,
         factor: f32,
@@ -60,8 +60,8 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn add_bias(
         &self,
-        parts: &Numbers,
-        grads: &mut Numbers,
+        parts: &DeviceBuffer,
+        grads: &mut DeviceBuffer,
         at: usize,
         len: usize,
         pieces: usize,

@@ -5,9 +5,9 @@ use super::*;
 impl<R: Runtime> Gpu<R> {
     pub(crate) fn normalize_rows(
         &self,
-        x: &Numbers,
-        kept: &Numbers,
-        inverse: &Numbers,
+        x: &DeviceBuffer,
+        kept: &DeviceBuffer,
+        inverse: &DeviceBuffer,
         dim: usize,
     ) {
         launch!(
@@ -23,9 +23,9 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn normalize_gradient(
         &self,
-        dy: &Numbers,
-        y: &Numbers,
-        inverse: &Numbers,
+        dy: &DeviceBuffer,
+        y: &DeviceBuffer,
+        inverse: &DeviceBuffer,
         dim: usize,
     ) {
         launch!(
@@ -39,7 +39,7 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub(crate) fn row_stats_of(&self, x: &Numbers, layer: &LayerNorm) -> Result<Numbers> {
+    pub(crate) fn row_stats_of(&self, x: &DeviceBuffer, layer: &LayerNorm) -> Result<DeviceBuffer> {
         let rows = x.len() / layer.dim;
         let out = self.take(rows * 2)?;
         launch!(
@@ -57,10 +57,10 @@ impl<R: Runtime> Gpu<R> {
     pub(crate) fn layer_norm_forward(
         &self,
         layer: &LayerNorm,
-        values: &Numbers,
-        x: &Numbers,
-        stats: &Numbers,
-    ) -> Result<Numbers> {
+        values: &DeviceBuffer,
+        x: &DeviceBuffer,
+        stats: &DeviceBuffer,
+    ) -> Result<DeviceBuffer> {
         let out = self.take(x.len())?;
         launch!(
             self,
@@ -81,10 +81,10 @@ impl<R: Runtime> Gpu<R> {
     pub(crate) fn layer_norm_gradient(
         &self,
         layer: &LayerNorm,
-        values: &Numbers,
-        (x, stats): (&Numbers, &Numbers),
-        dy: &Numbers,
-    ) -> Result<Numbers> {
+        values: &DeviceBuffer,
+        (x, stats): (&DeviceBuffer, &DeviceBuffer),
+        dy: &DeviceBuffer,
+    ) -> Result<DeviceBuffer> {
         let normed = self.take(x.len())?;
         launch!(
             self,

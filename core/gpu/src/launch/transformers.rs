@@ -3,7 +3,11 @@
 use super::*;
 
 impl<R: Runtime> Gpu<R> {
-    pub(crate) fn attention_forward(&self, qkv: &Numbers, heads: &Heads) -> Result<Numbers> {
+    pub(crate) fn attention_forward(
+        &self,
+        qkv: &DeviceBuffer,
+        heads: &Heads,
+    ) -> Result<DeviceBuffer> {
         let out = self.take(qkv.len() / 3)?;
         let count = qkv.len() / (3 * heads.dim) * heads.heads;
         launch!(
@@ -21,10 +25,10 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn attention_gradient(
         &self,
-        qkv: &Numbers,
+        qkv: &DeviceBuffer,
         heads: &Heads,
-        dy: &Numbers,
-    ) -> Result<Numbers> {
+        dy: &DeviceBuffer,
+    ) -> Result<DeviceBuffer> {
         let out = self.take(qkv.len())?;
         let count = qkv.len() / (3 * heads.dim) * heads.heads;
         let (ps, ds) = (
@@ -61,29 +65,32 @@ impl<R: Runtime> Gpu<R> {
         Ok(out)
     }
 
-    /// Positions (places, dim) for another grid, or (by [`Map::Columns`]) their gradient for the own
+    /// Positions (places, dim) for another grid, or (by [`OperandLayout::Columns`]) their gradient for the own
     /// one; nothing where the grids are the same.
     pub(crate) fn resample(
         &self,
         layer: &Positions,
-        positions: &Numbers,
+        positions: &DeviceBuffer,
         grid: (usize, usize),
-        map: Map,
-    ) -> Result<Option<Numbers>> {
+        map: OperandLayout,
+    ) -> Result<Option<DeviceBuffer>> {
         if grid == (layer.side, layer.side) {
             return Ok(None);
         }
         let (here, there) = (layer.side * layer.side, grid.0 * grid.1);
         let matrix = self.send(&Resample::new(layer.side, grid).matrix())?;
         let (to, from) = match map {
-            Map::Columns => (here, there),
+            OperandLayout::Columns => (here, there),
             _ => (there, here),
         };
         let out = self.take(to * layer.dim)?;
-        let (a, b) = (Src::plain(&matrix, here), Src::plain(positions, layer.dim));
+        let (a, b) = (
+            FusedInput::plain(&matrix, here),
+            FusedInput::plain(positions, layer.dim),
+        );
         let sides = (
             self.source(&a, map, None),
-            self.source(&b, Map::Columns, None),
+            self.source(&b, OperandLayout::Columns, None),
         );
         self.product(
             MatMul {

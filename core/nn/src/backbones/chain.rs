@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::backend::{Backend, BackwardOps, ForwardOps};
-use crate::block::{Backward, Forward, Size, Stage, StageSaved};
+use crate::block::{Backward, Forward, Size, Stage, StageCache};
 
 /// One network: image to features.
 #[derive(Clone, Debug)]
@@ -21,12 +21,12 @@ pub struct Backbone {
 /// What a backward pass needs: per stage its input (the first one's are the images) and what the
 /// stage kept; `None` for frozen stages, and all of them where nothing is kept.
 #[derive(Debug)]
-pub struct BackboneSaved<B: ForwardOps> {
+pub struct BackboneCache<B: ForwardOps> {
     stages: Vec<Option<Kept<B>>>,
 }
 
 /// A stage's input and what it has kept.
-type Kept<B> = (Option<<B as Backend>::Buf>, StageSaved<B>);
+type Kept<B> = (Option<<B as Backend>::Buf>, StageCache<B>);
 
 impl Backbone {
     /// Of `trunk` stages that can be frozen and `tail` ones that make features of what they leave.
@@ -76,22 +76,22 @@ impl Backbone {
         images: &B::Buf,
         size: Size,
         frozen: usize,
-    ) -> Result<(B::Buf, BackboneSaved<B>)> {
+    ) -> Result<(B::Buf, BackboneCache<B>)> {
         let mut kept = Vec::with_capacity(self.stages.len());
         let (mut x, mut size): (Option<B::Buf>, Size) = (None, size);
         for (i, stage) in self.stages.iter().enumerate() {
             let mut pass = pass.stage(i >= frozen, i);
-            let (y, out_size, saved) =
+            let (y, out_size, cache) =
                 stage.forward(&mut pass, x.as_ref().unwrap_or(images), size)?;
             let input = x.replace(y);
             size = out_size;
-            kept.push(pass.keep.then_some((input, saved)));
+            kept.push(pass.keep.then_some((input, cache)));
         }
         let features = match x {
             Some(features) => features,
             None => pass.backend.upload(0, |_| ())?,
         };
-        Ok((features, BackboneSaved { stages: kept }))
+        Ok((features, BackboneCache { stages: kept }))
     }
 
     /// Adds parameter gradients for the features' gradient `dy`, stage by stage from the top;
@@ -100,14 +100,14 @@ impl Backbone {
         &self,
         pass: &mut Backward<B>,
         images: &B::Buf,
-        saved: BackboneSaved<B>,
+        cache: BackboneCache<B>,
         mut dy: B::Buf,
     ) -> Result<()> {
-        for (stage, saved) in self.stages.iter().zip(saved.stages).rev() {
-            let Some((x, saved)) = saved else {
+        for (stage, cache) in self.stages.iter().zip(cache.stages).rev() {
+            let Some((x, cache)) = cache else {
                 return Ok(());
             };
-            match stage.backward(pass, x.as_ref().unwrap_or(images), saved, dy)? {
+            match stage.backward(pass, x.as_ref().unwrap_or(images), cache, dy)? {
                 Some(dx) => dy = dx,
                 None => return Ok(()),
             }

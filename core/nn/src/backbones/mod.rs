@@ -12,7 +12,7 @@ mod mobilenet;
 mod resnet;
 
 pub use arch::{Arch, Shape, Spec};
-pub use chain::{Backbone, BackboneSaved};
+pub use chain::{Backbone, BackboneCache};
 
 arch::networks! {
     MOBILENET_V3_SMALL = mobilenet::V3_SMALL;

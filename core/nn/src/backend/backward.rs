@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Conv, ForwardOps, Rows, Src};
+use super::{Conv, ForwardOps, FusedInput, Rows};
 use crate::Result;
 use crate::activation::Act;
 use crate::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
@@ -21,8 +21,8 @@ pub trait BackwardOps: ForwardOps {
     fn conv_back(
         &self,
         conv: Conv,
-        dz: &Grad<Self>,
-        x: &Src<Self>,
+        dz: &FusedGrad<Self>,
+        x: &FusedInput<Self>,
         weight: WeightMut<Self>,
         sink: Sink<Self>,
     ) -> Result<InputGrad<Self>>;
@@ -37,17 +37,17 @@ pub trait BackwardOps: ForwardOps {
     ) -> Result<Self::NormGrad>;
 
     /// The sums of a `g` that reaches x's batch norm directly (no activation between).
-    fn norm_sums(&self, g: &Self::Buf, x: &Src<Self>) -> Result<Self::GradSums>;
+    fn norm_sums(&self, g: &Self::Buf, x: &FusedInput<Self>) -> Result<Self::GradSums>;
 
     /// Takes `g` through the activation of `x` in place, and sums it.
-    fn activation_back(&self, g: &mut Self::Buf, x: &Src<Self>) -> Result<Self::GradSums>;
+    fn activation_back(&self, g: &mut Self::Buf, x: &FusedInput<Self>) -> Result<Self::GradSums>;
 
     /// Takes `dy` through the activation of [`ForwardOps::add`], in place: what flows to both.
     fn add_back(
         &self,
         dy: &mut Self::Buf,
-        x: &Src<Self>,
-        other: &Src<Self>,
+        x: &FusedInput<Self>,
+        other: &FusedInput<Self>,
         act: Act,
     ) -> Result<()>;
 
@@ -62,16 +62,16 @@ pub trait BackwardOps: ForwardOps {
     /// dy behind x's activation, and its norm's sums.
     fn max_pool_back(
         &self,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         window: &Window,
-        largest: &Self::Largest,
+        argmax: &Self::Argmax,
         dy: &Self::Buf,
     ) -> Result<(Self::Buf, Self::GradSums)>;
 
     /// From the means' gradient: what flows back to every position, and the sums of x's norm.
     fn pool_back(
         &self,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         dy: &Self::Buf,
         rows_per_image: usize,
     ) -> Result<(Self::PerImage, Self::GradSums)>;
@@ -88,7 +88,7 @@ pub trait BackwardOps: ForwardOps {
     fn gate_sums(
         &self,
         g: &Self::Buf,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         rows_per_image: usize,
     ) -> Result<Self::ImageSums>;
 
@@ -152,7 +152,12 @@ pub trait BackwardOps: ForwardOps {
     fn spread_first(&self, dy: &Self::Buf, rows_per_image: usize, dim: usize) -> Result<Self::Buf>;
 
     /// In place of dy.
-    fn normalize_back(&self, dy: &mut Self::Buf, unit: &Self::Unit, dim: usize) -> Result<()>;
+    fn normalize_back(
+        &self,
+        dy: &mut Self::Buf,
+        cache: &Self::L2NormCache,
+        dim: usize,
+    ) -> Result<()>;
 }
 
 /// A weight, and where its gradient is added.
@@ -184,7 +189,7 @@ pub enum InputGrad<B: BackwardOps> {
 }
 
 /// The gradient with respect to a convolution's raw output z, computed where it is read.
-pub enum Grad<'a, B: BackwardOps> {
+pub enum FusedGrad<'a, B: BackwardOps> {
     /// `dy` lies behind the activation: dz = a * dy + b * z + c.
     Normed {
         dy: &'a B::Buf,
@@ -211,11 +216,13 @@ pub enum Grad<'a, B: BackwardOps> {
     },
 }
 
-impl<'a, B: BackwardOps> Grad<'a, B> {
+impl<'a, B: BackwardOps> FusedGrad<'a, B> {
     /// The convolution's raw output.
     pub fn z(&self) -> &'a B::Buf {
         match self {
-            Grad::Normed { z, .. } | Grad::Gated { z, .. } | Grad::Pooled { z, .. } => z,
+            FusedGrad::Normed { z, .. }
+            | FusedGrad::Gated { z, .. }
+            | FusedGrad::Pooled { z, .. } => z,
         }
     }
 }

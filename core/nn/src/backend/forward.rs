@@ -20,18 +20,18 @@ pub trait ForwardOps: Backend {
     /// What a gate's forward leaves for its backward.
     type Squeezed: Debug + Send;
     /// Which number of each window was the largest.
-    type Largest: Debug + Send;
+    type Argmax: Debug + Send;
     /// Mean and spread of each row.
     type RowStats: Debug + Send;
     /// What normalizing rows leaves for its backward.
-    type Unit: Debug + Send;
+    type L2NormCache: Debug + Send;
 
     /// Convolution `conv` of x by `w` (out, in, k, k), or (out, in) where it is pointwise and (c, 1, k, k)
     /// where it is depthwise; z, and the moments of each of `groups` equal parts of its rows (none for 0).
     fn conv(
         &self,
         conv: Conv,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         w: Param<Self>,
         groups: usize,
     ) -> Result<Output<Self>>;
@@ -48,10 +48,10 @@ pub trait ForwardOps: Backend {
     fn no_norm(&self, channels: usize) -> Result<Self::Norm>;
 
     /// `x` stored as it is read.
-    fn materialize(&self, x: &Src<Self>) -> Result<Self::Buf>;
+    fn materialize(&self, x: &FusedInput<Self>) -> Result<Self::Buf>;
 
     /// act(x + other), each as it is read.
-    fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Self::Buf>;
+    fn add(&self, x: &FusedInput<Self>, other: &FusedInput<Self>, act: Act) -> Result<Self::Buf>;
 
     /// A number for each image, read by each of its rows and channels.
     fn per_image(
@@ -62,17 +62,17 @@ pub trait ForwardOps: Backend {
     ) -> Result<Self::PerImage>;
 
     /// The largest number of each window and channel, and which it was.
-    fn max_pool(&self, x: &Src<Self>, window: &Window) -> Result<(Self::Buf, Self::Largest)>;
+    fn max_pool(&self, x: &FusedInput<Self>, window: &Window) -> Result<(Self::Buf, Self::Argmax)>;
 
     /// Means over the rows of each image: (images, channels).
-    fn pool(&self, x: &Src<Self>, rows_per_image: usize) -> Result<Self::Buf>;
+    fn pool(&self, x: &FusedInput<Self>, rows_per_image: usize) -> Result<Self::Buf>;
 
     /// Squeeze-excite's gates for `x`.
     fn squeeze(
         &self,
         layer: &SqueezeExcite,
         values: &Self::Flat,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         rows_per_image: usize,
     ) -> Result<(Self::Squeezed, Self::PerImage)>;
 
@@ -122,7 +122,7 @@ pub trait ForwardOps: Backend {
     fn first_rows(&self, x: &Self::Buf, rows_per_image: usize, dim: usize) -> Result<Self::Buf>;
 
     /// Rows of `dim` numbers to length 1, in place.
-    fn normalize(&self, x: &mut Self::Buf, dim: usize) -> Result<Self::Unit>;
+    fn normalize(&self, x: &mut Self::Buf, dim: usize) -> Result<Self::L2NormCache>;
 
     /// own <- own * by, number by number.
     fn multiply(&self, own: &mut Self::Buf, by: &Self::Buf) -> Result<()>;
@@ -162,7 +162,7 @@ pub struct Param<'a, B: ForwardOps> {
 }
 
 /// An operation's input: (rows, channels), read as act(z * scale + shift) * gate.
-pub struct Src<'a, B: ForwardOps> {
+pub struct FusedInput<'a, B: ForwardOps> {
     /// The stored tensor.
     pub z: &'a B::Buf,
     pub channels: usize,
@@ -172,10 +172,10 @@ pub struct Src<'a, B: ForwardOps> {
     pub gate: Option<&'a B::PerImage>,
 }
 
-impl<'a, B: ForwardOps> Src<'a, B> {
+impl<'a, B: ForwardOps> FusedInput<'a, B> {
     /// A tensor that is read as it is stored.
     pub fn plain(z: &'a B::Buf, channels: usize) -> Self {
-        Src {
+        FusedInput {
             z,
             channels,
             norm: None,
@@ -185,7 +185,7 @@ impl<'a, B: ForwardOps> Src<'a, B> {
 
     /// A convolution's raw output, read through batch norm and activation.
     pub fn normed((z, norm): (&'a B::Buf, &'a B::Norm), channels: usize, act: Act) -> Self {
-        Src {
+        FusedInput {
             z,
             channels,
             norm: Some((norm, act)),
@@ -195,20 +195,20 @@ impl<'a, B: ForwardOps> Src<'a, B> {
 
     /// The same, and then gated.
     pub fn gated(self, gate: &'a B::PerImage) -> Self {
-        Src {
+        FusedInput {
             gate: Some(gate),
             ..self
         }
     }
 }
 
-impl<B: ForwardOps> Clone for Src<'_, B> {
+impl<B: ForwardOps> Clone for FusedInput<'_, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<B: ForwardOps> Copy for Src<'_, B> {}
+impl<B: ForwardOps> Copy for FusedInput<'_, B> {}
 
 /// Rows that are read through something.
 pub struct Rows<'a, B: ForwardOps> {

@@ -11,14 +11,14 @@ pub struct ClassToken(pub LayerNorm);
 
 /// What [`ClassToken`]'s backward needs.
 #[derive(Debug)]
-pub struct ClassTokenSaved<B: ForwardOps> {
+pub struct ClassTokenCache<B: ForwardOps> {
     first: B::Buf,
     stats: B::RowStats,
     tokens: usize,
 }
 
 impl Block for ClassToken {
-    type Saved<B: ForwardOps> = ClassTokenSaved<B>;
+    type Cache<B: ForwardOps> = ClassTokenCache<B>;
 
     /// Tokens (n, tokens, dim) to features (n, dim).
     fn forward<B: ForwardOps>(
@@ -26,34 +26,34 @@ impl Block for ClassToken {
         pass: &mut Forward<B>,
         x: &B::Buf,
         size: Size,
-    ) -> Result<(B::Buf, Size, ClassTokenSaved<B>)> {
+    ) -> Result<(B::Buf, Size, ClassTokenCache<B>)> {
         let tokens = size.0 * size.1;
         let first = pass.backend.first_rows(x, tokens, self.0.dim)?;
         let stats = pass.backend.row_stats(&first, &self.0)?;
         let y = pass
             .backend
             .layer_norm(&self.0, pass.values, &first, &stats)?;
-        let saved = ClassTokenSaved {
+        let cache = ClassTokenCache {
             first,
             stats,
             tokens,
         };
-        Ok((y, (1, 1), saved))
+        Ok((y, (1, 1), cache))
     }
 
     fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         _: &B::Buf,
-        saved: ClassTokenSaved<B>,
+        cache: ClassTokenCache<B>,
         mut dy: B::Buf,
     ) -> Result<Option<B::Buf>> {
         let (values, grads) = (pass.values, &mut *pass.grads);
-        let x = (&saved.first, &saved.stats);
+        let x = (&cache.first, &cache.stats);
         pass.backend
             .layer_norm_back(&self.0, values, grads, x, &mut dy)?;
         pass.backend
-            .spread_first(&dy, saved.tokens, self.0.dim)
+            .spread_first(&dy, cache.tokens, self.0.dim)
             .map(Some)
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Forward;
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{Backend, Conv, ForwardOps, Src};
+use crate::backend::{Backend, Conv, ForwardOps, FusedInput};
 use crate::layer::BatchNorm;
 use crate::layout::{Layout, Role};
 
@@ -39,7 +39,7 @@ impl ConvNorm {
         &self,
         pass: &mut Forward<B>,
         conv: Conv,
-        x: &Src<B>,
+        x: &FusedInput<B>,
     ) -> Result<Normed<B>> {
         let w = pass.param(&self.weight);
         let (z, moments) = pass.backend.conv(conv, x, w, pass.groups)?;
@@ -47,7 +47,11 @@ impl ConvNorm {
     }
 
     /// `(z, norm)` as it is read behind `act`.
-    pub(super) fn read<'a, B: ForwardOps>(&self, (z, norm): &'a Normed<B>, act: Act) -> Src<'a, B> {
-        Src::normed((z, norm), self.norm.channels, act)
+    pub(super) fn read<'a, B: ForwardOps>(
+        &self,
+        (z, norm): &'a Normed<B>,
+        act: Act,
+    ) -> FusedInput<'a, B> {
+        FusedInput::normed((z, norm), self.norm.channels, act)
     }
 }

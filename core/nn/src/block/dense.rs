@@ -11,7 +11,7 @@ pub struct Dense(pub Linear);
 
 impl Block for Dense {
     /// The value before the activation.
-    type Saved<B: ForwardOps> = B::Buf;
+    type Cache<B: ForwardOps> = B::Buf;
 
     /// x (n, in) to y (n, out).
     fn forward<B: ForwardOps>(

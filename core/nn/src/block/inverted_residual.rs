@@ -4,7 +4,7 @@ use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, FusedGrad, FusedInput};
 use crate::layer::{Gate, SqueezeExcite};
 use crate::layout::Layout;
 use crate::window::{Padding, Window};
@@ -58,7 +58,7 @@ pub struct InvertedResidual {
 
 /// What [`InvertedResidual::backward`] needs besides the block's input.
 #[derive(Debug)]
-pub struct BlockSaved<B: ForwardOps> {
+pub struct BlockCache<B: ForwardOps> {
     expand: Option<Normed<B>>,
     depthwise: Normed<B>,
     gate: Option<(B::Squeezed, B::PerImage)>,
@@ -135,7 +135,7 @@ impl InvertedResidual {
 }
 
 impl Block for InvertedResidual {
-    type Saved<B: ForwardOps> = BlockSaved<B>;
+    type Cache<B: ForwardOps> = BlockCache<B>;
 
     /// x (n, height, width, in) to y (n, height / stride, width / stride, out).
     fn forward<B: ForwardOps>(
@@ -143,13 +143,13 @@ impl Block for InvertedResidual {
         pass: &mut Forward<B>,
         x: &B::Buf,
         size: Size,
-    ) -> Result<(B::Buf, Size, BlockSaved<B>)> {
+    ) -> Result<(B::Buf, Size, BlockCache<B>)> {
         let s = &self.shape;
         let window = Window::new(size, s.expanded, s.kernel, s.stride, s.padding);
         let out_size = (window.out_height, window.out_width);
         let per_image = out_size.0 * out_size.1;
 
-        let plain = Src::plain(x, s.channels_in);
+        let plain = FusedInput::plain(x, s.channels_in);
         let expand = match &self.expand {
             Some(layer) => Some(layer.forward(pass, Conv::Pointwise, &plain)?),
             None => None,
@@ -195,7 +195,7 @@ impl Block for InvertedResidual {
             true => pass.backend.add(&branch, &plain, Act::Identity)?,
             false => pass.backend.materialize(&branch)?,
         };
-        let saved = BlockSaved {
+        let cache = BlockCache {
             expand,
             depthwise,
             gate,
@@ -204,43 +204,43 @@ impl Block for InvertedResidual {
             window,
             factors,
         };
-        Ok((y, out_size, saved))
+        Ok((y, out_size, cache))
     }
 
     fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
-        saved: BlockSaved<B>,
+        cache: BlockCache<B>,
         dy: B::Buf,
     ) -> Result<Option<B::Buf>> {
         let s = &self.shape;
         let backend = pass.backend;
-        let per_image = saved.window.out_height * saved.window.out_width;
+        let per_image = cache.window.out_height * cache.window.out_width;
 
         // Projection: its batch norm has no activation behind it, so dy is what flows in.
-        let (z3, norm3) = &saved.project;
-        let branch = match &saved.factors {
+        let (z3, norm3) = &cache.project;
+        let branch = match &cache.factors {
             Some(factors) => &backend.scale_images(&dy, factors, s.channels)?,
             None => &dy,
         };
-        let sums3 = backend.norm_sums(branch, &self.project.read(&saved.project, Act::Identity))?;
+        let sums3 = backend.norm_sums(branch, &self.project.read(&cache.project, Act::Identity))?;
         let grad3 = pass.norm(&self.project.norm, norm3, &sums3)?;
-        let dz3 = Grad::Normed {
+        let dz3 = FusedGrad::Normed {
             dy: branch,
             z: z3,
             grad: &grad3,
         };
 
         // Squeeze-excite: its share of batch norm's sums, and the pooled branch's gradient.
-        let (z2, norm2) = &saved.depthwise;
-        let activated = self.depthwise.read(&saved.depthwise, self.before_gate());
+        let (z2, norm2) = &cache.depthwise;
+        let activated = self.depthwise.read(&cache.depthwise, self.before_gate());
         let (project, pointwise) = (&self.project.weight, Conv::Pointwise);
-        let gated = self.squeeze_excite.as_ref().zip(saved.gate.as_ref());
+        let gated = self.squeeze_excite.as_ref().zip(cache.gate.as_ref());
         let (g2, sums2, pooled) = match gated {
             Some((layer, (squeezed, gate))) => {
                 let input = activated.gated(gate);
-                let (g2, images) = match &saved.gated {
+                let (g2, images) = match &cache.gated {
                     Some(gated) => {
                         let behind = self.depthwise.read(gated, s.act);
                         let (g2, _) =
@@ -262,7 +262,7 @@ impl Block for InvertedResidual {
         };
         let grad2 = pass.norm(&self.depthwise.norm, norm2, &sums2)?;
         let dz2 = match &pooled {
-            &Some((gate, ref pool)) => Grad::Gated {
+            &Some((gate, ref pool)) => FusedGrad::Gated {
                 g: &g2,
                 z: z2,
                 norm: norm2,
@@ -271,7 +271,7 @@ impl Block for InvertedResidual {
                 pool,
                 grad: &grad2,
             },
-            None => Grad::Normed {
+            None => FusedGrad::Normed {
                 dy: &g2,
                 z: z2,
                 grad: &grad2,
@@ -280,9 +280,9 @@ impl Block for InvertedResidual {
 
         // Depthwise, then expansion; the shortcut's gradient joins where x's is written.
         let shortcut = self.has_shortcut().then_some(&dy);
-        let plain = Src::plain(x, s.channels_in);
-        let (depthwise, taps) = (Conv::Depthwise(saved.window), &self.depthwise.weight);
-        let (Some(layer), Some(expand)) = (&self.expand, &saved.expand) else {
+        let plain = FusedInput::plain(x, s.channels_in);
+        let (depthwise, taps) = (Conv::Depthwise(cache.window), &self.depthwise.weight);
+        let (Some(layer), Some(expand)) = (&self.expand, &cache.expand) else {
             let dx = pass.conv_back(depthwise, &dz2, &plain, taps, shortcut)?;
             return Ok(Some(dx));
         };
@@ -291,7 +291,7 @@ impl Block for InvertedResidual {
         let (dy1, sums1) = pass.conv_back_activated(depthwise, &dz2, &wide, taps)?;
         drop(g2);
         let grad1 = pass.norm(&layer.norm, norm1, &sums1)?;
-        let dz1 = Grad::Normed {
+        let dz1 = FusedGrad::Normed {
             dy: &dy1,
             z: z1,
             grad: &grad1,

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::backend::{
-    BackwardOps, Conv, ForwardOps, Grad, InputGrad, Param, Sink, Src, Statistics, WeightMut,
+    BackwardOps, Conv, ForwardOps, FusedGrad, FusedInput, InputGrad, Param, Sink, Statistics,
+    WeightMut,
 };
 use crate::layer::BatchNorm;
 use crate::{Error, Result};
@@ -133,8 +134,8 @@ impl<B: BackwardOps> Backward<'_, B> {
     fn conv_back_into(
         &mut self,
         conv: Conv,
-        dz: &Grad<B>,
-        x: &Src<B>,
+        dz: &FusedGrad<B>,
+        x: &FusedInput<B>,
         weight: &Range<usize>,
         sink: Sink<B>,
     ) -> Result<InputGrad<B>> {
@@ -150,8 +151,8 @@ impl<B: BackwardOps> Backward<'_, B> {
     pub(super) fn conv_back_images(
         &mut self,
         conv: Conv,
-        dz: &Grad<B>,
-        images: &Src<B>,
+        dz: &FusedGrad<B>,
+        images: &FusedInput<B>,
         weight: &Range<usize>,
     ) -> Result<()> {
         let found = self.conv_back_into(conv, dz, images, weight, Sink::Images);
@@ -162,8 +163,8 @@ impl<B: BackwardOps> Backward<'_, B> {
     pub(super) fn conv_back(
         &mut self,
         conv: Conv,
-        dz: &Grad<B>,
-        x: &Src<B>,
+        dz: &FusedGrad<B>,
+        x: &FusedInput<B>,
         weight: &Range<usize>,
         shortcut: Option<&B::Buf>,
     ) -> Result<B::Buf> {
@@ -177,8 +178,8 @@ impl<B: BackwardOps> Backward<'_, B> {
     pub(super) fn conv_back_activated(
         &mut self,
         conv: Conv,
-        dz: &Grad<B>,
-        x: &Src<B>,
+        dz: &FusedGrad<B>,
+        x: &FusedInput<B>,
         weight: &Range<usize>,
     ) -> Result<(B::Buf, B::GradSums)> {
         match self.conv_back_into(conv, dz, x, weight, Sink::Activated)? {
@@ -191,8 +192,8 @@ impl<B: BackwardOps> Backward<'_, B> {
     pub(super) fn conv_back_gated(
         &mut self,
         conv: Conv,
-        dz: &Grad<B>,
-        x: &Src<B>,
+        dz: &FusedGrad<B>,
+        x: &FusedInput<B>,
         weight: &Range<usize>,
         rows_per_image: usize,
     ) -> Result<(B::Buf, B::ImageSums)> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Backward, Block, Forward, Size};
 use crate::Result;
-use crate::backend::{BackwardOps, Conv, ForwardOps, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, FusedInput};
 use crate::layer::Positions;
 use crate::layout::{Layout, Role};
 use crate::window::Window;
@@ -42,7 +42,7 @@ impl Patches {
 }
 
 impl Block for Patches {
-    type Saved<B: ForwardOps> = ();
+    type Cache<B: ForwardOps> = ();
 
     /// Images (n, height, width, 3) to (n, height / side, width / side, dim).
     fn forward<B: ForwardOps>(
@@ -53,7 +53,7 @@ impl Block for Patches {
     ) -> Result<(B::Buf, Size, ())> {
         let window = Window::tiles(size, RGB, self.side);
         let w = pass.param(&self.weight);
-        let images = Src::plain(images, RGB);
+        let images = FusedInput::plain(images, RGB);
         let (z, _) = pass.backend.conv(Conv::Dense(window), &images, w, 0)?;
         Ok((z, (window.out_height, window.out_width), ()))
     }
@@ -79,7 +79,7 @@ pub struct Tokens(pub Positions);
 
 impl Block for Tokens {
     /// Rows and columns of patches.
-    type Saved<B: ForwardOps> = Size;
+    type Cache<B: ForwardOps> = Size;
 
     /// Patches (n, height, width, dim) to tokens (n, 1 + height * width, dim); their size is one row.
     fn forward<B: ForwardOps>(

@@ -2,7 +2,7 @@
 
 use super::{Backward, Block, Forward, Size};
 use crate::Result;
-use crate::backend::{BackwardOps, ForwardOps, Src};
+use crate::backend::{BackwardOps, ForwardOps, FusedInput};
 
 /// Global mean pooling.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub struct Pool {
 
 impl Block for Pool {
     /// Rows of an image.
-    type Saved<B: ForwardOps> = usize;
+    type Cache<B: ForwardOps> = usize;
 
     /// x (n, height, width, channels) to features (n, channels).
     fn forward<B: ForwardOps>(
@@ -24,7 +24,7 @@ impl Block for Pool {
         let per_image = size.0 * size.1;
         let features = pass
             .backend
-            .pool(&Src::plain(x, self.channels), per_image)?;
+            .pool(&FusedInput::plain(x, self.channels), per_image)?;
         Ok((features, (1, 1), per_image))
     }
 

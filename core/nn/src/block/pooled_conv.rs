@@ -4,7 +4,7 @@ use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, FusedGrad, FusedInput};
 use crate::layout::Layout;
 
 /// The last convolution: 1x1, batch norm, activation, global mean. The widest activation is
@@ -18,7 +18,7 @@ pub struct PooledConv {
 
 /// What [`PooledConv::backward`] needs besides its input.
 #[derive(Debug)]
-pub struct PooledSaved<B: ForwardOps> {
+pub struct PooledCache<B: ForwardOps> {
     conv: Normed<B>,
     per_image: usize,
 }
@@ -41,7 +41,7 @@ impl PooledConv {
 }
 
 impl Block for PooledConv {
-    type Saved<B: ForwardOps> = PooledSaved<B>;
+    type Cache<B: ForwardOps> = PooledCache<B>;
 
     /// x (n, height, width, in) to features (n, channels).
     fn forward<B: ForwardOps>(
@@ -49,15 +49,17 @@ impl Block for PooledConv {
         pass: &mut Forward<B>,
         x: &B::Buf,
         size: Size,
-    ) -> Result<(B::Buf, Size, PooledSaved<B>)> {
+    ) -> Result<(B::Buf, Size, PooledCache<B>)> {
         let per_image = size.0 * size.1;
-        let conv = self
-            .conv
-            .forward(pass, Conv::Pointwise, &Src::plain(x, self.channels_in))?;
+        let conv = self.conv.forward(
+            pass,
+            Conv::Pointwise,
+            &FusedInput::plain(x, self.channels_in),
+        )?;
         let features = pass
             .backend
             .pool(&self.conv.read(&conv, self.act), per_image)?;
-        Ok((features, (1, 1), PooledSaved { conv, per_image }))
+        Ok((features, (1, 1), PooledCache { conv, per_image }))
     }
 
     /// dx from the features' gradient.
@@ -65,22 +67,22 @@ impl Block for PooledConv {
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
-        saved: PooledSaved<B>,
+        cache: PooledCache<B>,
         dy: B::Buf,
     ) -> Result<Option<B::Buf>> {
         let backend = pass.backend;
-        let (z, norm) = &saved.conv;
-        let read = self.conv.read(&saved.conv, self.act);
-        let (pool, sums) = backend.pool_back(&read, &dy, saved.per_image)?;
+        let (z, norm) = &cache.conv;
+        let read = self.conv.read(&cache.conv, self.act);
+        let (pool, sums) = backend.pool_back(&read, &dy, cache.per_image)?;
         let grad = pass.norm(&self.conv.norm, norm, &sums)?;
-        let dz = Grad::Pooled {
+        let dz = FusedGrad::Pooled {
             z,
             norm,
             act: self.act,
             pool: &pool,
             grad: &grad,
         };
-        let x = Src::plain(x, self.channels_in);
+        let x = FusedInput::plain(x, self.channels_in);
         let dx = pass.conv_back(Conv::Pointwise, &dz, &x, &self.conv.weight, None)?;
         Ok(Some(dx))
     }

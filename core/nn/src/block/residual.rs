@@ -4,7 +4,7 @@ use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, FusedGrad, FusedInput};
 use crate::layout::Layout;
 use crate::window::{Padding, Window};
 
@@ -45,7 +45,7 @@ struct Layer {
 
 /// What [`Residual`]'s backward needs besides its input.
 #[derive(Debug)]
-pub struct ResidualSaved<B: ForwardOps> {
+pub struct ResidualCache<B: ForwardOps> {
     layers: Vec<(Normed<B>, Window)>,
     downsample: Option<(Normed<B>, Window)>,
 }
@@ -96,15 +96,15 @@ impl Residual {
     fn summands<'a, B: ForwardOps>(
         &self,
         x: &'a B::Buf,
-        saved: &'a ResidualSaved<B>,
-    ) -> (Src<'a, B>, Src<'a, B>) {
+        cache: &'a ResidualCache<B>,
+    ) -> (FusedInput<'a, B>, FusedInput<'a, B>) {
         let read = |layer: Option<&Layer>, z: Option<&'a (Normed<B>, Window)>| match (layer, z) {
             (Some(layer), Some((z, _))) => layer.read(z, Act::Identity),
-            _ => Src::plain(x, self.channels),
+            _ => FusedInput::plain(x, self.channels),
         };
         (
-            read(self.layers.last(), saved.layers.last()),
-            read(self.downsample.as_ref(), saved.downsample.as_ref()),
+            read(self.layers.last(), cache.layers.last()),
+            read(self.downsample.as_ref(), cache.downsample.as_ref()),
         )
     }
 }
@@ -113,7 +113,7 @@ impl Layer {
     fn forward<B: ForwardOps>(
         &self,
         pass: &mut Forward<B>,
-        x: &Src<B>,
+        x: &FusedInput<B>,
         size: Size,
     ) -> Result<(Normed<B>, Window)> {
         let window = Window::new(
@@ -135,13 +135,13 @@ impl Layer {
         }
     }
 
-    fn read<'a, B: ForwardOps>(&self, z: &'a Normed<B>, act: Act) -> Src<'a, B> {
+    fn read<'a, B: ForwardOps>(&self, z: &'a Normed<B>, act: Act) -> FusedInput<'a, B> {
         self.conv.read(z, act)
     }
 }
 
 impl Block for Residual {
-    type Saved<B: ForwardOps> = ResidualSaved<B>;
+    type Cache<B: ForwardOps> = ResidualCache<B>;
 
     /// x (n, height, width, in) to y (n, height / stride, width / stride, out).
     fn forward<B: ForwardOps>(
@@ -149,14 +149,14 @@ impl Block for Residual {
         pass: &mut Forward<B>,
         x: &B::Buf,
         size: Size,
-    ) -> Result<(B::Buf, Size, ResidualSaved<B>)> {
+    ) -> Result<(B::Buf, Size, ResidualCache<B>)> {
         let mut layers: Vec<(Normed<B>, Window)> = Vec::with_capacity(self.layers.len());
         let (mut inner_size, mut before): (Size, Option<&Layer>) = (size, None);
         for layer in &self.layers {
             let found = {
                 let input = match (before, layers.last()) {
                     (Some(before), Some((z, _))) => before.read(z, Act::Relu),
-                    _ => Src::plain(x, layer.channels_in),
+                    _ => FusedInput::plain(x, layer.channels_in),
                 };
                 layer.forward(pass, &input, inner_size)?
             };
@@ -165,41 +165,43 @@ impl Block for Residual {
             before = Some(layer);
         }
         let downsample = match &self.downsample {
-            Some(layer) => Some(layer.forward(pass, &Src::plain(x, layer.channels_in), size)?),
+            Some(layer) => {
+                Some(layer.forward(pass, &FusedInput::plain(x, layer.channels_in), size)?)
+            }
             None => None,
         };
-        let saved = ResidualSaved { layers, downsample };
-        let (branch, shortcut) = self.summands(x, &saved);
+        let cache = ResidualCache { layers, downsample };
+        let (branch, shortcut) = self.summands(x, &cache);
         let y = pass.backend.add(&branch, &shortcut, Act::Relu)?;
-        Ok((y, inner_size, saved))
+        Ok((y, inner_size, cache))
     }
 
     fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
-        saved: ResidualSaved<B>,
+        cache: ResidualCache<B>,
         mut dy: B::Buf,
     ) -> Result<Option<B::Buf>> {
         let backend = pass.backend;
-        let (branch, shortcut) = self.summands(x, &saved);
+        let (branch, shortcut) = self.summands(x, &cache);
         backend.add_back(&mut dy, &branch, &shortcut, Act::Relu)?;
-        let ResidualSaved {
+        let ResidualCache {
             mut layers,
             downsample,
-        } = saved;
+        } = cache;
 
         // The shortcut first: what it gives x joins the other branch's where that is written.
         let through = match (&self.downsample, &downsample) {
             (Some(layer), Some((z, window))) => {
                 let sums = backend.norm_sums(&dy, &layer.read(z, Act::Identity))?;
                 let grad = pass.norm(&layer.conv.norm, &z.1, &sums)?;
-                let dz = Grad::Normed {
+                let dz = FusedGrad::Normed {
                     dy: &dy,
                     z: &z.0,
                     grad: &grad,
                 };
-                let x = Src::plain(x, layer.channels_in);
+                let x = FusedInput::plain(x, layer.channels_in);
                 Some(pass.conv_back(layer.conv_of(window), &dz, &x, &layer.conv.weight, None)?)
             }
             _ => None,
@@ -220,7 +222,7 @@ impl Block for Residual {
                 ),
             };
             let grad = pass.norm(&layer.conv.norm, &z.1, sums)?;
-            let dz = Grad::Normed {
+            let dz = FusedGrad::Normed {
                 dy: flowing,
                 z: &z.0,
                 grad: &grad,
@@ -232,7 +234,7 @@ impl Block for Residual {
                     behind = Some(pass.conv_back_activated(conv, &dz, &input, weight)?);
                 }
                 _ => {
-                    let x = Src::plain(x, layer.channels_in);
+                    let x = FusedInput::plain(x, layer.channels_in);
                     let shortcut = Some(through.as_ref().unwrap_or(&dy));
                     return pass.conv_back(conv, &dz, &x, weight, shortcut).map(Some);
                 }

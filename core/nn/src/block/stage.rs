@@ -7,7 +7,7 @@ use crate::backend::{BackwardOps, ForwardOps};
 /// A few operations with their backward: shapes and order only.
 pub trait Block {
     /// What the backward needs besides the block's input.
-    type Saved<B: ForwardOps>;
+    type Cache<B: ForwardOps>;
 
     /// y and the size of its images, from x of images of `size`.
     ///
@@ -18,7 +18,7 @@ pub trait Block {
         pass: &mut Forward<B>,
         x: &B::Buf,
         size: Size,
-    ) -> Result<(B::Buf, Size, Self::Saved<B>)>;
+    ) -> Result<(B::Buf, Size, Self::Cache<B>)>;
 
     /// dx from dy, which is used up; nothing where x are images. Parameter gradients are added to
     /// `pass.grads`.
@@ -29,7 +29,7 @@ pub trait Block {
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
-        saved: Self::Saved<B>,
+        cache: Self::Cache<B>,
         dy: B::Buf,
     ) -> Result<Option<B::Buf>>;
 
@@ -37,7 +37,7 @@ pub trait Block {
     fn parameters_end(&self) -> Option<usize>;
 }
 
-/// Writes [`Stage`] and [`StageSaved`] from one list of blocks.
+/// Writes [`Stage`] and [`StageCache`] from one list of blocks.
 macro_rules! stages {
     ($($block:ident),+ $(,)?) => {
         /// A stage of a network.
@@ -50,8 +50,8 @@ macro_rules! stages {
         /// What a stage's backward needs besides its input.
         #[derive(Debug)]
         #[allow(missing_docs)]
-        pub enum StageSaved<B: ForwardOps> {
-            $($block(<super::$block as Block>::Saved<B>),)+
+        pub enum StageCache<B: ForwardOps> {
+            $($block(<super::$block as Block>::Cache<B>),)+
         }
 
         $(
@@ -72,16 +72,16 @@ macro_rules! stages {
                 pass: &mut Forward<B>,
                 x: &B::Buf,
                 size: Size,
-            ) -> Result<(B::Buf, Size, StageSaved<B>)> {
+            ) -> Result<(B::Buf, Size, StageCache<B>)> {
                 match self {
                     $(Stage::$block(block) => {
-                        let (y, size, saved) = block.forward(pass, x, size)?;
-                        Ok((y, size, StageSaved::$block(saved)))
+                        let (y, size, cache) = block.forward(pass, x, size)?;
+                        Ok((y, size, StageCache::$block(cache)))
                     })+
                 }
             }
 
-            /// [`Block::backward`] of the stage that left `saved`.
+            /// [`Block::backward`] of the stage that left `cache`.
             ///
             /// # Errors
             /// The backend's.
@@ -89,12 +89,12 @@ macro_rules! stages {
                 &self,
                 pass: &mut Backward<B>,
                 x: &B::Buf,
-                saved: StageSaved<B>,
+                cache: StageCache<B>,
                 dy: B::Buf,
             ) -> Result<Option<B::Buf>> {
-                match (self, saved) {
-                    $((Stage::$block(block), StageSaved::$block(saved)) => {
-                        block.backward(pass, x, saved, dy)
+                match (self, cache) {
+                    $((Stage::$block(block), StageCache::$block(cache)) => {
+                        block.backward(pass, x, cache, dy)
                     })+
                     _ => Ok(None),
                 }

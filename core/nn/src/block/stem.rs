@@ -4,7 +4,7 @@ use super::conv_norm::{ConvNorm, Normed};
 use super::{Backward, Block, Forward, Names, Size};
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{BackwardOps, Conv, ForwardOps, Grad, Src};
+use crate::backend::{BackwardOps, Conv, ForwardOps, FusedGrad, FusedInput};
 use crate::layout::Layout;
 use crate::window::{Padding, Window};
 
@@ -19,7 +19,7 @@ pub struct Stem {
 
 /// What [`Stem`]'s backward needs besides the image.
 #[derive(Debug)]
-pub struct StemSaved<B: ForwardOps> {
+pub struct StemCache<B: ForwardOps> {
     conv: Normed<B>,
     window: Window,
 }
@@ -50,12 +50,12 @@ impl Stem {
         pass: &mut Forward<B>,
         images: &B::Buf,
         size: Size,
-    ) -> Result<StemSaved<B>> {
+    ) -> Result<StemCache<B>> {
         let window = Window::new(size, RGB, self.kernel, 2, self.padding);
         let conv = self
             .conv
-            .forward(pass, Conv::Dense(window), &Src::plain(images, RGB))?;
-        Ok(StemSaved { conv, window })
+            .forward(pass, Conv::Dense(window), &FusedInput::plain(images, RGB))?;
+        Ok(StemCache { conv, window })
     }
 
     /// From dy behind the activation, and the sums of its batch norm.
@@ -63,23 +63,23 @@ impl Stem {
         &self,
         pass: &mut Backward<B>,
         images: &B::Buf,
-        saved: &StemSaved<B>,
+        cache: &StemCache<B>,
         (dy, sums): (B::Buf, B::GradSums),
     ) -> Result<()> {
-        let (z, norm) = &saved.conv;
+        let (z, norm) = &cache.conv;
         let grad = pass.norm(&self.conv.norm, norm, &sums)?;
-        let dz = Grad::Normed {
+        let dz = FusedGrad::Normed {
             dy: &dy,
             z,
             grad: &grad,
         };
-        let images = Src::plain(images, RGB);
-        pass.conv_back_images(Conv::Dense(saved.window), &dz, &images, &self.conv.weight)
+        let images = FusedInput::plain(images, RGB);
+        pass.conv_back_images(Conv::Dense(cache.window), &dz, &images, &self.conv.weight)
     }
 }
 
 impl Block for Stem {
-    type Saved<B: ForwardOps> = StemSaved<B>;
+    type Cache<B: ForwardOps> = StemCache<B>;
 
     /// Images (n, height, width, 3) to y (n, height / 2, width / 2, channels).
     fn forward<B: ForwardOps>(
@@ -87,24 +87,24 @@ impl Block for Stem {
         pass: &mut Forward<B>,
         images: &B::Buf,
         size: Size,
-    ) -> Result<(B::Buf, Size, StemSaved<B>)> {
-        let saved = self.convolve(pass, images, size)?;
-        let read = self.conv.read(&saved.conv, self.act);
+    ) -> Result<(B::Buf, Size, StemCache<B>)> {
+        let cache = self.convolve(pass, images, size)?;
+        let read = self.conv.read(&cache.conv, self.act);
         let y = pass.backend.materialize(&read)?;
-        let size = (saved.window.out_height, saved.window.out_width);
-        Ok((y, size, saved))
+        let size = (cache.window.out_height, cache.window.out_width);
+        Ok((y, size, cache))
     }
 
     fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         images: &B::Buf,
-        saved: StemSaved<B>,
+        cache: StemCache<B>,
         mut dy: B::Buf,
     ) -> Result<Option<B::Buf>> {
-        let read = self.conv.read(&saved.conv, self.act);
+        let read = self.conv.read(&cache.conv, self.act);
         let sums = pass.backend.activation_back(&mut dy, &read)?;
-        self.learn(pass, images, &saved, (dy, sums))?;
+        self.learn(pass, images, &cache, (dy, sums))?;
         Ok(None)
     }
 
@@ -123,10 +123,10 @@ pub struct PooledStem {
 
 /// What [`PooledStem`]'s backward needs besides the image.
 #[derive(Debug)]
-pub struct PooledStemSaved<B: ForwardOps> {
-    stem: StemSaved<B>,
+pub struct PooledStemCache<B: ForwardOps> {
+    stem: StemCache<B>,
     pool: Window,
-    largest: B::Largest,
+    largest: B::Argmax,
 }
 
 impl PooledStem {
@@ -137,7 +137,7 @@ impl PooledStem {
 }
 
 impl Block for PooledStem {
-    type Saved<B: ForwardOps> = PooledStemSaved<B>;
+    type Cache<B: ForwardOps> = PooledStemCache<B>;
 
     /// Images (n, height, width, 3) to y (n, height / 4, width / 4, channels).
     fn forward<B: ForwardOps>(
@@ -145,33 +145,33 @@ impl Block for PooledStem {
         pass: &mut Forward<B>,
         images: &B::Buf,
         size: Size,
-    ) -> Result<(B::Buf, Size, PooledStemSaved<B>)> {
+    ) -> Result<(B::Buf, Size, PooledStemCache<B>)> {
         let stem = self.stem.convolve(pass, images, size)?;
         let size = (stem.window.out_height, stem.window.out_width);
         let pool = Window::new(size, self.channels, 3, 2, self.stem.padding);
         let read = self.stem.conv.read(&stem.conv, self.stem.act);
         let (y, largest) = pass.backend.max_pool(&read, &pool)?;
         let size = (pool.out_height, pool.out_width);
-        let saved = PooledStemSaved {
+        let cache = PooledStemCache {
             stem,
             pool,
             largest,
         };
-        Ok((y, size, saved))
+        Ok((y, size, cache))
     }
 
     fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         images: &B::Buf,
-        saved: PooledStemSaved<B>,
+        cache: PooledStemCache<B>,
         dy: B::Buf,
     ) -> Result<Option<B::Buf>> {
-        let PooledStemSaved {
+        let PooledStemCache {
             stem,
             pool,
             largest,
-        } = saved;
+        } = cache;
         let read = self.stem.conv.read(&stem.conv, self.stem.act);
         let behind = pass.backend.max_pool_back(&read, &pool, &largest, &dy)?;
         drop(dy);

@@ -34,7 +34,7 @@ pub struct Transformer {
 
 /// What [`Transformer`]'s backward needs besides its input.
 #[derive(Debug)]
-pub struct TransformerSaved<B: ForwardOps> {
+pub struct TransformerCache<B: ForwardOps> {
     stats1: B::RowStats,
     qkv: B::Buf,
     attended: B::Buf,
@@ -68,7 +68,7 @@ impl Transformer {
 }
 
 impl Block for Transformer {
-    type Saved<B: ForwardOps> = TransformerSaved<B>;
+    type Cache<B: ForwardOps> = TransformerCache<B>;
 
     /// Tokens (n, tokens, dim) to tokens.
     fn forward<B: ForwardOps>(
@@ -76,7 +76,7 @@ impl Block for Transformer {
         pass: &mut Forward<B>,
         x: &B::Buf,
         size: Size,
-    ) -> Result<(B::Buf, Size, TransformerSaved<B>)> {
+    ) -> Result<(B::Buf, Size, TransformerCache<B>)> {
         let (backend, values) = (pass.backend, pass.values);
         let heads = Heads {
             tokens: size.0 * size.1,
@@ -94,7 +94,7 @@ impl Block for Transformer {
         let up = backend.rows_linear(&self.up, values, &normed, None)?;
         let activated = Rows::new(&up, Read::Act(Act::Gelu));
         let y = backend.rows_linear(&self.down, values, &activated, Some(&middle))?;
-        let saved = TransformerSaved {
+        let cache = TransformerCache {
             stats1,
             qkv,
             attended,
@@ -103,18 +103,18 @@ impl Block for Transformer {
             up,
             heads,
         };
-        Ok((y, size, saved))
+        Ok((y, size, cache))
     }
 
     fn backward<B: BackwardOps>(
         &self,
         pass: &mut Backward<B>,
         x: &B::Buf,
-        saved: TransformerSaved<B>,
+        cache: TransformerCache<B>,
         dy: B::Buf,
     ) -> Result<Option<B::Buf>> {
         let (backend, values, grads) = (pass.backend, pass.values, &mut *pass.grads);
-        let TransformerSaved {
+        let TransformerCache {
             stats1,
             qkv,
             attended,
@@ -122,7 +122,7 @@ impl Block for Transformer {
             stats2,
             up,
             heads,
-        } = saved;
+        } = cache;
         let activated = Rows::new(&up, Read::Act(Act::Gelu));
         let dup = backend.rows_linear_back(&self.down, values, grads, &activated, &dy, None)?;
         drop(up);

@@ -7,23 +7,25 @@ use super::norm::{GradSums, NormGrad, NormState};
 use super::rows_linear::Gradients;
 use super::sink::{self, Activated, Gated, ImageSums, Plain, Ungated};
 use super::source::{GradSource, PerImage, Source};
-use super::squeeze_excite::Saved;
+use super::squeeze_excite::SqueezeCache;
 use super::{
     Cpu, attention, conv, depthwise, linear, materialize, max_pool, normalize, pointwise, pool,
     rows_linear, tokens,
 };
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{BackwardOps, Conv, Grad, InputGrad, Read, Rows, Sink, Src, WeightMut};
+use crate::backend::{
+    BackwardOps, Conv, FusedGrad, FusedInput, InputGrad, Read, Rows, Sink, WeightMut,
+};
 use crate::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use crate::window::Window;
 use crate::workspace::{Buffer, Workspace};
 
-impl<'a> Grad<'a, Cpu> {
+impl<'a> FusedGrad<'a, Cpu> {
     fn source(&self) -> GradSource<'a> {
         match *self {
-            Grad::Normed { dy, z, grad } => GradSource::Normed { dy, z, grad },
-            Grad::Gated {
+            FusedGrad::Normed { dy, z, grad } => GradSource::Normed { dy, z, grad },
+            FusedGrad::Gated {
                 g,
                 z,
                 norm,
@@ -40,7 +42,7 @@ impl<'a> Grad<'a, Cpu> {
                 pool,
                 grad,
             },
-            Grad::Pooled {
+            FusedGrad::Pooled {
                 z,
                 norm,
                 act,
@@ -101,8 +103,8 @@ impl BackwardOps for Cpu {
     fn conv_back(
         &self,
         conv: Conv,
-        dz: &Grad<Self>,
-        x: &Src<Self>,
+        dz: &FusedGrad<Self>,
+        x: &FusedInput<Self>,
         weight: WeightMut<Self>,
         sink: Sink<Self>,
     ) -> Result<InputGrad<Self>> {
@@ -163,18 +165,24 @@ impl BackwardOps for Cpu {
         Ok(layer.backward(norm, sums, grads))
     }
 
-    fn norm_sums(&self, g: &Buffer, x: &Src<Self>) -> Result<GradSums> {
+    fn norm_sums(&self, g: &Buffer, x: &FusedInput<Self>) -> Result<GradSums> {
         Ok(match x.norm {
             Some((norm, _)) => pointwise::sums_of(g, x.z, norm),
             None => GradSums::zeros(x.channels),
         })
     }
 
-    fn activation_back(&self, g: &mut Buffer, x: &Src<Self>) -> Result<GradSums> {
+    fn activation_back(&self, g: &mut Buffer, x: &FusedInput<Self>) -> Result<GradSums> {
         Ok(materialize::backward(&x.source(), g))
     }
 
-    fn add_back(&self, dy: &mut Buffer, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<()> {
+    fn add_back(
+        &self,
+        dy: &mut Buffer,
+        x: &FusedInput<Self>,
+        other: &FusedInput<Self>,
+        act: Act,
+    ) -> Result<()> {
         let (x, other) = (x.source(), other.source());
         materialize::add_back(&x, &other, act, dy, &self.workspace);
         Ok(())
@@ -188,7 +196,7 @@ impl BackwardOps for Cpu {
 
     fn max_pool_back(
         &self,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         window: &Window,
         largest: &Vec<u8>,
         dy: &Buffer,
@@ -200,7 +208,7 @@ impl BackwardOps for Cpu {
 
     fn pool_back(
         &self,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         dy: &Buffer,
         rows_per_image: usize,
     ) -> Result<(PerImage, GradSums)> {
@@ -221,7 +229,7 @@ impl BackwardOps for Cpu {
     fn gate_sums(
         &self,
         g: &Buffer,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         rows_per_image: usize,
     ) -> Result<Vec<ImageSums>> {
         Ok(Gated { rows_per_image }.sums(&x.source(), g))
@@ -231,7 +239,7 @@ impl BackwardOps for Cpu {
         &self,
         layer: &SqueezeExcite,
         values: &Vec<f32>,
-        squeezed: &Saved,
+        squeezed: &SqueezeCache,
         sums: &Vec<ImageSums>,
         grads: &mut Vec<f32>,
         rows_per_image: usize,

@@ -90,9 +90,9 @@ dispatch! {
 
 dispatch! {
     /// g *= act'(u)
-    pub fn multiply_slope<A: Activation>(u: &[f32], g: &mut [f32]) {
+    pub fn multiply_derivative<A: Activation>(u: &[f32], g: &mut [f32]) {
         for (g, u) in g.iter_mut().zip(u) {
-            *g *= A::slope(*u);
+            *g *= A::derivative(*u);
         }
     }
 }
@@ -161,7 +161,7 @@ dispatch! {
                 (&mut g[..n], &z[..n], &scale[..n], &shift[..n], &mean[..n]);
             let (sum, centered) = (&mut sum[..n], &mut centered[..n]);
             for i in 0..n {
-                let dy = g[i] * A::slope(fma::<FMA>(z[i], scale[i], shift[i]));
+                let dy = g[i] * A::derivative(fma::<FMA>(z[i], scale[i], shift[i]));
                 g[i] = dy;
                 sum[i] += dy;
                 centered[i] = fma::<FMA>(dy, z[i] - mean[i], centered[i]);
@@ -180,9 +180,9 @@ pub struct GateSums<'a> {
     /// g * act'(u) * (z - mean).
     pub grad_centered: &'a mut [f32],
     /// act'(u).
-    pub slope: &'a mut [f32],
+    pub derivative: &'a mut [f32],
     /// act'(u) * (z - mean).
-    pub slope_centered: &'a mut [f32],
+    pub derivative_centered: &'a mut [f32],
 }
 
 dispatch! {
@@ -200,37 +200,37 @@ dispatch! {
                 &mut sums.grad[..n],
                 &mut sums.grad_centered[..n],
             );
-            let (s3, s4) = (&mut sums.slope[..n], &mut sums.slope_centered[..n]);
+            let (s3, s4) = (&mut sums.derivative[..n], &mut sums.derivative_centered[..n]);
             for i in 0..n {
                 let u = fma::<FMA>(z[i], scale[i], shift[i]);
-                let slope = A::slope(u);
+                let derivative = A::derivative(u);
                 let centered = z[i] - mean[i];
-                let dy = g[i] * slope;
+                let dy = g[i] * derivative;
                 s0[i] = fma::<FMA>(g[i], A::value(u), s0[i]);
                 s1[i] += dy;
                 s2[i] = fma::<FMA>(dy, centered, s2[i]);
-                s3[i] += slope;
-                s4[i] = fma::<FMA>(slope, centered, s4[i]);
+                s3[i] += derivative;
+                s4[i] = fma::<FMA>(derivative, centered, s4[i]);
             }
         }
     }
 }
 
 dispatch! {
-    /// slope += act'(u), slope_centered += act'(u) * (z - mean): [`gate_sums`] without a gradient.
-    pub fn slope_sums<A: Activation>(
+    /// derivative += act'(u), slope_centered += act'(u) * (z - mean): [`gate_sums`] without a gradient.
+    pub fn derivative_sums<A: Activation>(
         z: &[f32], scale: &[f32], shift: &[f32], mean: &[f32],
-        slope: &mut [f32], slope_centered: &mut [f32],
+        derivative: &mut [f32], derivative_centered: &mut [f32],
     ) {
         let p = mean.len();
         for z in z.chunks(p) {
             let n = z.len();
             let (scale, shift, mean) = (&scale[..n], &shift[..n], &mean[..n]);
-            let (s3, s4) = (&mut slope[..n], &mut slope_centered[..n]);
+            let (s3, s4) = (&mut derivative[..n], &mut derivative_centered[..n]);
             for i in 0..n {
-                let slope = A::slope(fma::<FMA>(z[i], scale[i], shift[i]));
-                s3[i] += slope;
-                s4[i] = fma::<FMA>(slope, z[i] - mean[i], s4[i]);
+                let derivative = A::derivative(fma::<FMA>(z[i], scale[i], shift[i]));
+                s3[i] += derivative;
+                s4[i] = fma::<FMA>(derivative, z[i] - mean[i], s4[i]);
             }
         }
     }
@@ -282,8 +282,8 @@ dispatch! {
                 (&k.scale[..n], &k.shift[..n], &k.gate[..n], &k.pool[..n]);
             let (a, b, c) = (&k.a[..n], &k.b[..n], &k.c[..n]);
             for i in 0..n {
-                let slope = A::slope(fma::<FMA>(z[i], scale[i], shift[i]));
-                let dy = fma::<FMA>(g[i], gate[i], pool[i]) * slope;
+                let derivative = A::derivative(fma::<FMA>(z[i], scale[i], shift[i]));
+                let dy = fma::<FMA>(g[i], gate[i], pool[i]) * derivative;
                 out[i] = fma::<FMA>(a[i], dy, fma::<FMA>(b[i], z[i], c[i]));
             }
         }
@@ -301,8 +301,8 @@ dispatch! {
             let (scale, shift, pool) = (&k.scale[..n], &k.shift[..n], &k.pool[..n]);
             let (a, b, c) = (&k.a[..n], &k.b[..n], &k.c[..n]);
             for i in 0..n {
-                let slope = A::slope(fma::<FMA>(z[i], scale[i], shift[i]));
-                out[i] = fma::<FMA>(a[i] * pool[i], slope, fma::<FMA>(b[i], z[i], c[i]));
+                let derivative = A::derivative(fma::<FMA>(z[i], scale[i], shift[i]));
+                out[i] = fma::<FMA>(a[i] * pool[i], derivative, fma::<FMA>(b[i], z[i], c[i]));
             }
         }
     }

@@ -4,19 +4,19 @@ use super::layer_norm::{Normed, RowStats};
 use super::norm::{self, Moments, NormState};
 use super::rows_linear::{Input, Reading};
 use super::source::{PerImage, Source};
-use super::squeeze_excite::Saved;
+use super::squeeze_excite::SqueezeCache;
 use super::{
     Cpu, attention, conv, depthwise, linear, materialize, max_pool, normalize, pointwise, pool,
     rows_linear, tokens,
 };
 use crate::Result;
 use crate::activation::Act;
-use crate::backend::{Conv, ForwardOps, Output, Param, Read, Rows, Src, Statistics};
+use crate::backend::{Conv, ForwardOps, FusedInput, Output, Param, Read, Rows, Statistics};
 use crate::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use crate::window::Window;
 use crate::workspace::Buffer;
 
-impl<'a> Src<'a, Cpu> {
+impl<'a> FusedInput<'a, Cpu> {
     pub(super) fn source(&self) -> Source<'a> {
         Source {
             z: self.z,
@@ -61,16 +61,16 @@ impl ForwardOps for Cpu {
     type Moments = Moments;
     type Norm = NormState;
     type PerImage = PerImage;
-    type Squeezed = Saved;
-    type Largest = Vec<u8>;
+    type Squeezed = SqueezeCache;
+    type Argmax = Vec<u8>;
     type RowStats = RowStats;
     /// The rows and 1 / |x|.
-    type Unit = (Buffer, Vec<f32>);
+    type L2NormCache = (Buffer, Vec<f32>);
 
     fn conv(
         &self,
         conv: Conv,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         w: Param<Self>,
         groups: usize,
     ) -> Result<Output<Self>> {
@@ -122,13 +122,13 @@ impl ForwardOps for Cpu {
         Ok(NormState::none(channels))
     }
 
-    fn materialize(&self, x: &Src<Self>) -> Result<Buffer> {
+    fn materialize(&self, x: &FusedInput<Self>) -> Result<Buffer> {
         let mut y = self.take(x.z.len());
         materialize::forward(&x.source(), &mut y);
         Ok(y)
     }
 
-    fn add(&self, x: &Src<Self>, other: &Src<Self>, act: Act) -> Result<Buffer> {
+    fn add(&self, x: &FusedInput<Self>, other: &FusedInput<Self>, act: Act) -> Result<Buffer> {
         let mut y = self.take(x.z.len());
         let (x, other) = (x.source(), other.source());
         materialize::add(&x, &other, act, &mut y, &self.workspace);
@@ -148,7 +148,7 @@ impl ForwardOps for Cpu {
         Ok(PerImage::new(&each, channels, rows_per_image))
     }
 
-    fn max_pool(&self, x: &Src<Self>, window: &Window) -> Result<(Buffer, Vec<u8>)> {
+    fn max_pool(&self, x: &FusedInput<Self>, window: &Window) -> Result<(Buffer, Vec<u8>)> {
         let n = x.rows() / (window.height * window.width);
         let len = n * window.out_height * window.out_width * window.channels;
         let (mut y, mut taps) = (self.take(len), vec![0; len]);
@@ -156,7 +156,7 @@ impl ForwardOps for Cpu {
         Ok((y, taps))
     }
 
-    fn pool(&self, x: &Src<Self>, rows_per_image: usize) -> Result<Buffer> {
+    fn pool(&self, x: &FusedInput<Self>, rows_per_image: usize) -> Result<Buffer> {
         let mut means = self.take(x.z.len() / rows_per_image);
         pool::forward(&x.source(), rows_per_image, &mut means);
         Ok(means)
@@ -166,14 +166,14 @@ impl ForwardOps for Cpu {
         &self,
         layer: &SqueezeExcite,
         values: &Vec<f32>,
-        x: &Src<Self>,
+        x: &FusedInput<Self>,
         rows_per_image: usize,
-    ) -> Result<(Saved, PerImage)> {
+    ) -> Result<(SqueezeCache, PerImage)> {
         let mut pooled = vec![0.0; x.z.len() / rows_per_image];
         pool::forward(&x.source(), rows_per_image, &mut pooled);
-        let saved = layer.forward(values, pooled);
-        let gate = PerImage::new(&saved.gate, x.channels, rows_per_image);
-        Ok((saved, gate))
+        let cache = layer.forward(values, pooled);
+        let gate = PerImage::new(&cache.gate, x.channels, rows_per_image);
+        Ok((cache, gate))
     }
 
     fn linear(&self, layer: &Linear, values: &Vec<f32>, x: &Buffer) -> Result<(Buffer, Buffer)> {

@@ -1,6 +1,6 @@
 //! Fully connected layer with activation: y = act(x w' + b).
 
-use super::channelwise::{apply, multiply_slope};
+use super::channelwise::{apply, multiply_derivative};
 use crate::activation::{Act, with_act};
 use crate::gemm::{MatMul, Matrix, gemm_columns};
 
@@ -32,7 +32,7 @@ pub fn activate(u: &[f32], act: Act, y: &mut [f32]) {
 
 /// du = dy * act'(u), in place of dy.
 pub fn activate_backward(dy: &mut [f32], u: &[f32], act: Act) {
-    with_act!(act, A => multiply_slope::<A>(u, dy));
+    with_act!(act, A => multiply_derivative::<A>(u, dy));
 }
 
 /// Adds the gradients of w and b, and writes x's to `dx` if it is wanted.

@@ -1,6 +1,6 @@
 //! Tensors that are stored as they are read: act(norm(z)), or the sum of two; and back.
 
-use super::channelwise::{affine_add, apply, multiply_slope};
+use super::channelwise::{affine_add, apply, multiply_derivative};
 use super::norm::GradSums;
 use super::source::{PerImage, Source, by_image};
 use super::sums::NormSums;
@@ -53,7 +53,7 @@ pub fn add_back(x: &Source, other: &Source, act: Act, dy: &mut [f32], workspace:
         other,
         dy,
         workspace,
-        |sum, dy| with_act!(act, A => multiply_slope::<A>(sum, dy)),
+        |sum, dy| with_act!(act, A => multiply_derivative::<A>(sum, dy)),
     );
 }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::channelwise::{activated_sum, fold, period, slope_sums};
+use super::channelwise::{activated_sum, derivative_sums, fold, period};
 use super::norm::{GradSums, NormState};
 use super::source::Source;
 use crate::activation::{Act, with_act};
@@ -55,12 +55,12 @@ pub fn backward_sums(
         .par_chunks_exact(rows_per_image * c)
         .zip(dpool.par_chunks_exact(c))
         .map(|(z, dpool)| {
-            let (mut slope, mut centered) = (vec![0.0; p], vec![0.0; p]);
-            with_act!(act, A => slope_sums::<A>(
-                z, &norm.scale, &norm.shift, &norm.mean, &mut slope, &mut centered,
+            let (mut derivative, mut centered) = (vec![0.0; p], vec![0.0; p]);
+            with_act!(act, A => derivative_sums::<A>(
+                z, &norm.scale, &norm.shift, &norm.mean, &mut derivative, &mut centered,
             ));
             let mut sums = GradSums::zeros(c);
-            fold(&slope, &mut sums.grad);
+            fold(&derivative, &mut sums.grad);
             fold(&centered, &mut sums.centered);
             for ((a, b), g) in sums.grad.iter_mut().zip(&mut sums.centered).zip(dpool) {
                 *a *= *g as f64;

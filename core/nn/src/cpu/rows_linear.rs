@@ -1,6 +1,6 @@
 //! A fully connected layer of many rows, whose input is computed where it is read.
 
-use super::channelwise::{apply, multiply_slope};
+use super::channelwise::{apply, multiply_derivative};
 use super::layer_norm::Normed;
 use crate::activation::{Act, with_act};
 use crate::gemm::{MatMul, Matrix, Packed, outer};
@@ -133,7 +133,7 @@ pub fn backward(
             let stored = x.rows(&rows);
             match x.reading {
                 Reading::Plain => {}
-                Reading::Act(act) => with_act!(act, A => multiply_slope::<A>(stored, out)),
+                Reading::Act(act) => with_act!(act, A => multiply_derivative::<A>(stored, out)),
                 Reading::Norm(norm) => {
                     norm.backward(stored, rows.start, out, (&mut dscale, &mut dshift));
                 }

@@ -97,8 +97,8 @@ pub struct ImageSums {
     pub gate: Vec<f64>,
     pub grad: Vec<f64>,
     pub grad_centered: Vec<f64>,
-    pub slope: Vec<f64>,
-    pub slope_centered: Vec<f64>,
+    pub derivative: Vec<f64>,
+    pub derivative_centered: Vec<f64>,
 }
 
 impl ImageSums {
@@ -108,8 +108,8 @@ impl ImageSums {
             gate: zeros(),
             grad: zeros(),
             grad_centered: zeros(),
-            slope: zeros(),
-            slope_centered: zeros(),
+            derivative: zeros(),
+            derivative_centered: zeros(),
         }
     }
 }
@@ -177,8 +177,8 @@ impl Gated {
                 gate: s0,
                 grad: s1,
                 grad_centered: s2,
-                slope: s3,
-                slope_centered: s4,
+                derivative: s3,
+                derivative_centered: s4,
             };
             with_act!(act, A => gate_sums::<A>(
                 g, z, &norm.scale, &norm.shift, &norm.mean, &mut into,
@@ -187,8 +187,8 @@ impl Gated {
                 fold(s0, &mut total.gate);
                 fold(s1, &mut total.grad);
                 fold(s2, &mut total.grad_centered);
-                fold(s3, &mut total.slope);
-                fold(s4, &mut total.slope_centered);
+                fold(s3, &mut total.derivative);
+                fold(s4, &mut total.derivative_centered);
             }
         }
     }

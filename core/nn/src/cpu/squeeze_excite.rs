@@ -16,7 +16,7 @@ use crate::layer::{Gate, SqueezeExcite};
 
 /// What the backward pass needs, per image.
 #[derive(Debug)]
-pub struct Saved {
+pub struct SqueezeCache {
     pooled: Vec<f32>,
     /// The hidden layer before and behind its activation.
     inner: Vec<f32>,
@@ -34,7 +34,7 @@ impl Gate {
         }
     }
 
-    fn slope(self, u: f32) -> f32 {
+    fn derivative(self, u: f32) -> f32 {
         match self {
             Gate::HardSigmoid if u > -3.0 && u < 3.0 => 1.0 / 6.0,
             Gate::HardSigmoid => 0.0,
@@ -45,7 +45,7 @@ impl Gate {
 
 impl SqueezeExcite {
     /// Gates from pooled activations (images, channels).
-    pub fn forward(&self, values: &[f32], pooled: Vec<f32>) -> Saved {
+    pub fn forward(&self, values: &[f32], pooled: Vec<f32>) -> SqueezeCache {
         let images = pooled.len() / self.channels;
         let mut inner = vec![0.0; images * self.hidden];
         let (w1, b1) = (&values[self.w1.clone()], &values[self.b1.clone()]);
@@ -56,7 +56,7 @@ impl SqueezeExcite {
         let (w2, b2) = (&values[self.w2.clone()], &values[self.b2.clone()]);
         linear::forward(&hidden, w2, b2, &mut logits);
         let gate = logits.iter().map(|&u| self.gate.value(u)).collect();
-        Saved {
+        SqueezeCache {
             pooled,
             inner,
             hidden,
@@ -70,7 +70,7 @@ impl SqueezeExcite {
     pub fn backward(
         &self,
         values: &[f32],
-        saved: &Saved,
+        cache: &SqueezeCache,
         images: &[ImageSums],
         rows_per_image: usize,
         grads: &mut [f32],
@@ -79,25 +79,25 @@ impl SqueezeExcite {
             .iter()
             .flat_map(|image| image.gate.iter().map(|&g| g as f32))
             .collect();
-        for (g, &u) in dlogits.iter_mut().zip(&saved.logits) {
-            *g *= self.gate.slope(u);
+        for (g, &u) in dlogits.iter_mut().zip(&cache.logits) {
+            *g *= self.gate.derivative(u);
         }
-        let mut dhidden = vec![0.0; saved.hidden.len()];
+        let mut dhidden = vec![0.0; cache.hidden.len()];
         self.layer_backward(
             values,
             (&self.w2, &self.b2),
             &dlogits,
-            &saved.hidden,
+            &cache.hidden,
             grads,
             &mut dhidden,
         );
-        linear::activate_backward(&mut dhidden, &saved.inner, self.act);
-        let mut pool = vec![0.0; saved.pooled.len()];
+        linear::activate_backward(&mut dhidden, &cache.inner, self.act);
+        let mut pool = vec![0.0; cache.pooled.len()];
         self.layer_backward(
             values,
             (&self.w1, &self.b1),
             &dhidden,
-            &saved.pooled,
+            &cache.pooled,
             grads,
             &mut pool,
         );
@@ -108,9 +108,10 @@ impl SqueezeExcite {
         let mut sums = GradSums::zeros(c);
         for (n, image) in images.iter().enumerate() {
             for i in 0..c {
-                let (gate, pool) = (saved.gate[n * c + i] as f64, pool[n * c + i] as f64);
-                sums.grad[i] += gate * image.grad[i] + pool * image.slope[i];
-                sums.centered[i] += gate * image.grad_centered[i] + pool * image.slope_centered[i];
+                let (gate, pool) = (cache.gate[n * c + i] as f64, pool[n * c + i] as f64);
+                sums.grad[i] += gate * image.grad[i] + pool * image.derivative[i];
+                sums.centered[i] +=
+                    gate * image.grad_centered[i] + pool * image.derivative_centered[i];
             }
         }
         (pool, sums)

@@ -155,7 +155,7 @@ pub(super) struct Layer {
 
 /// What a layer of a head keeps for its backward.
 #[derive(Debug)]
-pub(super) struct Saved<B: ForwardOps> {
+pub(super) struct HeadCache<B: ForwardOps> {
     pub(super) x: B::Buf,
     /// The value before the activation.
     pub(super) u: B::Buf,

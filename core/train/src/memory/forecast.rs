@@ -63,21 +63,21 @@ const MOST_OUTLINES: usize = 2000;
 
 /// What decoding and keeping an album's photos takes.
 #[derive(Debug)]
-struct Album {
+struct PhotoStats {
     count: usize,
     /// Of all photos, where all say it.
     outlines: Option<Vec<Outline>>,
 }
 
-impl Album {
-    fn of(source: &dyn PhotoSource) -> Album {
+impl PhotoStats {
+    fn of(source: &dyn PhotoSource) -> PhotoStats {
         let count = source.len();
         // A photo that says nothing is mostly none, and skipped.
         let outlines: Vec<Outline> = (0..count.min(MOST_OUTLINES))
             .filter_map(|index| source.outline(index))
             .collect();
         let known = count <= MOST_OUTLINES && 2 * outlines.len() > count;
-        Album {
+        PhotoStats {
             count,
             outlines: known.then_some(outlines),
         }
@@ -143,7 +143,7 @@ const TURNED_BYTES: f64 = 6.0;
 #[derive(Debug)]
 pub struct Forecaster<'a> {
     init: Option<&'a WeightFile>,
-    album: Album,
+    photos: PhotoStats,
     size: Size,
     backbone: Size,
     looking: Line,
@@ -185,7 +185,7 @@ impl<'a> Forecaster<'a> {
         };
         let mut forecaster = Forecaster {
             init,
-            album: Album::of(source),
+            photos: PhotoStats::of(source),
             size: Architecture::new(arch, Some(config.head)).size(),
             backbone: backbone.size(),
             looking: Line {
@@ -207,7 +207,7 @@ impl<'a> Forecaster<'a> {
 
     /// Megabytes to decode within, out of a budget for everything.
     pub(super) fn decoding(&self, budget_mb: usize) -> usize {
-        self.album.decoding(budget_mb, self.threads)
+        self.photos.decoding(budget_mb, self.threads)
     }
 
     /// What a run with these settings takes.
@@ -220,7 +220,7 @@ impl<'a> Forecaster<'a> {
             return Ok(Forecast {
                 program: PROGRAM + self.threads as f64 * THREAD,
                 networks: (numbers * 4) as f64 / MB,
-                photos: self.album.megabytes(config, self.threads),
+                photos: self.photos.megabytes(config, self.threads),
                 batches: 0.0,
                 work: self.looking_megabytes(config),
             });
@@ -246,17 +246,17 @@ impl<'a> Forecaster<'a> {
             true => self.backbone.parameters,
         };
         // As they will be fitted to the photos.
-        let groups = (self.album.count / config.bn_group.max(1)).max(1);
+        let groups = (self.photos.count / config.bn_group.max(1)).max(1);
         let batch = config.batch_size.min(groups * config.bn_group);
         let dim = config.head.embedding_dim();
-        let queue = config.queue_size.min(self.album.count.max(1)) * dim;
-        let album = match config.neighbors > 0.0 {
-            true => self.album.count * dim,
+        let queue = config.queue_size.min(self.photos.count.max(1)) * dim;
+        let initial_embeddings = match config.neighbors > 0.0 {
+            true => self.photos.count * dim,
             false => 0,
         };
         // Behind the initial weights' features, and behind the trained ones'.
         let layers = self.layers(config, 2);
-        let numbers = parameters * copies + initial + queue + album + layers;
+        let numbers = parameters * copies + initial + queue + initial_embeddings + layers;
         let view = config.image_size * config.image_size * 3;
         let measure_size = measure_size(config, self.init);
         let looking = self.looking_megabytes(config) + (initial * 4) as f64 / MB;
@@ -269,7 +269,7 @@ impl<'a> Forecaster<'a> {
         Ok(Forecast {
             program: PROGRAM + self.threads as f64 * THREAD,
             networks: (numbers * 4) as f64 / MB,
-            photos: self.album.megabytes(config, self.threads),
+            photos: self.photos.megabytes(config, self.threads),
             batches: (2 * batch * view * (1 + config.prefetch)) as f64 / MB,
             work: looking.max(statistics).max(step),
         })
@@ -278,7 +278,7 @@ impl<'a> Forecaster<'a> {
     /// Numbers of so many linear layers behind the features.
     fn layers(&self, config: &Config, count: usize) -> usize {
         match config.whitening {
-            true => count * whitening::numbers(self.album.count, self.size.features),
+            true => count * whitening::numbers(self.photos.count, self.size.features),
             false => 0,
         }
     }
@@ -288,15 +288,15 @@ impl<'a> Forecaster<'a> {
         let (side, features) = (measure_size(config, self.init), self.size.features);
         let looked = extract::batch(side);
         let sample = match config.measure_photos {
-            0 => self.album.count,
-            most => most.min(self.album.count),
+            0 => self.photos.count,
+            most => most.min(self.photos.count),
         };
         // Plain photos, two views, and copies that are normalized; or, before, plain photos, mirror images and
         // what their statistics take, while the views wait.
         let measured = 5 * sample * features * 4;
         let seen = match config.whitening {
             true => {
-                let fitted = whitening::bytes(self.album.count, features);
+                let fitted = whitening::bytes(self.photos.count, features);
                 measured.max(fitted + 2 * sample * features * 4)
             }
             false => measured,

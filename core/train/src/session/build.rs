@@ -127,11 +127,11 @@ impl Session {
         }
         pool.clone().install(|| {
             let mut state = RunState::new(config, saved.metadata, source, start, pool)?;
-            if saved.album != state.album {
+            if saved.dataset != state.dataset {
                 return Err(Error::NoPhotos(format!(
                     "the photos are not those the run was started with ({} then, {} now, \
                      or other names); start a new run with them",
-                    saved.album.photos, state.album.photos
+                    saved.dataset.photos, state.dataset.photos
                 )));
             }
             if saved.teacher != state.teacher {

@@ -24,14 +24,14 @@ impl Session {
     /// The backend's.
     pub fn keep_in_mind(&mut self, features: &Features, photos: &[usize]) -> Result<()> {
         let to = self.config().head.embedding_dim();
-        let mut album = vec![0.0; self.source().len() * to];
+        let mut embeddings = vec![0.0; self.source().len() * to];
         let rows = features.normalized();
         let projection = match rows.dim > to {
             true => projection(rows.dim, to, self.config().seed),
             false => Vec::new(),
         };
         for (row, &photo) in rows.iter().zip(photos) {
-            let place = &mut album[photo * to..(photo + 1) * to];
+            let place = &mut embeddings[photo * to..(photo + 1) * to];
             match rows.dim > to {
                 false => place[..rows.dim].copy_from_slice(row),
                 true => {
@@ -54,7 +54,7 @@ impl Session {
                 }
             }
         }
-        self.set_initial_embeddings(album)
+        self.set_initial_embeddings(embeddings)
     }
 
     /// (photos, dim of an embedding): unit rows that keep the angles between the photos' features, after
@@ -85,7 +85,7 @@ impl Session {
                 false,
             );
         };
-        let mut album = vec![0.0; all.len() * to];
+        let mut embeddings = vec![0.0; all.len() * to];
         let (mut sum, mut known) = (vec![0.0f64; dim], Vec::new());
         for chunk in all.chunks(CHUNK) {
             let Ok(found) = extractor.features(chunk, &Look::Plain, |_| self.cancel().check())
@@ -99,7 +99,7 @@ impl Session {
             let mut rows = vec![0.0; found.photos.len() * to];
             project(&found.features.values, &mut rows);
             for (row, &photo) in rows.chunks_exact(to).zip(&found.photos) {
-                album[photo * to..(photo + 1) * to].copy_from_slice(row);
+                embeddings[photo * to..(photo + 1) * to].copy_from_slice(row);
             }
             known.extend(found.photos);
         }
@@ -111,10 +111,10 @@ impl Session {
         let mut center = vec![0.0; to];
         project(&mean, &mut center);
         for photo in known {
-            let row = &mut album[photo * to..(photo + 1) * to];
+            let row = &mut embeddings[photo * to..(photo + 1) * to];
             row.iter_mut().zip(&center).for_each(|(x, c)| *x -= c);
             normalize::forward(row, to);
         }
-        Ok(album)
+        Ok(embeddings)
     }
 }

@@ -5,7 +5,7 @@ use super::trained::Trained;
 use super::trainer::Trainer;
 use super::untrained::Untrained;
 use crate::Result;
-use crate::checkpoint::Numbers;
+use crate::checkpoint::TrainingState;
 use crate::device::Work;
 use crate::learner::Learner;
 use crate::memory::device;
@@ -20,9 +20,9 @@ use seedling_ssl::ops::TrainingBackend;
 pub(super) fn open(
     state: RunState,
     start: &Start<'_>,
-    saved: Option<Numbers<'_>>,
+    saved: Option<TrainingState<'_>>,
 ) -> Result<Box<dyn Trainer>> {
-    struct Open<'a>(RunState, &'a Start<'a>, Option<Numbers<'a>>);
+    struct Open<'a>(RunState, &'a Start<'a>, Option<TrainingState<'a>>);
     impl Work for Open<'_> {
         type Output = Box<dyn Trainer>;
 

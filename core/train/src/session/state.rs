@@ -1,7 +1,7 @@
 //! What a session knows besides the numbers on its backend: photos, settings, and its place in the run.
 
 use crate::Result;
-use crate::checkpoint::{Album, Before};
+use crate::checkpoint::{Before, DatasetFingerprint};
 use crate::config::Config;
 use crate::schedule::Schedule;
 use crate::start::{Start, TeacherSource};
@@ -16,7 +16,7 @@ pub struct RunState {
     pub(super) config: Config,
     pub(super) metadata: ModelMetadata,
     pub(super) source: Arc<dyn PhotoSource>,
-    pub(super) album: Album,
+    pub(super) dataset: DatasetFingerprint,
     pub(super) before: Option<Before>,
     /// SHA-256 of the teacher's weights, where there is one.
     pub(super) teacher: Option<String>,
@@ -74,7 +74,7 @@ impl RunState {
         Ok(RunState {
             loading,
             loader: None,
-            album: Album::of(&*source),
+            dataset: DatasetFingerprint::of(&*source),
             before: None,
             teacher: start
                 .teacher

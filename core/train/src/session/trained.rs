@@ -3,7 +3,7 @@
 use super::state::RunState;
 use super::trainer::Trainer;
 use crate::Result;
-use crate::checkpoint::Numbers;
+use crate::checkpoint::TrainingState;
 use crate::learner::{Backbone, Learner};
 use crate::memory::device::Smaller;
 use crate::weights::{self, ModelMetadata, Precision};
@@ -72,7 +72,7 @@ impl<B: TrainingBackend> Trainer for Trained<B> {
         self.learner.set_initial_embeddings(embeddings)
     }
 
-    fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
+    fn numbers(&self, see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>) -> Result<()> {
         self.learner.numbers(see)
     }
 

@@ -2,7 +2,7 @@
 
 use super::state::RunState;
 use crate::Result;
-use crate::checkpoint::Numbers;
+use crate::checkpoint::TrainingState;
 use crate::learner::Backbone;
 use crate::weights::{ModelMetadata, Precision};
 use seedling_nn::encoder::{FeatureNet, LinearLayer};
@@ -68,7 +68,7 @@ pub trait Trainer: Send + Sync {
     ///
     /// # Errors
     /// The backend's, or what `see` says.
-    fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()>;
+    fn numbers(&self, see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>) -> Result<()>;
 
     /// Takes the backbone back to what the run began with, except for `weight` of what has changed;
     /// returns what it was, for [`Trainer::undo_interpolation`]. Does nothing in a run that keeps no

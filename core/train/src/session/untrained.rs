@@ -3,7 +3,7 @@
 
 use super::state::RunState;
 use super::trainer::Trainer;
-use crate::checkpoint::Numbers;
+use crate::checkpoint::TrainingState;
 use crate::learner::{Backbone, network, restore};
 use crate::start::Start;
 use crate::weights::{self, ModelMetadata, Precision};
@@ -25,7 +25,7 @@ impl<B: TrainingBackend> Untrained<B> {
         backend: B,
         state: RunState,
         start: &Start<'_>,
-        saved: Option<Numbers<'_>>,
+        saved: Option<TrainingState<'_>>,
     ) -> Result<Untrained<B>> {
         let architecture = Architecture {
             head: None,
@@ -90,10 +90,10 @@ impl<B: TrainingBackend> Trainer for Untrained<B> {
         refused()
     }
 
-    fn numbers(&self, see: &mut dyn FnMut(Numbers<'_>) -> Result<()>) -> Result<()> {
-        see(Numbers {
+    fn numbers(&self, see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>) -> Result<()> {
+        see(TrainingState {
             trained: network(&self.encoder.params)?,
-            ..Numbers::default()
+            ..TrainingState::default()
         })
     }
 

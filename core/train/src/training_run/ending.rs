@@ -102,7 +102,7 @@ impl TrainingRun {
 
     /// The end of a run that leaves what it has trained, with a closed form of its own behind it.
     fn trained(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
-        let Poll::Ready((layer, looks)) = self.album(PART, When::After, observer)? else {
+        let Poll::Ready((layer, looks)) = self.extract_and_fit(PART, When::After, observer)? else {
             return Ok(());
         };
         let looks = match &layer {
@@ -166,11 +166,11 @@ impl TrainingRun {
         (look, looks): (usize, usize),
         observer: &mut dyn Observer,
     ) -> Result<bool> {
-        let (album, config) = (self.judged_on.0.clone(), self.session.config());
-        let sample = measured::sample(album.len(), config.measure_photos, config.seed);
+        let (source, config) = (self.judged_on.0.clone(), self.session.config());
+        let sample = measured::sample(source.len(), config.measure_photos, config.seed);
         let pass = Pass {
             key: judged(look),
-            source: &album,
+            source: &source,
             sample: &sample,
             looks: &[Look::Plain],
         };

@@ -133,7 +133,7 @@ impl TrainingRun {
     }
 
     /// The album's photos that its statistics are taken of.
-    fn album_sample(&self) -> Vec<usize> {
+    fn fit_sample(&self) -> Vec<usize> {
         let seed = self.session.config().seed;
         measured::sample(self.judged_on.0.len(), whitening::MAX_PHOTOS, seed)
     }
@@ -147,16 +147,16 @@ impl TrainingRun {
     /// Looks at the album and at the photos measured, with the weights as they are in this part of the run,
     /// and fits the linear layer, where one is asked for and the album has enough photos; pending where there
     /// are more photos to look at. Everything that was seen in the part is then forgotten.
-    pub(super) fn album(
+    pub(super) fn extract_and_fit(
         &mut self,
         part: &'static str,
         when: When,
         observer: &mut dyn Observer,
     ) -> Result<Poll<LayerAndLooks>> {
         let whitening = self.session.config().whitening;
-        let (album, sample) = (self.judged_on.0.clone(), self.album_sample());
+        let (source, sample) = (self.judged_on.0.clone(), self.fit_sample());
         // Where the photos measured are the album's, one pass does for both.
-        let together = Arc::ptr_eq(&album, &self.measured_on) && sample == self.measured_sample();
+        let together = Arc::ptr_eq(&source, &self.measured_on) && sample == self.measured_sample();
         let apart = match whitening && !together {
             true => sample.len(),
             false => 0,
@@ -169,8 +169,8 @@ impl TrainingRun {
         {
             let total = apart + self.measured_sample().len();
             let pass = Pass {
-                key: format!("{part} album"),
-                source: &album,
+                key: format!("{part} fit"),
+                source: &source,
                 sample: &sample,
                 looks: &[Look::Plain, Look::Mirrored],
             };

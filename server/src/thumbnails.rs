@@ -5,7 +5,7 @@ use seedling_core::Result;
 use seedling_core::data::PhotoSource;
 use seedling_core::eval::{Features, Measured, measured};
 use seedling_core::records::When;
-use seedling_report::{Album, album};
+use seedling_report::{Thumbnails, thumbnails};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use std::path::Path;
 /// # Errors
 /// It cannot be written.
 pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u64) -> Result<()> {
-    let rows = album::sample(before.photos.len(), seed);
+    let rows = thumbnails::sample(before.photos.len(), seed);
     let photos: Vec<usize> = rows.iter().map(|&row| before.photos[row]).collect();
     let labels = measured::labels(source, &photos);
     let picture = |&photo: &usize| {
         let small = source.with(photo, |photo| {
             let (width, height) = (photo.width as u32, photo.height as u32);
             let pixels = image::RgbImage::from_raw(width, height, photo.rgb)?;
-            album::thumbnail(&pixels).ok()
+            thumbnails::thumbnail(&pixels).ok()
         });
         small.ok().flatten()
     };
-    let album = Album {
+    let thumbnails = Thumbnails {
         ids: photos.iter().map(|&p| source.id(p).to_string()).collect(),
         classes: match labels {
             Some(_) => source.classes().to_vec(),
@@ -41,7 +41,7 @@ pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u
             .map(|p| picture(p).unwrap_or_default())
             .collect(),
     };
-    album.write(folder)
+    thumbnails.write(folder)
 }
 
 /// Adds the features of the closed form or those after training to the run's album, for the photos it holds.
@@ -49,7 +49,7 @@ pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u
 /// # Errors
 /// It cannot be read or written.
 pub fn add(folder: &Path, source: &dyn PhotoSource, when: When, found: &Measured) -> Result<()> {
-    let Some(mut album) = Album::read(folder)? else {
+    let Some(mut thumbnails) = Thumbnails::read(folder)? else {
         return Ok(());
     };
     let rows: HashMap<&str, usize> = found
@@ -58,7 +58,7 @@ pub fn add(folder: &Path, source: &dyn PhotoSource, when: When, found: &Measured
         .enumerate()
         .map(|(row, &photo)| (source.id(photo), row))
         .collect();
-    let places: Option<Vec<usize>> = album
+    let places: Option<Vec<usize>> = thumbnails
         .ids
         .iter()
         .map(|id| rows.get(id.as_str()).copied())
@@ -66,8 +66,8 @@ pub fn add(folder: &Path, source: &dyn PhotoSource, when: When, found: &Measured
     // Where a photo has vanished since, the map is of the features before alone.
     let features = places.map(|rows| -> Features { found.features.select(&rows) });
     match when {
-        When::ClosedForm => album.closed_form = features,
-        _ => album.after = features,
+        When::ClosedForm => thumbnails.closed_form = features,
+        _ => thumbnails.after = features,
     }
-    album.write(folder)
+    thumbnails.write(folder)
 }

@@ -1,4 +1,4 @@
-//! `album.safetensors`: the sample of photos that a report shows, small enough to keep in the run
+//! `thumbnails.safetensors`: the sample of photos that a report shows, small enough to keep in the run
 //! folder, so that the page can be made again without the photos.
 
 use half::f16;
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// The file's name in a run folder.
-pub const FILE_NAME: &str = "album.safetensors";
+pub const FILE_NAME: &str = "thumbnails.safetensors";
 /// Photos kept at most.
 pub const MAX_PHOTOS: usize = 600;
 /// Longest side of a thumbnail, in pixels.
@@ -19,7 +19,7 @@ pub const THUMBNAIL: u32 = 96;
 
 /// A sample of photos with what the report shows of each. All lists have one entry a photo.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Album {
+pub struct Thumbnails {
     /// Paths relative to the photo folder.
     pub ids: Vec<String>,
     /// Names of the classes; empty where none are known.
@@ -71,7 +71,7 @@ pub fn thumbnail(photo: &RgbImage) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-impl Album {
+impl Thumbnails {
     /// Writes the album into the run folder, atomically.
     ///
     /// # Errors
@@ -132,20 +132,20 @@ impl Album {
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`] where it is there and cannot be read.
-    pub fn read(run: &Path) -> Result<Option<Album>> {
+    pub fn read(run: &Path) -> Result<Option<Thumbnails>> {
         let path = run.join(FILE_NAME);
         let bytes = match std::fs::read(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(Error::io(&path))?,
         };
-        let album = Album::decode(&bytes).map_err(|reason| Error::file(&path, reason))?;
-        album
+        let thumbnails = Thumbnails::decode(&bytes).map_err(|reason| Error::file(&path, reason))?;
+        thumbnails
             .check()
             .map_err(|e| Error::file(&path, e.to_string()))?;
-        Ok(Some(album))
+        Ok(Some(thumbnails))
     }
 
-    fn decode(bytes: &[u8]) -> std::result::Result<Album, String> {
+    fn decode(bytes: &[u8]) -> std::result::Result<Thumbnails, String> {
         let text = |e: safetensors::SafeTensorError| format!("not an album: {e}");
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(text)?;
         let file = SafeTensors::deserialize(bytes).map_err(text)?;
@@ -187,7 +187,7 @@ impl Album {
                 .map(Some)
                 .map_err(|e| e.to_string())
         };
-        Ok(Album {
+        Ok(Thumbnails {
             ids: list("ids")?,
             classes: list("classes")?,
             labels,
@@ -244,12 +244,12 @@ mod tests {
     #[test]
     fn albums_come_back_and_broken_ones_are_refused() {
         let run = tempfile::tempdir().unwrap();
-        assert_eq!(Album::read(run.path()).unwrap(), None);
+        assert_eq!(Thumbnails::read(run.path()).unwrap(), None);
         let photo = RgbImage::from_pixel(300, 200, image::Rgb([200, 30, 90]));
         let small = thumbnail(&photo).unwrap();
         let shown = image::load_from_memory(&small).unwrap();
         assert_eq!((shown.width(), shown.height()), (96, 64));
-        let album = Album {
+        let thumbnails = Thumbnails {
             ids: vec!["a/1.jpg".into(), "b/\"2\".jpg".into()],
             classes: vec!["a".into(), "b".into()],
             labels: vec![0, 1],
@@ -258,17 +258,17 @@ mod tests {
             after: None,
             thumbnails: vec![small, vec![]],
         };
-        album.write(run.path()).unwrap();
-        assert_eq!(Album::read(run.path()).unwrap().unwrap(), album);
+        thumbnails.write(run.path()).unwrap();
+        assert_eq!(Thumbnails::read(run.path()).unwrap().unwrap(), thumbnails);
 
         let path = run.path().join(FILE_NAME);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        let error = Album::read(run.path()).unwrap_err().to_string();
+        let error = Thumbnails::read(run.path()).unwrap_err().to_string();
         assert!(error.contains("not an album"), "{error}");
-        let bad = Album {
+        let bad = Thumbnails {
             labels: vec![0, 7],
-            ..album
+            ..thumbnails
         };
         assert!(bad.write(run.path()).is_err());
     }
