@@ -64,8 +64,8 @@ run "seed from another size" distill few --arch mobilenet_v3_small --teacher tea
     "${small[@]}" --set teacher_size=48
 run "closed form" adapt "$photos" --threads 2 --seed 7 --quiet --epochs 0 --set measure_size=64
 run "adapt" adapt "$photos" "${small[@]}"
-run "adapt, neighbors, anchored" adapt "$photos" "${small[@]}" --set neighbors=0.5 --set anchor=0.1 \
+run "adapt, neighbors, anchored" adapt "$photos" "${small[@]}" --set neighbors=0.5 --set l2_sp=0.1 \
     --set mix=0.7 --keep always
 run "adapt, trained alone" adapt "$photos" "${small[@]}" --set whitening=false --keep always
-"$seedling" embed "$photos" --weights shipped --out features.safetensors --threads 2 --looks 8 --quiet
+"$seedling" embed "$photos" --weights shipped --out features.safetensors --threads 2 --tta-views 8 --quiet
 printf 'features %.16s\n' "$(sha256sum <features.safetensors)"

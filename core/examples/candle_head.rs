@@ -77,7 +77,7 @@ const SGD: SgdConfig = SgdConfig {
         norm_and_bias: true,
         train_from: 0,
     },
-    anchor: 0.0,
+    l2_sp: 0.0,
 };
 
 /// Four rendered photos of each class, (n, 3, SIDE, SIDE), and their classes.

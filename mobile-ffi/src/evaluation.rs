@@ -1,7 +1,7 @@
 //! What weights see in photos, in figures.
 
 use crate::error::Result;
-use crate::listener::{Listener, Looking, Stop};
+use crate::listener::{ExtractionProgress, Listener, Stop};
 use crate::photos::{DECODE_MB, Photos};
 use crate::progress::Stage;
 use crate::weights::Weights;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Figures of some weights on some photos. What there are too few photos for is `None`.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Evaluation {
-    /// Photos that were looked at.
+    /// Photos that were processed.
     pub photos: i32,
     /// Photos that could not be read.
     pub unreadable: i32,
@@ -45,7 +45,7 @@ pub struct Evaluation {
 }
 
 /// Measures weights on photos, with their classes where [`Photos::label`] has told all of them, and
-/// without. Looks at every photo three times: some thirty milliseconds each. Call it from a background
+/// without. Extracts features of three views of every photo: some thirty milliseconds each. Call it from a background
 /// thread. `stop` ends it early.
 #[uniffi::export]
 pub fn evaluate(
@@ -59,12 +59,12 @@ pub fn evaluate(
     let source = photos.source(DECODE_MB);
     let extractor = weights.extractor(&*encoder, &*source);
     let all: Vec<usize> = (0..source.len()).collect();
-    let mut looking = Looking::new(Stage::Measuring, listener, stop);
+    let mut progress = ExtractionProgress::new(Stage::Measuring, listener, stop);
     // The seed of `seedling eval`: the same figures.
     let how = (0, Metric::Euclidean);
     let measured = on_own_threads(threads.max(0) as usize, || {
         measure_photos(&extractor, &all, how, (true, true), |done| {
-            looking.looked(done, all.len())
+            progress.photos(done, all.len())
         })
     })??;
     let figures = &measured.figures;

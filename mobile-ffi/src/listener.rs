@@ -81,7 +81,7 @@ impl Throttle {
         }
     }
 
-    pub(crate) fn looked(&mut self, stage: Stage, done: usize, total: usize) {
+    pub(crate) fn photos(&mut self, stage: Stage, done: usize, total: usize) {
         self.progress(Progress {
             stage,
             done: done as i64,
@@ -98,28 +98,28 @@ impl Throttle {
     }
 }
 
-/// Tells of photos that are looked at, and ends that where someone asks for it.
-pub(crate) struct Looking {
+/// Tells of photos that are processed, and ends that where someone asks for it.
+pub(crate) struct ExtractionProgress {
     throttle: Throttle,
     stop: Option<Arc<Stop>>,
     stage: Stage,
 }
 
-impl Looking {
+impl ExtractionProgress {
     pub(crate) fn new(
         stage: Stage,
         listener: Option<Arc<dyn Listener>>,
         stop: Option<Arc<Stop>>,
-    ) -> Looking {
-        Looking {
+    ) -> ExtractionProgress {
+        ExtractionProgress {
             throttle: Throttle::new(listener),
             stop,
             stage,
         }
     }
 
-    pub(crate) fn looked(&mut self, done: usize, total: usize) -> seedling_core::Result<()> {
-        self.throttle.looked(self.stage, done, total);
+    pub(crate) fn photos(&mut self, done: usize, total: usize) -> seedling_core::Result<()> {
+        self.throttle.photos(self.stage, done, total);
         self.stop
             .as_ref()
             .map_or(Ok(()), |stop| stop.cancel.check())

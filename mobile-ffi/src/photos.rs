@@ -45,7 +45,7 @@ impl Photos {
         Ok(self.list().add_encoded(&name, bytes)?)
     }
 
-    /// Says what class the photo of that name is of, for [`crate::evaluate`]. Training never looks at it.
+    /// Says what class the photo of that name is of, for [`crate::evaluate`]. Training never reads it.
     /// Returns at once.
     pub fn label(&self, name: String, class_name: String) -> Result<()> {
         Ok(self.list().set_label(&name, &class_name)?)

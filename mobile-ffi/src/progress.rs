@@ -3,13 +3,13 @@
 /// What a session is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum Stage {
-    /// Looking at the photos, before or after training.
+    /// Extracting features of the photos, before or after training.
     Measuring,
     /// Taking steps.
     Training,
     /// Asking which weights serve better.
-    Judging,
-    /// Looking at the photos for a search.
+    Selecting,
+    /// Extracting features of the photos for a search.
     Searching,
 }
 
@@ -18,7 +18,7 @@ pub enum Stage {
 pub struct Progress {
     /// What is being done.
     pub stage: Stage,
-    /// Steps taken, or photos looked at.
+    /// Steps taken, or photos processed.
     pub done: i64,
     /// Out of how many.
     pub total: i64,

@@ -27,9 +27,9 @@ impl Observer for Relay {
         match event {
             Event::Warning(text) | Event::Note(text) => self.throttle.warning(text),
             Event::Measuring { done, total, .. } => {
-                self.throttle.looked(Stage::Measuring, done, total)
+                self.throttle.photos(Stage::Measuring, done, total)
             }
-            Event::Judging { done, total } => self.throttle.looked(Stage::Judging, done, total),
+            Event::Selecting { done, total } => self.throttle.photos(Stage::Selecting, done, total),
             Event::Step {
                 progress,
                 photos_per_second,

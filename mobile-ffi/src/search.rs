@@ -1,14 +1,14 @@
 //! Photos by example.
 
 use crate::error::{Result, SeedlingError};
-use crate::listener::{Listener, Looking, Stop};
+use crate::listener::{ExtractionProgress, Listener, Stop};
 use crate::photos::{DECODE_MB, Photos};
 use crate::progress::Stage;
 use crate::weights::Weights;
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::FeatureNet;
-use seedling_core::eval::looks::{self, Viewer};
 use seedling_core::eval::neighbors::{Exclude, Neighbor, search};
+use seedling_core::eval::tta::{self, FeatureModel};
 use seedling_core::eval::{Features, Metric, nearest};
 use seedling_core::index::{self, AlbumIndex, StoredFeatures};
 use seedling_core::session::on_own_threads;
@@ -33,18 +33,18 @@ pub struct Embedding {
     pub values: Vec<f32>,
 }
 
-/// How a search looks at photos.
+/// How a search extracts features.
 #[derive(Clone, Debug, uniffi::Record)]
 pub struct SearchSettings {
     /// Threads; 0 is one per processor.
     #[uniffi(default = 0)]
     pub threads: i32,
-    /// Looks at each photo that are averaged: 1, 2 (with its mirror image) or 8 (both at four sizes), each
+    /// Views of each photo whose features are averaged (test-time augmentation): 1, 2 (with its mirror image) or 8 (both at four sizes), each
     /// some ten milliseconds; 0 is 2 where the weights were fitted to an album, 1 otherwise.
     #[uniffi(default = 0)]
-    pub looks: i32,
-    /// A file of the app's that keeps what was seen: looking goes on where it was stopped or killed, and
-    /// only photos that are new are looked at the next time.
+    pub tta_views: i32,
+    /// A file of the app's that keeps what was seen: extraction goes on where it was stopped or killed, and
+    /// only photos that are new are processed the next time.
     #[uniffi(default = None)]
     pub store: Option<String>,
 }
@@ -56,7 +56,7 @@ pub struct Search {
     /// With their weights, one beside the other.
     networks: Vec<(Arc<dyn FeatureNet>, Arc<Weights>)>,
     threads: usize,
-    looks: usize,
+    tta_views: usize,
     diffuses: bool,
     stored: Mutex<StoredFeatures>,
     indexed: RwLock<IndexedPhotos>,
@@ -84,7 +84,7 @@ impl Default for Searched {
 
 #[uniffi::export]
 impl Search {
-    /// Looks at every photo: some ten milliseconds a look. Call it from a background thread. `stop` ends it
+    /// Extracts features of every photo: some ten milliseconds a view. Call it from a background thread. `stop` ends it
     /// early; what was seen is then in the settings' store, where there is one. With `beside`, the features of
     /// a second network stand beside those of the first (Small and Large together).
     #[uniffi::constructor]
@@ -97,11 +97,11 @@ impl Search {
         stop: Option<Arc<Stop>>,
     ) -> Result<Arc<Search>> {
         let diffuses = weights.has_layer()?;
-        let looks = match settings.looks {
+        let tta_views = match settings.tta_views {
             0 => 1 + usize::from(diffuses),
-            looks => usize::try_from(looks).unwrap_or(0),
+            tta_views => usize::try_from(tta_views).unwrap_or(0),
         };
-        looks::check(looks).map_err(|error| SeedlingError::Settings {
+        tta::check(tta_views).map_err(|error| SeedlingError::Settings {
             reason: error.to_string(),
         })?;
         let all = std::iter::once(weights).chain(beside);
@@ -110,22 +110,25 @@ impl Search {
             .collect::<Result<Vec<_>>>()?;
         let dim = networks.iter().map(|(net, _)| net.feature_dim()).sum();
         let files = networks.iter().map(|(_, weights)| &weights.file);
-        let viewer = index::viewer(files.map(|file| (file, file.metadata.image_size)), looks)?;
+        let model = index::models_key(
+            files.map(|file| (file, file.metadata.image_size)),
+            tta_views,
+        )?;
         let store = settings.store.as_deref().map(Path::new);
         let search = Search {
             networks,
             threads: settings.threads.max(0) as usize,
-            looks,
+            tta_views,
             diffuses,
-            stored: Mutex::new(StoredFeatures::open(store, &viewer, dim)?),
+            stored: Mutex::new(StoredFeatures::open(store, &model, dim)?),
             indexed: RwLock::default(),
         };
         search.refresh(photos, listener, stop)?;
         Ok(Arc::new(search))
     }
 
-    /// Searches these photos from now on: looks at those that are new, and forgets those that are gone. A
-    /// photo is known by its name. Takes some ten milliseconds a look at each new photo, and then a second or
+    /// Searches these photos from now on: extracts features of those that are new, and forgets those that are gone. A
+    /// photo is known by its name. Takes some ten milliseconds a view of each new photo, and then a second or
     /// two for twenty thousand. Call it from a background thread.
     pub fn refresh(
         &self,
@@ -134,13 +137,13 @@ impl Search {
         stop: Option<Arc<Stop>>,
     ) -> Result<()> {
         let source = photos.source(DECODE_MB);
-        let mut looking = Looking::new(Stage::Searching, listener, stop);
+        let mut progress = ExtractionProgress::new(Stage::Searching, listener, stop);
         let mut guard = self.stored();
         let stored: &mut StoredFeatures = &mut guard;
-        let viewers = self.viewers();
+        let models = self.models();
         on_own_threads(self.threads, || {
-            stored.look(&viewers, self.looks, &*source, |done, total| {
-                looking.looked(done, total)
+            stored.extract(&models, self.tta_views, &*source, |done, total| {
+                progress.photos(done, total)
             })
         })??;
         stored.forget_others(&*source)?;
@@ -181,14 +184,14 @@ impl Search {
         })
     }
 
-    /// The same for a picture that need not be among the photos, encoded. Takes as long as looking
+    /// The same for a picture that need not be among the photos, encoded. Takes as long as extracting features
     /// at a photo.
     pub fn like_encoded(&self, bytes: Vec<u8>, count: i32) -> Result<Vec<Match>> {
         let mut example = data::Photos::default();
         example.add_encoded("example", bytes)?;
-        let viewers = self.viewers();
+        let models = self.models();
         let asked = on_own_threads(self.threads, || {
-            looks::look(&viewers, self.looks, &example, &[0], |_| Ok(()))
+            tta::extract(&models, self.tta_views, &example, &[0], |_| Ok(()))
         })??;
         asked.check(1)?;
         let indexed = self.indexed();
@@ -224,10 +227,10 @@ impl Search {
 }
 
 impl Search {
-    fn viewers(&self) -> Vec<Viewer<'_>> {
+    fn models(&self) -> Vec<FeatureModel<'_>> {
         let networks = self.networks.iter();
         networks
-            .map(|(net, weights)| weights.viewer(&**net))
+            .map(|(net, weights)| weights.model(&**net))
             .collect()
     }
 

@@ -46,7 +46,7 @@ pub struct Resources {
     /// The most that the whole process has held so far, where the system tells (Linux, Android).
     pub peak_memory_mb: Option<f64>,
     /// Photos that are computed at a time.
-    pub group: i32,
+    pub micro_batch: i32,
     /// Width and height of the views.
     pub image_size: i32,
     /// Stages of the network that are not trained, to save memory.
@@ -216,7 +216,7 @@ impl Session {
         Ok(Resources {
             predicted_memory_mb: self.predicted_mb,
             peak_memory_mb: memory::peak_mb(),
-            group: config.bn_group as i32,
+            micro_batch: config.bn_group as i32,
             image_size: config.image_size as i32,
             frozen_stages: config.freeze as i32,
             seconds: *self.worked(),
@@ -271,7 +271,7 @@ impl Session {
 
     /// Whether the turn is not paused yet.
     fn begins(&self, turn: i64) -> Result<bool> {
-        match self.turns.begin(Turn(turn.max(0) as usize)) {
+        match self.turns.start(Turn(turn.max(0) as usize)) {
             Ok(()) => Ok(true),
             Err(seedling_core::Error::Canceled) => Ok(false),
             Err(error) => Err(error.into()),
@@ -318,7 +318,7 @@ impl Session {
                 governor.decide(&readings)
             }
         };
-        // Before anything is looked at: a phone that must not train must not measure either.
+        // Before anything is processed: a phone that must not train must not measure either.
         if let Decision::Stop(reason) = decide(relay) {
             return Ok(Outcome::Stopped { reason });
         }
@@ -374,7 +374,7 @@ impl Session {
         match resume {
             false => {
                 let config = self.config.clone();
-                Ok(TrainingRun::begin(folder, config, sources, &start, METHOD)?.0)
+                Ok(TrainingRun::start(folder, config, sources, &start, METHOD)?.0)
             }
             true => {
                 let (state, _) = checkpoint::load(&self.folder)?;

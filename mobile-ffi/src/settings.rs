@@ -33,7 +33,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// All settings of a run from `weights`, before memory is looked at.
+    /// All settings of a run from `weights`, before memory is planned.
     pub(crate) fn config(&self, weights: &Weights) -> Result<Config> {
         let usual = Config::adapt();
         let size = self.image_size;
@@ -67,7 +67,7 @@ impl Settings {
             },
             ..usual
         };
-        config.follow_wishes(|key| key == "epochs" && self.epochs.is_some());
+        config.infer_from_requested(|key| key == "epochs" && self.epochs.is_some());
         Ok(config)
     }
 }

@@ -50,9 +50,9 @@ impl Slices {
     }
 
     /// A slice begins, with so many bytes free, where that is known: refused where fewer than `least` are.
-    pub fn begin(&self, free: Option<i64>, least: i64) -> Result<()> {
+    pub fn start(&self, free: Option<i64>, least: i64) -> Result<()> {
         let free = free.map(|free| free.max(0) as u64);
-        Ok(self.inner.begin(now(), free, least.max(0) as u64)?)
+        Ok(self.inner.start(now(), free, least.max(0) as u64)?)
     }
 
     /// The slice has ended by itself. Returns whether others have to follow.

@@ -10,7 +10,7 @@ pub struct Verdict {
     /// Whether the album's statistics lie behind the features, in closed form: nearly always.
     pub closed_form: bool,
     /// Share of what training has changed that they keep.
-    pub share: f64,
+    pub interpolation: f64,
     /// Percent of what was near each photo to begin with that still is with the trained weights, chance taken
     /// away: of what is kept, or of the best that was not. Nothing where nothing was trained.
     pub neighbors_kept: Option<f64>,
@@ -24,10 +24,12 @@ impl From<VerdictRecord> for Verdict {
         Verdict {
             accepted: record.accepted,
             closed_form: found.closed_form,
-            share: found.share,
+            interpolation: found.interpolation,
             neighbors_kept: {
                 let tried = found.tried.iter();
-                let of_kept = tried.filter(|(share, _)| !record.accepted || *share == found.share);
+                let of_kept = tried.filter(|(interpolation, _)| {
+                    !record.accepted || *interpolation == found.interpolation
+                });
                 of_kept.filter_map(|(_, kept)| *kept).reduce(f64::max)
             },
             sentence: record.sentence,

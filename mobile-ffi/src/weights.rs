@@ -5,7 +5,7 @@ use seedling_core::data::PhotoSource;
 use seedling_core::device::Device;
 use seedling_core::encoder::{Architecture, FeatureNet};
 use seedling_core::eval::extract::Extractor;
-use seedling_core::eval::looks::Viewer;
+use seedling_core::eval::tta::FeatureModel;
 use seedling_core::weights::WeightFile;
 use seedling_core::weights::manifest::{self, PublicKey, Seen, Trust};
 use std::path::Path;
@@ -79,7 +79,7 @@ impl Weights {
         Ok(self.file.linear_layer()?.is_some())
     }
 
-    /// How `encoder`, made of them, looks at photos.
+    /// How `encoder`, made of them, extracts features.
     pub(crate) fn extractor<'a>(
         &'a self,
         encoder: &'a dyn FeatureNet,
@@ -94,9 +94,9 @@ impl Weights {
         }
     }
 
-    /// The same for several looks.
-    pub(crate) fn viewer<'a>(&'a self, encoder: &'a dyn FeatureNet) -> Viewer<'a> {
-        Viewer {
+    /// The same for several views.
+    pub(crate) fn model<'a>(&'a self, encoder: &'a dyn FeatureNet) -> FeatureModel<'a> {
+        FeatureModel {
             encoder,
             image_size: self.file.metadata.image_size,
             normalize: &self.file.metadata.normalize,

@@ -51,10 +51,10 @@ fn settings() -> Settings {
     }
 }
 
-fn looking(store: Option<&Path>) -> SearchSettings {
+fn settings_with(store: Option<&Path>) -> SearchSettings {
     SearchSettings {
         threads: 2,
-        looks: 0,
+        tta_views: 0,
         store: store.map(|path| path.to_string_lossy().into_owned()),
     }
 }
@@ -123,13 +123,13 @@ fn a_session_trains_judges_and_exports() {
     let export = || session.export(out.to_string_lossy().into_owned());
     assert!(matches!(export(), Err(SeedlingError::Weights { .. })));
     let resources = session.resources().unwrap();
-    assert!(resources.predicted_memory_mb <= 300.0 && resources.group >= 2);
+    assert!(resources.predicted_memory_mb <= 300.0 && resources.micro_batch >= 2);
 
     let ear = Arc::new(Ear::default());
     let outcome = session.run(session.turn(), Some(ear.clone()), None, usual_rules());
     assert_eq!(outcome.unwrap(), Outcome::Done);
     let heard = ear.heard.lock().unwrap();
-    for stage in [Stage::Measuring, Stage::Training, Stage::Judging] {
+    for stage in [Stage::Measuring, Stage::Training, Stage::Selecting] {
         assert!(heard.iter().any(|p| p.stage == stage), "{stage:?}");
     }
     let last = heard.iter().rfind(|p| p.stage == Stage::Training).unwrap();
@@ -137,7 +137,7 @@ fn a_session_trains_judges_and_exports() {
     assert!(last.loss.unwrap().is_finite());
 
     let verdict = session.verdict().unwrap().unwrap();
-    assert_eq!(verdict.accepted, verdict.share > 0.0);
+    assert_eq!(verdict.accepted, verdict.interpolation > 0.0);
     assert!(verdict.sentence.contains("40 photos"), "{verdict:?}");
     export().unwrap();
     assert_eq!(fs::read(&out).unwrap(), undisturbed());
@@ -151,7 +151,7 @@ fn a_session_trains_judges_and_exports() {
     );
 
     let weights = Weights::open_own(out.to_string_lossy().into_owned()).unwrap();
-    let search = Search::new(weights, photos(), looking(None), None, None, None).unwrap();
+    let search = Search::new(weights, photos(), settings_with(None), None, None, None).unwrap();
     let like = search.like("photo 3".into(), 5);
     assert_eq!(like.len(), 5);
     assert!(
@@ -175,7 +175,7 @@ fn a_session_trains_judges_and_exports() {
 
 #[test]
 fn pauses_and_new_processes_change_nothing() {
-    for stage in [Stage::Measuring, Stage::Training, Stage::Judging] {
+    for stage in [Stage::Measuring, Stage::Training, Stage::Selecting] {
         let folder = tempfile::tempdir().unwrap();
         let first = session(folder.path());
         let ear = Arc::new(Ear::default());
@@ -326,7 +326,7 @@ fn what_cannot_be_is_refused_and_says_why() {
         Outcome::Done
     );
     assert_eq!(
-        Search::new(weights.clone(), some, looking(None), None, None, None)
+        Search::new(weights.clone(), some, settings_with(None), None, None, None)
             .unwrap()
             .unreadable(),
         2
@@ -380,7 +380,7 @@ fn photos_are_evaluated_with_and_without_classes() {
     stop.ask();
     let ended = evaluate(weights.clone(), photos.clone(), 2, None, Some(stop.clone()));
     assert!(matches!(ended, Err(SeedlingError::Stopped { .. })));
-    let ended = Search::new(weights, photos, looking(None), None, None, Some(stop)).map(drop);
+    let ended = Search::new(weights, photos, settings_with(None), None, None, Some(stop)).map(drop);
     assert!(matches!(ended, Err(SeedlingError::Stopped { .. })));
 }
 
@@ -560,7 +560,7 @@ fn the_closed_form_and_its_index_are_made_in_slices() {
     let store = folder.path().join("index");
     let ear = Arc::new(Ear::default());
     let over = |photos, stop| {
-        let settings = looking(Some(&store));
+        let settings = settings_with(Some(&store));
         Search::new(weights(), photos, settings, None, Some(ear.clone()), stop)
     };
     let stop = Stop::new();
@@ -572,9 +572,9 @@ fn the_closed_form_and_its_index_are_made_in_slices() {
     let search = over(photos(), None).unwrap();
     let all = search.embeddings();
     assert_eq!(all.len(), 40);
-    let plain = Search::new(weights(), photos(), looking(None), None, None, None).unwrap();
+    let plain = Search::new(weights(), photos(), settings_with(None), None, None, None).unwrap();
     assert_eq!(plain.embeddings(), all);
-    // Again: nothing is looked at.
+    // Again: nothing is processed.
     ear.heard.lock().unwrap().clear();
     assert_eq!(over(photos(), None).unwrap().embeddings(), all);
     assert!(ear.heard.lock().unwrap().is_empty());
@@ -592,7 +592,7 @@ fn the_closed_form_and_its_index_are_made_in_slices() {
     assert_eq!(last, Some((1, 1)));
     assert!(search.like("photo 0".into(), 3).is_empty());
     assert_eq!(search.like("photo 40".into(), 3).len(), 3);
-    let anew = Search::new(weights(), others, looking(None), None, None, None).unwrap();
+    let anew = Search::new(weights(), others, settings_with(None), None, None, None).unwrap();
     // Photos are computed a few at a time: in other company the last digits may differ.
     for (a, b) in search.embeddings().iter().zip(anew.embeddings()) {
         assert_eq!(a.name, b.name);
@@ -603,16 +603,16 @@ fn the_closed_form_and_its_index_are_made_in_slices() {
             a.name
         );
     }
-    // Several looks, and two networks side by side.
+    // Several views, and two networks side by side.
     let eight = SearchSettings {
-        looks: 8,
-        ..looking(None)
+        tta_views: 8,
+        ..settings_with(None)
     };
     let both = Search::new(weights(), photos(), eight, Some(weights()), None, None).unwrap();
     assert_eq!(both.embeddings()[0].values.len(), 2048);
     let three = SearchSettings {
-        looks: 3,
-        ..looking(None)
+        tta_views: 3,
+        ..settings_with(None)
     };
     let refused = Search::new(weights(), photos(), three, None, None, None);
     assert!(matches!(refused, Err(SeedlingError::Settings { .. })));

@@ -59,8 +59,8 @@ impl Chart<'_> {
         let low = if self.from_zero { low.min(0.0) } else { low };
         let y = Axis::new(low, high, 4);
         let x = Axis::exact(first.x, last.x, 4);
-        let px = |v: f64| LEFT + x.share(v) * (WIDTH - LEFT - RIGHT);
-        let py = |v: f64| HEIGHT - BOTTOM - y.share(v) * (HEIGHT - TOP - BOTTOM);
+        let px = |v: f64| LEFT + x.fraction(v) * (WIDTH - LEFT - RIGHT);
+        let py = |v: f64| HEIGHT - BOTTOM - y.fraction(v) * (HEIGHT - TOP - BOTTOM);
 
         let mut svg = String::new();
         for (v, text) in y.ticks() {
@@ -206,7 +206,7 @@ impl Axis {
     }
 
     /// Where `v` lies between the ends, 0 to 1.
-    fn share(&self, v: f64) -> f64 {
+    fn fraction(&self, v: f64) -> f64 {
         if self.high > self.low {
             (v - self.low) / (self.high - self.low)
         } else {

@@ -77,12 +77,12 @@ fn fit(layouts: &mut [Vec<Point>]) {
             let low = values().fold(f64::INFINITY, f64::min);
             let high = values().fold(f64::NEG_INFINITY, f64::max);
             for p in layout.iter_mut() {
-                let share = if high > low {
+                let fraction = if high > low {
                     (p[axis] - low) / (high - low)
                 } else {
                     0.5
                 };
-                p[axis] = (share * 1e4).round() / 1e4;
+                p[axis] = (fraction * 1e4).round() / 1e4;
             }
         }
     }

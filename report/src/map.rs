@@ -275,19 +275,19 @@ fn turn_to(points: &mut [Point], target: &[Point]) {
 mod tests {
     use super::*;
 
-    fn groups(per: usize, seed: u64) -> Features {
+    fn clusters(per: usize, seed: u64) -> Features {
         let mut rng = Rng::new(seed, Purpose::Measure, 0, 0);
         let (count, dim) = (4, 60);
         let values = (0..per * count * dim)
             .map(|at| {
-                let (group, d) = (at / dim / per, at % dim);
-                0.25 * rng.normal() + if d % count == group { 1.0 } else { 0.0 }
+                let (cluster, d) = (at / dim / per, at % dim);
+                0.25 * rng.normal() + if d % count == cluster { 1.0 } else { 0.0 }
             })
             .collect();
         Features::new(per * count, dim, values).unwrap()
     }
 
-    fn same_group_nearest(points: &[Point], per: usize) -> f64 {
+    fn same_cluster_nearest(points: &[Point], per: usize) -> f64 {
         let squared = |a: Point, b: Point| (a[0] - b[0]).powi(2) + (a[1] - b[1]).powi(2);
         let right = (0..points.len()).filter(|&i| {
             let near = (0..points.len()).filter(|&j| j != i).min_by(|&a, &b| {
@@ -299,16 +299,16 @@ mod tests {
     }
 
     #[test]
-    fn groups_stay_together_and_maps_repeat() {
-        let (a, b) = (groups(40, 1), groups(40, 2));
+    fn clusters_stay_together_and_maps_repeat() {
+        let (a, b) = (clusters(40, 1), clusters(40, 2));
         let first = layout(&a, None);
         assert_eq!(first, layout(&a, None));
-        assert!(same_group_nearest(&first, 40) > 0.98);
+        assert!(same_cluster_nearest(&first, 40) > 0.98);
         // The second map keeps every group near its place on the first.
         let second = layout(&b, Some(&first));
-        assert!(same_group_nearest(&second, 40) > 0.98);
-        for group in 0..4 {
-            let range = group * 40..(group + 1) * 40;
+        assert!(same_cluster_nearest(&second, 40) > 0.98);
+        for cluster in 0..4 {
+            let range = cluster * 40..(cluster + 1) * 40;
             let (p, q) = (center(&first[range.clone()]), center(&second[range]));
             let size = first.iter().map(|p| p[0].hypot(p[1])).fold(0.0, f64::max);
             assert!((p[0] - q[0]).hypot(p[1] - q[1]) < size, "group {group}");

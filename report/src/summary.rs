@@ -471,10 +471,10 @@ mod tests {
         ])
     }
 
-    fn judged(share: f64) -> VerdictRecord {
+    fn judged(interpolation: f64) -> VerdictRecord {
         VerdictRecord {
             verdict: seedling_core::verdict::Verdict {
-                share,
+                interpolation,
                 ..Default::default()
             },
             sentence: "Thus.".into(),
@@ -491,9 +491,9 @@ mod tests {
 
     #[test]
     fn the_first_sentence_says_what_got_better_and_the_last_is_the_verdicts() {
-        let told = |before, after, share| {
+        let told = |before, after, interpolation| {
             let mut run = run(before, after);
-            run.judged = Some(judged(share));
+            run.judged = Some(judged(interpolation));
             run.verdict()
         };
         let free = MeasureRecord::default;

@@ -62,7 +62,7 @@ pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
         .put("init", args.init.clone())
         .put("keep", args.keep.clone());
     let mut settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
-    settings.follow_wishes();
+    settings.infer_from_requested();
     let photos = match &args.photos {
         Some(path) => Photos::At(path),
         None => Photos::Demo,

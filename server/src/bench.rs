@@ -51,7 +51,7 @@ pub struct BenchArgs {
     /// Photos per micro-batch
     #[arg(long, value_name = "N")]
     pub bn_group: Option<u32>,
-    /// A training step with adapt's settings within a budget of so many MB, which picks the group
+    /// A training step with adapt's settings within a budget of so many MB, which picks the micro-batch
     #[arg(long, value_name = "M", conflicts_with_all = ["batch_size", "bn_group", "photos"])]
     pub memory_mb: Option<usize>,
     /// Milliseconds and memory of a step for each network, size and budget; of FILE, where an app has
@@ -110,7 +110,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
     session::on_own_threads(config.threads, || {
         let threads = rayon::current_num_threads();
         console.note(&format!(
-            "{} at {} px, batch {} in groups of {}, {threads} threads",
+            "{} at {} px, batch {} in micro-batches of {}, {threads} threads",
             config.arch, config.image_size, config.batch_size, config.bn_group
         ));
         let step = moco_step(&config, args.seconds)?;

@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use crate::console::Console;
-use crate::eyes::{Eyes, open_index};
+use crate::feature_models::{FeatureModels, open_index};
 use crate::flags::Common;
 use crate::photos::{self, budget};
 use clap::Args;
@@ -40,11 +40,11 @@ pub struct EmbedArgs {
     /// File to write: .safetensors or .csv; with --index any name
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Looks at each photo that are averaged: 1, 2 (with its mirror image) or 8 (both at four sizes)
+    /// Views of each photo whose features are averaged (test-time augmentation): 1, 2 (with its mirror image) or 8 (both at four sizes)
     /// [default: 1, with --index 2]
     #[arg(long, value_name = "N", value_parser = PossibleValuesParser::new(["1", "2", "8"]))]
-    pub looks: Option<String>,
-    /// Make the album's index, or renew it: only photos that are new are looked at
+    pub tta_views: Option<String>,
+    /// Make the album's index, or renew it: only photos that are new are processed
     #[arg(long)]
     pub index: bool,
     /// Diffuse features over the album's graph of neighbors before they are written, as an index does
@@ -78,28 +78,28 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
         }
     };
     let together = args.index || args.diffuse || args.within.is_some();
-    let looks = match &args.looks {
+    let tta_views = match &args.tta_views {
         Some(count) => count.parse().unwrap_or(1),
         None => 1 + usize::from(together),
     };
-    let eyes = Eyes::open(
+    let models = FeatureModels::open(
         &args.weights,
         args.and.as_deref(),
         args.arch.as_deref(),
-        looks,
+        tta_views,
         &args.common,
         console,
     )?;
-    let source = photos::open(&args.photos, &budget(eyes.config()), console)?;
-    session::on_own_threads(eyes.config().threads, || {
+    let source = photos::open(&args.photos, &budget(models.config()), console)?;
+    session::on_own_threads(models.config().threads, || {
         let mut known = 0;
         let found = match args.index {
-            false => eyes.look(&*source, console)?,
+            false => models.extract(&*source, console)?,
             true => {
-                let (viewer, dim) = (eyes.name()?, eyes.feature_dim());
-                let mut stored = StoredFeatures::open(Some(&args.out), &viewer, dim)?;
+                let (model, dim) = (models.name()?, models.feature_dim());
+                let mut stored = StoredFeatures::open(Some(&args.out), &model, dim)?;
                 known = source.len() - stored.missing(&*source).len();
-                eyes.look_at_missing(&*source, &mut stored, console)?;
+                models.extract_missing(&*source, &mut stored, console)?;
                 stored.forget_others(&*source)?;
                 let (photos, features) = stored.of(&*source);
                 Extracted {
@@ -112,7 +112,7 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
         found.check(source.len())?;
         let mut features = found.features;
         if let Some(index) = &args.within {
-            features = open_index(index, &eyes)?.0.queries(&features)?;
+            features = open_index(index, &models)?.0.queries(&features)?;
         } else if args.diffuse {
             features = AlbumIndex::new(&features)?.rows().clone();
         }
@@ -141,7 +141,7 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
             "skipped": found.skipped.len(),
             "left_out": source.left_out().len(),
             "feature_dim": features.dim,
-            "looks": looks,
+            "tta_views": tta_views,
         }));
         Ok(Outcome::Done)
     })?

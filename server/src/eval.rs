@@ -12,7 +12,7 @@ use seedling_core::config::{Config, Layer};
 use seedling_core::data::{self, PhotoSource, Skipped};
 use seedling_core::device::Device;
 use seedling_core::encoder::{Architecture, FeatureNet};
-use seedling_core::eval::extract::{Extractor, Look};
+use seedling_core::eval::extract::{EvalView, Extractor};
 use seedling_core::eval::{
     Features, Knn, Measured, Metric, Panel, knn, measure_photos, measured, panel_train_test,
 };
@@ -199,7 +199,7 @@ fn train_test(
 ) -> Result<Option<(Option<Knn>, Panel)>> {
     let all: Vec<usize> = (0..train.source.len()).collect();
     let bar = console.bar(all.len() as u64, "train");
-    let found = train.features(&all, &Look::Plain, |done| {
+    let found = train.features(&all, &EvalView::Plain, |done| {
         bar.set_position(done as u64);
         Ok(())
     })?;

@@ -10,7 +10,7 @@ mod devices;
 mod distill;
 mod embed;
 mod eval;
-mod eyes;
+mod feature_models;
 mod flags;
 mod interrupt;
 mod keygen;

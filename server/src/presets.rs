@@ -1,4 +1,4 @@
-//! `seedling presets`: the published recipes, to be looked at, copied and changed.
+//! `seedling presets`: the published recipes, to be read, copied and changed.
 
 use crate::Outcome;
 use crate::console::Console;

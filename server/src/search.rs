@@ -2,7 +2,7 @@
 
 use crate::Outcome;
 use crate::console::Console;
-use crate::eyes::{Eyes, open_index};
+use crate::feature_models::{FeatureModels, open_index};
 use crate::flags::Common;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -31,7 +31,7 @@ pub struct SearchArgs {
     pub and: Option<String>,
     /// Looks that the index was made with
     #[arg(long, value_name = "N", default_value = "2", value_parser = PossibleValuesParser::new(["1", "2", "8"]))]
-    pub looks: String,
+    pub tta_views: String,
     /// Photos to find for each
     #[arg(long, value_name = "K", default_value = "10")]
     pub count: usize,
@@ -47,19 +47,19 @@ pub struct SearchArgs {
 /// # Errors
 /// Index, weights or a photo cannot be used.
 pub fn run(args: &SearchArgs, console: &Console) -> Result<Outcome> {
-    let eyes = Eyes::open(
+    let models = FeatureModels::open(
         &args.weights,
         args.and.as_deref(),
         args.arch.as_deref(),
-        args.looks.parse().unwrap_or(2),
+        args.tta_views.parse().unwrap_or(2),
         &args.common,
         console,
     )?;
-    session::on_own_threads(eyes.config().threads, || {
-        let (index, ids) = open_index(&args.index, &eyes)?;
+    session::on_own_threads(models.config().threads, || {
+        let (index, ids) = open_index(&args.index, &models)?;
         let mut answers = Vec::new();
         for photo in &args.photos {
-            let found = index.search(&eyes.look_at(photo)?, args.count)?;
+            let found = index.search(&models.extract_file(photo)?, args.count)?;
             let near = found.into_iter().flatten();
             let near: Vec<(&str, f64)> = near
                 .map(|near| (ids[near.index].as_str(), near.squared.sqrt()))

@@ -47,10 +47,10 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Sets what follows from what was asked for ([`Config::follow_wishes`]).
-    pub fn follow_wishes(&mut self) {
+    /// Sets what follows from what was asked for ([`Config::infer_from_requested`]).
+    pub fn infer_from_requested(&mut self) {
         let mut config = self.config.clone();
-        config.follow_wishes(|key| self.asks_for(key));
+        config.infer_from_requested(|key| self.asks_for(key));
         self.config = config;
     }
 
@@ -81,7 +81,7 @@ impl Settings {
         let found = memory::fit_budget(&mut config, run, budget_of, |key| self.asks_for(key))?;
         self.config = config;
         let Some(found) = found else {
-            // A GPU takes as many groups at once as fit, which it finds out itself.
+            // A GPU takes as many micro-batches at once as fit, which it finds out itself.
             return Ok(None);
         };
         let Config {
@@ -91,7 +91,7 @@ impl Settings {
             ..
         } = self.config;
         Ok(Some(format!(
-            "{budget} MB: groups of {bn_group}, {image_size} px, {freeze} stages frozen; takes about \
+            "{budget} MB: micro-batches of {bn_group}, {image_size} px, {freeze} stages frozen; takes about \
              {:.0} MB (program {:.0}, networks {:.0}, photos {:.0}, views {:.0}, work {:.0})",
             found.total(),
             found.program,
@@ -103,7 +103,7 @@ impl Settings {
     }
 
     /// Puts a checkpoint's settings under the layers of a command that named a budget when it
-    /// began the run. The group that was picked stays: a `bn_group` in the layers is what it was
+    /// began the run. The micro-batch that was picked stays: a `bn_group` in the layers is what it was
     /// then, the most that may be picked.
     ///
     /// # Errors

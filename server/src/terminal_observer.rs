@@ -34,7 +34,7 @@ pub struct TerminalObserver<'a> {
 #[derive(PartialEq)]
 enum Bar {
     Training,
-    Judging,
+    Selecting,
     Measuring(When),
 }
 
@@ -170,8 +170,8 @@ impl Observer for TerminalObserver<'_> {
                 let bar = self.bar(Bar::Measuring(when), total as u64, name);
                 bar.set_position(done as u64);
             }
-            Event::Judging { done, total } => {
-                let bar = self.bar(Bar::Judging, total as u64, "judge");
+            Event::Selecting { done, total } => {
+                let bar = self.bar(Bar::Selecting, total as u64, "judge");
                 bar.set_position(done as u64);
             }
             Event::Measured {
@@ -182,7 +182,7 @@ impl Observer for TerminalObserver<'_> {
                 self.clear();
                 match when {
                     When::Before => session::on_own_threads(self.threads, || {
-                        thumbnails::begin(&self.folder, source, measured, self.seed)
+                        thumbnails::create(&self.folder, source, measured, self.seed)
                     })??,
                     When::During => {}
                     When::ClosedForm | When::After => {

@@ -13,7 +13,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// It cannot be written.
-pub fn begin(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u64) -> Result<()> {
+pub fn create(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: u64) -> Result<()> {
     let rows = thumbnails::sample(before.photos.len(), seed);
     let photos: Vec<usize> = rows.iter().map(|&row| before.photos[row]).collect();
     let labels = measured::labels(source, &photos);

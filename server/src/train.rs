@@ -41,7 +41,7 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
     let resume = plan.training.resume;
     let folder = RunFolder::open(&plan.training.out, resume, &GUESTS)?;
     let mut run = match resume {
-        false => begin(&mut plan, folder, console)?,
+        false => start_run(&mut plan, folder, console)?,
         true => go_on(&mut plan, folder, console)?,
     };
     announce(&run, &plan, console);
@@ -85,7 +85,7 @@ fn saved(plan: &mut Plan<'_>, folder: &Path, console: &Console) -> Result<State<
     Ok(state)
 }
 
-fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<TrainingRun> {
+fn start_run(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<TrainingRun> {
     let config = &plan.settings.config;
     // A file says what it is; only where a network was asked for, the file has to be that one.
     let wanted = plan.settings.asks_for("arch") || config.init == "shipped";
@@ -123,7 +123,7 @@ fn begin(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Result<Tr
         ..Start::default()
     };
     let config = plan.settings.config.clone();
-    let (run, notes) = TrainingRun::begin(folder, config, sources, &start, plan.command)?;
+    let (run, notes) = TrainingRun::start(folder, config, sources, &start, plan.command)?;
     notes.iter().for_each(|note| console.note(note));
     Ok(run)
 }
@@ -238,7 +238,7 @@ fn announce(run: &TrainingRun, plan: &Plan<'_>, console: &Console) {
         return;
     }
     console.note(&format!(
-        "{} {} on {} photos: {} steps of {} photos in groups of {}, {} px (measured at {}), lr {}{}",
+        "{} {} on {} photos: {} steps of {} photos in micro-batches of {}, {} px (measured at {}), lr {}{}",
         plan.command,
         config.arch,
         session.source().len(),

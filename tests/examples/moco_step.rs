@@ -1,4 +1,4 @@
-//! `moco_step ARCH SIZE GROUP STEPS`: MoCo steps of one group on noise, to have their instructions counted
+//! `moco_step ARCH SIZE MICROBATCH STEPS`: MoCo steps of one micro-batch on noise, to have their instructions counted
 //! (`tests/arm64/instructions`).
 
 use seedling_core::bench::{StepBench, Steps};
@@ -6,15 +6,15 @@ use seedling_core::config::Config;
 
 fn main() -> seedling_core::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [arch, size, group, steps] = &words[..] else {
+    let [arch, size, microbatch, steps] = &words[..] else {
         panic!("moco_step ARCH SIZE GROUP STEPS");
     };
     let number = |word: &String| word.parse::<usize>().expect("a number");
     let config = Config {
         arch: arch.parse()?,
         image_size: number(size),
-        batch_size: number(group),
-        bn_group: number(group),
+        batch_size: number(microbatch),
+        bn_group: number(microbatch),
         queue_size: 512,
         threads: 1,
         ..Config::adapt()

@@ -2,7 +2,7 @@
 
     python tests/golden/distill.py
 
-20 steps in f64, stored as f32. Weights and images follow the formulas at the top of common.py.
+20 steps in f64, stored as f32. Weights and images ema_update the formulas at the top of common.py.
 
     student     mobilenet_v3_small, batch norm eps 1e-3, momentum 0.1, no dropout, 32 x 32 images;
                 then the head `simple`: projection_head.0 Linear(1024, 1024), ReLU,
@@ -40,7 +40,7 @@ from common import F32Runs, MobileNetV3, Trajectory, entry_values, f32, fill, im
 from safetensors.torch import save_file
 
 HERE = Path(__file__).resolve().parent
-STEPS, BATCH, GROUP, DIM, QUEUE = 20, 16, 8, 128, 40
+STEPS, BATCH, MICROBATCH, DIM, QUEUE = 20, 16, 8, 128, 40
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE, LR, WEIGHT_DECAY = 0.2, 0.01, 1e-4, 0.01
 
 
@@ -72,7 +72,7 @@ def train(dtype, memory_format=torch.contiguous_format):
     queue, position = clustered(500000, QUEUE).to(dtype), 0
     for step, teacher in enumerate(teacher_rows().to(dtype), start=1):
         x = images(100000 + 2 * step, BATCH, 32, 32, 2.0).to(dtype=dtype, memory_format=memory_format)
-        embeddings = torch.cat([student(group) for group in x.split(GROUP)])
+        embeddings = torch.cat([student(group) for group in x.split(MICROBATCH)])
         loss = distill_loss(embeddings, teacher, queue)
         optimizer.zero_grad()
         loss.backward()
@@ -108,7 +108,7 @@ def main():
     tensors["queue.step20"] = queue.float()
     trajectory.write("student", tensors)
     path = HERE / "distill.safetensors"
-    config = {"batch_size": BATCH, "bn_group": GROUP, "lr": LR, "sgd_momentum": 0.9, "weight_decay": WEIGHT_DECAY,
+    config = {"batch_size": BATCH, "bn_group": MICROBATCH, "lr": LR, "sgd_momentum": 0.9, "weight_decay": WEIGHT_DECAY,
               "student_temperature": STUDENT_TEMPERATURE, "teacher_temperature": TEACHER_TEMPERATURE}
     save_file(tensors, path, metadata={"entries": json.dumps(names), "config": json.dumps(config), "f32_deviation": json.dumps(rounded(figures))})
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB; loss", [f"{v:.4f}" for v in losses])

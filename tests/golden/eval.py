@@ -104,7 +104,7 @@ figures = {
     "lidar": lidar([x, view1, view2]),
     "std_ratio": float(u.std(0, correction=0).mean() * 24**0.5),
     "effective_rank": float(eig.sum() ** 2 / eig.pow(2).sum()),
-    "largest_share": float(eig.max() / eig.sum()),
+    "largest_ratio": float(eig.max() / eig.sum()),
     "train_test_euclidean": sklearn_train_test(x, labels, test, truth, "euclidean"),
     "train_test_cosine": sklearn_train_test(x, labels, test, truth, "cosine"),
     "few_euclidean": sklearn_train_test(x[:40], labels[:40], test, truth, "euclidean"),

@@ -3,7 +3,7 @@
     python tests/golden/moco.py
 
 Two runs, `asymmetric` (20 steps) and `symmetric` (6 steps), in f64, stored as f32. Weights and
-images follow the formulas at the top of common.py.
+images ema_update the formulas at the top of common.py.
 
 The setting, both runs
     encoder     mobilenet_v3_small, batch norm eps 1e-3, momentum 0.1, no dropout, 32 x 32 images;
@@ -95,7 +95,7 @@ from common import (F32Runs, MobileNetV3, Trajectory, entry_values, fill, images
 from safetensors.torch import save_file
 
 HERE = Path(__file__).resolve().parent
-BATCH, GROUP, DIM, PHOTOS = 16, 8, 128, 24
+BATCH, MICROBATCH, DIM, PHOTOS = 16, 8, 128, 24
 TEMPERATURE, LR, WEIGHT_DECAY, KEY_MOMENTUM = 0.2, 1e-4, 0.01, 0.9
 
 
@@ -107,14 +107,14 @@ def draws(steps):
     return ids, permutations
 
 
-def in_groups(encoder, x):
-    return torch.cat([encoder(group) for group in x.split(GROUP)])
+def in_microbatches(encoder, x):
+    return torch.cat([encoder(group) for group in x.split(MICROBATCH)])
 
 
 def encode_keys(encoder, x, permutation):
     """Keys of `x`, computed in groups of shuffled rows, returned in row order."""
     with torch.no_grad():
-        shuffled = in_groups(encoder, x[permutation])
+        shuffled = in_microbatches(encoder, x[permutation])
     keys = torch.empty_like(shuffled)
     keys[permutation] = shuffled
     return keys
@@ -145,11 +145,11 @@ def train(symmetric, steps, queue_size, dtype, memory_format=torch.contiguous_fo
         masked = ids[:, None] == queue_ids[None, :]
         if symmetric:
             keys = [encode_keys(key_encoder, views[v], permutation[v]) for v in (0, 1)]
-            losses = [info_nce(in_groups(query_encoder, views[v]), keys[1 - v], queue, masked) for v in (0, 1)]
+            losses = [info_nce(in_microbatches(query_encoder, views[v]), keys[1 - v], queue, masked) for v in (0, 1)]
             loss = (losses[0] + losses[1]) / 2
         else:
             keys = [encode_keys(key_encoder, views[1], permutation[0])]
-            loss = info_nce(in_groups(query_encoder, views[0]), keys[0], queue, masked)
+            loss = info_nce(in_microbatches(query_encoder, views[0]), keys[0], queue, masked)
         optimizer.zero_grad()
         loss.backward()
         queue = queue.clone()
@@ -205,7 +205,7 @@ def main():
     names, figures["asymmetric"] = run("asymmetric", False, 20, 40, (1, 5, 20), (1, 5, 10, 20), tensors)
     _, figures["symmetric"] = run("symmetric", True, 6, 72, (1, 6), (1, 6), tensors)
     path = HERE / "moco.safetensors"
-    config = {"batch_size": BATCH, "bn_group": GROUP, "lr": LR, "sgd_momentum": 0.9, "weight_decay": WEIGHT_DECAY,
+    config = {"batch_size": BATCH, "bn_group": MICROBATCH, "lr": LR, "sgd_momentum": 0.9, "weight_decay": WEIGHT_DECAY,
               "key_momentum": KEY_MOMENTUM, "temperature": TEMPERATURE}
     save_file(tensors, path, metadata={"entries": json.dumps(names), "config": json.dumps(config), "f32_deviation": json.dumps(rounded(figures))})
     print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")

@@ -179,7 +179,7 @@ def cases(args, album, run, folder, seen):
     for share in SHARES:
         state = {k: torch.lerp(base[k], v, share) if v.is_floating_point() else v for k, v in adapted.items()}
         plain, first, second = (features(state, x) for x in images)
-        yield {"album": album.name, "run": run, "share": share, "best_nn": best_nn(plain, labels), **figures(plain, first, second, args.of_base[album])}
+        yield {"album": album.name, "run": run, "weight": share, "best_nn": best_nn(plain, labels), **figures(plain, first, second, args.of_base[album])}
 
 
 def main():
@@ -211,18 +211,18 @@ def main():
             seen[album] = inputs(album, size)
             plain, first, second = (features(base, x) for x in seen[album][0])
             args.of_base[album] = plain
-            write({"album": album.name, "run": "base", "share": 0.0, "best_nn": best_nn(plain, seen[album][1]), **figures(plain, first, second, plain)})
+            write({"album": album.name, "run": "base", "weight": 0.0, "best_nn": best_nn(plain, seen[album][1]), **figures(plain, first, second, plain)})
         for run in args.runs:
             for album in args.albums:
                 for case in cases(args, album, run, folder, seen[album]):
                     write(case)
-                    print({k: case[k] for k in ("album", "run", "share", "best_nn")}, flush=True)
+                    print({k: case[k] for k in ("album", "run", "weight", "best_nn")}, flush=True)
 
 
 def table(rows):
     from scipy.stats import spearmanr
 
-    names = [k for k in rows[0] if k not in ("album", "run", "share", "best_nn")]
+    names = [k for k in rows[0] if k not in ("album", "run", "weight", "best_nn")]
     albums = sorted({r["album"] for r in rows})
     base = {a: next(r for r in rows if r["album"] == a and r["run"] == "base") for a in albums}
     tried = [r for r in rows if r["run"] != "base"]
@@ -247,12 +247,12 @@ def table(rows):
         print(f"| {name} | {np.mean(rho):+.2f} | " + " | ".join(f"{x:+.2f}" for x in rho) + f" | {100 * np.mean(right):.0f} % | {np.mean(gains):+.1f} | {min(gains):+.1f} |")
 
     line("(best-NN itself)", lambda r: r["best_nn"])
-    line("(always all of it)", lambda r: r["share"])
+    line("(always all of it)", lambda r: r["weight"])
     for name in names:
         line(name, lambda r: r[name])
     print("\n| album | run | " + " | ".join(f"{s:.0%}" for s in (0.0, *SHARES)) + " |\n|---|---|" + "---|" * 5)
     for a, run in runs:
-        mine = {r["share"]: r["best_nn"] for r in tried if (r["album"], r["run"]) == (a, run)}
+        mine = {r["weight"]: r["best_nn"] for r in tried if (r["album"], r["run"]) == (a, run)}
         print(f"| {a} | {run} | {base[a]['best_nn']:.1f} | " + " | ".join(f"{mine.get(s, float('nan')):.1f}" for s in SHARES) + " |")
 
 

@@ -2,7 +2,7 @@
 
     python tests/peers/learn_distil.py --init models/mobilenet_v3_small.safetensors --photos ALBUM --out OUT [--seed 0]
 
-The initial weights look at every photo over sizes and flips (--looks); the mean of those, less the album's mean,
+The initial weights look at every photo over sizes and flips (--tta-views); the mean of those, less the album's mean,
 says how near photos are to each other. The network's own features, less their mean, learn these similarities from
 one random view, without a head: a cross-entropy between softmax(teacher / 0.05) over all other photos, with 0.1 of
 the target on the photo itself, and softmax(student / 0.05) over the features that the network itself has of the
@@ -51,8 +51,8 @@ def main():
     parser.add_argument("--lr", type=float, default=0.03)
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--own", type=float, default=0.1, help="share of the target on the photo itself")
-    parser.add_argument("--looks", type=int, choices=[2, 8], default=8)
-    parser.add_argument("--mix", type=float, default=1.0, help="share of what has changed that the result keeps")
+    parser.add_argument("--tta-views", type=int, choices=[2, 8], default=8)
+    parser.add_argument("--interpolation", type=float, default=1.0, help="interpolation weight of the trained weights")
     parser.add_argument("--measure-size", type=int, default=160)
     common_arguments(parser)
     args = parser.parse_args()

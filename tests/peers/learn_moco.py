@@ -42,7 +42,7 @@ def finish(encoder, initial, plain, args, device):
         encoder.backbone(normalize(plain[rows].to(device).float() / 255, *IMAGENET))
     for name, value in encoder.state_dict().items():
         if name.startswith(("features.", "classifier.")) and value.is_floating_point():
-            value.copy_(torch.lerp(initial[name], value, args.mix))
+            value.copy_(torch.lerp(initial[name], value, args.interpolation))
 
 
 def main():
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--key-momentum", type=float, default=0.99)
     parser.add_argument("--neighbors", type=float, default=0.9, help="share of the target that goes to initial neighbors")
     parser.add_argument("--neighbor-temperature", type=float, default=0.05)
-    parser.add_argument("--mix", type=float, default=0.5, help="share of what has changed that the result keeps")
+    parser.add_argument("--interpolation", type=float, default=0.5, help="interpolation weight of the trained weights")
     parser.add_argument("--measure-size", type=int, default=160)
     common_arguments(parser)
     args = parser.parse_args()
@@ -80,7 +80,7 @@ def main():
     queue_ids = torch.full((args.queue,), -1, device=device)
     position = 0
 
-    def in_groups(encoder, x):
+    def in_microbatches(encoder, x):
         return torch.cat([encoder(group) for group in x.split(args.bn_group)])
 
     curves = Curves(args.out / "curves.json", "moco", args)
@@ -97,8 +97,8 @@ def main():
                 for key, query in zip(key_encoder.parameters(), query_encoder.parameters()):
                     key.mul_(args.key_momentum).add_(query, alpha=1 - args.key_momentum)
                 shuffle = torch.randperm(len(ids), device=device)
-                keys = in_groups(key_encoder, views[1][shuffle])[shuffle.argsort()]
-            queries = in_groups(query_encoder, views[0])
+                keys = in_microbatches(key_encoder, views[1][shuffle])[shuffle.argsort()]
+            queries = in_microbatches(query_encoder, views[0])
             negatives = (queries @ queue.T).masked_fill(ids[:, None] == queue_ids[None, :], -torch.inf)
             logits = torch.cat([(queries * keys).sum(1, keepdim=True), negatives], 1) / args.temperature
             target = torch.zeros_like(logits)

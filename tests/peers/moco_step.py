@@ -173,7 +173,7 @@ def measure(args):
 
 def table(args, rounds, views):
     median = lambda rows, side, *keys: statistics.median(_dig(r[side], keys) for r in rows)
-    lines = [f"MobileNetV3-Large, {args.image_size} px, {args.threads} threads, f32, queue {args.queue}; PyTorch: full batch, ours: groups of {args.bn_group}",
+    lines = [f"MobileNetV3-Large, {args.image_size} px, {args.threads} threads, f32, queue {args.queue}; PyTorch: full batch, ours: micro-batches of {args.bn_group}",
              f"{'':12}{'torch img/s':>12}{'ours img/s':>12}{'ratio':>8}{'torch MB':>10}{'ours MB':>10}{'share':>8}"]
     summary = {}
     for batch in args.batches:

@@ -167,7 +167,7 @@ def main():
                 found[side].append(measure(args, name, side))
                 print(name, side, json.dumps(found[side][-1]), file=sys.stderr, flush=True)
         rows[name] = {side: {key: statistics.median(r[key] for r in all_rounds) for key in all_rounds[0]} for side, all_rounds in found.items()}
-    print(f"{args.image_size} px, batch {args.batch}, {args.threads} threads, f32; ours in groups of {args.bn_group}\n")
+    print(f"{args.image_size} px, batch {args.batch}, {args.threads} threads, f32; ours in micro-batches of {args.bn_group}\n")
     print("| network | step: PyTorch eager, compiled | ours | ratio | features: eager, compiled | ours | ratio | MiB: PyTorch | ours | share |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name, row in rows.items():

@@ -134,7 +134,7 @@ def arm(args):
 
     fit.step(close)
     linear = (probe((b - center) / spread).argmax(1) == test_labels).float().mean().item()
-    print(json.dumps({"share": share, "keys": keys, "lr": lr, "seed": args.seed, "knn": round(100 * knn, 2), "linear": round(100 * linear, 2),
+    print(json.dumps({"weight": share, "keys": keys, "lr": lr, "seed": args.seed, "knn": round(100 * knn, 2), "linear": round(100 * linear, 2),
                       "loss": round(loss.item(), 4), "seconds": round(time.time() - start)}))
 
 

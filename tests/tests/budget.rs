@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A hard limit for processes: a control group of their own. Where this machine lends none, what the
-/// kernel says that they held at most is looked at instead.
+/// kernel says that they held at most is processed instead.
 struct Limit {
     megabytes: usize,
     group: Option<PathBuf>,

@@ -139,7 +139,7 @@ fn an_index_is_made_searched_and_renewed() {
     let warm = |found: &Value| found["id"].as_str().unwrap().starts_with("warm/");
     assert!(found.as_array().unwrap().iter().all(warm), "{found}");
 
-    // One goes, one comes: only that one is looked at.
+    // One goes, one comes: only that one is processed.
     fs::remove_file(at("photos/warm/004.png")).unwrap();
     fs::copy(at("photos/cold/001.png"), at("photos/cold/999.png")).unwrap();
     assert!(make().contains("60 features") && make().contains(", 60 of them known before"));
@@ -151,7 +151,7 @@ fn an_index_is_made_searched_and_renewed() {
     );
     assert!(!found.stdout.contains("warm/004.png"), "{found:?}");
 
-    // The diffused rows, rows of queries, several looks and two networks.
+    // The diffused rows, rows of queries, several views and two networks.
     let embed = |more: &[&str]| {
         with(
             "embed",
@@ -171,7 +171,10 @@ fn an_index_is_made_searched_and_renewed() {
         assert!((a - b).abs() < 1e-3);
     }
     let weights_text = weights.to_string_lossy().into_owned();
-    assert_eq!(embed(&["--looks", "8", "--and", &weights_text]).dim, 2048);
+    assert_eq!(
+        embed(&["--tta-views", "8", "--and", &weights_text]).dim,
+        2048
+    );
 
     // What is no index of these weights is refused and left alone.
     let refused = |index: &str, more: &[&str], part: &str| {
@@ -182,7 +185,7 @@ fn an_index_is_made_searched_and_renewed() {
     fs::write(at("other"), b"\xff\xd8 a photo").unwrap();
     refused(&text("other"), &[], "something else");
     refused(&text("nowhere"), &[], "no such index");
-    refused(&index, &["--looks", "1"], "no index of these weights");
+    refused(&index, &["--tta-views", "1"], "no index of these weights");
     let over = [
         "embed",
         &text("photos"),
@@ -200,7 +203,7 @@ fn an_index_is_made_searched_and_renewed() {
 fn small_albums_are_not_trained_on_unless_asked() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    // Fewer than one group: no reason to refuse where nothing is trained.
+    // Fewer than one micro-batch: no reason to refuse where nothing is trained.
     album(&at("photos"), 12);
     let ran = adapt(
         &at("photos"),

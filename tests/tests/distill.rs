@@ -32,13 +32,13 @@ fn batch(encoder: &Encoder, pixels: &[f32], side: usize) -> Images {
     images.unwrap()
 }
 
-/// Unit embeddings in two groups, by a copy: training mode moves running statistics.
+/// Unit embeddings in two micro-batches, by a copy: training mode moves running statistics.
 fn embeddings(student: &Encoder, images: &[f32], mode: Mode) -> Vec<f32> {
     let mut copy = encoder(Some(Head::Simple));
     copy.params.copy_from(&student.params).unwrap();
     let mut out = Vec::new();
-    for group in images.chunks(images.len() / 2) {
-        let images = batch(&copy, group, 32);
+    for microbatch in images.chunks(images.len() / 2) {
+        let images = batch(&copy, microbatch, 32);
         out.extend_from_slice(&copy.embed_in(&images, mode).unwrap());
     }
     out
@@ -169,6 +169,12 @@ fn teacher_embeddings_are_centered_projected_and_normalized() {
         size: (SIZE, SIZE),
         photos: &[NO_PHOTO; 3],
     };
-    let in_groups = teacher.embed_views(&views, 2, &Cancel::default()).unwrap();
-    assert_close(&in_groups, &expected, 1e-5, 0.0, "embeddings in groups");
+    let in_microbatches = teacher.embed_views(&views, 2, &Cancel::default()).unwrap();
+    assert_close(
+        &in_microbatches,
+        &expected,
+        1e-5,
+        0.0,
+        "embeddings in micro-batches",
+    );
 }

@@ -100,7 +100,7 @@ fn geometry_equals_pytorch() {
     let c = collapse(&x).unwrap();
     near(Some(c.std_ratio), "std_ratio");
     assert!((c.effective_rank / g.number("effective_rank") - 1.0).abs() < 1e-5);
-    assert!((c.largest_share / g.number("largest_share") - 1.0).abs() < 1e-3);
+    assert!((c.largest_ratio / g.number("largest_ratio") - 1.0).abs() < 1e-3);
 
     // The sampled figure estimates the full one, and the seed fixes it.
     let sampled = geometry::uniformity_sampled(&x, 1).unwrap();

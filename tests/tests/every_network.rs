@@ -67,7 +67,7 @@ fn numbers(encoder: &Encoder) -> (Vec<f32>, Vec<f32>) {
 /// Parameters, running statistics and the optimizer's averages.
 fn state(session: &Session) -> [Vec<f32>; 4] {
     let mut found = None;
-    let see = session.numbers(&mut |numbers| {
+    let see = session.with_training_state(&mut |numbers| {
         let Network { values, buffers } = numbers.trained;
         found =
             Some([values, buffers, numbers.velocity, numbers.squares].map(|all| all.into_owned()));

@@ -1,5 +1,5 @@
 //! What a resumed run holds on to: its first measurement, the photos it was taken on, its
-//! teacher, its group. And what it does not care about: how many threads there are.
+//! teacher, its micro-batch. And what it does not care about: how many threads there are.
 
 use seedling_core::config::Config;
 use seedling_core::encoder::Head;
@@ -106,7 +106,7 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
     let folder = tempfile::tempdir().unwrap();
     let (photos, whole) = (folder.path().join("photos"), folder.path().join("whole"));
     album(&photos, 16);
-    // The least budget in which a group of 8 fits and one of 16 does not.
+    // The least budget in which a micro-batch of 8 fits and one of 16 does not.
     let source = seedling_core::data::open(&photos).unwrap();
     let picked = |budget: usize| {
         let mut config = Config {
@@ -142,14 +142,14 @@ fn the_command_that_began_a_run_in_little_memory_resumes_it() {
     let more = [FOUR, &more, &["--memory-mb", &budget]].concat();
     let ran = adapt(&photos, &whole, &more);
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stderr.contains("in groups of 8"), "{ran:?}");
+    assert!(ran.stderr.contains("in micro-batches of 8"), "{ran:?}");
     let again = folder.path().join("again");
     stopped(&whole, &again, true);
     let ran = adapt(&photos, &again, &[&more[..], &["--resume"]].concat());
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let weights = |run: &Path| fs::read(run.join("weights.safetensors")).unwrap();
     assert!(weights(&again) == weights(&whole));
-    // A smaller group than was picked is another run.
+    // A smaller micro-batch than was picked is another run.
     stopped(&whole, &folder.path().join("third"), true);
     let less = ["--set", "bn_group=2", "--resume"];
     let ran = adapt(

@@ -960,11 +960,11 @@ impl Operation for Steps {
         let mut velocity = bench.flat(4, len, 1.0);
         // With gaps before, between and behind.
         let spans = [(5..700, 0.1), (700..701, 0.0), (9_000..70_000, 0.01)];
-        for (anchor, base) in [(0.0, &none), (0.5, &base)] {
+        for (l2_sp, base) in [(0.0, &none), (0.5, &base)] {
             let update = Update {
                 spans: &spans,
                 momentum: 0.9,
-                anchor,
+                l2_sp,
                 lr: 0.1,
             };
             b.sgd(&update, &mut values, &grads, &mut velocity, base)
@@ -990,7 +990,7 @@ impl Operation for Steps {
         let mut own = zeros();
         b.copy(&mut own, &grads).unwrap();
         b.momentum_update(&mut own, &values, 0.75, 1234).unwrap();
-        bench.see_flat("following", &own);
+        bench.see_flat("EMA", &own);
         let mut finite = Vec::new();
         for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 3e38, 1e-42] {
             b.edit(&mut own, |own| own[len - 1] = bad).unwrap();

@@ -88,7 +88,7 @@ fn killed_after_a_step(photos: &Path, out: &Path, more: &[&str]) {
 
 /// What does not fit is said before the first step, with what would.
 #[test]
-fn too_little_memory_names_the_group_that_fits() {
+fn too_little_memory_names_the_microbatch_that_fits() {
     if gpu().is_none() {
         return;
     }

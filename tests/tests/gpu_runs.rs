@@ -101,7 +101,7 @@ fn sgd<B: TrainingBackend>(encoder: &Encoder<B>) -> Sgd<B> {
             norm_and_bias: true,
             train_from: 0,
         },
-        anchor: 0.0,
+        l2_sp: 0.0,
     };
     Sgd::new(&encoder.params, how).unwrap()
 }
@@ -111,7 +111,7 @@ fn queue<B: TrainingBackend>(backend: &B, dim: usize) -> Queue<B::Flat> {
     queue.with_keys(|keys| backend.flat(keys)).unwrap()
 }
 
-/// Losses of a MoCo run in groups of `group`, and the keys it leaves.
+/// Losses of a MoCo run in micro-batches of `microbatch`, and the keys it leaves.
 fn moco<B: TrainingBackend>(
     backend: &B,
     run: (usize, usize, f32),
@@ -124,7 +124,7 @@ fn moco<B: TrainingBackend>(
 fn moco_above<B: TrainingBackend>(
     backend: &B,
     stages: usize,
-    (steps, group, off): (usize, usize, f32),
+    (steps, microbatch, off): (usize, usize, f32),
     mut after: impl FnMut(usize),
 ) -> (Vec<f32>, Vec<f32>) {
     let query = frozen(backend, ARCH, Some(Head::Simple), (true, stages));
@@ -136,7 +136,7 @@ fn moco_above<B: TrainingBackend>(
         symmetric: false,
         mask_own_photo: true,
         batches: MicroBatches {
-            bn_group: group,
+            bn_group: microbatch,
             mode: Mode::train(0.1),
             cancel: Cancel::default(),
         },
@@ -226,9 +226,9 @@ fn two_hundred_steps_take_no_more_memory() {
     assert!(held[2..].iter().all(|now| *now == steady), "{held:?}");
 }
 
-/// Groups have statistics of their own whether they go one after another or at once.
+/// Micro-batches have statistics of their own whether they go one after another or at once.
 #[test]
-fn groups_at_once_are_groups_one_after_another() {
+fn microbatches_at_once_are_microbatches_one_after_another() {
     let Some(gpu) = gpu() else { return };
     let run = (2, BATCH / 4, 0.0);
     let (expected, expected_keys) = moco(&gpu, run, |_| ());
@@ -237,7 +237,7 @@ fn groups_at_once_are_groups_one_after_another() {
     assert_close(&keys, &expected_keys, 1e-2, 0.0, "keys");
 }
 
-/// Memory is known before the first step, and the more groups go at once the more it is.
+/// Memory is known before the first step, and the more micro-batches go at once the more it is.
 #[test]
 fn a_dry_run_takes_what_the_run_takes() {
     let Some(gpu) = gpu() else { return };

@@ -193,11 +193,11 @@ fn unreadable_photos_are_replaced_and_counted() {
 }
 
 #[test]
-fn too_few_photos_for_a_batch_make_whole_groups() {
-    // 24 photos in one batch, 19 of them readable: four groups of four.
+fn too_few_photos_for_a_batch_make_whole_microbatches() {
+    // 24 photos in one batch, 19 of them readable: four micro-batches of four.
     let source = holes([2, 3, 11, 19, 23]);
     let grouped = |threads| LoaderConfig {
-        group: 4,
+        microbatch: 4,
         ..config(24, threads)
     };
     let mut one = Loader::new(source.clone(), grouped(1), Position::default()).unwrap();

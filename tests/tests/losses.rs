@@ -53,9 +53,9 @@ fn info_nce_matches_whatever_is_masked() {
                     batch,
                 };
                 losses.push(evaluate(&query[row.clone()], &contrast(1)).loss);
-                let share = evaluate(&query[row.clone()], &contrast(n));
-                mean += share.loss;
-                grad.extend(share.grad);
+                let part = evaluate(&query[row.clone()], &contrast(n));
+                mean += part.loss;
+                grad.extend(part.grad);
             }
             close(&golden, case, "losses", &losses);
             close(&golden, case, "loss", &[mean]);
@@ -131,12 +131,12 @@ fn smoothed_targets_are_as_by_autograd() {
             let run = |rows: std::ops::Range<usize>, batch| {
                 let target = match case["count"].as_u64() {
                     Some(count) => Target::Nearest {
-                        weight: number(&case["share"]),
+                        weight: number(&case["part"]),
                         count: count as usize,
                     },
                     None => Target::Neighbors(Neighbors {
                         initial: album.clone(),
-                        weight: number(&case["share"]),
+                        weight: number(&case["part"]),
                         temperature: number(&facts["neighbor_temperature"]),
                     }),
                 };

@@ -1,4 +1,4 @@
-//! Peak memory of a MoCo step follows the group, not the batch; and an index of 20,000 photos takes what it
+//! Peak memory of a MoCo step follows the micro-batch, not the batch; and an index of 20,000 photos takes what it
 //! says. One test only: the allocator counts for the whole process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -98,7 +98,7 @@ fn peak_of_an_index() -> usize {
 }
 
 #[test]
-fn peak_memory_follows_the_group_not_the_batch() {
+fn peak_memory_follows_the_microbatch_not_the_batch() {
     // One thread: what several hold at once depends on their timing.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
     pool.build().unwrap().install(|| {
@@ -107,7 +107,9 @@ fn peak_memory_follows_the_group_not_the_batch() {
         let small = peak_of_steps(16, 8);
         let large = peak_of_steps(64, 8);
         let whole = peak_of_steps(64, 64);
-        println!("batch 16 in groups of 8: {small} bytes; 64 in 8: {large}; 64 in 64: {whole}");
+        println!(
+            "batch 16 in micro-batches of 8: {small} bytes; 64 in 8: {large}; 64 in 64: {whole}"
+        );
         // Keys and queries of 48 more photos are 200 KB; pixels are the caller's.
         assert!(large < small + small / 10, "{large} {small}");
         assert!(whole > 4 * large, "{whole} {large}");

@@ -1,5 +1,5 @@
-//! Micro-batches are devices: MoCo on groups one after another is MoCo on several devices, in
-//! the memory of one group. And what training must leave alone: frozen stages, and its own bits.
+//! Micro-batches are devices: MoCo on micro-batches one after another is MoCo on several devices, in
+//! the memory of one micro-batch. And what training must leave alone: frozen stages, and its own bits.
 
 use seedling_core::backbones::Arch;
 use seedling_core::cancel::Cancel;
@@ -81,18 +81,18 @@ fn grads(encoder: &Encoder) -> Vec<f32> {
 }
 
 #[test]
-fn a_batch_of_two_groups_is_two_devices() {
+fn a_batch_of_two_microbatches_is_two_devices() {
     const BATCH: usize = 64;
-    const GROUP: usize = 32;
+    const MICROBATCH: usize = 32;
     let order = key_orders(5, 0, BATCH);
-    let mut whole = moco(GROUP, 0);
+    let mut whole = moco(MICROBATCH, 0);
     let loss = step(&mut whole, BATCH, &order);
 
     // By hand: each device has its own copies, 32 queries, and 32 of the shuffled keys.
     let ([first, second], photos) = views(BATCH);
     let mut keys = vec![0.0; BATCH * EMBEDDING_DIM];
     for device in 0..2 {
-        let mine = &order[0][device * GROUP..(device + 1) * GROUP];
+        let mine = &order[0][device * MICROBATCH..(device + 1) * MICROBATCH];
         let pixels: Vec<f32> = mine
             .iter()
             .flat_map(|&i| &second[i * IMAGE..(i + 1) * IMAGE])
@@ -111,7 +111,7 @@ fn a_batch_of_two_groups_is_two_devices() {
     let before = queue(96);
     let (mut mean, mut losses) = (vec![0.0; grads(&whole.query_encoder).len()], 0.0);
     for device in 0..2 {
-        let mine = device * GROUP..(device + 1) * GROUP;
+        let mine = device * MICROBATCH..(device + 1) * MICROBATCH;
         let pixels = &first[mine.start * IMAGE..mine.end * IMAGE];
         let mut query = encoder(true, 0);
         let images = images(&query, pixels);
@@ -123,7 +123,7 @@ fn a_batch_of_two_groups_is_two_devices() {
             mask_own_photo: true,
             temperature: 0.2,
             target: &Target::Positive,
-            batch: GROUP,
+            batch: MICROBATCH,
         };
         // The device's own mean loss.
         let result = evaluate(&queries, &contrast);
@@ -152,7 +152,7 @@ fn a_batch_of_two_groups_is_two_devices() {
     assert_eq!(whole.queue.next, expected.next);
     assert_close(&whole.queue.keys, &expected.keys, 1e-6, 0.0, "queue");
 
-    // It does matter: one group of 64 is another gradient altogether.
+    // It does matter: one micro-batch of 64 is another gradient altogether.
     let mut other = moco(BATCH, 0);
     step(&mut other, BATCH, &order);
     let off: Vec<f32> = grads(&other.query_encoder)

@@ -24,7 +24,7 @@ fn encoders(arch: Arch, head: Head) -> (Encoder, Encoder) {
 
 const BATCH: usize = 16;
 
-fn follow(run: &str, steps: usize, size: usize, symmetric: bool) {
+fn check_trajectory(run: &str, steps: usize, size: usize, symmetric: bool) {
     let golden = Golden::open("moco");
     let deviations = golden.json("f32_deviation");
     let (mut query, key) = encoders(Arch::MOBILENET_V3_SMALL, Head::Wide);
@@ -123,10 +123,10 @@ fn on_one_thread(run: impl FnOnce() + Send) {
 
 #[test]
 fn twenty_steps_follow_pytorch() {
-    on_one_thread(|| follow("asymmetric", 20, 40, false));
+    on_one_thread(|| check_trajectory("asymmetric", 20, 40, false));
 }
 
 #[test]
 fn symmetric_steps_follow_pytorch() {
-    on_one_thread(|| follow("symmetric", 6, 72, true));
+    on_one_thread(|| check_trajectory("symmetric", 6, 72, true));
 }

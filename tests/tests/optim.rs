@@ -20,7 +20,7 @@ fn decay(weight_decay: f32, norm_and_bias: bool) -> WeightDecay {
     }
 }
 
-fn follow(name: &str, make: impl FnOnce(&Params) -> Optimizer) {
+fn check_trajectory(name: &str, make: impl FnOnce(&Params) -> Optimizer) {
     let golden = golden();
     let read = |name| golden.f32(name).expect(name);
     let mut layout = Layout::default();
@@ -53,13 +53,13 @@ fn sgd_follows_pytorch() {
         let config = SgdConfig {
             momentum,
             decay: decay(weight_decay, norm_and_bias),
-            anchor: 0.0,
+            l2_sp: 0.0,
         };
         |params: &Params| Optimizer::Sgd(Sgd::new(params, config).unwrap())
     };
-    follow("plain", sgd(0.0, 0.0, true));
-    follow("momentum", sgd(0.9, 1e-2, true));
-    follow("exempt", sgd(0.9, 1e-2, false));
+    check_trajectory("plain", sgd(0.0, 0.0, true));
+    check_trajectory("momentum", sgd(0.9, 1e-2, true));
+    check_trajectory("exempt", sgd(0.9, 1e-2, false));
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn adamw_follows_pytorch() {
         let config = AdamWConfig::new(decay(0.1, norm_and_bias));
         |params: &Params| Optimizer::AdamW(AdamW::new(params, config).unwrap())
     };
-    follow("adamw", adamw(true));
-    follow("adamw_exempt", adamw(false));
+    check_trajectory("adamw", adamw(true));
+    check_trajectory("adamw_exempt", adamw(false));
 }
 
 #[test]

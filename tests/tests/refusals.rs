@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 #[test]
-fn broken_photos_are_fatal_only_below_a_group() {
+fn broken_photos_are_fatal_only_below_a_microbatch() {
     let folder = tempfile::tempdir().unwrap();
     let (photos, out) = (folder.path().join("photos"), folder.path().join("run"));
     album(&photos, 8);
@@ -28,7 +28,7 @@ fn broken_photos_are_fatal_only_below_a_group() {
         broken(name);
     }
     let out = folder.path().join("second");
-    adapt(&photos, &out, &["--steps", "3"]).refused(1, &["only 3 of 8", "group of 4"]);
+    adapt(&photos, &out, &["--steps", "3"]).refused(1, &["only 3 of 8", "micro-batch of 4"]);
     assert!(!out.exists());
     // What was in the folder before stays, and it can be used.
     fs::create_dir(&out).unwrap();

@@ -19,7 +19,7 @@ fn command(photos: &Path, out: &Path, resume: bool) -> Command {
         .arg(out)
         .args(SMALL);
     command.args(["--steps", STEPS, "--set", "checkpoint_every=2"]);
-    command.args(["--set", "anchor=0.001", "--set", "symmetric=true"]);
+    command.args(["--set", "l2_sp=0.001", "--set", "symmetric=true"]);
     if resume {
         command.arg("--resume");
     }

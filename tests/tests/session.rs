@@ -4,7 +4,7 @@ use seedling_core::checkpoint::{self, Network};
 use seedling_core::config::Config;
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Head};
-use seedling_core::eval::extract::{Extractor, Look};
+use seedling_core::eval::extract::{EvalView, Extractor};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::session::{Session, Start, TeacherSource};
 use seedling_core::weights::WeightFile;
@@ -39,7 +39,7 @@ fn values(session: &Session) -> Vec<f32> {
 /// Parameters and running statistics of the network that is trained.
 fn trained(session: &Session) -> (Vec<f32>, Vec<f32>) {
     let mut found = None;
-    let see = session.numbers(&mut |numbers| {
+    let see = session.with_training_state(&mut |numbers| {
         let Network { values, buffers } = numbers.trained;
         found = Some((values.into_owned(), buffers.into_owned()));
         Ok(())
@@ -157,7 +157,7 @@ fn a_queue_out_of_bounds_is_refused() {
     session.checkpoint(folder.path()).unwrap();
     for (next, allowed) in [(11, true), (12, false), (u64::MAX, false)] {
         let (mut state, _) = checkpoint::load(folder.path()).unwrap();
-        state.numbers.queue_next = next;
+        state.training.queue_next = next;
         let resumed = Session::resume(
             session.config().clone(),
             source.clone(),
@@ -236,7 +236,9 @@ fn half_weights_are_smaller_and_see_the_same() {
             normalize: &file.metadata.normalize,
         };
         let all: Vec<usize> = (0..24).collect();
-        let found = extractor.features(&all, &Look::Plain, |_| Ok(())).unwrap();
+        let found = extractor
+            .features(&all, &EvalView::Plain, |_| Ok(()))
+            .unwrap();
         (
             std::fs::metadata(path).unwrap().len(),
             found.features.values,

@@ -4,7 +4,7 @@
 use seedling_core::backbones::Arch;
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder};
-use seedling_core::eval::extract::{Extractor, Look};
+use seedling_core::eval::extract::{EvalView, Extractor};
 use seedling_core::eval::{Features, Metric, knn};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::weights::WeightFile;
@@ -45,7 +45,9 @@ fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
             normalize: &file.metadata.normalize,
         };
         let all: Vec<usize> = (0..source.len()).collect();
-        let found = extractor.features(&all, &Look::Plain, |_| Ok(())).unwrap();
+        let found = extractor
+            .features(&all, &EvalView::Plain, |_| Ok(()))
+            .unwrap();
         let (features, photos) = (found.features, found.photos);
         let labels = photos.iter().map(|&i| source.label(i).unwrap() as u32);
         (features, labels.collect())

@@ -38,7 +38,7 @@ fn adapt(photos: &Path, out: &Path, more: &[&str]) -> (Ran, Value) {
 /// The weights in `out` are the initial ones, and the run says so.
 fn kept_initial(ran: &Ran, json: &Value, out: &Path) {
     assert_eq!(json["verdict"]["accepted"], false, "{json}");
-    assert_eq!(json["verdict"]["share"], 0.0);
+    assert_eq!(json["verdict"]["weight"], 0.0);
     let sentence = json["verdict"]["sentence"].as_str().unwrap();
     assert!(sentence.contains("initial weights stay"), "{sentence}");
     assert!(ran.stdout.contains(sentence), "{ran:?}");
@@ -102,7 +102,7 @@ fn a_huge_learning_rate_leaves_the_initial_weights() {
     let (ran, json) = adapt(
         &photos,
         &out,
-        &["--steps", "6", "--set", "lr=3", "--set", "mix=1"],
+        &["--steps", "6", "--set", "lr=3", "--set", "interpolation=1"],
     );
     kept_initial(&ran, &json, &out);
     assert_eq!(json["verdict"]["photos"], 70);
@@ -119,7 +119,14 @@ fn a_huge_learning_rate_leaves_the_initial_weights() {
     let (_, json) = adapt(
         &photos,
         &out,
-        &["--steps", "2", "--keep", "always", "--set", "mix=1"],
+        &[
+            "--steps",
+            "2",
+            "--keep",
+            "always",
+            "--set",
+            "interpolation=1",
+        ],
     );
     assert!(json["verdict"].is_null());
     assert_ne!(json["before"]["alignment"], json["after"]["alignment"]);

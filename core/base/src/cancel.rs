@@ -89,7 +89,7 @@ impl Turns {
     ///
     /// # Errors
     /// [`Error::Canceled`] where it was paused before.
-    pub fn begin(&self, turn: Turn) -> Result<()> {
+    pub fn start(&self, turn: Turn) -> Result<()> {
         self.cancel.forget();
         match turn.0 <= self.paused.load(Ordering::SeqCst) {
             true => Err(Error::Canceled),
@@ -108,16 +108,16 @@ mod tests {
         // Nobody has asked: it is meant for nothing.
         turns.pause();
         let first = turns.ask();
-        turns.begin(first).unwrap();
+        turns.start(first).unwrap();
         turns.cancel().check().unwrap();
         turns.pause();
         assert!(matches!(turns.cancel().check(), Err(Error::Canceled)));
         // One that comes late is not for the next, and one that comes early is not missed.
         let second = turns.ask();
-        turns.begin(second).unwrap();
+        turns.start(second).unwrap();
         turns.cancel().check().unwrap();
         let third = turns.ask();
         turns.pause();
-        assert!(matches!(turns.begin(third), Err(Error::Canceled)));
+        assert!(matches!(turns.start(third), Err(Error::Canceled)));
     }
 }

@@ -15,7 +15,7 @@ pub struct DecodeBudget {
 
 /// What a photo takes of the budget while it is decoded and looked at; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share<'a> {
+pub(super) struct Reservation<'a> {
     budget: &'a DecodeBudget,
     bytes: u64,
 }
@@ -44,12 +44,12 @@ impl DecodeBudget {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Waits until `bytes` are free and takes them. Whoever holds a share must not ask for
+    /// Waits until `bytes` are free and takes them. Whoever holds a reservation must not ask for
     /// another: it would wait for itself.
     ///
     /// # Errors
     /// There are not as many at all; the text says what would do.
-    pub(super) fn take(&self, bytes: u64) -> Result<Share<'_>, String> {
+    pub(super) fn take(&self, bytes: u64) -> Result<Reservation<'_>, String> {
         let limit = self.limit();
         if bytes > limit {
             let mb = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -67,7 +67,7 @@ impl DecodeBudget {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         *used += bytes;
-        Ok(Share {
+        Ok(Reservation {
             budget: self,
             bytes,
         })
@@ -80,7 +80,7 @@ impl Default for DecodeBudget {
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let used = self.budget.used.lock();
         *used.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
@@ -103,12 +103,12 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..50 {
                         let bytes = (1 + (thread + round) % 9) << 20;
-                        let share = budget.take(bytes).unwrap();
+                        let reservation = budget.take(bytes).unwrap();
                         let total = now.fetch_add(bytes, Ordering::SeqCst) + bytes;
                         most.fetch_max(total, Ordering::SeqCst);
                         std::thread::yield_now();
                         now.fetch_sub(bytes, Ordering::SeqCst);
-                        drop(share);
+                        drop(reservation);
                     }
                 });
             }

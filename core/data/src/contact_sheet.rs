@@ -34,8 +34,8 @@ pub fn render(
     let mut last = None;
     for cell in 0..cells.min(source.len()) {
         let index = cell * source.len() / cells;
-        let look = |photo| with_views(photo, index, recipe, image_size, seed);
-        match source.with(index, look) {
+        let visit = |photo| with_views(photo, index, recipe, image_size, seed);
+        match source.with(index, visit) {
             Ok(row) => rows.push(row),
             Err(error) => last = Some(error),
         }

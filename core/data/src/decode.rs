@@ -6,7 +6,7 @@ use std::sync::Once;
 
 use image::ImageFormat;
 
-use super::budget::{DecodeBudget, Share};
+use super::budget::{DecodeBudget, Reservation};
 use super::image::Decoded;
 use super::photo::Photo;
 use super::{image as general, jpeg, tiff};
@@ -26,12 +26,12 @@ impl Photo {
         Photo::decode_within(id, bytes, &budget).map(|(photo, _)| photo)
     }
 
-    /// The same within a shared budget; the photo's share of it comes along.
+    /// The same within a shared budget; the photo's reservation comes along.
     pub(super) fn decode_within<'a>(
         id: &str,
         bytes: &[u8],
         budget: &'a DecodeBudget,
-    ) -> Result<(Photo, Share<'a>)> {
+    ) -> Result<(Photo, Reservation<'a>)> {
         // Decoders are given whatever lies in the folder: one that panics must not end a run.
         quietly(|| decode(bytes, budget))
             .unwrap_or_else(|_| Err(DECODER_PANICKED.into()))

@@ -5,12 +5,12 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::budget::{DecodeBudget, Share};
+use super::budget::{DecodeBudget, Reservation};
 use super::orientation::orientation;
 use super::photo::Photo;
 
 /// A photo, or why it is none.
-pub(super) type Decoded<'a> = std::result::Result<(Photo, Share<'a>), String>;
+pub(super) type Decoded<'a> = std::result::Result<(Photo, Reservation<'a>), String>;
 
 /// Decodes `bytes`, which are of `format`.
 pub(super) fn decode<'a>(
@@ -28,9 +28,9 @@ pub(super) fn decode<'a>(
     let orientation = block.map_or(Orientation::NoTransforms, |block| orientation(&block));
     // What the decoder fills, and what becomes of it: upright, without alpha, in 8 bits.
     let pixels = u64::from(width) * u64::from(height);
-    let share = budget.take(decoder.total_bytes().saturating_add(3 * pixels))?;
+    let reservation = budget.take(decoder.total_bytes().saturating_add(3 * pixels))?;
     let picture = DynamicImage::from_decoder(decoder).map_err(|e| one_line(&e))?;
-    Ok((from_dynamic(picture, orientation)?, share))
+    Ok((from_dynamic(picture, orientation)?, reservation))
 }
 
 /// Turns upright, composites transparency over white and drops to 8 bits.

@@ -13,7 +13,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::budget::{DecodeBudget, Share};
+use super::budget::{DecodeBudget, Reservation};
 use super::image::{Decoded, from_dynamic, left_by};
 use super::orientation::orientation;
 use super::photo::Photo;
@@ -76,7 +76,7 @@ fn decode_usual<'a>(
     bytes: &[u8],
     strict: bool,
     (segments, budget): (&Segments<'_>, &'a DecodeBudget),
-) -> Result<(Photo, Share<'a>), Refused> {
+) -> Result<(Photo, Reservation<'a>), Refused> {
     let odd = |text: &str| Refused::Broken(text.into());
     let options = DecoderOptions::default()
         .set_strict_mode(strict)
@@ -109,7 +109,7 @@ fn decode_usual<'a>(
     let most = bytes(kept.max(copies - channels) + channels);
     // Rather half the size than not at all: a portrait from a phone's camera is stored lying.
     let half = turned && !gray && most > budget.limit();
-    let share = budget
+    let reservation = budget
         .take(if half { bytes(kept + channels) } else { most })
         .map_err(Refused::Claims)?;
     decoder.set_options(options.jpeg_set_out_colorspace(out));
@@ -123,7 +123,7 @@ fn decode_usual<'a>(
     if gray {
         pixels = pixels.iter().flat_map(|&v| [v; 3]).collect();
     }
-    Ok((upright((width, height), pixels, orientation)?, share))
+    Ok((upright((width, height), pixels, orientation)?, reservation))
 }
 
 /// A segment by which jpeg-decoder knows a picture of a video without Huffman tables of its own, and takes
@@ -134,7 +134,7 @@ const OF_A_VIDEO: &[u8] = b"\xFF\xE0\0\x07AVI1\0";
 fn decode_unusual<'a>(
     bytes: &[u8],
     (segments, budget): (&Segments<'_>, &'a DecodeBudget),
-) -> Result<(Photo, Share<'a>), Refused> {
+) -> Result<(Photo, Reservation<'a>), Refused> {
     let with_tables = segments
         .bare
         .then(|| [&bytes[..2], OF_A_VIDEO, &bytes[2..]].concat());
@@ -147,7 +147,7 @@ fn decode_unusual<'a>(
     // Coefficients of all components, each in full size; then planes and pixels; then what turns them.
     let components = segments.sampling.len().max(1);
     let most = width * height * (3 * components).max(components + 3).max(6);
-    let share = budget.take(most as u64).map_err(Refused::Claims)?;
+    let reservation = budget.take(most as u64).map_err(Refused::Claims)?;
     decoder.set_max_decoding_buffer_size(most);
     let pixels = decoder.decode().map_err(broken)?;
     let pixels = match info.pixel_format {
@@ -160,7 +160,7 @@ fn decode_unusual<'a>(
         }
         PixelFormat::L16 => return Err(broken("samples of more than 8 bits")),
     };
-    Ok((upright((width, height), pixels, orientation)?, share))
+    Ok((upright((width, height), pixels, orientation)?, reservation))
 }
 
 /// A photo of these pixels, turned as they ask to be.
@@ -237,9 +237,9 @@ mod tests {
         let (enough, tight) = (DecodeBudget::megabytes(12), DecodeBudget::megabytes(8));
         let (whole, _) = decode(&lying, &enough).unwrap();
         assert_eq!((whole.width, whole.height), (1200, 1600));
-        let (half, share) = decode(&lying, &tight).unwrap();
+        let (half, reservation) = decode(&lying, &tight).unwrap();
         assert_eq!((half.width, half.height), (600, 800));
-        drop(share);
+        drop(reservation);
         // Top left of the upright photo is bottom left of the stored one.
         assert!(half.rgb[0] < 5 && half.rgb[1] > 140, "{:?}", &half.rgb[..3]);
         assert!(decode(&jpeg, &tight).is_ok());

@@ -28,7 +28,7 @@ pub struct LoaderConfig {
     /// Photos in a batch.
     pub batch_size: usize,
     /// Where fewer photos than `batch_size` can be read, batches are cut to a multiple of this.
-    pub group: usize,
+    pub microbatch: usize,
     /// Views of each photo: 1 or 2.
     pub views: usize,
     /// Seed of the order and of the views.
@@ -53,7 +53,7 @@ impl LoaderConfig {
             recipe,
             image_size,
             batch_size,
-            group: batch_size,
+            microbatch: batch_size,
             views: 2,
             seed,
             threads: 1,
@@ -151,7 +151,7 @@ impl Loader {
     /// has too few, the batch holds as many whole groups as there are readable photos for.
     ///
     /// # Errors
-    /// [`Error::NoPhotos`]: not enough readable photos for one group.
+    /// [`Error::NoPhotos`]: not enough readable photos for one micro-batch.
     pub fn next_batch(&mut self) -> Result<Batch> {
         let pending = self.wait_for_first();
         let steps = self.shared.steps;
@@ -241,8 +241,8 @@ impl Loader {
         if photos.len() == shared.config.batch_size {
             return Ok(());
         }
-        let group = shared.config.group.max(1);
-        let whole = photos.len() / group * group;
+        let microbatch = shared.config.microbatch.max(1);
+        let whole = photos.len() / microbatch * microbatch;
         if whole == 0 {
             return Err(self.too_few());
         }
@@ -263,8 +263,8 @@ impl Loader {
             return Error::NoPhotos(format!("none of the {total} photos can be read{example}"));
         }
         Error::NoPhotos(format!(
-            "only {readable} of {total} photos can be read, fewer than one group of {}{example}",
-            self.shared.config.group
+            "only {readable} of {total} photos can be read, fewer than one micro-batch of {}{example}",
+            self.shared.config.microbatch
         ))
     }
 }

@@ -148,7 +148,7 @@ impl PhotoSource for Photos {
                 &read
             }
         };
-        let (photo, _share) = Photo::decode_within(id, bytes, &self.budget)?;
+        let (photo, _reservation) = Photo::decode_within(id, bytes, &self.budget)?;
         show(photo);
         Ok(())
     }

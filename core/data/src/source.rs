@@ -78,15 +78,15 @@ pub struct Skipped {
 }
 
 impl dyn PhotoSource + '_ {
-    /// What `look` makes of a photo, whose memory is accounted for until then.
+    /// What `visit` makes of a photo, whose memory is accounted for until then.
     ///
     /// # Errors
     /// As [`PhotoSource::load`].
-    pub fn with<T>(&self, index: usize, look: impl FnOnce(Photo) -> T) -> Result<T> {
-        let (mut look, mut seen) = (Some(look), None);
+    pub fn with<T>(&self, index: usize, visit: impl FnOnce(Photo) -> T) -> Result<T> {
+        let (mut visit, mut seen) = (Some(visit), None);
         self.visit(index, &mut |photo| {
-            if let Some(look) = look.take() {
-                seen = Some(look(photo));
+            if let Some(visit) = visit.take() {
+                seen = Some(visit(photo));
             }
         })?;
         seen.ok_or_else(|| Error::Photo {

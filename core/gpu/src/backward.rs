@@ -27,7 +27,7 @@ impl<R: Runtime> Gpu<R> {
                 pieces: 1,
             });
         };
-        let (parts, pieces) = self.sums(x, Some(g), What::Norm, norm.groups)?;
+        let (parts, pieces) = self.sums(x, Some(g), What::Norm, norm.microbatches)?;
         Ok(GradSums {
             parts,
             pieces: pieces.count,
@@ -198,11 +198,11 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         sums: &GradSums,
         grads: &mut DeviceBuffer,
     ) -> Result<NormGrad> {
-        let numbers = self.take(norm.groups * view::GRAD * layer.channels)?;
+        let numbers = self.take(norm.microbatches * view::GRAD * layer.channels)?;
         self.norm_gradient(layer, norm, sums, grads, &numbers);
         Ok(NormGrad {
             numbers,
-            groups: norm.groups,
+            microbatches: norm.microbatches,
             rows: norm.rows,
         })
     }
@@ -264,11 +264,11 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
             Some((norm, act)) => {
                 let (parts, pieces) = self.sums(x, None, What::Derivatives(act), images)?;
                 let whole = self.whole(parts, &pieces, 2 * x.channels)?;
-                let out = self.take(norm.groups * 2 * x.channels)?;
+                let out = self.take(norm.microbatches * 2 * x.channels)?;
                 let pooled = Pooled {
                     channels: x.channels,
                     images,
-                    groups: norm.groups,
+                    microbatches: norm.microbatches,
                 };
                 self.pooled_sums(&whole, &numbers, &out, pooled);
                 out
@@ -334,11 +334,11 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         let dpooled = self.affine_back(values, grads, first, &squeezed.pooled, &dhidden)?;
         let pool = self.take(dpooled.len())?;
         self.spread_rows(&dpooled, &pool, channels, 1, 1.0 / rows_per_image as f32);
-        let out = self.take(squeezed.groups * 2 * channels)?;
+        let out = self.take(squeezed.microbatches * 2 * channels)?;
         let pooled = Pooled {
             channels,
             images,
-            groups: squeezed.groups,
+            microbatches: squeezed.microbatches,
         };
         self.gated_sums(sums, (&squeezed.gate, &pool), &out, pooled);
         let pool = PerImage {

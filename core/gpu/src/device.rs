@@ -46,7 +46,7 @@ pub fn gpus() -> Vec<GpuInfo> {
 }
 
 /// What is looked for by [`gpus`], for those who find nothing.
-pub fn looked_for() -> String {
+pub fn missing() -> String {
     match AutoGraphicsApi::backend() {
         wgpu::Backend::Vulkan => {
             "no device by Vulkan: neither libvulkan.so nor a driver's file in \
@@ -111,7 +111,7 @@ pub fn gpu(index: usize) -> Result<Gpu<WgpuRuntime>> {
     let mut adapters = adapters(&instance);
     if index >= adapters.len() {
         return Err(Error::Device(match adapters.len() {
-            0 => format!("device = gpu: {}", looked_for()),
+            0 => format!("device = gpu: {}", missing()),
             n => format!("device = gpu:{index}: there are {n}, counted from 0 (seedling devices)"),
         }));
     }

@@ -234,8 +234,8 @@ pub fn gates_back(
     }
 }
 
-/// Batch norm's two sums of dy = (g * gate + pool) * act'(u), from the images' five; (groups, 2,
-/// channels). A unit has a group and channel.
+/// Batch norm's two sums of dy = (g * gate + pool) * act'(u), from the images' five; (micro-batches, 2,
+/// channels). A unit has a micro-batch and channel.
 #[cube(launch_unchecked)]
 pub fn gated_sums(
     sums: &Array<f32>,
@@ -244,21 +244,21 @@ pub fn gated_sums(
     out: &mut Array<f32>,
     channels: usize,
     images: usize,
-    groups: usize,
+    microbatches: usize,
 ) {
-    let (group, c) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
-    if group < groups {
+    let (microbatch, c) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
+    if microbatch < microbatches {
         let mut sum = 0.0f32;
         let mut centered = 0.0f32;
         for i in 0..images {
-            let image = group * images + i;
+            let image = microbatch * images + i;
             let (gate, pool) = (gate[image * channels + c], pool[image * channels + c]);
             let at = image * 5 * channels + c;
             sum += gate * sums[at + channels] + pool * sums[at + 3 * channels];
             centered += gate * sums[at + 2 * channels] + pool * sums[at + 4 * channels];
         }
-        out[group * 2 * channels + c] = sum;
-        out[(group * 2 + 1) * channels + c] = centered;
+        out[microbatch * 2 * channels + c] = sum;
+        out[(microbatch * 2 + 1) * channels + c] = centered;
     }
 }
 
@@ -270,19 +270,19 @@ pub fn pooled_sums(
     out: &mut Array<f32>,
     channels: usize,
     images: usize,
-    groups: usize,
+    microbatches: usize,
 ) {
-    let (group, c) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
-    if group < groups {
+    let (microbatch, c) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
+    if microbatch < microbatches {
         let mut sum = 0.0f32;
         let mut centered = 0.0f32;
         for i in 0..images {
-            let image = group * images + i;
+            let image = microbatch * images + i;
             let pool = pool[image * channels + c];
             sum += pool * sums[image * 2 * channels + c];
             centered += pool * sums[(image * 2 + 1) * channels + c];
         }
-        out[group * 2 * channels + c] = sum;
-        out[(group * 2 + 1) * channels + c] = centered;
+        out[microbatch * 2 * channels + c] = sum;
+        out[(microbatch * 2 + 1) * channels + c] = centered;
     }
 }

@@ -83,13 +83,22 @@ impl<R: Runtime> Gpu<R> {
         Ok((z, outputs))
     }
 
-    /// The moments of each of a convolution's output's groups.
-    fn moments(&self, z: &DeviceBuffer, channels: usize, groups: usize) -> Result<Option<Moments>> {
-        if groups == 0 {
+    /// The moments of each of a convolution's output's micro-batches.
+    fn moments(
+        &self,
+        z: &DeviceBuffer,
+        channels: usize,
+        microbatches: usize,
+    ) -> Result<Option<Moments>> {
+        if microbatches == 0 {
             return Ok(None);
         }
-        let (parts, pieces) =
-            self.sums(&FusedInput::plain(z, channels), None, What::Moments, groups)?;
+        let (parts, pieces) = self.sums(
+            &FusedInput::plain(z, channels),
+            None,
+            What::Moments,
+            microbatches,
+        )?;
         Ok(Some(Moments { parts, pieces }))
     }
 
@@ -124,14 +133,14 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         conv: Conv,
         x: &FusedInput<Self>,
         w: Param<Self>,
-        groups: usize,
+        microbatches: usize,
     ) -> Result<Output<Self>> {
         let (z, channels) = match conv {
             Conv::Pointwise => self.convolve(x, None, &w)?,
             Conv::Dense(window) => self.convolve(x, Some(&window), &w)?,
             Conv::Depthwise(window) => (self.depthwise_forward(x, &window, &w)?, window.channels),
         };
-        let moments = self.moments(&z, channels, groups)?;
+        let moments = self.moments(&z, channels, microbatches)?;
         Ok((z, moments))
     }
 
@@ -158,7 +167,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
             .collect();
         Ok(Norm {
             numbers: self.send(&numbers)?,
-            groups: 1,
+            microbatches: 1,
             rows: 0,
         })
     }
@@ -207,8 +216,8 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         let images = x.z.len() / x.channels / rows_per_image;
         let (parts, pieces) = self.sums(x, None, What::Values, images)?;
         let means = self.take(images * x.channels)?;
-        let share = 1.0 / rows_per_image as f32;
-        self.add_pieces(&parts, &means, x.channels, pieces.count, share);
+        let scale = 1.0 / rows_per_image as f32;
+        self.add_pieces(&parts, &means, x.channels, pieces.count, scale);
         Ok(means)
     }
 
@@ -232,7 +241,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
             hidden,
             logits,
             gate: gate.clone(),
-            groups: x.norm.map_or(1, |(norm, _)| norm.groups),
+            microbatches: x.norm.map_or(1, |(norm, _)| norm.microbatches),
         };
         let gate = PerImage {
             numbers: gate,

@@ -92,7 +92,7 @@ pub struct Reading<'a> {
     offset: usize,
     channels: usize,
     image_rows: usize,
-    group_rows: usize,
+    microbatch_rows: usize,
     how: LoadMode,
     grouped: bool,
 }
@@ -109,7 +109,7 @@ impl<'a> Reading<'a> {
             offset: 0,
             channels,
             image_rows: 1,
-            group_rows: 1,
+            microbatch_rows: 1,
             how: LoadMode::Plain,
             grouped: false,
         }
@@ -122,8 +122,8 @@ impl<'a> Reading<'a> {
     fn normed(self, norm: &'a Norm, how: LoadMode) -> Reading<'a> {
         Reading {
             norm: Some(&norm.numbers),
-            group_rows: norm.rows.max(1),
-            grouped: norm.groups > 1,
+            microbatch_rows: norm.rows.max(1),
+            grouped: norm.microbatches > 1,
             how,
             ..self
         }
@@ -141,7 +141,7 @@ impl<'a> Reading<'a> {
             self.offset,
             self.channels / n,
             self.image_rows,
-            self.group_rows,
+            self.microbatch_rows,
             self.how,
             self.grouped,
         )
@@ -175,8 +175,8 @@ fn gradient<'a, R: Runtime>(dz: &FusedGrad<'a, Gpu<R>>, channels: usize) -> Read
         FusedGrad::Normed { dy, z, grad } => Reading {
             b: Some(z),
             grad: Some(&grad.numbers),
-            group_rows: grad.rows.max(1),
-            grouped: grad.groups > 1,
+            microbatch_rows: grad.rows.max(1),
+            grouped: grad.microbatches > 1,
             how: LoadMode::Gradient,
             ..Reading::plain(dy, channels)
         },

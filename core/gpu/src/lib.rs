@@ -58,7 +58,7 @@ pub struct Gpu<R: Runtime> {
     dtype: FloatKind,
     /// What gradients are multiplied by on their way through activations ([`LOSS_SCALE`]).
     loss_scale: f32,
-    /// Groups that go through a network at once.
+    /// Micro-batches that go through a network at once.
     at_once: usize,
     /// What the device is known to have, and to have complained of.
     status: DeviceStatus,
@@ -82,32 +82,32 @@ pub type CudaDevice = Gpu<cubecl::cuda::CudaRuntime>;
 /// A batch norm of one forward.
 #[derive(Debug)]
 pub struct Norm {
-    /// (groups, 4, channels).
+    /// (micro-batches, 4, channels).
     numbers: DeviceBuffer,
-    groups: usize,
-    /// Rows of a group; 0 for running statistics.
+    microbatches: usize,
+    /// Rows of a micro-batch; 0 for running statistics.
     rows: usize,
 }
 
 /// Moments of a convolution's output.
 pub struct Moments {
-    /// (groups, pieces, 2, channels).
+    /// (micro-batches, pieces, 2, channels).
     parts: DeviceBuffer,
     pieces: Pieces,
 }
 
 /// Sums of a gradient.
 pub struct GradSums {
-    /// (groups, pieces, 2, channels).
+    /// (micro-batches, pieces, 2, channels).
     parts: DeviceBuffer,
     pieces: usize,
 }
 
 /// A batch norm's backward.
 pub struct NormGrad {
-    /// (groups, 3, channels).
+    /// (micro-batches, 3, channels).
     numbers: DeviceBuffer,
-    groups: usize,
+    microbatches: usize,
     rows: usize,
 }
 
@@ -127,8 +127,8 @@ pub struct Squeezed {
     logits: DeviceBuffer,
     /// What [`PerImage`] reads, too.
     gate: Arc<DeviceBuffer>,
-    /// Groups of the norm before.
-    groups: usize,
+    /// Micro-batches of the norm before.
+    microbatches: usize,
 }
 
 impl<R: Runtime> Gpu<R> {
@@ -295,7 +295,7 @@ impl<R: Runtime> Backend for Gpu<R> {
 
     fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<DeviceBuffer> {
         let mut numbers = vec![0.0; len];
-        // Nobody looks at the numbers of a dry_run, which are never even written.
+        // Nobody looks at the numbers of a dry run, which are never even written.
         if !self.dry_run {
             fill(&mut numbers);
         }
@@ -361,9 +361,9 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
         Some(self.status.launch_stats())
     }
 
-    fn taking(&self, groups: usize) -> Self {
+    fn taking(&self, microbatches: usize) -> Self {
         Gpu {
-            at_once: groups.max(1),
+            at_once: microbatches.max(1),
             ..self.clone()
         }
     }
@@ -389,7 +389,7 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
         })
     }
 
-    fn groups_at_once(&self) -> usize {
+    fn microbatches_at_once(&self) -> usize {
         self.at_once
     }
 }

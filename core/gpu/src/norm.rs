@@ -1,4 +1,4 @@
-//! Batch norm's coefficients (see [`seedling_nn::cpu::norm`] for the formulas), of all groups in one
+//! Batch norm's coefficients (see [`seedling_nn::cpu::norm`] for the formulas), of all micro-batches in one
 //! launch. A unit has a channel.
 
 use cubecl::prelude::*;
@@ -17,8 +17,8 @@ pub struct Layer {
     pub eps: f32,
 }
 
-/// From the moments' parts (groups, pieces, 2, channels); running statistics move by `momentum` with
-/// every group, in order.
+/// From the moments' parts (micro-batches, pieces, 2, channels); running statistics move by `momentum` with
+/// every micro-batch, in order.
 #[cube(launch_unchecked)]
 pub fn of_batch(
     parts: &Array<f32>,
@@ -27,12 +27,12 @@ pub fn of_batch(
     values: &Array<f32>,
     buffers: &mut Array<f32>,
     out: &mut Array<f32>,
-    groups: usize,
+    microbatches: usize,
     momentum: f32,
 ) {
     let c = ABSOLUTE_POS;
     if c < layer.channels {
-        for group in 0..groups {
+        for microbatch in 0..microbatches {
             let mut count = 0.0f32;
             let mut mean = 0.0f32;
             let mut m2 = 0.0f32;
@@ -40,11 +40,11 @@ pub fn of_batch(
                 // Chan, Golub and LeVeque 1979.
                 let first = piece * span.piece;
                 let rows = f32::cast_from(min(span.piece, span.segment - first));
-                let at = ((group * span.pieces + piece) * 2) * layer.channels + c;
+                let at = ((microbatch * span.pieces + piece) * 2) * layer.channels + c;
                 let delta = parts[at] - mean;
-                let share = rows / (count + rows);
-                mean += delta * share;
-                m2 += parts[at + layer.channels] + delta * delta * count * share;
+                let ratio = rows / (count + rows);
+                mean += delta * ratio;
+                m2 += parts[at + layer.channels] + delta * delta * count * ratio;
                 count += rows;
             }
             let var = m2 / count;
@@ -56,12 +56,12 @@ pub fn of_batch(
             buffers[layer.mean + c] = old * (1.0f32 - momentum) + mean * momentum;
             let old = buffers[layer.var + c];
             buffers[layer.var + c] = old * (1.0f32 - momentum) + unbiased * momentum;
-            write(layer, values, out, group, c, mean, var);
+            write(layer, values, out, microbatch, c, mean, var);
         }
     }
 }
 
-/// From the running statistics: one group.
+/// From the running statistics: one micro-batch.
 #[cube(launch_unchecked)]
 pub fn of_running(layer: &Layer, values: &Array<f32>, buffers: &Array<f32>, out: &mut Array<f32>) {
     let c = ABSOLUTE_POS;
@@ -76,22 +76,22 @@ fn write(
     layer: &Layer,
     values: &Array<f32>,
     out: &mut Array<f32>,
-    group: usize,
+    microbatch: usize,
     c: usize,
     mean: f32,
     var: f32,
 ) {
     let inverse = 1.0f32 / (var + layer.eps).sqrt();
     let scale = values[layer.weight + c] * inverse;
-    let at = group * NORM * layer.channels + c;
+    let at = microbatch * NORM * layer.channels + c;
     out[at] = scale;
     out[at + layer.channels] = values[layer.bias + c] - mean * scale;
     out[at + 2 * layer.channels] = mean;
     out[at + 3 * layer.channels] = inverse;
 }
 
-/// From the sums' parts (groups, pieces, 2, channels), the coefficients of dz; the groups' gradients of
-/// weight and bias are added up in order, times `factor`. `rows` are a group's, 0 for running statistics.
+/// From the sums' parts (micro-batches, pieces, 2, channels), the coefficients of dz; the micro-batches' gradients of
+/// weight and bias are added up in order, times `factor`. `rows` are a micro-batch's, 0 for running statistics.
 #[cube(launch_unchecked)]
 pub fn back(
     parts: &Array<f32>,
@@ -99,7 +99,7 @@ pub fn back(
     layer: &Layer,
     grads: &mut Array<f32>,
     out: &mut Array<f32>,
-    groups: usize,
+    microbatches: usize,
     pieces: usize,
     rows: usize,
     factor: f32,
@@ -109,20 +109,20 @@ pub fn back(
         let channels = layer.channels;
         let mut dweight = 0.0f32;
         let mut dbias = 0.0f32;
-        for group in 0..groups {
+        for microbatch in 0..microbatches {
             let mut sum = 0.0f32;
             let mut centered = 0.0f32;
             for piece in 0..pieces {
-                let at = ((group * pieces + piece) * 2) * channels + c;
+                let at = ((microbatch * pieces + piece) * 2) * channels + c;
                 sum += parts[at];
                 centered += parts[at + channels];
             }
-            let at = group * NORM * channels + c;
+            let at = microbatch * NORM * channels + c;
             let (scale, mean, inverse) =
                 (norm[at], norm[at + 2 * channels], norm[at + 3 * channels]);
             dweight += centered * inverse;
             dbias += sum;
-            let to = group * GRAD * channels + c;
+            let to = microbatch * GRAD * channels + c;
             out[to] = scale;
             let mut q = 0.0f32;
             let mut r = 0.0f32;

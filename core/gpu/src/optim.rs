@@ -40,7 +40,7 @@ pub fn sgd(
     velocity: &mut Array<f32>,
     base: &ComptimeOption<Array<f32>>,
     momentum: f32,
-    anchor: f32,
+    l2_sp: f32,
     lr: f32,
 ) {
     let i = ABSOLUTE_POS;
@@ -51,7 +51,7 @@ pub fn sgd(
             let mut g = fma(decays[span], value, grads[i]);
             #[comptime]
             if let ComptimeOption::Some(base) = base {
-                g = fma(anchor, value - base[i], g);
+                g = fma(l2_sp, value - base[i], g);
             }
             let v = fma(momentum, velocity[i], g);
             velocity[i] = v;
@@ -94,7 +94,7 @@ pub fn adamw(
 
 /// own <- momentum * own + (1 - momentum) * other, from place `from` on.
 #[cube(launch_unchecked)]
-pub fn follow(own: &mut Array<f32>, other: &Array<f32>, momentum: f32, from: usize) {
+pub fn ema_update(own: &mut Array<f32>, other: &Array<f32>, momentum: f32, from: usize) {
     let i = ABSOLUTE_POS;
     if i < own.len() && i >= from {
         own[i] = momentum * own[i] + (1.0f32 - momentum) * other[i];

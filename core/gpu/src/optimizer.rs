@@ -55,7 +55,7 @@ impl<R: Runtime> OptimizerOps for Gpu<R> {
         momentum: f32,
         from: usize,
     ) -> Result<()> {
-        self.follow_from(own, other, momentum, from);
+        self.ema_update_from(own, other, momentum, from);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Sums over the rows of a tensor, per channel, in two phases of fixed order: the same numbers give the
 //! same bits.
 //!
-//! A segment (a group of batch norm, or an image) is cut into pieces; a cube takes a piece of so many
+//! A segment (a micro-batch of batch norm, or an image) is cut into pieces; a cube takes a piece of so many
 //! channels, its units along y every so many rows. Their sums are put together in order, and so are
 //! the pieces' by whoever reads them.
 

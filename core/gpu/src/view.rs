@@ -22,7 +22,7 @@ pub enum LoadMode {
     Gradient,
     /// The same for dy = (a * gate + pool) * act'(u), where a lies behind the gate.
     GatedGradient(Act),
-    /// The same for dy = pool * act'(u); a is not looked at.
+    /// The same for dy = pool * act'(u); a is not read.
     PooledGradient(Act),
 }
 
@@ -33,9 +33,9 @@ pub struct View<F: Float, N: Size> {
     pub a: Array<Vector<F, N>>,
     /// z, where `a` is a gradient.
     pub b: ComptimeOption<Array<Vector<F, N>>>,
-    /// (groups, 4, channels): scale, shift, mean and one over the deviation.
+    /// (micro-batches, 4, channels): scale, shift, mean and one over the deviation.
     pub norm: ComptimeOption<Array<Vector<f32, N>>>,
-    /// (groups, 3, channels): p, q and r.
+    /// (micro-batches, 3, channels): p, q and r.
     pub grad: ComptimeOption<Array<Vector<f32, N>>>,
     /// (images, channels).
     pub gate: ComptimeOption<Array<Vector<f32, N>>>,
@@ -45,10 +45,10 @@ pub struct View<F: Float, N: Size> {
     /// Of `N` channels each.
     pub channels: usize,
     pub image_rows: usize,
-    pub group_rows: usize,
+    pub microbatch_rows: usize,
     #[cube(comptime)]
     pub how: LoadMode,
-    /// Whether there is more than one group.
+    /// Whether there is more than one micro-batch.
     #[cube(comptime)]
     pub grouped: bool,
 }
@@ -109,10 +109,10 @@ impl<F: Float, N: Size> View<F, N> {
         }
     }
 
-    /// z off the mean of its group.
+    /// z off the mean of its micro-batch.
     pub fn centered(&self, row: usize, c: usize) -> Vector<f32, N> {
         let z = self.z(row, c);
-        let at = (self.group(row) * NORM + 2) * self.channels + c;
+        let at = (self.microbatch(row) * NORM + 2) * self.channels + c;
         #[comptime]
         match &self.norm {
             ComptimeOption::Some(norm) => z - norm[at],
@@ -123,7 +123,7 @@ impl<F: Float, N: Size> View<F, N> {
     /// Behind batch norm, before the activation.
     pub fn before(&self, row: usize, c: usize) -> Vector<f32, N> {
         let z = self.z(row, c);
-        let at = self.group(row) * NORM * self.channels + c;
+        let at = self.microbatch(row) * NORM * self.channels + c;
         #[comptime]
         match &self.norm {
             ComptimeOption::Some(norm) => fma(z, norm[at], norm[at + self.channels]),
@@ -133,7 +133,7 @@ impl<F: Float, N: Size> View<F, N> {
 
     /// Batch norm's backward.
     fn normed(&self, dy: Vector<f32, N>, row: usize, c: usize) -> Vector<f32, N> {
-        let at = self.group(row) * GRAD * self.channels + c;
+        let at = self.microbatch(row) * GRAD * self.channels + c;
         #[comptime]
         match &self.grad {
             ComptimeOption::Some(grad) => {
@@ -164,9 +164,9 @@ impl<F: Float, N: Size> View<F, N> {
         }
     }
 
-    fn group(&self, row: usize) -> usize {
+    fn microbatch(&self, row: usize) -> usize {
         if comptime!(self.grouped) {
-            row / self.group_rows
+            row / self.microbatch_rows
         } else {
             0usize.runtime()
         }

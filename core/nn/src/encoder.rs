@@ -57,7 +57,7 @@ pub enum Mode {
     Train {
         norm_momentum: f32,
         /// Equal parts of the images that have statistics of their own.
-        groups: usize,
+        microbatches: usize,
         /// What is left out at random, if anything.
         dropping: Option<Dropping>,
     },
@@ -68,16 +68,16 @@ impl Mode {
     pub const fn train(norm_momentum: f32) -> Mode {
         Mode::Train {
             norm_momentum,
-            groups: 1,
+            microbatches: 1,
             dropping: None,
         }
     }
 
-    /// The same for `n` groups at once, of which `pass` tells the first apart from others of its step.
+    /// The same for `n` micro-batches at once, of which `pass` tells the first apart from others of its step.
     pub fn at_pass(self, pass: u64, n: usize) -> Mode {
         let mut mode = self.with(|dropping| Dropping { pass, ..dropping });
-        if let Mode::Train { groups, .. } = &mut mode {
-            *groups = n;
+        if let Mode::Train { microbatches, .. } = &mut mode {
+            *microbatches = n;
         }
         mode
     }
@@ -91,11 +91,11 @@ impl Mode {
         match self {
             Mode::Train {
                 norm_momentum,
-                groups,
+                microbatches,
                 dropping,
             } => Mode::Train {
                 norm_momentum,
-                groups,
+                microbatches,
                 dropping: dropping.map(change),
             },
             Mode::Eval => Mode::Eval,
@@ -105,8 +105,13 @@ impl Mode {
     fn dropping(self) -> Option<Dropping> {
         match self {
             Mode::Train {
-                groups, dropping, ..
-            } => dropping.map(|dropping| Dropping { groups, ..dropping }),
+                microbatches,
+                dropping,
+                ..
+            } => dropping.map(|dropping| Dropping {
+                microbatches,
+                ..dropping
+            }),
             Mode::Eval => None,
         }
     }
@@ -333,8 +338,8 @@ impl<B: ForwardOps> Encoder<B> {
             stage: 0,
             values: &self.params.values,
             buffers: Buffers::Moving(&mut self.params.buffers),
-            groups: match mode {
-                Mode::Train { groups, .. } => groups,
+            microbatches: match mode {
+                Mode::Train { microbatches, .. } => microbatches,
                 Mode::Eval => 0,
             },
             norm_momentum: match mode {
@@ -354,7 +359,7 @@ impl<B: ForwardOps> Encoder<B> {
             stage: 0,
             values: &self.params.values,
             buffers: Buffers::Fixed(&self.params.buffers),
-            groups: 0,
+            microbatches: 0,
             norm_momentum: 0.0,
             backend: self.params.backend(),
         }
@@ -374,11 +379,11 @@ impl Network {
                 .forward(&mut pass, &images.pixels, images.size, self.frozen)?;
         let (backend, values) = (pass.backend, pass.values);
         let dropping = mode.dropping().unwrap_or_default();
-        let drop = |layer, share, x: &mut B::Buf, n| -> Result<Option<B::Buf>> {
-            if share <= 0.0 || self.head.is_empty() {
+        let drop = |layer, probability, x: &mut B::Buf, n| -> Result<Option<B::Buf>> {
+            if probability <= 0.0 || self.head.is_empty() {
                 return Ok(None);
             }
-            let factors = dropping.factors(layer, share, n);
+            let factors = dropping.factors(layer, probability, n);
             let factors = backend.upload(n, |out| out.copy_from_slice(&factors))?;
             backend.multiply(x, &factors)?;
             Ok(Some(factors))
@@ -388,12 +393,12 @@ impl Network {
         let mut head = Vec::new();
         for (i, layer) in self.head.iter().enumerate() {
             let (mut y, u) = backend.linear(&layer.linear, values, &x)?;
-            let share = match mode {
+            let probability = match mode {
                 Mode::Train { .. } => layer.dropped,
                 Mode::Eval => 0.0,
             };
             let n = images.n * layer.linear.outputs;
-            let kept = drop(LAYERS + 1 + i, share, &mut y, n)?;
+            let kept = drop(LAYERS + 1 + i, probability, &mut y, n)?;
             let x = std::mem::replace(&mut x, y);
             head.push(head::HeadCache { x, u, kept });
         }

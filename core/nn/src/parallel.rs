@@ -153,7 +153,7 @@ mod tests {
             })
         };
         assert_eq!(cuts(1), cuts(7));
-        // The last stage of a group of eight photos at 224 px still feeds four threads, the stage
+        // The last stage of a micro-batch of eight photos at 224 px still feeds four threads, the stage
         // before it eight.
         assert_eq!(pieces(8 * 49, 1).len(), 4);
         assert_eq!(pieces(8 * 49, 49).len(), 4);

@@ -54,7 +54,7 @@ impl Window {
         }
     }
 
-    /// Windows side by side; what is left over at the end is not looked at.
+    /// Windows side by side; what is left over at the end is not read.
     pub fn tiles((height, width): (usize, usize), channels: usize, side: usize) -> Window {
         Window {
             height,

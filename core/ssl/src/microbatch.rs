@@ -32,8 +32,8 @@ enum Side {
 }
 
 /// A number for each pass of a step: that of a micro-batch of `view` through an encoder.
-fn pass(side: Side, view: usize, group: usize) -> u64 {
-    (side as u64) << 33 | (view as u64) << 32 | group as u64
+fn pass(side: Side, view: usize, microbatch: usize) -> u64 {
+    (side as u64) << 33 | (view as u64) << 32 | microbatch as u64
 }
 
 impl MicroBatches {
@@ -46,9 +46,13 @@ impl MicroBatches {
     ) -> impl Iterator<Item = (&'a [usize], usize)> + use<'a, B> {
         let bn_group = self.bn_group;
         let whole = order.len().is_multiple_of(bn_group);
-        let groups = if whole { backend.groups_at_once() } else { 1 };
-        let groups = groups.clamp(1, order.len().div_ceil(bn_group).max(1));
-        let chunks = order.chunks(groups * bn_group);
+        let microbatches = if whole {
+            backend.microbatches_at_once()
+        } else {
+            1
+        };
+        let microbatches = microbatches.clamp(1, order.len().div_ceil(bn_group).max(1));
+        let chunks = order.chunks(microbatches * bn_group);
         chunks.map(move |rows| (rows, rows.len().div_ceil(bn_group)))
     }
 

@@ -143,7 +143,7 @@ impl<B: TrainingBackend> Teacher<B> {
         })
     }
 
-    /// The network that looks.
+    /// The network.
     pub fn net(&self) -> &dyn FeatureNet {
         match &self.net {
             Net::Own(encoder) => encoder,
@@ -201,18 +201,19 @@ impl<B: TrainingBackend> Teacher<B> {
         Ok(out)
     }
 
-    /// The same of the first view of a whole batch, `group` images at a time.
+    /// The same of the first view of a whole batch, `microbatch` images at a time.
     ///
     /// # Errors
     /// The views have no pixels, someone has canceled, or as [`Teacher::features`].
-    pub fn embed_views(&self, views: &Views, group: usize, cancel: &Cancel) -> Result<B::Buf> {
+    pub fn embed_views(&self, views: &Views, microbatch: usize, cancel: &Cancel) -> Result<B::Buf> {
         let order: Vec<usize> = (0..views.photos.len()).collect();
-        let mut groups = Vec::new();
-        for rows in order.chunks(group.max(1)) {
+        let mut microbatches = Vec::new();
+        for rows in order.chunks(microbatch.max(1)) {
             cancel.check()?;
-            groups.push(self.embed(views.images(&self.backend, 0, rows)?)?);
+            microbatches.push(self.embed(views.images(&self.backend, 0, rows)?)?);
         }
-        self.backend.gather(&groups, &order, self.embedding_dim())
+        self.backend
+            .gather(&microbatches, &order, self.embedding_dim())
     }
 
     fn embedding_dim(&self) -> usize {

@@ -21,13 +21,13 @@ pub const LEAST_KEPT: f64 = 40.0;
 #[serde(default)]
 pub struct Verdict {
     /// Share of what training has changed that the result keeps; 0 are the initial weights.
-    pub share: f64,
+    pub interpolation: f64,
     /// Why nothing was trained, where nothing was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untrained: Option<Untrained>,
     /// Whether the album's statistics lie behind the features.
     pub closed_form: bool,
-    /// Photos that were looked at.
+    /// Photos that were processed.
     pub photos: usize,
     /// With a share of what training has changed: (share, percent of neighbors that stay, chance taken away).
     /// `None` where the features were not finite, or all alike, or the photos too few to ask.
@@ -78,15 +78,15 @@ impl WeightSelector {
     }
 
     /// Whether there is anything to decide.
-    pub fn can_judge(&self) -> bool {
+    pub fn can_decide(&self) -> bool {
         self.initial.is_some()
     }
 
-    /// Hears the features that `share` of what training has changed gives, of the same photos.
+    /// Hears the features that `interpolation` of what training has changed gives, of the same photos.
     ///
     /// # Errors
     /// They are of other photos.
-    pub fn hear(&mut self, share: f64, features: &Features) -> Result<()> {
+    pub fn add(&mut self, interpolation: f64, features: &Features) -> Result<()> {
         let Some(initial) = &self.initial else {
             return Ok(());
         };
@@ -97,8 +97,8 @@ impl WeightSelector {
         };
         let held = self.held.iter().filter_map(|&row| found.get(row));
         let verdict = &mut self.verdict;
-        verdict.tried.push((share, percent(found.iter())));
-        verdict.held_out_tried.push((share, percent(held)));
+        verdict.tried.push((interpolation, percent(found.iter())));
+        verdict.held_out_tried.push((interpolation, percent(held)));
         Ok(())
     }
 
@@ -110,8 +110,8 @@ impl WeightSelector {
             let holds = |kept: &Option<f64>| kept.is_some_and(|kept| kept >= LEAST_KEPT);
             holds(found) && (verdict.held_out == 0 || holds(held))
         });
-        let shares = sound.map(|((share, _), _)| *share);
-        verdict.share = shares.fold(0.0, f64::max);
+        let weights = sound.map(|((interpolation, _), _)| *interpolation);
+        verdict.interpolation = weights.fold(0.0, f64::max);
         verdict
     }
 }
@@ -119,7 +119,7 @@ impl WeightSelector {
 impl Verdict {
     /// Whether the result is something else than the initial weights.
     pub fn accepted(&self) -> bool {
-        self.share > 0.0
+        self.interpolation > 0.0
     }
 
     /// For the person whose photos they are: what was done.
@@ -152,14 +152,14 @@ impl Verdict {
                 self.photos
             );
         }
-        let of = |share: f64| {
-            let tried = self.tried.iter().find(|(tried, _)| *tried == share);
+        let of = |interpolation: f64| {
+            let tried = self.tried.iter().find(|(tried, _)| *tried == interpolation);
             tried.and_then(|(_, found)| *found)
         };
-        if let Some(found) = of(self.share) {
+        if let Some(found) = of(self.interpolation) {
             return format!(
                 "What was trained is kept, {:.0} % of it: of what was near each of {} photos {found:.0} % still is.",
-                100.0 * self.share,
+                100.0 * self.interpolation,
                 self.photos
             );
         }
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
     use seedling_base::rng::{Purpose, Rng};
 
-    /// Six groups of 12 photos; `far` holds them apart.
+    /// Six micro-batches of 12 photos; `far` holds them apart.
     fn album(far: f32) -> Features {
         let mut rng = Rng::new(1, Purpose::Init, 0, 0);
         let values = (0..72 * 16)
@@ -205,9 +205,9 @@ mod tests {
 
     fn judged(tried: &[(f64, Features)]) -> Verdict {
         let mut selector = WeightSelector::new(&album(3.0), Vec::new()).unwrap();
-        assert!(selector.can_judge());
-        for (share, features) in tried {
-            selector.hear(*share, features).unwrap();
+        assert!(selector.can_decide());
+        for (interpolation, features) in tried {
+            selector.add(*interpolation, features).unwrap();
         }
         selector.decide()
     }
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_was_trained_is_kept_unless_neighborhoods_are_torn() {
         let verdict = judged(&[(0.25, moved(0.1)), (0.5, moved(0.2))]);
-        assert_eq!(verdict.share, 0.5, "{verdict:?}");
+        assert_eq!(verdict.interpolation, 0.5, "{verdict:?}");
         let text = verdict.sentence();
         assert!(
             text.contains("is kept, 50 %") && text.contains("72 photos"),
@@ -234,7 +234,7 @@ mod tests {
         );
         // The larger share has torn photos apart, the smaller has not.
         let verdict = judged(&[(0.25, moved(0.2)), (0.5, moved(5.0))]);
-        assert_eq!(verdict.share, 0.25, "{verdict:?}");
+        assert_eq!(verdict.interpolation, 0.25, "{verdict:?}");
         let verdict = judged(&[(0.25, moved(5.0)), (0.5, moved(9.0))]);
         assert!(!verdict.accepted());
         assert!(verdict.sentence().contains("torn apart"));
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(verdict.tried, [(0.25, None), (0.5, None)]);
         assert!(verdict.sentence().contains("told apart"));
         let mut selector = WeightSelector::new(&album(3.0), Vec::new()).unwrap();
-        assert!(selector.hear(0.5, &album(3.0).select(&[0, 1])).is_err());
+        assert!(selector.add(0.5, &album(3.0).select(&[0, 1])).is_err());
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
         }
         let judged = |held: Vec<usize>| {
             let mut selector = WeightSelector::new(&album(3.0), held).unwrap();
-            selector.hear(0.5, &photos).unwrap();
+            selector.add(0.5, &photos).unwrap();
             selector.decide()
         };
         let verdict = judged(held);
@@ -300,8 +300,8 @@ mod tests {
     fn few_photos_decide_nothing() {
         let few = album(3.0).select(&(0..20).collect::<Vec<_>>());
         let mut selector = WeightSelector::new(&few, Vec::new()).unwrap();
-        assert!(!selector.can_judge());
-        selector.hear(0.5, &few).unwrap();
+        assert!(!selector.can_decide());
+        selector.add(0.5, &few).unwrap();
         let verdict = selector.decide();
         assert!(!verdict.accepted());
         assert!(verdict.sentence().contains("20 photos are too few"));

@@ -113,7 +113,7 @@ impl<B: TrainingBackend> StepBench<B> {
 fn method(config: &Config) -> Config {
     Config {
         neighbors: 0.0,
-        mix: 1.0,
+        interpolation: 1.0,
         keep: Keep::Always,
         ..config.clone()
     }
@@ -217,7 +217,7 @@ pub struct Row {
     /// The budget, in MB.
     pub budget_mb: usize,
     /// Photos computed at a time, of `batch_size` in a step.
-    pub group: usize,
+    pub microbatch: usize,
     /// Photos of a step.
     pub batch_size: usize,
     /// Stages that were not trained, for want of memory.
@@ -249,7 +249,7 @@ impl Row {
             arch: config.arch.to_string(),
             image_size: config.image_size,
             budget_mb,
-            group: config.bn_group,
+            microbatch: config.bn_group,
             batch_size: config.batch_size,
             frozen_stages: config.freeze,
             threads,
@@ -298,7 +298,7 @@ impl fmt::Display for Table {
         writeln!(f, "{}:\n", self.device)?;
         writeln!(
             f,
-            "| network | px | budget, MB | group of {} | frozen stages | ms per step | images/s | peak, MB | predicted for a run |",
+            "| network | px | budget, MB | micro-batch of {} | frozen stages | ms per step | images/s | peak, MB | predicted for a run |",
             self.rows.first().map_or(64, |row| row.batch_size)
         )?;
         writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
@@ -310,7 +310,7 @@ impl fmt::Display for Table {
                 row.arch.trim_start_matches("mobilenet_v3_"),
                 row.image_size,
                 row.budget_mb,
-                row.group,
+                row.microbatch,
                 row.frozen_stages,
                 row.fastest_ms,
                 row.images_per_second(),

@@ -98,13 +98,13 @@ pub struct TrainingState<'a> {
     pub squares: Cow<'a, [f32]>,
     /// Its steps, where it counts them.
     pub updates: u64,
-    /// What the optimizer anchors to; empty without an anchor.
+    /// The values that L2-SP pulls to; empty without it.
     pub base: Cow<'a, [f32]>,
     /// The mean that is subtracted from a teacher's features; empty without one.
     pub teacher_center: Cow<'a, [f32]>,
     /// Every photo's embedding by the initial weights; empty where none is kept.
     pub initial_embeddings: Cow<'a, [f32]>,
-    /// The backbone that the run began with; empty where the result is not mixed with it.
+    /// The backbone that the run began with; empty where the result is not interpolated with it.
     pub initial: Network<'a>,
 }
 
@@ -124,7 +124,7 @@ pub struct State<'a> {
     /// Optimizer steps done; epoch and place in it follow.
     pub step: u64,
     /// Networks, queue and optimizer.
-    pub numbers: TrainingState<'a>,
+    pub training: TrainingState<'a>,
 }
 
 /// The linear layer's tensors, where there is one.
@@ -137,24 +137,30 @@ impl State<'_> {
     }
 
     fn tensors(&self) -> Vec<TensorRef<'_>> {
-        let numbers = &self.numbers;
+        let training = &self.training;
         [
-            ("trained.values", Data::F32(&numbers.trained.values)),
-            ("trained.buffers", Data::F32(&numbers.trained.buffers)),
-            ("key_encoder.values", Data::F32(&numbers.key_encoder.values)),
+            ("trained.values", Data::F32(&training.trained.values)),
+            ("trained.buffers", Data::F32(&training.trained.buffers)),
+            (
+                "key_encoder.values",
+                Data::F32(&training.key_encoder.values),
+            ),
             (
                 "key_encoder.buffers",
-                Data::F32(&numbers.key_encoder.buffers),
+                Data::F32(&training.key_encoder.buffers),
             ),
-            ("queue.keys", Data::F32(&numbers.queue_keys)),
-            ("queue.photos", Data::U32(&numbers.queue_photos)),
-            ("velocity", Data::F32(&numbers.velocity)),
-            ("squares", Data::F32(&numbers.squares)),
-            ("base", Data::F32(&numbers.base)),
-            ("teacher_center", Data::F32(&numbers.teacher_center)),
-            ("initial_embeddings", Data::F32(&numbers.initial_embeddings)),
-            ("initial.values", Data::F32(&numbers.initial.values)),
-            ("initial.buffers", Data::F32(&numbers.initial.buffers)),
+            ("queue.keys", Data::F32(&training.queue_keys)),
+            ("queue.photos", Data::U32(&training.queue_photos)),
+            ("velocity", Data::F32(&training.velocity)),
+            ("squares", Data::F32(&training.squares)),
+            ("base", Data::F32(&training.base)),
+            ("teacher_center", Data::F32(&training.teacher_center)),
+            (
+                "initial_embeddings",
+                Data::F32(&training.initial_embeddings),
+            ),
+            ("initial.values", Data::F32(&training.initial.values)),
+            ("initial.buffers", Data::F32(&training.initial.buffers)),
         ]
         .into_iter()
         .chain(self.layer().into_iter().flat_map(|layer| {
@@ -179,8 +185,8 @@ impl State<'_> {
                 ("dataset.photos", self.dataset.photos.to_string()),
                 ("dataset.digest", self.dataset.digest.clone()),
                 ("step", self.step.to_string()),
-                ("queue.next", self.numbers.queue_next.to_string()),
-                ("updates", self.numbers.updates.to_string()),
+                ("queue.next", self.training.queue_next.to_string()),
+                ("updates", self.training.updates.to_string()),
             ]
             .map(|(key, value)| (key.to_string(), value)),
         );
@@ -216,7 +222,7 @@ impl State<'_> {
                 .parse::<u64>()
                 .map_err(|_| Error::file(path, format!("`{key}` is not a number")))
         };
-        let numbers = |name: &str| file.f32(name).map(Cow::Owned);
+        let training = |name: &str| file.f32(name).map(Cow::Owned);
         let fingerprint = |name: &str| -> Result<DatasetFingerprint> {
             Ok(DatasetFingerprint {
                 photos: number(&format!("{name}.photos"))? as usize,
@@ -259,27 +265,27 @@ impl State<'_> {
             dataset: fingerprint("dataset")?,
             metadata: ModelMetadata::from_header(path, file.metadata(), None)?,
             step: number("step")?,
-            numbers: TrainingState {
+            training: TrainingState {
                 trained: Network {
-                    values: numbers("trained.values")?,
-                    buffers: numbers("trained.buffers")?,
+                    values: training("trained.values")?,
+                    buffers: training("trained.buffers")?,
                 },
                 key_encoder: Network {
-                    values: numbers("key_encoder.values")?,
-                    buffers: numbers("key_encoder.buffers")?,
+                    values: training("key_encoder.values")?,
+                    buffers: training("key_encoder.buffers")?,
                 },
-                queue_keys: numbers("queue.keys")?,
+                queue_keys: training("queue.keys")?,
                 queue_photos: Cow::Owned(file.u32("queue.photos")?),
                 queue_next: number("queue.next")?,
-                velocity: numbers("velocity")?,
-                squares: numbers("squares")?,
+                velocity: training("velocity")?,
+                squares: training("squares")?,
                 updates: number("updates")?,
-                base: numbers("base")?,
-                teacher_center: numbers("teacher_center")?,
-                initial_embeddings: numbers("initial_embeddings")?,
+                base: training("base")?,
+                teacher_center: training("teacher_center")?,
+                initial_embeddings: training("initial_embeddings")?,
                 initial: Network {
-                    values: numbers("initial.values")?,
-                    buffers: numbers("initial.buffers")?,
+                    values: training("initial.values")?,
+                    buffers: training("initial.buffers")?,
                 },
             },
         })
@@ -373,7 +379,7 @@ mod tests {
                 made: "by a test".into(),
             },
             step,
-            numbers: TrainingState {
+            training: TrainingState {
                 trained: Network {
                     values: vec![1.0, -0.0, f32::MIN_POSITIVE].into(),
                     buffers: vec![2.0].into(),

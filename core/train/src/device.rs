@@ -45,7 +45,7 @@ impl Device {
         }
     }
 
-    /// The network of `file` on this device, for looking, with the linear layer that the file has.
+    /// The network of `file` on this device, for features, with the linear layer that the file has.
     ///
     /// # Errors
     /// As [`Device::run`], or the file's.
@@ -113,7 +113,7 @@ pub fn all() -> Vec<BackendDevices> {
 #[cfg(feature = "gpu")]
 fn gpus() -> Result<Vec<DeviceInfo>> {
     match gpu::gpus() {
-        found if found.is_empty() => Err(Error::Device(gpu::looked_for())),
+        found if found.is_empty() => Err(Error::Device(gpu::missing())),
         found => Ok(infos(found, Device::Gpu)),
     }
 }

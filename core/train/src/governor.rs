@@ -254,7 +254,10 @@ mod tests {
     }
 
     /// The first decision that is none to run, and when.
-    fn follow(rules: Rules, trace: impl IntoIterator<Item = Readings>) -> Option<(usize, Reason)> {
+    fn simulate(
+        rules: Rules,
+        trace: impl IntoIterator<Item = Readings>,
+    ) -> Option<(usize, Reason)> {
         let mut governor = Governor::new(rules);
         let mut stops = trace.into_iter().enumerate().filter_map(|(at, readings)| {
             match governor.decide(&readings) {
@@ -268,7 +271,10 @@ mod tests {
     #[test]
     fn an_undisturbed_night_works_its_slices() {
         let night = (0..2000).map(|s| fine(f64::from(s)));
-        assert_eq!(follow(Rules::default(), night), Some((540, Reason::Slice)));
+        assert_eq!(
+            simulate(Rules::default(), night),
+            Some((540, Reason::Slice))
+        );
     }
 
     #[test]
@@ -282,7 +288,7 @@ mod tests {
                 }
                 readings
             });
-            follow(rules, trace)
+            simulate(rules, trace)
         };
         assert_eq!(with(&|_| ()), None);
         assert_eq!(
@@ -304,13 +310,16 @@ mod tests {
             charging_only: false,
             ..rules
         };
-        assert_eq!(follow(any, [on_battery]), Some((0, Reason::Battery)));
-        assert_eq!(follow(rules, [on_battery]), Some((0, Reason::NotCharging)));
+        assert_eq!(simulate(any, [on_battery]), Some((0, Reason::Battery)));
+        assert_eq!(
+            simulate(rules, [on_battery]),
+            Some((0, Reason::NotCharging))
+        );
         let full = Readings {
             battery: Some(0.31),
             ..on_battery
         };
-        assert_eq!(follow(any, [full; 3]), None);
+        assert_eq!(simulate(any, [full; 3]), None);
     }
 
     #[test]
@@ -345,18 +354,18 @@ mod tests {
                 ..fine(f64::from(s))
             })
         };
-        assert_eq!(follow(Rules::default(), cable(|s| s % 2 == 0)), None);
+        assert_eq!(simulate(Rules::default(), cable(|s| s % 2 == 0)), None);
         // Mostly unplugged is unplugged, however often it flaps.
-        let mostly = follow(Rules::default(), cable(|s| s % 4 == 0)).unwrap();
+        let mostly = simulate(Rules::default(), cable(|s| s % 4 == 0)).unwrap();
         assert_eq!(mostly.1, Reason::NotCharging);
         assert!(mostly.0 < 40);
         assert_eq!(
-            follow(Rules::default(), cable(|s| s < 100)),
+            simulate(Rules::default(), cable(|s| s < 100)),
             Some((110, Reason::NotCharging))
         );
         // It is not begun on a loose one.
         assert_eq!(
-            follow(Rules::default(), cable(|s| s > 0)),
+            simulate(Rules::default(), cable(|s| s > 0)),
             Some((0, Reason::NotCharging))
         );
     }
@@ -366,7 +375,7 @@ mod tests {
         let nothing = Readings::default();
         // Not even that it is charged: then it is not.
         assert_eq!(
-            follow(Rules::default(), [nothing]),
+            simulate(Rules::default(), [nothing]),
             Some((0, Reason::NotCharging))
         );
         let any = Rules {
@@ -374,7 +383,7 @@ mod tests {
             ..Rules::default()
         };
         // Without a clock every reading counts as a second.
-        assert_eq!(follow(any, [nothing; 1000]), Some((539, Reason::Slice)));
+        assert_eq!(simulate(any, [nothing; 1000]), Some((539, Reason::Slice)));
         // What was known of the charger holds until it is known anew.
         let mute = (0..200).map(|s| Readings {
             charging: (s == 0).then_some(true),
@@ -383,7 +392,7 @@ mod tests {
                 ..nothing
             }
         });
-        assert_eq!(follow(Rules::default(), mute), None);
+        assert_eq!(simulate(Rules::default(), mute), None);
         for bad in [f64::NAN, f64::INFINITY, -1.0, 1e30] {
             let mad = Readings {
                 heat: Some(bad),
@@ -395,7 +404,7 @@ mod tests {
                 }),
                 ..fine(0.0)
             };
-            assert_eq!(follow(Rules::default(), [mad; 3]), None, "{bad}");
+            assert_eq!(simulate(Rules::default(), [mad; 3]), None, "{bad}");
         }
     }
 
@@ -404,10 +413,13 @@ mod tests {
         // Back by an hour in the middle: the time worked is what passed on either side.
         let clock = |s: u32| f64::from(s) - if s > 300 { 3600.0 } else { 0.0 };
         let trace = (0..2000).map(|s| fine(clock(s)));
-        assert_eq!(follow(Rules::default(), trace), Some((541, Reason::Slice)));
+        assert_eq!(
+            simulate(Rules::default(), trace),
+            Some((541, Reason::Slice))
+        );
         // A leap ahead (the device slept) counts as worked: nothing tells them apart.
         let leap = (0..10).map(|s| fine(if s < 5 { f64::from(s) } else { 1e6 }));
-        assert_eq!(follow(Rules::default(), leap), Some((5, Reason::Slice)));
+        assert_eq!(simulate(Rules::default(), leap), Some((5, Reason::Slice)));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl<B: TrainingBackend> Learner<B> {
         } = setup;
         let mut encoder = Encoder::on(backend.clone(), metadata.architecture, true, config.freeze)?;
         match &mut saved {
-            None => begin(&mut encoder, config, start)?,
+            None => init_params(&mut encoder, config, start)?,
             Some(saved) => restore(&mut encoder.params, take(&mut saved.trained))?,
         }
         let initial = match (config.keeps_initial(), &mut saved) {
@@ -228,14 +228,14 @@ impl<B: TrainingBackend> Learner<B> {
     ///
     /// # Errors
     /// The backend's, or what `see` says.
-    pub(crate) fn numbers(
+    pub(crate) fn with_training_state(
         &self,
         see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>,
     ) -> Result<()> {
         let backend = self.encoder().backend();
-        let (mut numbers, queue) = match &self.method {
+        let (mut training, queue) = match &self.method {
             Method::Moco(moco) => {
-                let numbers = TrainingState {
+                let training = TrainingState {
                     key_encoder: network(&moco.key_encoder.params)?,
                     initial_embeddings: match &moco.target {
                         Target::Neighbors(neighbors) => backend.host(&neighbors.initial)?,
@@ -243,31 +243,31 @@ impl<B: TrainingBackend> Learner<B> {
                     },
                     ..TrainingState::default()
                 };
-                (numbers, &moco.queue)
+                (training, &moco.queue)
             }
             Method::Seed { seed, teacher } => {
                 let projection = teacher.projection.as_ref();
                 let center = projection.map_or(&[][..], |projection| &projection.center);
-                let numbers = TrainingState {
+                let training = TrainingState {
                     teacher_center: Cow::Borrowed(center),
                     ..TrainingState::default()
                 };
-                (numbers, &seed.queue)
+                (training, &seed.queue)
             }
         };
         match &self.optimizer {
             Optimizer::Sgd(sgd) => {
-                numbers.velocity = backend.host(&sgd.velocity)?;
-                numbers.base = backend.host(&sgd.base)?;
+                training.velocity = backend.host(&sgd.velocity)?;
+                training.base = backend.host(&sgd.base)?;
             }
             Optimizer::AdamW(adamw) => {
-                numbers.velocity = backend.host(&adamw.first)?;
-                numbers.squares = backend.host(&adamw.second)?;
-                numbers.updates = adamw.steps;
+                training.velocity = backend.host(&adamw.first)?;
+                training.squares = backend.host(&adamw.second)?;
+                training.updates = adamw.steps;
             }
         }
         if let Some(initial) = &self.initial {
-            numbers.initial = Network {
+            training.initial = Network {
                 values: Cow::Borrowed(&initial.values),
                 buffers: Cow::Borrowed(&initial.buffers),
             };
@@ -277,7 +277,7 @@ impl<B: TrainingBackend> Learner<B> {
             queue_keys: backend.host(&queue.keys)?,
             queue_photos: Cow::Borrowed(&queue.photos),
             queue_next: queue.next as u64,
-            ..numbers
+            ..training
         })
     }
 
@@ -334,7 +334,7 @@ fn optimizer<B: TrainingBackend>(config: &Config, network: &Encoder<B>) -> Resul
             let how = SgdConfig {
                 momentum: config.sgd_momentum as f32,
                 decay,
-                anchor: config.anchor as f32,
+                l2_sp: config.l2_sp as f32,
             };
             Optimizer::Sgd(Sgd::new(&network.params, how)?)
         }
@@ -342,7 +342,7 @@ fn optimizer<B: TrainingBackend>(config: &Config, network: &Encoder<B>) -> Resul
 }
 
 /// The initial numbers of a new run.
-fn begin<B: TrainingBackend>(
+fn init_params<B: TrainingBackend>(
     encoder: &mut Encoder<B>,
     config: &Config,
     start: &Start<'_>,

@@ -13,13 +13,13 @@ use seedling_data::PhotoSource;
 /// Sides of views that a budget may pick, where nobody asks for one.
 const SIDES: [usize; 4] = [160, 128, 96, 64];
 
-/// Photos in a group that a budget goes below only where freezing some stages does not help.
-const GOOD_GROUP: usize = 8;
+/// Photos in a micro-batch that a budget goes below only where freezing some stages does not help.
+const GOOD_MICROBATCH: usize = 8;
 
-/// Photos in a group, at least.
-const LEAST_GROUP: usize = 2;
+/// Photos in a micro-batch, at least.
+const LEAST_MICROBATCH: usize = 2;
 
-/// Stages of a backbone that a budget freezes before it makes groups smaller than [`GOOD_GROUP`]:
+/// Stages of a backbone that a budget freezes before it makes micro-batches smaller than [`GOOD_MICROBATCH`]:
 /// their share of all. Neither costs much (README, "Speed and memory").
 const SOME_FROZEN: f64 = 0.34;
 
@@ -125,15 +125,18 @@ fn choices(config: &Config, asks_for: impl Fn(&str) -> bool, depth: usize) -> Ve
         true => config.freeze,
         false => config.freeze.max((depth as f64 * part) as usize),
     };
-    let groups = |least: usize| {
-        let fits = move |group: &usize| config.batch_size.is_multiple_of(*group);
+    let microbatches = |least: usize| {
+        let fits = move |microbatch: &usize| config.batch_size.is_multiple_of(*microbatch);
         (least..=config.bn_group).rev().filter(fits)
     };
     let mut choices = Vec::new();
     for &image_size in &sides {
-        for (part, least) in [(SOME_FROZEN, GOOD_GROUP), (MOST_FROZEN, LEAST_GROUP)] {
+        for (part, least) in [
+            (SOME_FROZEN, GOOD_MICROBATCH),
+            (MOST_FROZEN, LEAST_MICROBATCH),
+        ] {
             for freeze in config.freeze..=most(part) {
-                choices.extend(groups(least).map(|bn_group| Choice {
+                choices.extend(microbatches(least).map(|bn_group| Choice {
                     image_size,
                     freeze,
                     bn_group,
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_are_frozen_before_groups_become_very_small() {
+    fn stages_are_frozen_before_microbatches_become_very_small() {
         let asked = &["image_size"];
         let found = (100..520)
             .step_by(8)
@@ -227,7 +230,7 @@ mod tests {
         assert!(
             found
                 .iter()
-                .any(|found| found.0 > 0 && found.1 == GOOD_GROUP),
+                .any(|found| found.0 > 0 && found.1 == GOOD_MICROBATCH),
             "{found:?}"
         );
         assert!(found.contains(&(0, 16)), "{found:?}");
@@ -241,10 +244,10 @@ mod tests {
     #[test]
     fn an_optimizer_s_numbers_are_counted() {
         let source = Demo::new(8, 0).unwrap();
-        let networks = |optimizer, anchor| {
+        let networks = |optimizer, l2_sp| {
             let config = Config {
                 optimizer,
-                anchor,
+                l2_sp,
                 ..Config::adapt()
             };
             let mut forecaster = Forecaster::new(&config, None, &source).unwrap();
@@ -253,7 +256,7 @@ mod tests {
         let architecture = Architecture::new(Config::adapt().arch, Some(Config::adapt().head));
         let one = (architecture.size().parameters * 4) as f64 / (1024.0 * 1024.0);
         let sgd = networks(OptimizerKind::Sgd, 0.0);
-        // An anchor's values; AdamW's second moment.
+        // The values that L2-SP pulls to; AdamW's second moment.
         assert!((networks(OptimizerKind::Sgd, 0.1) - sgd - one).abs() < 1e-6);
         assert!((networks(OptimizerKind::AdamW, 0.0) - sgd - one).abs() < 1e-6);
     }

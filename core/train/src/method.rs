@@ -181,7 +181,7 @@ fn training_mode(config: &Config, arch: Arch) -> Mode {
     let asked = |probability: f32| if config.dropout { probability } else { 0.0 };
     Mode::Train {
         norm_momentum: NORM_MOMENTUM,
-        groups: 1,
+        microbatches: 1,
         // A head may leave out some of its own, asked or not.
         dropping: Some(Dropping {
             features: asked(arch.spec().dropout),

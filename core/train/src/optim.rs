@@ -53,7 +53,7 @@ pub struct SgdConfig {
     /// Added to the gradient: the weight decay times the value.
     pub decay: WeightDecay,
     /// Added to the gradient: this times the value's distance from where it started.
-    pub anchor: f32,
+    pub l2_sp: f32,
 }
 
 /// Momentum SGD: `velocity = momentum * velocity + gradient; value -= lr * velocity`.
@@ -67,19 +67,19 @@ pub struct Sgd<B: Backend = Cpu> {
     spans: Vec<(Range<usize>, f32)>,
     /// The momentum buffer, one number per parameter.
     pub velocity: B::Flat,
-    /// The values to anchor to; empty without an anchor.
+    /// The values that L2-SP pulls to; empty without it.
     pub base: B::Flat,
     backend: B,
 }
 
 impl<B: OptimizerOps> Sgd<B> {
-    /// An optimizer at rest for `params`, anchored to their values of now.
+    /// An optimizer at rest for `params`, with L2-SP towards their values of now.
     ///
     /// # Errors
     /// The backend's.
     pub fn new(params: &Params<B>, config: SgdConfig) -> Result<Sgd<B>> {
         let backend = params.backend().clone();
-        let base = match config.anchor > 0.0 {
+        let base = match config.l2_sp > 0.0 {
             true => backend.host(&params.values)?.into_owned(),
             false => Vec::new(),
         };
@@ -101,7 +101,7 @@ impl<B: OptimizerOps> Sgd<B> {
         let update = Update {
             spans: &self.spans,
             momentum: self.config.momentum,
-            anchor: self.config.anchor,
+            l2_sp: self.config.l2_sp,
             lr,
         };
         let (values, grads) = (&mut params.values, &params.grads);
@@ -155,7 +155,7 @@ mod tests {
                 norm_and_bias: true,
                 train_from: 0,
             },
-            anchor: 0.0,
+            l2_sp: 0.0,
         }
     }
 
@@ -188,17 +188,17 @@ mod tests {
     }
 
     #[test]
-    fn an_anchor_pulls_back() {
-        let anchored = SgdConfig {
+    fn l2_sp_pulls_back() {
+        let with_l2_sp = SgdConfig {
             decay: WeightDecay {
                 weight_decay: 0.0,
                 ..config().decay
             },
-            anchor: 0.5,
+            l2_sp: 0.5,
             ..config()
         };
         let mut params = params(2.0, 0.0);
-        let mut sgd = Sgd::new(&params, anchored).unwrap();
+        let mut sgd = Sgd::new(&params, with_l2_sp).unwrap();
         params.values.fill(1.0);
         sgd.step(&mut params, 1.0).unwrap();
         assert!(params.values.iter().all(|&v| v == 1.5));

@@ -170,7 +170,7 @@ impl Session {
     /// The disk refuses; the checkpoint before is then still there.
     pub fn checkpoint(&self, folder: &Path) -> Result<()> {
         let run = self.state();
-        self.numbers(&mut |numbers| {
+        self.with_training_state(&mut |training| {
             let state = State {
                 config: run.config.clone(),
                 dataset: run.dataset.clone(),
@@ -179,7 +179,7 @@ impl Session {
                 metadata: run.metadata.clone(),
                 step: run.step,
                 // Borrowed while they are written: copies would be the run's peak of memory.
-                numbers,
+                training,
             };
             checkpoint::save(folder, &state)
         })

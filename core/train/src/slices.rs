@@ -106,7 +106,7 @@ impl Slices {
     ///
     /// # Errors
     /// Fewer than `least` bytes are free.
-    pub fn begin(&self, now: f64, free: Option<u64>, least: u64) -> Result<()> {
+    pub fn start(&self, now: f64, free: Option<u64>, least: u64) -> Result<()> {
         if self.path(BEGUN_FILE).exists() {
             self.log(now, "killed", "the process ended without a word");
         }
@@ -205,12 +205,12 @@ mod tests {
             (SliceEnd::Done, false),
         ];
         for (now, (end, more)) in (1..).zip(&ends) {
-            slices.begin(f64::from(now), None, LEAST_FREE).unwrap();
+            slices.start(f64::from(now), None, LEAST_FREE).unwrap();
             assert_eq!(slices.ended(f64::from(now), end, "two\nlines"), *more);
         }
         // One that is killed is told of by the next, which has too little room.
-        slices.begin(6.0, Some(u64::MAX), LEAST_FREE).unwrap();
-        let few = slices.begin(7.0, Some(7_000_000), LEAST_FREE);
+        slices.start(6.0, Some(u64::MAX), LEAST_FREE).unwrap();
+        let few = slices.start(7.0, Some(7_000_000), LEAST_FREE);
         let few = few.unwrap_err().to_string();
         assert!(few.contains("7 MB are free, 200 are needed"), "{few}");
         let words: Vec<String> = slices.entries().into_iter().map(|e| e.ended).collect();

@@ -69,7 +69,7 @@ impl TeacherSource<'_> {
 /// The most that a weight file can ask for as `measure_size`.
 const MEASURE_SIZE_LIMIT: usize = 1024;
 
-/// Width and height at which a run from `init` looks at whole photos. A random crop shows things
+/// Width and height at which a run from `init` evaluates whole photos. A random crop shows things
 /// larger than the whole photo does: weights see best at somewhat more pixels than their views had
 /// (Touvron et al. 2019), and their file says at how many.
 pub(crate) fn measure_size(config: &Config, init: Option<&WeightFile>) -> usize {

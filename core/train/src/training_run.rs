@@ -10,28 +10,28 @@
 //!
 //! [`TrainingRun::cancel`] stops it within a micro-batch, from any thread; what was trained is saved.
 
-mod beginning;
 mod ending;
 mod event;
+mod extraction;
+mod feature_cache;
 mod folder;
-mod looking;
-mod seen;
+mod start;
 mod watch;
 
-pub use beginning::Sources;
 pub use event::{Event, Observer};
 pub use folder::{CONFIG_FILE, RunFolder, forget};
+pub use start::Sources;
 
 use crate::checkpoint::{Before, ClosedForm, DatasetFingerprint};
 use crate::records::{self, MeasureRecord, MetricsWriter, Record, StepRecord, When};
 use crate::session::Session;
 use crate::{Error, Result};
 use ending::Ending;
+use feature_cache::FeatureCache;
 use seedling_base::atomic;
 use seedling_base::cancel::Cancel;
 use seedling_data::{PhotoSource, Skipped};
 use seedling_nn::encoder::LinearLayer;
-use seen::Seen;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
@@ -48,12 +48,12 @@ pub struct TrainingRun {
     /// The photos to measure on: the session's, or held-out ones.
     measured_on: Arc<dyn PhotoSource>,
     /// The photos to judge by, and which of them were held out.
-    judged_on: (Arc<dyn PhotoSource>, Vec<usize>),
+    selection: (Arc<dyn PhotoSource>, Vec<usize>),
     /// `adapt`, `pretrain` or `distill`.
     method: String,
     next: Next,
     /// What was seen of photos, in a part of the run that is not through yet.
-    seen: Seen,
+    cache: FeatureCache,
     /// The linear layer that a part of the run came to, if any.
     fitted: Option<(&'static str, Option<LinearLayer>)>,
     ending: Ending,
@@ -126,14 +126,14 @@ impl TrainingRun {
         })?;
         let resumed = folder.resumed;
         Ok(TrainingRun {
-            seen: Seen::open(&folder.path, resumed)?,
+            cache: FeatureCache::open(&folder.path, resumed)?,
             fitted: None,
             ending: Ending::default(),
             saved: resumed,
             unreadable: Vec::new(),
             folder,
             session,
-            judged_on: (measured_on.clone(), Vec::new()),
+            selection: (measured_on.clone(), Vec::new()),
             measured_on,
             method: method.into(),
             next: Next::Before,
@@ -208,7 +208,7 @@ impl TrainingRun {
     }
 
     /// The measurement before training: taken, or what an earlier part of the run took and the
-    /// log has lost. Says whether photos were looked at for it.
+    /// log has lost. Says whether photos were processed for it.
     fn before(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         let Some(before) = self.session.before().cloned() else {
             if self.session.steps_done() > 0 {
@@ -239,19 +239,19 @@ impl TrainingRun {
     /// The measurement of the initial weights, and of the closed form behind them. Says whether it is taken:
     /// to be called again until it is.
     fn take_before(&mut self, observer: &mut dyn Observer) -> Result<bool> {
-        let Poll::Ready((layer, looks)) = self.extract_and_fit("before", When::Before, observer)?
+        let Poll::Ready((layer, views)) = self.extract_and_fit("before", When::Before, observer)?
         else {
             return Ok(false);
         };
-        let through = layer.as_ref().map(|layer| looks.through(layer));
-        self.unreadable = looks.plain.skipped.clone();
-        let plain = self.figures(looks)?;
+        let through = layer.as_ref().map(|layer| views.through(layer));
+        self.unreadable = views.plain.skipped.clone();
+        let plain = self.figures(views)?;
         let record = self.record(When::Before, &plain, observer)?;
         drop(plain);
         let figures = self.written(record)?;
         let closed_form = match through.transpose()? {
-            Some(looks) => {
-                let measured = self.figures(looks)?;
+            Some(views) => {
+                let measured = self.figures(views)?;
                 let record = self.record(When::ClosedForm, &measured, observer)?;
                 let figures = self.written(record)?;
                 Some(ClosedForm { layer, figures })
@@ -270,7 +270,7 @@ impl TrainingRun {
         self.save(observer)?;
         self.folder.keep();
         self.saved = true;
-        self.seen.clear()?;
+        self.cache.clear()?;
         Ok(true)
     }
 
@@ -334,7 +334,7 @@ impl TrainingRun {
                 progress.photos
             )))?;
         }
-        if let Some(warning) = self.watch.look(&progress) {
+        if let Some(warning) = self.watch.check(&progress) {
             observer.event(Event::Warning(&warning))?;
         }
         self.go_on();
@@ -375,15 +375,15 @@ impl TrainingRun {
 
     /// Measures the weights as they are, between steps.
     fn measure(&mut self, when: When, observer: &mut dyn Observer) -> Result<()> {
-        let looks = loop {
+        let views = loop {
             let part = ("during", when);
-            if let Poll::Ready((looks, _)) = self.looks(part, (0, false), observer)? {
-                break looks;
+            if let Poll::Ready((views, _)) = self.views(part, (0, false), observer)? {
+                break views;
             }
         };
-        let measured = self.figures(looks)?;
+        let measured = self.figures(views)?;
         self.record(when, &measured, observer)?;
-        self.seen.clear()
+        self.cache.clear()
     }
 
     fn append(&mut self, record: &Record, observer: &mut dyn Observer) -> Result<()> {

@@ -73,13 +73,13 @@ final class Model: ObservableObject {
         }
     }
 
-    func look() { stored = Store.stored() }
+    func refresh() { stored = Store.stored() }
 
     func delete() {
         perform {
             try Store.delete()
             self.verdict = nil
-            self.look()
+            self.refresh()
         }
     }
 

@@ -88,7 +88,7 @@ struct StoredScreen: View {
                 ShareLink("Share the figures", item: benchmark)
             }
         }
-        .onAppear { model.look() }
+        .onAppear { model.refresh() }
     }
 }
 

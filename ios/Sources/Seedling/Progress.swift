@@ -1,6 +1,6 @@
 import SeedlingBridge
 
-/// How far work is: its stage, steps taken or photos looked at, and out of how many. Where Foundation is
+/// How far work is: its stage, steps taken or photos processed, and out of how many. Where Foundation is
 /// imported too, write `Seedling.Progress`.
 public typealias Progress = SeedlingBridge.Progress
 

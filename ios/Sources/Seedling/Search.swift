@@ -10,12 +10,12 @@ public final class Search: Sendable {
 
     private init(_ inner: SeedlingBridge.Search) { self.inner = inner }
 
-    /// Looks at every photo, `looks` times each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
+    /// Extracts features of every photo, `ttaViews` times each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
     /// 2 where the weights were fitted to an album. What was seen is kept in `store`, where there is one:
-    /// looking goes on there after a stop or the death of the app. The features of `beside` stand beside those
+    /// extraction goes on there after a stop or the death of the app. The features of `beside` stand beside those
     /// of `weights`. Canceling the task ends it within a few photos.
     public static func over(
-        _ photos: Photos, with weights: Weights, threads: Int = 0, looks: Int = 0, store: URL? = nil,
+        _ photos: Photos, with weights: Weights, threads: Int = 0, ttaViews: Int = 0, store: URL? = nil,
         beside: Weights? = nil, onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
     ) async throws -> Search {
         try await stoppable { stop in
@@ -23,12 +23,12 @@ public final class Search: Sendable {
                 try SeedlingBridge.Search(
                     weights: weights.inner, photos: photos.inner,
                     settings: SearchSettings(
-                        threads: Int32(clamping: threads), looks: Int32(clamping: looks), store: store?.path),
+                        threads: Int32(clamping: threads), ttaViews: Int32(clamping: ttaViews), store: store?.path),
                     beside: beside?.inner, listener: Heard(onProgress), stop: stop))
         }
     }
 
-    /// Searches `photos` from now on: looks at those that are new, and forgets those that are gone. A photo is
+    /// Searches `photos` from now on: extracts features of those that are new, and forgets those that are gone. A photo is
     /// known by its name. Canceling the task ends it within a few photos.
     public func refresh(
         _ photos: Photos, onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }

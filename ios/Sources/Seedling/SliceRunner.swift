@@ -62,7 +62,7 @@ public struct SliceRunner: Sendable {
 
     private func train(_ slices: SeedlingBridge.Slices) async throws -> Outcome {
         let values = try? storage.resourceValues(forKeys: [.volumeAvailableCapacityKey])
-        try slices.begin(free: values?.volumeAvailableCapacity.map(Int64.init), least: leastFree)
+        try slices.start(free: values?.volumeAvailableCapacity.map(Int64.init), least: leastFree)
         let session = try await open()
         let result = await Result(catching: { try await session.train(sensors: sensors, rules: rules) })
         // Unstructured: a canceled task has to save, too.

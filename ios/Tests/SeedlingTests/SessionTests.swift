@@ -74,7 +74,7 @@ final class SessionTests: XCTestCase {
         for try await progress in session.progress() { heard.append(progress) }
         XCTAssertTrue(heard.contains { $0.stage == .training && $0.loss!.isFinite }, "\(heard)")
         let verdict = try XCTUnwrap(session.verdict())
-        XCTAssertEqual(verdict.accepted, verdict.share > 0)
+        XCTAssertEqual(verdict.accepted, verdict.interpolation > 0)
         XCTAssertTrue(verdict.sentence.contains("40 photos"), verdict.sentence)
         try session.export(to: at("out.safetensors"))
         XCTAssertEqual(try weights("run"), try Data(contentsOf: at("out.safetensors")))
@@ -133,9 +133,9 @@ final class SessionTests: XCTestCase {
         try await search.refresh(fewer)
         XCTAssertEqual(search.embeddings().count, 39)
         XCTAssertTrue(search.like(TestPhotos.files[0].lastPathComponent, count: 3).isEmpty)
-        let both = try await Search.over(photos(), with: weights, looks: 2, beside: .openOwn(Self.shipped))
+        let both = try await Search.over(photos(), with: weights, ttaViews: 2, beside: .openOwn(Self.shipped))
         XCTAssertEqual(both.embeddings().values.first?.count, 2048)
-        await refused("Settings") { _ = try await Search.over(self.photos(), with: weights, looks: 3) }
+        await refused("Settings") { _ = try await Search.over(self.photos(), with: weights, ttaViews: 3) }
     }
 
     func testEvaluatesWithAndWithoutClasses() async throws {
@@ -161,8 +161,8 @@ final class SessionTests: XCTestCase {
         let weights = try Weights.openOwn(Self.shipped)
         let photos = try photos()
         let works: [@Sendable (@escaping @Sendable () -> Void) async throws -> Void] = [
-            { looked in _ = try await Search.over(photos, with: weights) { _ in looked() } },
-            { looked in _ = try await evaluate(photos, with: weights) { _ in looked() } },
+            { progressed in _ = try await Search.over(photos, with: weights) { _ in progressed() } },
+            { progressed in _ = try await evaluate(photos, with: weights) { _ in progressed() } },
         ]
         for work in works {
             let (begun, begin) = AsyncStream.makeStream(of: Void.self)

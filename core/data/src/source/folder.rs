@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 
 use super::labels::Labels;
 use super::{MAX_ENCODED_BYTES, PhotoSource, Skipped, is_photo_name, names};
-use crate::budget::{DecodeBudget, Share};
+use crate::budget::{DecodeBudget, Reservation};
 use crate::outline::Outline;
 use crate::photo::Photo;
 use crate::{Error, Result};
@@ -115,7 +115,7 @@ impl Folder {
         self.saw_files
     }
 
-    fn decode(&self, index: usize) -> Result<(Photo, Share<'_>)> {
+    fn decode(&self, index: usize) -> Result<(Photo, Reservation<'_>)> {
         let (id, path) = (&self.ids[index], self.path(index));
         let file = std::fs::File::open(&path).map_err(Error::io(&path))?;
         let mut bytes = Vec::new();
@@ -146,7 +146,7 @@ impl PhotoSource for Folder {
     }
 
     fn visit(&self, index: usize, show: &mut dyn FnMut(Photo)) -> Result<()> {
-        let (photo, _share) = self.decode(index)?;
+        let (photo, _reservation) = self.decode(index)?;
         show(photo);
         Ok(())
     }

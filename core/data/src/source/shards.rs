@@ -12,7 +12,7 @@ use tar::EntryType;
 
 use super::labels::Labels;
 use super::{MAX_ENCODED_BYTES, PhotoSource, Skipped, is_photo_name, names};
-use crate::budget::{DecodeBudget, Share};
+use crate::budget::{DecodeBudget, Reservation};
 use crate::photo::Photo;
 use crate::{Error, Result};
 
@@ -296,7 +296,7 @@ fn read_shard(path: &Path, room: &mut u64) -> Result<(Store, Listed)> {
 }
 
 impl Shards {
-    fn decode(&self, index: usize) -> Result<(Photo, Share<'_>)> {
+    fn decode(&self, index: usize) -> Result<(Photo, Reservation<'_>)> {
         let entry = &self.entries[index];
         match &self.stores[entry.shard] {
             Store::Memory(photos) => {
@@ -331,7 +331,7 @@ impl PhotoSource for Shards {
     }
 
     fn visit(&self, index: usize, show: &mut dyn FnMut(Photo)) -> Result<()> {
-        let (photo, _share) = self.decode(index)?;
+        let (photo, _reservation) = self.decode(index)?;
         show(photo);
         Ok(())
     }

@@ -52,17 +52,17 @@ impl PhotoSource for Subset {
     }
 }
 
-/// Holds out about `share` of the photos, and says which; the rest is the source returned. A photo's
+/// Holds out about `ratio` of the photos, and says which; the rest is the source returned. A photo's
 /// name alone decides, whichever others there are: one that was held out is held out the next time.
 /// None are where there are few.
-pub fn hold_out(whole: &Arc<dyn PhotoSource>, share: f64) -> (Arc<dyn PhotoSource>, Vec<usize>) {
+pub fn hold_out(whole: &Arc<dyn PhotoSource>, ratio: f64) -> (Arc<dyn PhotoSource>, Vec<usize>) {
     let is_held = |index: &usize| {
         let digest = Sha256::digest(whole.id(*index));
         let (first, _) = digest.split_at(8);
         let number = first.iter().fold(0u64, |n, &byte| n << 8 | u64::from(byte));
-        (number as f64) < share * 2f64.powi(64)
+        (number as f64) < ratio * 2f64.powi(64)
     };
-    let few = whole.len() < LEAST_TO_PART || share <= 0.0;
+    let few = whole.len() < LEAST_TO_PART || ratio <= 0.0;
     let (held, indices): (Vec<usize>, Vec<usize>) = match few {
         true => (Vec::new(), Vec::new()),
         false => (0..whole.len()).partition(is_held),

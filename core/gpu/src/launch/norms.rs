@@ -12,8 +12,8 @@ impl<R: Runtime> Gpu<R> {
         momentum: f32,
     ) -> Result<Norm> {
         let Pieces { segment, count, .. } = moments.pieces;
-        let groups = moments.parts.len() / (count * 2 * of.channels);
-        let out = self.take(groups * NORM * of.channels)?;
+        let microbatches = moments.parts.len() / (count * 2 * of.channels);
+        let out = self.take(microbatches * NORM * of.channels)?;
         launch!(
             self,
             norm::of_batch,
@@ -24,12 +24,12 @@ impl<R: Runtime> Gpu<R> {
             values.arg(),
             buffers.arg(),
             out.arg(),
-            groups,
+            microbatches,
             momentum
         );
         Ok(Norm {
             numbers: out,
-            groups,
+            microbatches,
             rows: segment,
         })
     }
@@ -52,7 +52,7 @@ impl<R: Runtime> Gpu<R> {
         );
         Ok(Norm {
             numbers: out,
-            groups: 1,
+            microbatches: 1,
             rows: 0,
         })
     }
@@ -74,7 +74,7 @@ impl<R: Runtime> Gpu<R> {
             layer(of),
             grads.arg(),
             out.arg(),
-            norm.groups,
+            norm.microbatches,
             sums.pieces,
             norm.rows,
             1.0 / self.loss_scale

@@ -23,7 +23,7 @@ impl<R: Runtime> Gpu<R> {
         base: &DeviceBuffer,
     ) -> Result<()> {
         let (bounds, decays, spans) = self.spans(update.spans)?;
-        let anchored = update.anchor > 0.0 && base.len() == values.len();
+        let with_l2_sp = update.l2_sp > 0.0 && base.len() == values.len();
         launch!(
             self,
             optim::sgd,
@@ -34,9 +34,9 @@ impl<R: Runtime> Gpu<R> {
             values.arg(),
             grads.arg(),
             velocity.arg(),
-            anchored.then(|| base.arg()).into(),
+            with_l2_sp.then(|| base.arg()).into(),
             update.momentum,
-            update.anchor,
+            update.l2_sp,
             update.lr
         );
         Ok(())
@@ -73,7 +73,7 @@ impl<R: Runtime> Gpu<R> {
         Ok(())
     }
 
-    pub(crate) fn follow_from(
+    pub(crate) fn ema_update_from(
         &self,
         own: &DeviceBuffer,
         other: &DeviceBuffer,
@@ -82,7 +82,7 @@ impl<R: Runtime> Gpu<R> {
     ) {
         launch!(
             self,
-            optim::follow,
+            optim::ema_update,
             each(own.len()),
             own.arg(),
             other.arg(),

@@ -8,8 +8,8 @@ pub(crate) struct Pooled {
     pub(crate) channels: usize,
     /// All of them.
     pub(crate) images: usize,
-    /// Groups of them that have sums of their own.
-    pub(crate) groups: usize,
+    /// Micro-batches of them that have sums of their own.
+    pub(crate) microbatches: usize,
 }
 
 impl<R: Runtime> Gpu<R> {
@@ -54,14 +54,14 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::gated_sums,
-            each(pooled.groups * pooled.channels),
+            each(pooled.microbatches * pooled.channels),
             sums.arg(),
             gate.arg(),
             pool.arg(),
             out.arg(),
             pooled.channels,
-            pooled.images / pooled.groups,
-            pooled.groups
+            pooled.images / pooled.microbatches,
+            pooled.microbatches
         );
     }
 
@@ -75,13 +75,13 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::pooled_sums,
-            each(pooled.groups * pooled.channels),
+            each(pooled.microbatches * pooled.channels),
             sums.arg(),
             pool.arg(),
             out.arg(),
             pooled.channels,
-            pooled.images / pooled.groups,
-            pooled.groups
+            pooled.images / pooled.microbatches,
+            pooled.microbatches
         );
     }
 

@@ -33,10 +33,10 @@ pub trait DeviceOps: Backend {
         None
     }
 
-    /// The same backend, which takes `groups` at once ([`DeviceOps::groups_at_once`]) if it can.
+    /// The same backend, which takes `microbatches` at once ([`DeviceOps::microbatches_at_once`]) if it can.
     #[must_use]
-    fn taking(&self, groups: usize) -> Self {
-        let _ = groups;
+    fn taking(&self, microbatches: usize) -> Self {
+        let _ = microbatches;
         self.clone()
     }
 
@@ -48,9 +48,9 @@ pub trait DeviceOps: Backend {
         ))
     }
 
-    /// How many groups of photos, each with statistics of its own, go through a network at once at
+    /// How many micro-batches of photos, each with statistics of its own, go through a network at once at
     /// most. Each takes memory of its own.
-    fn groups_at_once(&self) -> usize {
+    fn microbatches_at_once(&self) -> usize {
         1
     }
 }

@@ -11,7 +11,7 @@ use crate::window::Window;
 
 /// Operations of a forward pass.
 pub trait ForwardOps: Backend {
-    /// Statistics of a convolution's output: count, mean, sum of squared deviations, of each group.
+    /// Statistics of a convolution's output: count, mean, sum of squared deviations, of each micro-batch.
     type Moments;
     /// A batch norm of one forward, ready to be read.
     type Norm: Debug + Send;
@@ -27,13 +27,13 @@ pub trait ForwardOps: Backend {
     type L2NormCache: Debug + Send;
 
     /// Convolution `conv` of x by `w` (out, in, k, k), or (out, in) where it is pointwise and (c, 1, k, k)
-    /// where it is depthwise; z, and the moments of each of `groups` equal parts of its rows (none for 0).
+    /// where it is depthwise; z, and the moments of each of `microbatches` equal parts of its rows (none for 0).
     fn conv(
         &self,
         conv: Conv,
         x: &FusedInput<Self>,
         w: Param<Self>,
-        groups: usize,
+        microbatches: usize,
     ) -> Result<Output<Self>>;
 
     /// Batch norm by these statistics.
@@ -144,7 +144,7 @@ pub type Output<B> = (<B as Backend>::Buf, Option<<B as ForwardOps>::Moments>);
 
 /// What batch norm normalizes by.
 pub enum Statistics<'a, B: ForwardOps> {
-    /// Each group's own moments, by which running statistics (in `buffers`) move by `momentum`, one group
+    /// Each micro-batch's own moments, by which running statistics (in `buffers`) move by `momentum`, one micro-batch
     /// after another.
     Batch {
         moments: B::Moments,

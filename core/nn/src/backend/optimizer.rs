@@ -18,7 +18,7 @@ pub trait OptimizerOps: Backend {
 
     /// velocity <- momentum * velocity + gradient; value <- value - lr * velocity, in every span,
     /// with gradient + weight_decay * value + anchor * (value - base) for the gradient. `base` is
-    /// empty where there is no anchor.
+    /// empty without L2-SP.
     fn sgd(
         &self,
         update: &Update,
@@ -54,7 +54,7 @@ pub struct Update<'a> {
     /// Where, and with which weight decay; what lies in no span stays as it is.
     pub spans: &'a [(Range<usize>, f32)],
     pub momentum: f32,
-    pub anchor: f32,
+    pub l2_sp: f32,
     pub lr: f32,
 }
 

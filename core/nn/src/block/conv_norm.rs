@@ -42,7 +42,7 @@ impl ConvNorm {
         x: &FusedInput<B>,
     ) -> Result<Normed<B>> {
         let w = pass.param(&self.weight);
-        let (z, moments) = pass.backend.conv(conv, x, w, pass.groups)?;
+        let (z, moments) = pass.backend.conv(conv, x, w, pass.microbatches)?;
         Ok((z, pass.norm(&self.norm, moments)?))
     }
 

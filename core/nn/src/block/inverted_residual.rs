@@ -121,12 +121,14 @@ impl InvertedResidual {
         images: usize,
         per_image: usize,
     ) -> Result<Option<B::PerImage>> {
-        let share = |dropping: super::Dropping| dropping.paths * self.shape.dropped;
-        let dropping = pass.dropping.filter(|dropping| share(*dropping) > 0.0);
+        let probability = |dropping: super::Dropping| dropping.paths * self.shape.dropped;
+        let dropping = pass
+            .dropping
+            .filter(|dropping| probability(*dropping) > 0.0);
         let Some(dropping) = dropping.filter(|_| self.has_shortcut()) else {
             return Ok(None);
         };
-        let factors = dropping.factors(pass.stage, share(dropping), images);
+        let factors = dropping.factors(pass.stage, probability(dropping), images);
         let channels = self.shape.channels;
         pass.backend
             .per_image(&factors, channels, per_image)

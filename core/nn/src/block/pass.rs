@@ -21,25 +21,25 @@ pub struct Dropping {
     pub paths: f32,
     pub seed: u64,
     pub step: u64,
-    /// Tells the passes of a step apart: which network, view, and group (the first of several).
+    /// Tells the passes of a step apart: which network, view, and micro-batch (the first of several).
     pub pass: u64,
-    /// Groups that go through the network at once; 0 is one.
-    pub groups: usize,
+    /// Micro-batches that go through the network at once; 0 is one.
+    pub microbatches: usize,
 }
 
 impl Dropping {
-    /// `n` factors: 0 with probability `share`, 1 / (1 - share) otherwise. `layer` tells the layers
-    /// of a pass apart. Each group draws as it would by itself.
-    pub fn factors(&self, layer: usize, share: f32, n: usize) -> Vec<f32> {
-        let kept = 1.0 / (1.0 - share);
-        let groups = self.groups.max(1);
-        let of_group = |group: usize| {
-            let place = (self.pass + group as u64) << 8 | layer as u64;
+    /// `n` factors: 0 with probability `probability`, 1 / (1 - share) otherwise. `layer` tells the layers
+    /// of a pass apart. Each micro-batch draws as it would by itself.
+    pub fn factors(&self, layer: usize, probability: f32, n: usize) -> Vec<f32> {
+        let kept = 1.0 / (1.0 - probability);
+        let microbatches = self.microbatches.max(1);
+        let of_microbatch = |microbatch: usize| {
+            let place = (self.pass + microbatch as u64) << 8 | layer as u64;
             let mut rng = Rng::new(self.seed, Purpose::Dropout, self.step, place);
-            let draw = move |_| if rng.chance(share) { 0.0 } else { kept };
-            (0..n / groups).map(draw)
+            let draw = move |_| if rng.chance(probability) { 0.0 } else { kept };
+            (0..n / microbatches).map(draw)
         };
-        (0..groups).flat_map(of_group).collect()
+        (0..microbatches).flat_map(of_microbatch).collect()
     }
 }
 
@@ -66,7 +66,7 @@ pub struct Forward<'a, B: ForwardOps> {
     pub values: &'a B::Flat,
     pub buffers: Buffers<'a, B::Flat>,
     /// Of how many equal parts of the images statistics are taken (training); 0: running ones.
-    pub groups: usize,
+    pub microbatches: usize,
     /// How far running statistics move towards the batch's.
     pub norm_momentum: f32,
     /// Whether a backward pass will follow.
@@ -87,7 +87,7 @@ impl<'a, B: ForwardOps> Forward<'a, B> {
             backend: self.backend,
             values: self.values,
             buffers: self.buffers.reborrow(),
-            groups: if trained { self.groups } else { 0 },
+            microbatches: if trained { self.microbatches } else { 0 },
             norm_momentum: self.norm_momentum,
             keep: self.keep && trained,
             dropping: self.dropping.filter(|_| trained),

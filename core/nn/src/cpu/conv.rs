@@ -249,7 +249,7 @@ fn input_gradient<S: Ungated>(
         let most = tile.min(piece.len() * per_image);
         let mut patches = workspace.take(most * patch);
         let mut dz = workspace.take(most * cout);
-        let mut part = sink.begin(cin);
+        let mut part = sink.new_part(cin);
         let first = piece.start;
         for chunk in chunks(piece.start * per_image..piece.end * per_image, per_image) {
             let images = chunk.start / per_image..chunk.end.div_ceil(per_image);
@@ -305,7 +305,7 @@ fn input_gradient_by_winograd<S: Ungated>(
         turned,
         window,
         out,
-        (|| sink.begin(cin), take),
+        (|| sink.new_part(cin), take),
         workspace,
     )
 }

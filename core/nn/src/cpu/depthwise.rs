@@ -83,7 +83,7 @@ pub fn backward<S: Ungated>(
             taps: &taps,
             sink: &sink,
             dtaps: workspace.zeros(k2 * c),
-            part: sink.begin(c),
+            part: sink.new_part(c),
             workspace,
         };
         let first = piece.start / per_image;

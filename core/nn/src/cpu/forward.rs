@@ -51,10 +51,13 @@ impl<'a> Rows<'a, Cpu> {
     }
 }
 
-/// Whether moments are asked for. Groups come one at a time ([`DeviceOps::groups_at_once`](crate::backend::DeviceOps::groups_at_once)).
-fn one(groups: usize) -> bool {
-    assert!(groups <= 1, "the processor takes a group at a time");
-    groups == 1
+/// Whether moments are asked for. Micro-batches come one at a time ([`DeviceOps::microbatches_at_once`](crate::backend::DeviceOps::groups_at_once)).
+fn one(microbatches: usize) -> bool {
+    assert!(
+        microbatches <= 1,
+        "the processor takes a micro-batch at a time"
+    );
+    microbatches == 1
 }
 
 impl ForwardOps for Cpu {
@@ -72,9 +75,9 @@ impl ForwardOps for Cpu {
         conv: Conv,
         x: &FusedInput<Self>,
         w: Param<Self>,
-        groups: usize,
+        microbatches: usize,
     ) -> Result<Output<Self>> {
-        let (w, moments, on) = (w.slice(), one(groups), &self.workspace);
+        let (w, moments, on) = (w.slice(), one(microbatches), &self.workspace);
         Ok(match conv {
             Conv::Pointwise => {
                 let mut z = self.take(x.rows() * (w.len() / x.channels));

@@ -65,7 +65,7 @@ pub fn backward<S: Sink>(
         let mut dz = workspace.take(most * cout);
         let mut scratch = workspace.take(most * cin);
         let mut dw = workspace.take(dw_len);
-        let mut part = sink.begin(cin);
+        let mut part = sink.new_part(cin);
         let first = piece.start;
         for rows in tiles(piece, tile) {
             let n = rows.len();

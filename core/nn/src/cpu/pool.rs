@@ -30,12 +30,12 @@ pub fn forward(x: &Source, rows_per_image: usize, out: &mut [f32]) {
 
 /// The gradient of the means of a stored tensor, at every row.
 pub fn spread(dy: &[f32], channels: usize, rows_per_image: usize, out: &mut [f32]) {
-    let share = 1.0 / rows_per_image as f32;
+    let scale = 1.0 / rows_per_image as f32;
     out.par_chunks_exact_mut(rows_per_image * channels)
         .zip(dy.par_chunks_exact(channels))
         .for_each(|(rows, dy)| {
             for row in rows.chunks_exact_mut(channels) {
-                row.iter_mut().zip(dy).for_each(|(x, g)| *x = g * share);
+                row.iter_mut().zip(dy).for_each(|(x, g)| *x = g * scale);
             }
         });
 }

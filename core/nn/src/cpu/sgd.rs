@@ -4,7 +4,7 @@ use crate::backend::Update;
 use crate::parallel::CHUNK;
 use rayon::prelude::*;
 
-/// One step; a number that one of the arrays lacks stays as it is (`base`: is not anchored).
+/// One step; a number that one of the arrays lacks stays as it is (`base`: no L2-SP).
 pub fn step(
     update: &Update,
     values: &mut [f32],
@@ -14,7 +14,7 @@ pub fn step(
 ) {
     let Update {
         momentum,
-        anchor,
+        l2_sp,
         lr,
         ..
     } = *update;
@@ -31,11 +31,11 @@ pub fn step(
             .zip(grads.par_chunks(CHUNK))
             .zip(velocity.par_chunks_mut(CHUNK));
         match base.get(range.clone()) {
-            Some(base) if anchor > 0.0 => chunks.zip(base.par_chunks(CHUNK)).for_each(
+            Some(base) if l2_sp > 0.0 => chunks.zip(base.par_chunks(CHUNK)).for_each(
                 |(((values, grads), velocity), base)| {
                     let numbers = values.iter_mut().zip(grads).zip(velocity).zip(base);
                     for (((value, grad), velocity), base) in numbers {
-                        let grad = grad + weight_decay * *value + anchor * (*value - base);
+                        let grad = grad + weight_decay * *value + l2_sp * (*value - base);
                         *velocity = momentum * *velocity + grad;
                         *value -= lr * *velocity;
                     }

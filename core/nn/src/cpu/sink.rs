@@ -28,7 +28,7 @@ pub trait Sink: Sync {
     }
 
     /// A piece that has seen no row yet.
-    fn begin(&self, channels: usize) -> Self::Part;
+    fn new_part(&self, channels: usize) -> Self::Part;
 
     /// Takes the gradient `out` with respect to `rows` of `x` as it is read, in place.
     fn take(&self, part: &mut Self::Part, x: &Source, rows: Range<usize>, out: &mut [f32]);
@@ -61,7 +61,7 @@ impl Sink for Plain<'_> {
         self.shortcut
     }
 
-    fn begin(&self, _: usize) {}
+    fn new_part(&self, _: usize) {}
 
     fn take(&self, _: &mut (), _: &Source, _: Range<usize>, _: &mut [f32]) {}
 
@@ -74,7 +74,7 @@ impl Sink for Activated {
     type Part = NormSums;
     type Sums = GradSums;
 
-    fn begin(&self, channels: usize) -> NormSums {
+    fn new_part(&self, channels: usize) -> NormSums {
         NormSums::new(channels)
     }
 
@@ -124,7 +124,7 @@ impl Sink for Gated {
         self.rows_per_image
     }
 
-    fn begin(&self, _: usize) -> Self::Part {
+    fn new_part(&self, _: usize) -> Self::Part {
         Vec::new()
     }
 

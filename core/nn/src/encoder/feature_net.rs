@@ -1,4 +1,4 @@
-//! Looking at a network without knowing its backend.
+//! Features of a network without knowing its backend.
 
 use super::{Encoder, Mode};
 use crate::Result;

@@ -16,7 +16,7 @@ pub struct Collapse {
     /// number of directions in use, at most min(rows - 1, dim).
     pub effective_rank: f64,
     /// Share of the largest eigenvalue in their sum.
-    pub largest_share: f64,
+    pub largest_ratio: f64,
 }
 
 /// Below this ratio the mean cosine between embeddings is above about 0.99.
@@ -45,7 +45,7 @@ pub fn collapse(embeddings: &Features) -> Option<Collapse> {
     let trace: f64 = variance.iter().sum::<f64>() / n as f64;
     let std = variance.iter().map(|v| (v / n as f64).sqrt()).sum::<f64>() / dim as f64;
     // f32 rows of unit length cannot differ by less than their rounding.
-    let (effective_rank, largest_share) = if trace < 1e-13 {
+    let (effective_rank, largest_ratio) = if trace < 1e-13 {
         (0.0, 1.0)
     } else {
         let squares = squared_gram(&centered) / (n as f64 * n as f64);
@@ -57,7 +57,7 @@ pub fn collapse(embeddings: &Features) -> Option<Collapse> {
     Some(Collapse {
         std_ratio: std * (dim as f64).sqrt(),
         effective_rank,
-        largest_share,
+        largest_ratio,
     })
 }
 
@@ -78,11 +78,11 @@ pub fn collapse_warning(embeddings: &Features) -> Option<String> {
             100.0 * c.std_ratio
         ));
     }
-    (c.largest_share > LINE && embeddings.dim > 2).then(|| {
+    (c.largest_ratio > LINE && embeddings.dim > 2).then(|| {
         format!(
             "the embeddings have collapsed to a line: one direction holds {:.0} % of their \
              variance (try a lower lr, a larger queue or other initial weights)",
-            100.0 * c.largest_share
+            100.0 * c.largest_ratio
         )
     })
 }
@@ -159,7 +159,7 @@ mod tests {
         let sphere = collapse(&gaussian(600, 16, 0.0)).unwrap();
         assert!((sphere.std_ratio - 1.0).abs() < 0.02);
         assert!((sphere.effective_rank - 16.0).abs() < 1.0);
-        assert!(sphere.largest_share < 0.12);
+        assert!(sphere.largest_ratio < 0.12);
         assert_eq!(collapse_warning(&gaussian(600, 16, 0.0)), None);
 
         assert!(
@@ -169,7 +169,7 @@ mod tests {
         );
         let same = Features::new(9, 3, [1.0, 2.0, 3.0].repeat(9)).unwrap();
         let c = collapse(&same).unwrap();
-        assert!(c.std_ratio < 1e-6 && c.effective_rank == 0.0 && c.largest_share == 1.0);
+        assert!(c.std_ratio < 1e-6 && c.effective_rank == 0.0 && c.largest_ratio == 1.0);
 
         let line: Vec<f32> = (0..20).flat_map(|i| [1.0, 0.1 * i as f32, 0.0]).collect();
         let line = Features::new(20, 3, line).unwrap();

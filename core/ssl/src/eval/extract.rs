@@ -24,13 +24,13 @@ pub fn batch(side: usize) -> usize {
 
 /// How a photo is shown to the network.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Look {
+pub enum EvalView {
     /// Its middle, unaltered, as torchvision's evaluation shows it.
     Plain,
     /// The same, left and right exchanged.
     Mirrored,
     /// A random view, always the same for the same seed, number and photo.
-    View {
+    Random {
         /// The views it is drawn from.
         recipe: Recipe,
         /// Which of several views.
@@ -54,7 +54,7 @@ pub struct Extractor<'a> {
 }
 
 /// Features of the photos that could be read, and what became of the others. `F` is a matrix, or one for
-/// each of several looks at the same photos.
+/// each of several views of the same photo.
 #[derive(Clone, Debug)]
 pub struct Extracted<F = Features> {
     /// One row for each readable photo, in the order asked for.
@@ -99,15 +99,15 @@ impl Extractor<'_> {
     pub fn features(
         &self,
         indices: &[usize],
-        look: &Look,
+        view: &EvalView,
         done: impl FnMut(usize) -> Result<()>,
     ) -> Result<Extracted> {
-        let found = self.readable(indices, from_ref(look), done)?;
+        let found = self.readable(indices, from_ref(view), done)?;
         found.check(indices.len())?;
         Ok(found.with(|mut features| features.pop().unwrap_or_default()))
     }
 
-    /// A matrix for each of `looks`, where it may be that none of these photos can be read: they are some
+    /// A matrix for each of `views`, where it may be that none of these photos can be read: they are some
     /// of many. Every photo is decoded once.
     ///
     /// # Errors
@@ -115,22 +115,23 @@ impl Extractor<'_> {
     pub fn readable(
         &self,
         indices: &[usize],
-        looks: &[Look],
+        views: &[EvalView],
         mut done: impl FnMut(usize) -> Result<()>,
     ) -> Result<Extracted<Vec<Features>>> {
         let dim = self.encoder.feature_dim();
-        let mut values = vec![Vec::with_capacity(indices.len() * dim); looks.len()];
+        let mut values = vec![Vec::with_capacity(indices.len() * dim); views.len()];
         let (mut photos, mut skipped) = (Vec::new(), Vec::new());
         let mut seen = 0;
         let size = (self.image_size, self.image_size);
         // What training left, and then what this leaves, would only lie beside the other.
         self.encoder.release();
-        let looks: Vec<(usize, &Look)> = looks.iter().map(|look| (self.image_size, look)).collect();
+        let views: Vec<(usize, &EvalView)> =
+            views.iter().map(|view| (self.image_size, view)).collect();
         for chunk in indices.chunks(batch(self.image_size)) {
-            let (found, images) = read(self.source, chunk, &looks, &mut skipped);
+            let (found, images) = read(self.source, chunk, &views, &mut skipped);
             if !found.is_empty() {
                 for (place, values) in values.iter_mut().enumerate() {
-                    // Bytes until they are needed: all looks as floats would be the larger part of the work.
+                    // Bytes until they are needed: all views as floats would be the larger part of the work.
                     let images = floats(&images, place, self.normalize);
                     values.extend(self.encoder.features_of(&images, size)?);
                 }
@@ -156,24 +157,24 @@ impl Extractor<'_> {
         let (_, images) = read(
             self.source,
             indices,
-            &[(self.image_size, &Look::Plain)],
+            &[(self.image_size, &EvalView::Plain)],
             skipped,
         );
         floats(&images, 0, self.normalize)
     }
 }
 
-/// The readable photos among `indices`, and what each shows by `looks` ([`shown`]); the others are added to
+/// The readable photos among `indices`, and what each shows by `views` ([`shown`]); the others are added to
 /// `skipped`.
 pub(super) fn read(
     source: &dyn PhotoSource,
     indices: &[usize],
-    looks: &[(usize, &Look)],
+    views: &[(usize, &EvalView)],
     skipped: &mut Vec<Skipped>,
 ) -> (Vec<usize>, Vec<Vec<Vec<u8>>>) {
     let made: Vec<Result<Vec<Vec<u8>>>> = indices
         .par_iter()
-        .map(|&index| source.with(index, |photo| shown(&photo, index, looks)))
+        .map(|&index| source.with(index, |photo| shown(&photo, index, views)))
         .collect();
     let (mut readable, mut images) = (Vec::new(), Vec::new());
     for (&index, made) in indices.iter().zip(made) {
@@ -191,7 +192,7 @@ pub(super) fn read(
     (readable, images)
 }
 
-/// What [`read`] gave by the look at `place`, as a network reads it.
+/// What [`read`] gave by the view at `place`, as a network reads it.
 pub(super) fn floats(images: &[Vec<Vec<u8>>], place: usize, norm: &Normalize) -> Vec<Vec<f32>> {
     let float = |shown: &Vec<Vec<u8>>| {
         let mut pixels = vec![0.0; shown[place].len()];
@@ -201,20 +202,20 @@ pub(super) fn floats(images: &[Vec<Vec<u8>>], place: usize, norm: &Normalize) ->
     images.par_iter().map(float).collect()
 }
 
-/// What a network is shown of photo number `index` by each of some looks, at its side in pixels:
-/// `side * side * 3` bytes each. Resizing a large photo is most of the work, and done once for looks that
+/// What a network is shown of photo number `index` by each of some views, at its side in pixels:
+/// `side * side * 3` bytes each. Resizing a large photo is most of the work, and done once for views that
 /// can share it.
-fn shown(photo: &Photo, index: usize, looks: &[(usize, &Look)]) -> Vec<Vec<u8>> {
+fn shown(photo: &Photo, index: usize, views: &[(usize, &EvalView)]) -> Vec<Vec<u8>> {
     let mut shown: Vec<Vec<u8>> = Vec::new();
     // The plain photo's place among them, and the photo that views are drawn from, each by its side.
     let (mut plain, mut small) = (None, None);
-    for (place, &(side, look)) in looks.iter().enumerate() {
-        let pixels = match look {
-            Look::Plain => {
+    for (place, &(side, view)) in views.iter().enumerate() {
+        let pixels = match view {
+            EvalView::Plain => {
                 plain = Some((side, place));
                 evaluation_bytes(photo, side)
             }
-            Look::Mirrored => {
+            EvalView::Mirrored => {
                 let mut pixels = match plain {
                     Some((same, place)) if same == side => shown[place].clone(),
                     _ => evaluation_bytes(photo, side),
@@ -224,7 +225,7 @@ fn shown(photo: &Photo, index: usize, looks: &[(usize, &Look)]) -> Vec<Vec<u8>> 
                 }
                 pixels
             }
-            Look::View {
+            EvalView::Random {
                 recipe,
                 number,
                 seed,
@@ -254,24 +255,24 @@ mod tests {
     use seedling_data::demo::Demo;
 
     #[test]
-    fn looks_together_are_each_look_alone() {
+    fn views_together_are_each_view_alone() {
         let photo = Demo::new(1, 0).unwrap().load(0).unwrap();
         // Smaller than the photo, so that views are drawn from a smaller one, and larger.
         let (small, large) = (photo.height / 4, photo.height);
         let views = [view(0, 3).unwrap(), view(1, 3).unwrap()];
-        let looks = [
-            (small, &Look::Plain),
-            (small, &Look::Mirrored),
+        let views = [
+            (small, &EvalView::Plain),
+            (small, &EvalView::Mirrored),
             (small, &views[0]),
             (small, &views[1]),
             (large, &views[0]),
-            (large, &Look::Mirrored),
+            (large, &EvalView::Mirrored),
         ];
-        let together = shown(&photo, 5, &looks);
-        for (look, together) in looks.into_iter().zip(&together) {
-            let alone = shown(&photo, 5, &[look]);
-            assert!(alone[0] == *together, "{look:?}");
-            assert_eq!(together.len(), look.0 * look.0 * 3);
+        let together = shown(&photo, 5, &views);
+        for (view, together) in views.into_iter().zip(&together) {
+            let alone = shown(&photo, 5, &[view]);
+            assert!(alone[0] == *together, "{view:?}");
+            assert_eq!(together.len(), view.0 * view.0 * 3);
         }
         assert!(together[0] != together[1] && together[2] != together[3]);
     }

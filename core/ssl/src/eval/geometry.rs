@@ -32,7 +32,7 @@ pub struct Geometry {
     pub intra_class_alignment: Option<f64>,
     /// Percent of photos that are nearer to their own view than to any other photo.
     pub instance_discrimination: Option<f64>,
-    /// Directions that tell photos apart, against what looks at one photo differ in; see
+    /// Directions that tell photos apart, against what views of one photo differ in; see
     /// [`super::lidar()`].
     pub lidar: Option<f64>,
 }

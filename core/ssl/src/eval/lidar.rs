@@ -1,4 +1,4 @@
-//! LiDAR (Thilak et al. 2023): how many directions tell photos apart, seen against how far looks at
+//! LiDAR (Thilak et al. 2023): how many directions tell photos apart, seen against how far views of
 //! one photo differ. The name stands for linear discriminant analysis rank.
 
 use super::features::Features;
@@ -6,7 +6,7 @@ use crate::eigen;
 use rayon::prelude::*;
 use seedling_base::error::Result;
 
-/// Photos looked at: more change the figure little and take cubic time.
+/// Photos processed: more change the figure little and take cubic time.
 const MAX_PHOTOS: usize = 256;
 /// Directions of the photos' means that are kept, the widest first.
 const MAX_DIRECTIONS: usize = 100;
@@ -16,39 +16,39 @@ const FLOOR: f64 = 1e-4;
 const FLAT: f64 = 1e-10;
 
 /// The effective rank (exponential of the spectrum's entropy) of W^-1/2 B W^-1/2, with B the scatter
-/// of the photos' means and W that of the looks about their photo's mean; between 1 and 100.
-/// `looks[v]` has look v of photo i in row i, features as they are. `None` where photos or looks do
+/// of the photos' means and W that of the views about their photo's mean; between 1 and 100.
+/// `views[v]` has view v of photo i in row i, features as they are. `None` where photos or views do
 /// not differ.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] where the looks differ in shape.
-pub fn lidar(looks: &[&Features]) -> Result<Option<f64>> {
-    let Some((first, others)) = looks.split_first() else {
+/// [`crate::Error::Shape`] where the views differ in shape.
+pub fn lidar(views: &[&Features]) -> Result<Option<f64>> {
+    let Some((first, others)) = views.split_first() else {
         return Ok(None);
     };
-    for look in others {
-        first.check_like(look, "another look's features", true)?;
+    for view in others {
+        first.check_like(view, "another view's features", true)?;
     }
     let n = first.rows.min(MAX_PHOTOS);
     if n < 2 || others.is_empty() {
         return Ok(None);
     }
     // Spread evenly: an album is sorted.
-    let row = |look: &Features, i: usize| -> Vec<f64> {
-        let row = look.row(i * look.rows / n);
+    let row = |view: &Features, i: usize| -> Vec<f64> {
+        let row = view.row(i * view.rows / n);
         row.iter().map(|&x| x as f64).collect()
     };
     let mut means: Vec<Vec<f64>> = vec![vec![0.0; first.dim]; n];
-    for look in looks {
+    for view in views {
         for (i, mean) in means.iter_mut().enumerate() {
-            add(mean, &row(look, i), 1.0 / looks.len() as f64);
+            add(mean, &row(view, i), 1.0 / views.len() as f64);
         }
     }
-    let deviations: Vec<Vec<f64>> = looks
+    let deviations: Vec<Vec<f64>> = views
         .iter()
-        .flat_map(|look| (0..n).map(move |i| (look, i)))
-        .map(|(look, i)| {
-            let mut deviation = row(look, i);
+        .flat_map(|view| (0..n).map(move |i| (view, i)))
+        .map(|(view, i)| {
+            let mut deviation = row(view, i);
             add(&mut deviation, &means[i], -1.0);
             deviation
         })
@@ -104,13 +104,13 @@ pub fn lidar(looks: &[&Features]) -> Result<Option<f64>> {
     }
     let (spectrum, _) = eigen::symmetric(k, white);
     let sum: f64 = spectrum.iter().map(|e| e.max(0.0)).sum();
-    let shares = spectrum.iter().map(|e| e / sum).filter(|p| *p > 0.0);
-    Ok(Some((-shares.map(|p| p * p.ln()).sum::<f64>()).exp()))
+    let weight = spectrum.iter().map(|e| e / sum).filter(|p| *p > 0.0);
+    Ok(Some((-weight.map(|p| p * p.ln()).sum::<f64>()).exp()))
 }
 
 /// to += share * x
-fn add(to: &mut [f64], x: &[f64], share: f64) {
-    to.iter_mut().zip(x).for_each(|(to, x)| *to += share * x);
+fn add(to: &mut [f64], x: &[f64], weight: f64) {
+    to.iter_mut().zip(x).for_each(|(to, x)| *to += weight * x);
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -128,30 +128,30 @@ mod tests {
     use super::*;
     use seedling_base::rng::{Purpose, Rng};
 
-    /// `photos` means on `used` axes of 12, and a look at each with noise on every axis.
-    fn looks(photos: usize, used: usize, noise: f32) -> [Features; 3] {
+    /// `photos` means on `used` axes of 12, and a view of each with noise on every axis.
+    fn views(photos: usize, used: usize, noise: f32) -> [Features; 3] {
         let mut rng = Rng::new(5, Purpose::Measure, 0, 0);
         let mut mean = |axis: usize| if axis < used { rng.normal() } else { 0.0 };
         let means: Vec<f32> = (0..photos * 12).map(|i| mean(i % 12)).collect();
-        [0, 1, 2].map(|look| {
-            let mut rng = Rng::new(6, Purpose::Measure, 0, look);
+        [0, 1, 2].map(|view| {
+            let mut rng = Rng::new(6, Purpose::Measure, 0, view);
             let values = means.iter().map(|m| m + noise * rng.normal()).collect();
             Features::new(photos, 12, values).unwrap()
         })
     }
 
-    fn of(looks: &[Features; 3]) -> Option<f64> {
-        lidar(&[&looks[0], &looks[1], &looks[2]]).unwrap()
+    fn of(views: &[Features; 3]) -> Option<f64> {
+        lidar(&[&views[0], &views[1], &views[2]]).unwrap()
     }
 
     #[test]
     fn counts_the_directions_that_tell_photos_apart() {
         for used in [1, 3, 8] {
-            let found = of(&looks(1000, used, 0.01)).unwrap();
+            let found = of(&views(1000, used, 0.01)).unwrap();
             assert!((found - used as f64).abs() < 0.3, "{used}: {found}");
         }
         // Against noise as large as what the photos differ in, fewer count for more.
-        assert!(of(&looks(300, 3, 1.0)).unwrap() > 3.5);
+        assert!(of(&views(300, 3, 1.0)).unwrap() > 3.5);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Measuring a network on photos: before, during and after a run.
 
-use super::extract::{Extracted, Extractor, Look};
+use super::extract::{EvalView, Extracted, Extractor};
 use super::{Features, Measurement, Metric, Subject, measure};
 use crate::Result;
 use seedling_base::rng::{Purpose, Rng};
@@ -42,8 +42,8 @@ pub fn labels(source: &dyn PhotoSource, photos: &[usize]) -> Option<Vec<u32>> {
 ///
 /// # Errors
 /// None that a caller could make.
-pub fn view(number: u64, seed: u64) -> Result<Look> {
-    Ok(Look::View {
+pub fn view(number: u64, seed: u64) -> Result<EvalView> {
+    Ok(EvalView::Random {
         recipe: Recipe::by_name("standard")?,
         number,
         seed,
@@ -52,7 +52,7 @@ pub fn view(number: u64, seed: u64) -> Result<Look> {
 
 /// Everything that can be said of the photos in `sample`: with `views`, two fixed standard views
 /// of each are made for alignment and instance discrimination; with `knn`, kNN where classes are
-/// known. `done` is told how many photos were looked at, and may stop the work by an error.
+/// known. `done` is told how many photos were processed, and may stop the work by an error.
 ///
 /// # Errors
 /// No photo can be read, the features are not finite, or what `done` says.
@@ -60,12 +60,12 @@ pub fn measure_photos(
     extractor: &Extractor<'_>,
     sample: &[usize],
     (seed, metric): (u64, Metric),
-    (views, knn): (bool, bool),
+    (augmented, knn): (bool, bool),
     done: impl FnMut(usize) -> Result<()>,
 ) -> Result<Measured> {
-    let looks = [Look::Plain, view(0, seed)?, view(1, seed)?];
-    let looks = &looks[..if views { 3 } else { 1 }];
-    let found = extractor.readable(sample, looks, done)?;
+    let views = [EvalView::Plain, view(0, seed)?, view(1, seed)?];
+    let views = &views[..if augmented { 3 } else { 1 }];
+    let found = extractor.readable(sample, views, done)?;
     found.check(sample.len())?;
     let labels = labels(extractor.source, &found.photos).filter(|_| knn);
     let (plain, views) = plain_and_views(found);

@@ -6,7 +6,7 @@
 //! 3. [`neighbors`] finds the nearest rows; [`retrieval`] turns them into accuracies, [`neighborhood`] says
 //!    how many stay among a photo's nearest.
 //! 4. [`ranking`], [`few_shot`] and [`clusters`] are what an app asks of features, [`mod@panel`] all three.
-//! 5. [`looks`] averages features over several looks at a photo, and puts those of networks side by side.
+//! 5. [`tta`] averages features over several views of a photo, and puts those of networks side by side.
 //! 6. [`measurement`] takes all of these at once; [`measured`] does so for the photos of a source, as
 //!    a run's before and after.
 
@@ -18,7 +18,6 @@ pub mod features;
 pub mod few_shot;
 pub mod geometry;
 pub mod lidar;
-pub mod looks;
 pub mod measured;
 pub mod measurement;
 pub mod neighborhood;
@@ -26,6 +25,7 @@ pub mod neighbors;
 pub mod panel;
 pub mod ranking;
 pub mod retrieval;
+pub mod tta;
 
 pub use collapse::{Collapse, collapse, collapse_warning};
 pub use features::Features;

@@ -1,4 +1,4 @@
-//! Count, mean and scatter of features, taken while photos are looked at, and mergeable (Chan, Golub and
+//! Count, mean and scatter of features, taken while photos are processed, and mergeable (Chan, Golub and
 //! LeVeque 1979): of parts of an album, or of several.
 
 use crate::eval::Features;
@@ -98,9 +98,9 @@ impl Moments {
         for (i, (s, theirs)) in self.scatter.iter_mut().zip(scatter).enumerate() {
             *s += theirs + between * delta[i / dim] * delta[i % dim];
         }
-        let share = m / (n + m);
+        let ratio = m / (n + m);
         let means = self.mean.iter_mut().zip(&delta);
-        means.for_each(|(mean, d)| *mean += share * d);
+        means.for_each(|(mean, d)| *mean += ratio * d);
         self.count += count;
     }
 }

@@ -1,7 +1,7 @@
 //! Whitening by the differences within: between a photo and its mirror image, and between neighbors.
 //!
 //! Relevant component analysis (Bar-Hillel et al. 2003) and within-class covariance normalization (Hatch
-//! et al. 2006) whiten features by the covariance within known groups. Nobody has sorted a person's
+//! et al. 2006) whiten features by the covariance within known micro-batches. Nobody has sorted a person's
 //! album; but what differs between a photo and its mirror image, or between photos that are among each
 //! other's nearest, is mostly no difference of kind. In the first K principal components of the album,
 //!
@@ -31,7 +31,7 @@ pub const MAX_PHOTOS: usize = 2000;
 const COMPONENTS: usize = 128;
 /// Variances below this share of the largest are rounding.
 const FLAT: f64 = 1e-9;
-/// Neighbors of a photo that are looked at.
+/// Neighbors of a photo that are processed.
 const NEIGHBORS: usize = 10;
 /// Neighbors are found among the first components, each over lambda^(EXPONENT / 2).
 const NEIGHBOR_COMPONENTS: usize = 64;
@@ -51,7 +51,7 @@ fn outputs(whole: bool, components: usize, dim: usize) -> usize {
     if whole { components } else { dim }
 }
 
-/// Bytes that looking at an album of `photos` photos and [`fit`] take at most, for features of `dim` numbers:
+/// Bytes that extracting features of `photos` photos and [`fit`] take at most, for features of `dim` numbers:
 /// features of photos and mirror images, one of them centered, a matrix of products with its eigenvectors, and the
 /// layer while it is shared out.
 pub fn bytes(photos: usize, dim: usize) -> usize {

@@ -231,7 +231,7 @@ settings! {
     init: String, Text, FIXED;
     /// Width and height of a view in pixels.
     image_size: usize, Whole(32, 1024), FIXED;
-    /// Width and height at which whole photos are looked at: to measure, and to use the weights
+    /// Width and height at which whole photos are processed: to measure, and to use the weights
     /// later. 0 takes what the initial weights ask for, image_size at least.
     measure_size: usize, Whole(0, 1024), FIXED;
     /// How a photo becomes a random view.
@@ -283,7 +283,7 @@ settings! {
     /// Whether weight decay applies to norms and biases too.
     weight_decay_norm: bool, Switch, FIXED;
     /// Pull of every trained number towards the initial weights (sgd only).
-    anchor: f64, Number(0.0, 10.0), FIXED;
+    l2_sp: f64, Number(0.0, 10.0), FIXED;
     /// Stages of the backbone, counted from the image, that are not trained (the stem is one,
     /// each block another).
     freeze: usize, Whole(0, 64), FIXED;
@@ -300,10 +300,10 @@ settings! {
     epochs: usize, Whole(0, 1_000_000), FIXED;
     /// Optimizer steps; where not 0, this counts and epochs does not.
     steps: usize, Whole(0, 1_000_000_000), FIXED;
-    /// Share of what training has changed that the result keeps: initial + mix (trained - initial),
+    /// Share of what training has changed that the result keeps: initial + interpolation (trained - initial),
     /// for parameters and running statistics alike.
-    mix: f64, Number(0.0, 1.0), FIXED;
-    /// better keeps the result unless something went wrong, asked without labels: then half of `mix` is
+    interpolation: f64, Number(0.0, 1.0), FIXED;
+    /// better keeps the result unless something went wrong, asked without labels: then half of `interpolation` is
     /// kept, or the initial weights; always keeps the result.
     keep: Keep, OneOf(Keep::NAMES), FIXED;
     /// Share of the photos that are not trained on, where better weights are to be kept: whether something
@@ -323,7 +323,7 @@ settings! {
     /// Whether a teacher's projection head is learned from: auto does where its file has one of ours,
     /// use insists on it, ignore takes the features before it.
     teacher_head: TeacherHead, OneOf(TeacherHead::NAMES), FIXED;
-    /// Width and height at which the teacher looks; 0 looks at what the student sees.
+    /// Width and height of the teacher's images; 0 takes the student's.
     teacher_size: usize, Whole(0, 1024), FIXED;
     /// Mean of the pixels that an ONNX teacher expects, three numbers; empty takes ImageNet's.
     teacher_mean: String, Text, FIXED;
@@ -361,7 +361,7 @@ settings! {
     /// Where to compute: the processor, or the N-th GPU by Vulkan or Metal (gpu:N) or by CUDA
     /// (cuda:N). A run may go on elsewhere.
     device: Device, Allowed::Device, FREE;
-    /// Memory of a GPU that a run may take, in MB: what fits of a batch's groups goes through the
+    /// Memory of a GPU that a run may take, in MB: what fits of a batch's micro-batches goes through the
     /// network at once. 0 takes what the GPU says it has, or 1024 where it does not say.
     device_mb: usize, Whole(0, 1_048_576), FREE;
     /// In what a GPU stores activations: f32, or bf16, which takes half the memory (f16 where there is

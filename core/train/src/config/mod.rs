@@ -124,7 +124,7 @@ impl Config {
         let fail = |text: String| Err(Error::Config(text));
         if !self.batch_size.is_multiple_of(self.bn_group) {
             return fail(format!(
-                "batch_size = {} is not a multiple of bn_group = {}; a batch runs as whole groups",
+                "batch_size = {} is not a multiple of bn_group = {}; a batch runs as whole micro-batches",
                 self.batch_size, self.bn_group
             ));
         }
@@ -137,8 +137,8 @@ impl Config {
         if self.neighbors > 0.0 && self.smoothing > 0.0 {
             return fail("neighbors and smoothing both share out the target: one must be 0".into());
         }
-        if self.optimizer == OptimizerKind::AdamW && self.anchor > 0.0 {
-            return fail("anchor needs optimizer = sgd".into());
+        if self.optimizer == OptimizerKind::AdamW && self.l2_sp > 0.0 {
+            return fail("l2_sp needs optimizer = sgd".into());
         }
         if self.precision == ActivationDtype::Bf16 && self.arch.spec().tokens {
             return fail(format!(
@@ -154,7 +154,7 @@ impl Config {
 
     /// Sets what follows from what someone `asks_for` by a key's name: whoever asks for epochs or steps wants
     /// training, however small the album.
-    pub fn follow_wishes(&mut self, asks_for: impl Fn(&str) -> bool) {
+    pub fn infer_from_requested(&mut self, asks_for: impl Fn(&str) -> bool) {
         if (asks_for("epochs") || asks_for("steps")) && !asks_for("train_from") {
             self.train_from = 0;
         }
@@ -166,13 +166,13 @@ impl Config {
     }
 
     /// Whether the initial weights stay unless the result is better. Random ones never do.
-    pub fn judges(&self) -> bool {
+    pub fn selects_weights(&self) -> bool {
         self.trains() && self.keep == Keep::Better && self.init != "random"
     }
 
     /// Whether the initial weights are needed at the end.
     pub fn keeps_initial(&self) -> bool {
-        self.trains() && (self.mix < 1.0 || self.judges())
+        self.trains() && (self.interpolation < 1.0 || self.selects_weights())
     }
 
     /// The settings as a TOML document with a comment on every key.

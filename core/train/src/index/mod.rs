@@ -8,4 +8,4 @@ pub mod graph;
 pub mod stored;
 
 pub use graph::AlbumIndex;
-pub use stored::{StoredFeatures, viewer};
+pub use stored::{StoredFeatures, models_key};

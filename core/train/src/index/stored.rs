@@ -1,5 +1,5 @@
-//! Features of photos by their names, in a file that grows while photos are looked at: an index can be built
-//! in slices, survives the process, and looks only at photos that are new.
+//! Features of photos by their names, in a file that grows while photos are processed: an index can be built
+//! in slices, survives the process, and takes only photos that are new.
 
 use crate::Result;
 use crate::weights::WeightFile;
@@ -7,7 +7,7 @@ use seedling_base::chunk_log;
 use seedling_data::{PhotoSource, Skipped};
 use seedling_ssl::eval::Features;
 use seedling_ssl::eval::extract::Extracted;
-use seedling_ssl::eval::looks::{self, Viewer};
+use seedling_ssl::eval::tta::{self, FeatureModel};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,26 +16,26 @@ use std::path::{Path, PathBuf};
 #[derive(Serialize, Deserialize)]
 struct Header {
     /// Which weights saw the photos, and how.
-    viewer: String,
+    model: String,
     dim: usize,
     ids: Vec<String>,
     skipped: Vec<Skipped>,
 }
 
-/// Photos that are looked at before what was seen is stored.
+/// Photos that are processed before what was seen is stored.
 const CHUNK: usize = 32;
 
-/// What tells the features of these weights, each at its size in pixels, and so many looks from others'.
+/// What tells the features of these weights, each at its size in pixels, and so many views from others'.
 ///
 /// # Errors
 /// A weight file cannot be read any more.
-pub fn viewer<'a>(
+pub fn models_key<'a>(
     weights: impl Iterator<Item = (&'a WeightFile, usize)>,
-    looks: usize,
+    views: usize,
 ) -> Result<String> {
     let names = weights.map(|(file, side)| Ok(format!("{} at {side}", file.digest()?)));
     let names = names.collect::<Result<Vec<String>>>()?;
-    Ok(format!("{}, looks {looks}", names.join(" and ")))
+    Ok(format!("{}, tta views {views}", names.join(" and ")))
 }
 
 /// What some weights have seen of photos. A photo is known by its name: one that was changed under its name
@@ -44,7 +44,7 @@ pub fn viewer<'a>(
 pub struct StoredFeatures {
     /// Where it lies; nowhere, for features that live as long as the process.
     path: Option<PathBuf>,
-    viewer: String,
+    model: String,
     dim: usize,
     rows: Features,
     /// The row of each photo that could be read.
@@ -54,15 +54,15 @@ pub struct StoredFeatures {
 }
 
 impl StoredFeatures {
-    /// Features of `dim` numbers that `viewer` ([`fn@viewer`]) sees, from the file at
-    /// `path` where that is of the same viewer; a file of another is begun anew.
+    /// Features of `dim` numbers that `model` ([`fn@model`]) sees, from the file at
+    /// `path` where that is of the same model; a file of another is begun anew.
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub fn open(path: Option<&Path>, viewer: &str, dim: usize) -> Result<StoredFeatures> {
+    pub fn open(path: Option<&Path>, model: &str, dim: usize) -> Result<StoredFeatures> {
         let mut stored = StoredFeatures {
             path: path.map(Path::to_path_buf),
-            viewer: viewer.into(),
+            model: model.into(),
             dim,
             rows: Features {
                 rows: 0,
@@ -82,12 +82,12 @@ impl StoredFeatures {
         Ok(stored)
     }
 
-    /// Names and features in the file at `path`, which is left as it is; `None` unless it is all of this viewer.
+    /// Names and features in the file at `path`, which is left as it is; `None` unless it is all of this model.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn peek(path: &Path, viewer: &str, dim: usize) -> Result<Option<(Vec<String>, Features)>> {
-        let mut stored = StoredFeatures::open(None, viewer, dim)?;
+    pub fn peek(path: &Path, model: &str, dim: usize) -> Result<Option<(Vec<String>, Features)>> {
+        let mut stored = StoredFeatures::open(None, model, dim)?;
         let (whole, _) = stored.read(path)?;
         let (ids, rows): (Vec<String>, Vec<usize>) = stored
             .in_order()
@@ -97,12 +97,12 @@ impl StoredFeatures {
         Ok((whole && !ids.is_empty()).then(|| (ids, stored.rows.select(&rows))))
     }
 
-    /// Keeps what the file at `path` has of this viewer. Returns whether all of it is, and its whole length.
+    /// Keeps what the file at `path` has of this model. Returns whether all of it is, and its whole length.
     fn read(&mut self, path: &Path) -> Result<(bool, u64)> {
         let mut all = true;
         let length = chunk_log::read(path, |header: Header, numbers| {
             let whole = header.ids.len().checked_mul(header.dim) == Some(numbers.len());
-            all &= whole && header.viewer == self.viewer && header.dim == self.dim;
+            all &= whole && header.model == self.model && header.dim == self.dim;
             if all {
                 self.keep(header, &numbers);
             }
@@ -110,21 +110,21 @@ impl StoredFeatures {
         Ok((all, length))
     }
 
-    /// Looks at the photos of `source` that are missing, some at a time, and stores what is seen of them. `done` is
-    /// told how many of how many were looked at, and may stop the work by an error.
+    /// Extracts features of the photos of `source` that are missing, some at a time, and stores what is seen of them. `done` is
+    /// told how many of how many were processed, and may stop the work by an error.
     ///
     /// # Errors
     /// A network or the disk refuses, or what `done` says; what was stored before stays.
-    pub fn look(
+    pub fn extract(
         &mut self,
-        viewers: &[Viewer<'_>],
-        looks: usize,
+        models: &[FeatureModel<'_>],
+        views: usize,
         source: &dyn PhotoSource,
         mut done: impl FnMut(usize, usize) -> Result<()>,
     ) -> Result<()> {
         let missing = self.missing(source);
         for (i, chunk) in missing.chunks(CHUNK).enumerate() {
-            let found = looks::look(viewers, looks, source, chunk, |looked| {
+            let found = tta::extract(models, views, source, chunk, |looked| {
                 done(i * CHUNK + looked, missing.len())
             })?;
             self.add(source, &found)?;
@@ -148,7 +148,7 @@ impl StoredFeatures {
     pub fn add(&mut self, source: &dyn PhotoSource, found: &Extracted) -> Result<()> {
         let ids = found.photos.iter().map(|&index| source.id(index).into());
         let header = Header {
-            viewer: self.viewer.clone(),
+            model: self.model.clone(),
             dim: self.dim,
             ids: ids.collect(),
             skipped: found.skipped.clone(),
@@ -237,7 +237,7 @@ impl StoredFeatures {
         };
         let skipped = self.skipped.iter();
         let header = Header {
-            viewer: self.viewer.clone(),
+            model: self.model.clone(),
             dim: self.dim,
             ids: self
                 .in_order()
@@ -284,7 +284,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index");
         let source = photos(&["a", "bb", "ccc", "dddd"]);
-        let open = |viewer: &str| StoredFeatures::open(Some(&path), viewer, 2).unwrap();
+        let open = |model: &str| StoredFeatures::open(Some(&path), model, 2).unwrap();
         let mut stored = open("w");
         stored.add(&source, &seen(&source, &[0, 2])).unwrap();
         let mut last = seen(&source, &[3]);

@@ -1,5 +1,5 @@
 //! How a GPU's memory is shared out before the first step: a step is run dry, on memory that is only
-//! counted, with as many groups of photos at once as there are, then half as many, until they fit.
+//! counted, with as many micro-batches of photos at once as there are, then half as many, until they fit.
 
 use crate::config::{ActivationDtype, Config};
 use crate::learner::Learner;
@@ -13,7 +13,7 @@ use seedling_ssl::step::{Pixels, Undrawn, Views};
 const UNSAID_MB: usize = 1024;
 
 /// Of what a GPU has, the share that a run may take: others use it, too.
-const SHARE: f64 = 0.9;
+const USABLE_RATIO: f64 = 0.9;
 
 const MB: usize = 1_000_000;
 
@@ -28,11 +28,11 @@ pub(crate) fn in_precision<B: TrainingBackend>(backend: B, config: &Config) -> R
     }
 }
 
-/// `backend` in the precision that is asked for, as it takes as many groups at once as its memory holds,
-/// and what a step of fewer photos in a group would take.
+/// `backend` in the precision that is asked for, as it takes as many micro-batches at once as its memory holds,
+/// and what a step of fewer photos in a micro-batch would take.
 ///
 /// # Errors
-/// Not even one group fits; the message says which would.
+/// Not even one micro-batch fits; the message says which would.
 pub(crate) fn fitted<B: TrainingBackend>(backend: B, setup: Setup<'_>) -> Result<(B, Smaller)> {
     let config = setup.config;
     let backend = in_precision(backend, config)?;
@@ -41,7 +41,7 @@ pub(crate) fn fitted<B: TrainingBackend>(backend: B, setup: Setup<'_>) -> Result
     }
     let has = backend
         .memory_bytes()
-        .map(|has| (has as f64 * SHARE) as usize);
+        .map(|has| (has as f64 * USABLE_RATIO) as usize);
     let may_take = match config.device_mb {
         0 => has.unwrap_or(UNSAID_MB * MB),
         asked => has.unwrap_or(usize::MAX).min(asked * MB),
@@ -68,7 +68,7 @@ pub(crate) fn fitted<B: TrainingBackend>(backend: B, setup: Setup<'_>) -> Result
                 ),
             };
             return Err(Error::Device(format!(
-                "a step in groups of bn_group = {} {takes}: {}",
+                "a step in micro-batches of bn_group = {} {takes}: {}",
                 config.bn_group,
                 smaller.within(may_take)
             )));
@@ -107,8 +107,11 @@ impl Smaller {
             .iter()
             .find(|(_, taken)| *taken <= bytes && *taken < usize::MAX)
         {
-            Some((group, taken)) => {
-                format!("--set bn_group={group} takes {} MB", taken.div_ceil(MB))
+            Some((microbatch, taken)) => {
+                format!(
+                    "--set bn_group={microbatch} takes {} MB",
+                    taken.div_ceil(MB)
+                )
             }
             None => {
                 "no smaller bn_group would fit; lower image_size or batch_size, or freeze stages"
@@ -123,7 +126,7 @@ impl Smaller {
             Error::DeviceMemory { held } => Error::Device(format!(
                 "the device's memory is at its end with {} MB taken: {}",
                 held / MB,
-                self.within((held as f64 * SHARE) as usize)
+                self.within((held as f64 * USABLE_RATIO) as usize)
             )),
             other => other,
         }

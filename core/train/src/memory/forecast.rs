@@ -46,7 +46,7 @@ pub struct Forecast {
     pub photos: f64,
     /// Views of batches, made ahead.
     pub batches: f64,
-    /// A group's tensors while it is trained on; or photos' while they are looked at, with what was
+    /// A micro-batch's tensors while it is trained on; or photos' while they are processed, with what was
     /// seen in all of them. The larger of the two.
     pub work: f64,
 }
@@ -58,7 +58,7 @@ impl Forecast {
     }
 }
 
-/// Photos whose headers are looked at; of more it is not known how large they are.
+/// Photos whose headers are processed; of more it is not known how large they are.
 const MOST_OUTLINES: usize = 2000;
 
 /// What decoding and keeping an album's photos takes.
@@ -130,7 +130,7 @@ impl PhotoStats {
     }
 }
 
-/// Megabytes of an encoded photo, where its file has not been looked at.
+/// Megabytes of an encoded photo, where its file has not been processed.
 const USUAL_ENCODED: f64 = 4.0;
 
 /// Bytes that a pixel takes while it is decoded.
@@ -146,7 +146,7 @@ pub struct Forecaster<'a> {
     photos: PhotoStats,
     size: Size,
     backbone: Size,
-    looking: Line,
+    extraction: Line,
     /// By the number of frozen stages.
     training: BTreeMap<usize, Line>,
     architecture: Architecture,
@@ -188,7 +188,7 @@ impl<'a> Forecaster<'a> {
             photos: PhotoStats::of(source),
             size: Architecture::new(arch, Some(config.head)).size(),
             backbone: backbone.size(),
-            looking: Line {
+            extraction: Line {
                 fixed: 0.0,
                 per_pixel: 0.0,
             },
@@ -196,7 +196,7 @@ impl<'a> Forecaster<'a> {
             architecture: backbone,
             threads,
         };
-        forecaster.looking = forecaster.dry_run(None)?;
+        forecaster.extraction = forecaster.dry_run(None)?;
         Ok(forecaster)
     }
 
@@ -222,7 +222,7 @@ impl<'a> Forecaster<'a> {
                 networks: (numbers * 4) as f64 / MB,
                 photos: self.photos.megabytes(config, self.threads),
                 batches: 0.0,
-                work: self.looking_megabytes(config),
+                work: self.extraction_megabytes(config),
             });
         }
         let training = match self.training.get(&config.freeze) {
@@ -234,20 +234,20 @@ impl<'a> Forecaster<'a> {
             }
         };
         let parameters = self.size.parameters;
-        // Query, key, gradient; SGD's velocity and what an anchor pulls to, or AdamW's two moments.
+        // Query, key, gradient; SGD's velocity and the values L2-SP pulls to, or AdamW's two moments.
         let copies = match config.optimizer {
-            OptimizerKind::Sgd if config.anchor > 0.0 => 5,
+            OptimizerKind::Sgd if config.l2_sp > 0.0 => 5,
             OptimizerKind::Sgd => 4,
             OptimizerKind::AdamW => 5,
         };
-        // The backbone that the result is mixed with, and what it was before it was mixed.
+        // The backbone that the result is interpolated with, and what it was before it was interpolated.
         let initial = match config.keeps_initial() {
             false => 0,
             true => self.backbone.parameters,
         };
         // As they will be fitted to the photos.
-        let groups = (self.photos.count / config.bn_group.max(1)).max(1);
-        let batch = config.batch_size.min(groups * config.bn_group);
+        let microbatches = (self.photos.count / config.bn_group.max(1)).max(1);
+        let batch = config.batch_size.min(microbatches * config.bn_group);
         let dim = config.head.embedding_dim();
         let queue = config.queue_size.min(self.photos.count.max(1)) * dim;
         let initial_embeddings = match config.neighbors > 0.0 {
@@ -259,9 +259,9 @@ impl<'a> Forecaster<'a> {
         let numbers = parameters * copies + initial + queue + initial_embeddings + layers;
         let view = config.image_size * config.image_size * 3;
         let measure_size = measure_size(config, self.init);
-        let looking = self.looking_megabytes(config) + (initial * 4) as f64 / MB;
+        let extraction = self.extraction_megabytes(config) + (initial * 4) as f64 / MB;
         let statistics = self
-            .looking
+            .extraction
             .megabytes(config.bn_group.max(STATISTICS_BATCH), measure_size);
         let hidden = config.bn_group * (parameters - self.backbone.parameters).isqrt() * 4 * 4;
         let step = training.megabytes(config.bn_group, config.image_size)
@@ -271,7 +271,7 @@ impl<'a> Forecaster<'a> {
             networks: (numbers * 4) as f64 / MB,
             photos: self.photos.megabytes(config, self.threads),
             batches: (2 * batch * view * (1 + config.prefetch)) as f64 / MB,
-            work: looking.max(statistics).max(step),
+            work: extraction.max(statistics).max(step),
         })
     }
 
@@ -283,10 +283,10 @@ impl<'a> Forecaster<'a> {
         }
     }
 
-    /// Megabytes that looking at photos takes, with what was seen of all of them.
-    fn looking_megabytes(&self, config: &Config) -> f64 {
+    /// Megabytes that extracting features takes, with what was seen of all of them.
+    fn extraction_megabytes(&self, config: &Config) -> f64 {
         let (side, features) = (measure_size(config, self.init), self.size.features);
-        let looked = extract::batch(side);
+        let batch = extract::batch(side);
         let sample = match config.measure_photos {
             0 => self.photos.count,
             most => most.min(self.photos.count),
@@ -301,18 +301,18 @@ impl<'a> Forecaster<'a> {
             }
             false => measured,
         };
-        // Bytes of four looks at a photo, and twice the floats of one: as they are made, and as they are read.
-        let images = 3 * looked * side * side * 3 * 4;
-        self.looking.megabytes(looked, side) + (seen + images) as f64 / MB
+        // Bytes of four views of a photo, and twice the floats of one: as they are made, and as they are read.
+        let images = 3 * batch * side * side * 3 * 4;
+        self.extraction.megabytes(batch, side) + (seen + images) as f64 / MB
     }
 
     /// A pass at two small sizes: with its backward where stages are `frozen`, without one where
-    /// photos are only looked at.
+    /// photos are only evaluated.
     fn dry_run(&self, frozen: Option<usize>) -> Result<Line> {
         const PHOTOS: usize = 2;
         const SIDES: [usize; 2] = [64, 128];
         // On one thread: how several meet differs from time to time, and the same command must pick
-        // the same group.
+        // the same micro-batch.
         let bytes = on_own_threads(1, || {
             SIDES.map(|side| -> Result<f64> {
                 let workspace = Workspace::default();

@@ -11,7 +11,7 @@ use crate::weights::ModelMetadata;
 use crate::{Error, Result};
 use seedling_data::{Normalize, PhotoSource};
 use seedling_nn::encoder::Architecture;
-use seedling_ssl::eval::extract::{Extractor, Look};
+use seedling_ssl::eval::extract::{EvalView, Extractor};
 use std::sync::Arc;
 
 /// Photos whose features make the teacher's mean.
@@ -21,23 +21,23 @@ const CENTER_PHOTOS: usize = 1024;
 /// what was changed.
 ///
 /// # Errors
-/// The settings contradict each other, or there are fewer photos than one group.
+/// The settings contradict each other, or there are fewer photos than one micro-batch.
 pub fn fit(config: &mut Config, photos: usize) -> Result<Vec<String>> {
     config.validate()?;
     if !config.trains() {
         return Ok(Vec::new());
     }
-    let group = config.bn_group;
-    if photos < group {
+    let microbatch = config.bn_group;
+    if photos < microbatch {
         return Err(Error::NoPhotos(format!(
-            "{photos} photos are fewer than one group of bn_group = {group}; \
+            "{photos} photos are fewer than one micro-batch of bn_group = {microbatch}; \
              add photos or lower it (--set bn_group={} --set batch_size={0})",
             photos.max(2)
         )));
     }
     let mut notes = Vec::new();
     if photos < config.batch_size {
-        let batch = photos / group * group;
+        let batch = photos / microbatch * microbatch;
         notes.push(format!(
             "batch_size lowered from {} to {batch}: there are {photos} photos",
             config.batch_size
@@ -141,7 +141,7 @@ impl Session {
                 )));
             }
             (state.step, state.before) = (saved.step, saved.before);
-            open(state, start, Some(saved.numbers))
+            open(state, start, Some(saved.training))
         })
     }
 
@@ -165,7 +165,7 @@ impl Session {
         let sample: Vec<usize> = (0..photos.min(CENTER_PHOTOS))
             .map(|i| i * photos / photos.min(CENTER_PHOTOS))
             .collect();
-        let found = extractor.features(&sample, &Look::Plain, |_| run.cancel.check())?;
+        let found = extractor.features(&sample, &EvalView::Plain, |_| run.cancel.check())?;
         let center = found.features.mean();
         self.center_teacher(center.into_iter().map(|x| x as f32).collect());
         Ok(())

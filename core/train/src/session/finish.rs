@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 /// Name of the trained backbone in a run folder.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 
-/// What `Session::mix` leaves for `Session::unmix`.
-pub struct Mixed(Option<Backbone>);
+/// What `Session::interpolate_backbone` leaves for `Session::undo_interpolate_backbone`.
+pub struct Interpolated(Option<Backbone>);
 
 /// Photos that statistics are estimated from; more change them no further.
 const STATISTICS_PHOTOS: usize = 2048;
@@ -47,7 +47,7 @@ impl Session {
         let mut order =
             Rng::new(run.config.seed, Purpose::Order, u64::MAX, 0).permutation(source.len());
         order.truncate(STATISTICS_PHOTOS);
-        // A group's memory is what the run was planned for.
+        // A micro-batch's memory is what the run was planned for.
         let batch = run.config.bn_group.max(STATISTICS_BATCH);
         self.network().release();
         let mut batches = 0;
@@ -84,16 +84,16 @@ impl Session {
     ///
     /// # Errors
     /// The backend's.
-    pub fn mix(&mut self, share: f64) -> Result<Mixed> {
-        self.interpolate(share as f32).map(Mixed)
+    pub fn interpolate_backbone(&mut self, share: f64) -> Result<Interpolated> {
+        self.interpolate(share as f32).map(Interpolated)
     }
 
-    /// Takes `Session::mix` back, so that a checkpoint never holds mixed weights.
+    /// Takes `Session::interpolate_backbone` back, so that a checkpoint never holds interpolated weights.
     ///
     /// # Errors
     /// The backend's.
-    pub fn unmix(&mut self, mixed: &Mixed) -> Result<()> {
-        match &mixed.0 {
+    pub fn undo_interpolate_backbone(&mut self, interpolated: &Interpolated) -> Result<()> {
+        match &interpolated.0 {
             Some(trained) => self.undo_interpolation(trained),
             None => Ok(()),
         }

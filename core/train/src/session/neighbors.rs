@@ -5,7 +5,7 @@ use crate::Result;
 use seedling_nn::cpu::normalize;
 use seedling_nn::gemm::{MatMul, Matrix, gemm_columns};
 use seedling_ssl::eval::Features;
-use seedling_ssl::eval::extract::{Extractor, Look};
+use seedling_ssl::eval::extract::{EvalView, Extractor};
 use seedling_ssl::teacher::projection;
 
 /// Photos whose features are held at a time.
@@ -88,7 +88,7 @@ impl Session {
         let mut embeddings = vec![0.0; all.len() * to];
         let (mut sum, mut known) = (vec![0.0f64; dim], Vec::new());
         for chunk in all.chunks(CHUNK) {
-            let Ok(found) = extractor.features(chunk, &Look::Plain, |_| self.cancel().check())
+            let Ok(found) = extractor.features(chunk, &EvalView::Plain, |_| self.cancel().check())
             else {
                 self.cancel().check()?;
                 continue;
@@ -103,7 +103,7 @@ impl Session {
             }
             known.extend(found.photos);
         }
-        // A projection is linear: the mean may be taken away behind it, and one look is enough.
+        // A projection is linear: the mean may be taken away behind it, and one view is enough.
         let mean: Vec<f32> = sum
             .iter()
             .map(|s| (s / known.len() as f64) as f32)

@@ -21,7 +21,7 @@ pub struct RunState {
     /// SHA-256 of the teacher's weights, where there is one.
     pub(super) teacher: Option<String>,
     loading: LoaderConfig,
-    /// Made when the first step asks for a batch: a run that only looks at photos makes none.
+    /// Made when the first step asks for a batch: a run that only extracts features makes none.
     loader: Option<Loader>,
     pub(super) schedule: Schedule,
     pub(super) step: u64,
@@ -51,7 +51,7 @@ impl RunState {
             config.batch_size,
             config.seed,
         );
-        loading.group = config.bn_group;
+        loading.microbatch = config.bn_group;
         // A distillation's student and teacher see the same view.
         loading.views = if start.teacher.is_some() { 1 } else { 2 };
         loading.threads = threads;

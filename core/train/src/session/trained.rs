@@ -72,8 +72,11 @@ impl<B: TrainingBackend> Trainer for Trained<B> {
         self.learner.set_initial_embeddings(embeddings)
     }
 
-    fn numbers(&self, see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>) -> Result<()> {
-        self.learner.numbers(see)
+    fn with_training_state(
+        &self,
+        see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.learner.with_training_state(see)
     }
 
     fn interpolate(&mut self, weight: f32) -> Result<Option<Backbone>> {

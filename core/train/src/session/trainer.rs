@@ -68,7 +68,10 @@ pub trait Trainer: Send + Sync {
     ///
     /// # Errors
     /// The backend's, or what `see` says.
-    fn numbers(&self, see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>) -> Result<()>;
+    fn with_training_state(
+        &self,
+        see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>,
+    ) -> Result<()>;
 
     /// Takes the backbone back to what the run began with, except for `weight` of what has changed;
     /// returns what it was, for [`Trainer::undo_interpolation`]. Does nothing in a run that keeps no

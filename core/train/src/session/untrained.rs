@@ -1,4 +1,4 @@
-//! A run that takes no step: the initial weights, to look at photos with. No key encoder, queue or optimizer
+//! A run that takes no step: the initial weights, to extract features with. No key encoder, queue or optimizer
 //! is made, and none is in its checkpoints.
 
 use super::state::RunState;
@@ -90,7 +90,10 @@ impl<B: TrainingBackend> Trainer for Untrained<B> {
         refused()
     }
 
-    fn numbers(&self, see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>) -> Result<()> {
+    fn with_training_state(
+        &self,
+        see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>,
+    ) -> Result<()> {
         see(TrainingState {
             trained: network(&self.encoder.params)?,
             ..TrainingState::default()

@@ -1,13 +1,13 @@
 //! The end of a run: statistics, the verdict, the closed form behind what is kept, and the weights.
 
 use super::event::{Event, Observer};
-use super::looking::Pass;
+use super::extraction::Pass;
 use super::{Next, TrainingRun};
 use crate::checkpoint::ClosedForm;
 use crate::records::{Record, RunRecord, VerdictRecord, When};
 use crate::{Error, Result};
 use seedling_nn::encoder::LinearLayer;
-use seedling_ssl::eval::extract::Look;
+use seedling_ssl::eval::extract::EvalView;
 use seedling_ssl::eval::neighborhood::LEAST_PHOTOS;
 use seedling_ssl::eval::{Features, measured};
 use seedling_ssl::verdict::{Untrained, Verdict, WeightSelector};
@@ -23,12 +23,12 @@ pub(super) struct Ending {
     /// Whether batch norm's statistics were taken again.
     estimated: bool,
     /// The share of what training has changed that is kept, once it is decided.
-    share: Option<f64>,
+    interpolation: Option<f64>,
 }
 
 impl TrainingRun {
-    /// Statistics, mix, and what comes of them. A checkpoint of a run that is stopped in here holds
-    /// what was trained, unmixed. To be called again until the run is done.
+    /// Statistics, interpolation, and what comes of them. A checkpoint of a run that is stopped in here holds
+    /// what was trained, without interpolation. To be called again until the run is done.
     pub(super) fn after(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
         if !self.session.config().trains() {
             return self.untrained(observer, start);
@@ -37,23 +37,26 @@ impl TrainingRun {
             self.session.reestimate_statistics()?;
             self.ending.estimated = true;
         }
-        let share = match (self.ending.share, self.session.config().judges()) {
-            (Some(share), _) => share,
-            (None, false) => self.session.config().mix,
-            (None, true) => match self.judge(observer)? {
+        let interpolation = match (
+            self.ending.interpolation,
+            self.session.config().selects_weights(),
+        ) {
+            (Some(interpolation), _) => interpolation,
+            (None, false) => self.session.config().interpolation,
+            (None, true) => match self.select(observer)? {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(share) => share,
+                Poll::Ready(interpolation) => interpolation,
             },
         };
-        self.ending.share = Some(share);
-        let mixed = self.session.mix(share)?;
-        let finished = match share > 0.0 || self.session.config().mix == 0.0 {
+        self.ending.interpolation = Some(interpolation);
+        let interpolated = self.session.interpolate_backbone(interpolation)?;
+        let finished = match interpolation > 0.0 || self.session.config().interpolation == 0.0 {
             true => self.trained(observer, start),
             // The initial weights: what was measured before holds.
             false => self.untrained(observer, start),
         };
         if finished.is_err() || self.next != Next::Nothing {
-            self.session.unmix(&mixed)?;
+            self.session.undo_interpolate_backbone(&interpolated)?;
         }
         finished
     }
@@ -72,14 +75,14 @@ impl TrainingRun {
         let weights = self.save_weights(layer.as_ref())?;
         let config = self.session.config();
         if !config.trains() {
-            let few = self.judged_on.0.len() < config.train_from;
+            let few = self.selection.0.len() < config.train_from;
             let train_from = config.train_from;
             let verdict = Verdict {
                 untrained: Some(match few {
                     true => Untrained::FewPhotos { train_from },
                     false => Untrained::NoSteps,
                 }),
-                photos: self.judged_on.0.len(),
+                photos: self.selection.0.len(),
                 closed_form: layer.is_some(),
                 ..Verdict::default()
             };
@@ -102,14 +105,14 @@ impl TrainingRun {
 
     /// The end of a run that leaves what it has trained, with a closed form of its own behind it.
     fn trained(&mut self, observer: &mut dyn Observer, start: f64) -> Result<()> {
-        let Poll::Ready((layer, looks)) = self.extract_and_fit(PART, When::After, observer)? else {
+        let Poll::Ready((layer, views)) = self.extract_and_fit(PART, When::After, observer)? else {
             return Ok(());
         };
-        let looks = match &layer {
-            Some(layer) => looks.through(layer)?,
-            None => looks,
+        let views = match &layer {
+            Some(layer) => views.through(layer)?,
+            None => views,
         };
-        let measured = self.figures(looks)?;
+        let measured = self.figures(views)?;
         let weights = self.save_weights(layer.as_ref())?;
         let record = self.record(When::After, &measured, observer)?;
         if let Some(warning) = record.collapse {
@@ -118,31 +121,31 @@ impl TrainingRun {
         self.finish(weights, observer, start)
     }
 
-    /// The share of what training has changed that serves best: `mix`, half of it, or nothing.
-    fn judge(&mut self, observer: &mut dyn Observer) -> Result<Poll<f64>> {
-        let mix = self.session.config().mix;
-        let mut shares = &[0.0, mix / 2.0, mix][..];
-        for look in 0..shares.len() {
-            if !self.look_with(shares[look], (look, shares.len()), observer)? {
+    /// The interpolation weight that serves best: `interpolation`, half of it, or 0.
+    fn select(&mut self, observer: &mut dyn Observer) -> Result<Poll<f64>> {
+        let interpolation = self.session.config().interpolation;
+        let mut weights = &[0.0, interpolation / 2.0, interpolation][..];
+        for candidate in 0..weights.len() {
+            if !self.extract_with(weights[candidate], (candidate, weights.len()), observer)? {
                 return Ok(Poll::Pending);
             }
-            if self.seen_once(&judged(0))?.1.len() < LEAST_PHOTOS {
+            if self.cached(&selection_key(0))?.1.len() < LEAST_PHOTOS {
                 // Nothing can be told from so few.
-                shares = &shares[..1];
+                weights = &weights[..1];
                 break;
             }
         }
-        let (_, photos) = self.seen_once(&judged(0))?;
-        let out = &self.judged_on.1;
+        let (_, photos) = self.cached(&selection_key(0))?;
+        let out = &self.selection.1;
         let rows = photos.iter().enumerate();
         let held = rows.filter_map(|(row, photo)| out.binary_search(photo).ok().map(|_| row));
-        let features = (0..shares.len())
-            .map(|look| Ok(self.seen_once(&judged(look))?.0))
+        let features = (0..weights.len())
+            .map(|candidate| Ok(self.cached(&selection_key(candidate))?.0))
             .collect::<Result<Vec<&Features>>>()?;
         let verdict = self.session.on_threads(|| {
             let mut selector = WeightSelector::new(features[0], held.collect())?;
-            for (&share, features) in shares.iter().zip(&features).skip(1) {
-                selector.hear(share, features)?;
+            for (&interpolation, features) in weights.iter().zip(&features).skip(1) {
+                selector.add(interpolation, features)?;
             }
             Ok::<_, Error>(selector.decide())
         })?;
@@ -152,38 +155,38 @@ impl TrainingRun {
             closed_form: closed_form.is_some_and(|found| found.layer.is_some()),
             ..verdict
         };
-        (0..shares.len()).for_each(|look| drop(self.seen.take(&judged(look))));
-        let share = verdict.share;
+        (0..weights.len()).for_each(|candidate| drop(self.cache.take(&selection_key(candidate))));
+        let interpolation = verdict.interpolation;
         self.decided(verdict, observer)?;
-        Ok(Poll::Ready(share))
+        Ok(Poll::Ready(interpolation))
     }
 
-    /// Looks at some of the photos to judge by, with a share of what training has changed; the network is
-    /// then what it was. Says whether all were looked at. `look` out of how many it is.
-    fn look_with(
+    /// Extracts features of some of the selection photos with interpolated weights; the network is then
+    /// what it was. Says whether all photos are done. This is number `candidate` of `candidates` weights.
+    fn extract_with(
         &mut self,
-        share: f64,
-        (look, looks): (usize, usize),
+        interpolation: f64,
+        (candidate, candidates): (usize, usize),
         observer: &mut dyn Observer,
     ) -> Result<bool> {
-        let (source, config) = (self.judged_on.0.clone(), self.session.config());
+        let (source, config) = (self.selection.0.clone(), self.session.config());
         let sample = measured::sample(source.len(), config.measure_photos, config.seed);
         let pass = Pass {
-            key: judged(look),
+            key: selection_key(candidate),
             source: &source,
             sample: &sample,
-            looks: &[Look::Plain],
+            views: &[EvalView::Plain],
         };
-        if self.seen.asked(&pass.key) == sample.len() {
+        if self.cache.processed(&pass.key) == sample.len() {
             return Ok(true);
         }
-        let mixed = self.session.mix(share)?;
-        let total = looks * sample.len();
-        let whole = self.look(&pass, &mut |done| {
-            let done = look * sample.len() + done;
-            observer.event(Event::Judging { done, total })
+        let interpolated = self.session.interpolate_backbone(interpolation)?;
+        let total = candidates * sample.len();
+        let whole = self.extract(&pass, &mut |done| {
+            let done = candidate * sample.len() + done;
+            observer.event(Event::Selecting { done, total })
         });
-        self.session.unmix(&mixed)?;
+        self.session.undo_interpolate_backbone(&interpolated)?;
         whole
     }
 
@@ -196,7 +199,7 @@ impl TrainingRun {
         let facts = RunRecord {
             step: self.session.steps_done(),
             method: self.method.clone(),
-            photos: Some(self.judged_on.0.len() as u64),
+            photos: Some(self.selection.0.len() as u64),
             trained_on: Some(self.session.source().len() as u64),
             skipped: Some(skipped.len() as u64),
             left_out: Some(self.session.source().left_out().len() as u64),
@@ -205,7 +208,7 @@ impl TrainingRun {
         };
         self.append(&Record::Run(facts.clone()), observer)?;
         self.log.sync()?;
-        self.seen.clear()?;
+        self.cache.clear()?;
         self.next = Next::Nothing;
         observer.event(Event::Finished {
             weights: &weights,
@@ -246,7 +249,7 @@ impl TrainingRun {
             None => String::new(),
             Some(_) => format!(
                 "; a linear layer from the statistics of {} photos",
-                self.judged_on
+                self.selection
                     .0
                     .len()
                     .min(seedling_ssl::whitening::MAX_PHOTOS)
@@ -263,6 +266,6 @@ impl TrainingRun {
 }
 
 /// The key of a pass with what the verdict is asked about.
-fn judged(look: usize) -> String {
-    format!("judged {look}")
+fn selection_key(candidate: usize) -> String {
+    format!("select {candidate}")
 }

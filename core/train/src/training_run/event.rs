@@ -16,7 +16,7 @@ pub enum Event<'a> {
     Note(&'a str),
     /// What a person should know.
     Warning(&'a str),
-    /// A measurement has looked at so many photos out of how many.
+    /// A measurement has processed so many photos out of how many.
     Measuring {
         when: When,
         done: usize,
@@ -29,8 +29,8 @@ pub enum Event<'a> {
         /// The photos that were measured.
         source: &'a dyn PhotoSource,
     },
-    /// So many of the looks at the photos are taken that it takes to say which weights to keep.
-    Judging { done: usize, total: usize },
+    /// So many of the photos are processed that it takes to say which weights to keep.
+    Selecting { done: usize, total: usize },
     /// A step was taken, at so many photos a second.
     Step {
         progress: &'a Progress,

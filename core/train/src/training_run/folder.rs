@@ -1,6 +1,6 @@
 //! The folder a run lives in: made new or taken up again, and held by one process at a time.
 
-use super::seen;
+use super::feature_cache;
 use crate::checkpoint;
 use crate::records;
 use crate::session::finish::WEIGHTS_FILE;
@@ -19,7 +19,7 @@ const FIRST_FILES: [&str; 6] = [
     records::FILE_NAME,
     checkpoint::FILE,
     checkpoint::PREVIOUS,
-    seen::FILE_NAME,
+    feature_cache::FILE_NAME,
     LOCK_FILE,
 ];
 
@@ -78,7 +78,7 @@ pub fn forget(path: &Path) -> Result<()> {
         records::FILE_NAME,
         WEIGHTS_FILE,
         HEAD_FILE,
-        seen::FILE_NAME,
+        feature_cache::FILE_NAME,
     ];
     for name in ours.into_iter().chain(checkpoint::FILES).chain([LOCK_FILE]) {
         for path in [path.join(name), path.join(format!(".{name}.partial"))] {
@@ -113,7 +113,7 @@ impl RunFolder {
         }
         fs::create_dir_all(path).map_err(Error::io(path))?;
         let before = names(path).collect();
-        // Before anything in it is looked at: what another process is writing is not to be judged, nor to be
+        // Before anything in it is read: what another process is writing is not to be judged, nor to be
         // removed.
         let lock = lock(path)?;
         let folder = RunFolder {

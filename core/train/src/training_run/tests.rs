@@ -53,7 +53,7 @@ fn config() -> Config {
         checkpoint_every: 2,
         head: seedling_nn::encoder::Head::Simple,
         threads: 1,
-        mix: 0.5,
+        interpolation: 0.5,
         ..Config::adapt()
     }
 }
@@ -104,7 +104,7 @@ impl Observer for Watcher {
     }
 }
 
-fn begin(path: &Path, measured_on: Arc<dyn PhotoSource>) -> TrainingRun {
+fn start(path: &Path, measured_on: Arc<dyn PhotoSource>) -> TrainingRun {
     let folder = RunFolder::open(path, false, &[]).unwrap();
     let session = Session::new(config(), demo(), &Start::default()).unwrap();
     TrainingRun::new(folder, session, measured_on, "adapt").unwrap()
@@ -124,7 +124,7 @@ fn weights(path: &Path) -> Vec<u8> {
 #[test]
 fn a_panic_leaves_the_newest_checkpoint() {
     let root = tempfile::tempdir().unwrap();
-    // Enough for the measurement before, not for the one after; then for its first call alone, which looks at
+    // Enough for the measurement before, not for the one after; then for its first call alone, which reads
     // 32 of the 48 photos; then not even for that.
     for (name, photos, steps) in [
         ("late", 48, Some(3)),
@@ -134,7 +134,7 @@ fn a_panic_leaves_the_newest_checkpoint() {
         let path = root.path().join(name);
         let run = || {
             let cursed = Cursed(Demo::new(6, 0).unwrap(), AtomicUsize::new(photos));
-            let mut run = begin(&path, Arc::new(cursed));
+            let mut run = start(&path, Arc::new(cursed));
             let mut watcher = Watcher::new(None);
             while run.advance(&mut watcher).unwrap() == Phase::Going {}
         };
@@ -149,7 +149,7 @@ fn a_panic_leaves_the_newest_checkpoint() {
 fn canceled_anywhere_and_gone_on_with_it_ends_the_same() {
     let root = tempfile::tempdir().unwrap();
     let whole = root.path().join("whole");
-    let mut run = begin(&whole, demo());
+    let mut run = start(&whole, demo());
     let mut watcher = Watcher::new(None);
     while run.advance(&mut watcher).unwrap() == Phase::Going {}
     // Before, then who is near whom.
@@ -191,7 +191,7 @@ fn canceled_anywhere_and_gone_on_with_it_ends_the_same() {
     ];
     for (name, when) in moments {
         let path = root.path().join(name);
-        let mut run = begin(&path, demo());
+        let mut run = start(&path, demo());
         let mut watcher = Watcher::new(Some((run.cancel().clone(), when)));
         let mut phase = Phase::Going;
         while phase == Phase::Going {
@@ -241,7 +241,7 @@ fn the_closed_form_goes_on_after_a_kill_with_the_same_bits() {
     // Of 160 photos at most 32 a call.
     assert!(calls >= 4, "{calls}");
     // What only training needs is not there.
-    let numbers = checkpoint::load(&whole).unwrap().0.numbers;
+    let numbers = checkpoint::load(&whole).unwrap().0.training;
     assert!(numbers.velocity.is_empty() && numbers.queue_keys.is_empty());
     assert!(numbers.key_encoder.values.is_empty() && numbers.initial.values.is_empty());
     let file = WeightFile::open(&whole.join("weights.safetensors"), None).unwrap();
@@ -275,10 +275,13 @@ fn the_closed_form_goes_on_after_a_kill_with_the_same_bits() {
 #[test]
 fn the_result_lies_between_the_initial_weights_and_the_trained_ones() {
     let root = tempfile::tempdir().unwrap();
-    let run = |name: &str, mix: f64| {
+    let run = |name: &str, interpolation: f64| {
         let path = root.path().join(name);
         let folder = RunFolder::open(&path, false, &[]).unwrap();
-        let config = Config { mix, ..config() };
+        let config = Config {
+            interpolation,
+            ..config()
+        };
         let session = Session::new(config, demo(), &Start::default()).unwrap();
         let mut run = TrainingRun::new(folder, session, demo(), "adapt").unwrap();
         while run.advance(&mut Watcher::new(None)).unwrap() == Phase::Going {}
@@ -309,7 +312,7 @@ fn a_step_canceled_in_its_middle_leaves_nothing_and_is_taken_again() {
     let session = || Session::new(config(), demo(), &Start::default()).unwrap();
     let state = |session: &Session| {
         let mut state = Vec::new();
-        let see = session.numbers(&mut |numbers| {
+        let see = session.with_training_state(&mut |numbers| {
             state.push(numbers.trained.values.to_vec());
             state.push(numbers.trained.buffers.to_vec());
             Ok(())
@@ -325,7 +328,7 @@ fn a_step_canceled_in_its_middle_leaves_nothing_and_is_taken_again() {
     parts.step().unwrap();
     let before = state(&*parts);
     let mut stopped = 0;
-    // Before the first group of keys, before the second, and so on.
+    // Before the first micro-batch of keys, before the second, and so on.
     loop {
         parts.cancel().ask_at_check(stopped + 1);
         match parts.step() {
@@ -338,7 +341,7 @@ fn a_step_canceled_in_its_middle_leaves_nothing_and_is_taken_again() {
         parts.cancel().forget();
         stopped += 1;
     }
-    // Groups of keys, groups of queries.
+    // Micro-batches of keys, micro-batches of queries.
     assert_eq!(stopped, 4);
     parts.cancel().forget();
     parts.step().unwrap();

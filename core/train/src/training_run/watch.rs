@@ -17,7 +17,7 @@ const PATIENCE: u32 = 100;
 
 impl Watch {
     /// Takes in a step; a warning, once, where one is due.
-    pub fn look(&mut self, progress: &Progress) -> Option<String> {
+    pub fn check(&mut self, progress: &Progress) -> Option<String> {
         self.losses.0 += f64::from(progress.stats.loss);
         self.losses.1 += 1;
         self.alike = if progress.stats.spread < ALIKE {

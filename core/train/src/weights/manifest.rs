@@ -51,7 +51,7 @@ pub struct Manifest {
     pub size_bytes: u64,
     /// The network.
     pub arch: String,
-    /// Width and height at which photos are to be looked at.
+    /// Width and height at which photos are to be processed.
     pub image_size: u64,
     /// Which release of this network's weights it is.
     pub version: u64,

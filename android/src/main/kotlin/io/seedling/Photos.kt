@@ -33,7 +33,7 @@ class Photos : Closeable {
     fun add(name: String, width: Int, height: Int, rgba: ByteArray): Photos =
         add(name, width, height, ByteBuffer.allocateDirect(rgba.size).put(rgba).apply { flip() })
 
-    /** Says what class a photo is of, for [evaluate]. Training never looks at it. */
+    /** Says what class a photo is of, for [evaluate]. Training never reads it. */
     fun label(name: String, className: String): Photos = apply { inner.label(name, className) }
 
     /** Lets go of the list. A session that has it goes on. */

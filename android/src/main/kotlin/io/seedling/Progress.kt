@@ -1,6 +1,6 @@
 package io.seedling
 
-/** How far work is: its stage, steps taken or photos looked at, and out of how many. */
+/** How far work is: its stage, steps taken or photos processed, and out of how many. */
 typealias Progress = io.seedling.bridge.Progress
 
 /** What a session is doing. */

@@ -32,7 +32,7 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
         inner.embeddings().associate { it.name to it.values.toFloatArray() }
 
     /**
-     * Searches [photos] from now on: looks at those that are new, and forgets those that are gone. A photo is
+     * Searches [photos] from now on: extracts features of those that are new, and forgets those that are gone. A photo is
      * known by its name. Canceling the coroutine ends it within a few photos.
      */
     suspend fun refresh(photos: Photos, onProgress: (Progress) -> Unit = {}): Unit = stoppable { stop ->
@@ -46,21 +46,21 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
 
     companion object {
         /**
-         * Looks at every photo, [looks] times each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
+         * Extracts features of every photo, from [ttaViews] views each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
          * 2 where the weights were fitted to an album. What was seen is kept in [store], where there is one:
-         * looking goes on there after a stop or the death of the app. The features of [beside] stand beside
+         * extraction goes on there after a stop or the death of the app. The features of [beside] stand beside
          * those of [weights]. Canceling the coroutine ends it within a few photos.
          */
         suspend fun over(
             photos: Photos,
             weights: Weights,
             threads: Int = 0,
-            looks: Int = 0,
+            ttaViews: Int = 0,
             store: File? = null,
             beside: Weights? = null,
             onProgress: (Progress) -> Unit = {},
         ): Search = stoppable { stop ->
-            make(photos, weights, SearchSettings(threads, looks, store?.path), beside, heard(onProgress), stop)
+            make(photos, weights, SearchSettings(threads, ttaViews, store?.path), beside, heard(onProgress), stop)
         }
 
         /** The same for Java, on the calling thread. */
@@ -70,10 +70,10 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
             photos: Photos,
             weights: Weights,
             threads: Int = 0,
-            looks: Int = 0,
+            ttaViews: Int = 0,
             store: File? = null,
             beside: Weights? = null,
-        ): Search = make(photos, weights, SearchSettings(threads, looks, store?.path), beside, null, null)
+        ): Search = make(photos, weights, SearchSettings(threads, ttaViews, store?.path), beside, null, null)
 
         private fun make(
             photos: Photos,

@@ -26,7 +26,7 @@ class SliceRunner @JvmOverloads constructor(
         storage.mkdirs()
         val slices = Slices(storage.path)
         return try {
-            slices.begin(storage.usableSpace, leastFree)
+            slices.start(storage.usableSpace, leastFree)
             slices.ended(open().use { it.train(sensors, rules) })
         } catch (over: CancellationException) {
             slices.paused(over.message ?: "the time granted was over")

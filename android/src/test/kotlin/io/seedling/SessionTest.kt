@@ -58,7 +58,7 @@ class SessionTest {
         val heard = session.progress().toList()
         assertTrue(heard.any { it.stage == Stage.TRAINING && it.loss!!.isFinite() }, "$heard")
         val verdict = checkNotNull(session.verdict())
-        assertEquals(verdict.accepted, verdict.share > 0)
+        assertEquals(verdict.accepted, verdict.interpolation > 0)
         assertTrue(verdict.sentence.contains("40 photos"), verdict.sentence)
         session.export(at("out.safetensors"))
         assertArrayEquals(weights("run"), at("out.safetensors").readBytes())
@@ -100,7 +100,7 @@ class SessionTest {
         val store = at("album.index")
         val all = Search.over(photos(), weights, store = store).use { it.embeddings() }
         assertEquals(40, all.size)
-        // Nothing is looked at twice, and a photo that is gone is not found any more.
+        // Nothing is processed twice, and a photo that is gone is not found any more.
         val fewer = Photos().apply { TestPhotos.files.drop(1).forEach { add(it, it.name) } }
         val heard = mutableListOf<Progress>()
         val search = Search.over(photos(), weights, store = store) { heard += it }
@@ -110,9 +110,9 @@ class SessionTest {
         assertTrue(search.like(TestPhotos.files[0].name, 3).isEmpty())
         search.refreshBlocking(photos())
         assertEquals(40, search.embeddings().size)
-        val both = Search.overBlocking(photos(), weights, looks = 2, beside = Weights.openOwn(shipped))
+        val both = Search.overBlocking(photos(), weights, ttaViews = 2, beside = Weights.openOwn(shipped))
         assertEquals(2048, both.embeddings().values.first().size)
-        assertThrows(SeedlingException.Settings::class.java) { Search.overBlocking(photos(), weights, looks = 3) }
+        assertThrows(SeedlingException.Settings::class.java) { Search.overBlocking(photos(), weights, ttaViews = 3) }
         Unit
     }
 
@@ -142,8 +142,8 @@ class SessionTest {
         val weights = Weights.openOwn(shipped)
         val photos = photos()
         val works = listOf<suspend (() -> Unit) -> Unit>(
-            { looked -> Search.over(photos, weights) { looked() } },
-            { looked -> evaluate(photos, weights) { looked() } },
+            { progressed -> Search.over(photos, weights) { progressed() } },
+            { progressed -> evaluate(photos, weights) { progressed() } },
         )
         for (work in works) {
             val began = CompletableDeferred<Unit>()

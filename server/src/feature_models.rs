@@ -1,4 +1,4 @@
-//! What `embed` and `search` look at photos with: one or two networks, and so many looks.
+//! What `embed` and `search` extract features with: one or two networks, and so many views.
 
 use crate::console::Console;
 use crate::eval::{Loaded, load};
@@ -7,18 +7,18 @@ use seedling_core::config::Config;
 use seedling_core::data::{PhotoSource, Photos};
 use seedling_core::eval::Features;
 use seedling_core::eval::extract::Extracted;
-use seedling_core::eval::looks::{self, Viewer};
+use seedling_core::eval::tta::{self, FeatureModel};
 use seedling_core::index::{self, AlbumIndex, StoredFeatures};
 use seedling_core::{Error, Result};
 use std::path::Path;
 
 /// One or two networks.
-pub struct Eyes {
+pub struct FeatureModels {
     networks: Vec<Loaded>,
-    looks: usize,
+    tta_views: usize,
 }
 
-impl Eyes {
+impl FeatureModels {
     /// Loads what `--weights` and `--and` name.
     ///
     /// # Errors
@@ -27,10 +27,10 @@ impl Eyes {
         weights: &str,
         and: Option<&str>,
         arch: Option<&str>,
-        looks: usize,
+        tta_views: usize,
         common: &Common,
         console: &Console,
-    ) -> Result<Eyes> {
+    ) -> Result<FeatureModels> {
         let mut networks = vec![load(weights, arch, common, console)?];
         if let Some(second) = and {
             // The shipped network beside a small one is the large one.
@@ -40,7 +40,10 @@ impl Eyes {
             };
             networks.push(load(second, other, common, console)?);
         }
-        Ok(Eyes { networks, looks })
+        Ok(FeatureModels {
+            networks,
+            tta_views,
+        })
     }
 
     /// The settings.
@@ -50,31 +53,31 @@ impl Eyes {
 
     /// Length of what they see.
     pub fn feature_dim(&self) -> usize {
-        looks::feature_dim(&self.viewers())
+        tta::feature_dim(&self.models())
     }
 
-    /// What tells their features from others': weights, sizes and looks.
+    /// What tells their features from others': weights, sizes and views.
     ///
     /// # Errors
     /// A weight file cannot be read any more.
     pub fn name(&self) -> Result<String> {
         let networks = self.networks.iter();
         let weights = networks.map(|network| (&network.file, network.image_size));
-        index::viewer(weights, self.looks)
+        index::models_key(weights, self.tta_views)
     }
 
-    /// Looks at the photos that are not stored yet.
+    /// Extracts features of the photos that are not stored yet.
     ///
     /// # Errors
     /// A network or the disk refuses.
-    pub fn look_at_missing(
+    pub fn extract_missing(
         &self,
         source: &dyn PhotoSource,
         stored: &mut StoredFeatures,
         console: &Console,
     ) -> Result<()> {
         let bar = console.bar(0, "embed");
-        stored.look(&self.viewers(), self.looks, source, |done, total| {
+        stored.extract(&self.models(), self.tta_views, source, |done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
             Ok(())
@@ -83,14 +86,14 @@ impl Eyes {
         Ok(())
     }
 
-    /// Looks at all photos.
+    /// Extracts features of all photos.
     ///
     /// # Errors
     /// A network refuses.
-    pub fn look(&self, source: &dyn PhotoSource, console: &Console) -> Result<Extracted> {
+    pub fn extract(&self, source: &dyn PhotoSource, console: &Console) -> Result<Extracted> {
         let all: Vec<usize> = (0..source.len()).collect();
         let bar = console.bar(all.len() as u64, "embed");
-        let found = looks::look(&self.viewers(), self.looks, source, &all, |done| {
+        let found = tta::extract(&self.models(), self.tta_views, source, &all, |done| {
             bar.set_position(done as u64);
             Ok(())
         })?;
@@ -102,18 +105,18 @@ impl Eyes {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn look_at(&self, path: &Path) -> Result<Features> {
+    pub fn extract_file(&self, path: &Path) -> Result<Features> {
         let mut photos = Photos::default();
         photos.add_file(&path.to_string_lossy(), path.to_path_buf())?;
-        let found = looks::look(&self.viewers(), self.looks, &photos, &[0], |_| Ok(()))?;
+        let found = tta::extract(&self.models(), self.tta_views, &photos, &[0], |_| Ok(()))?;
         found.check(1)?;
         Ok(found.features)
     }
 
-    fn viewers(&self) -> Vec<Viewer<'_>> {
+    fn models(&self) -> Vec<FeatureModel<'_>> {
         self.networks
             .iter()
-            .map(|loaded| Viewer {
+            .map(|loaded| FeatureModel {
                 encoder: &*loaded.encoder,
                 image_size: loaded.image_size,
                 normalize: &loaded.file.metadata.normalize,
@@ -127,19 +130,19 @@ impl Eyes {
 /// The index at `path`, and its photos' names.
 ///
 /// # Errors
-/// There is none, or it was made by other weights or looks.
-pub fn open_index(path: &Path, eyes: &Eyes) -> Result<(AlbumIndex, Vec<String>)> {
+/// There is none, or it was made by other weights or views.
+pub fn open_index(path: &Path, models: &FeatureModels) -> Result<(AlbumIndex, Vec<String>)> {
     if !path.is_file() {
         return Err(Error::file(
             path,
             "no such index; `seedling embed PHOTOS --index` makes one",
         ));
     }
-    let Some((ids, features)) = StoredFeatures::peek(path, &eyes.name()?, eyes.feature_dim())?
+    let Some((ids, features)) = StoredFeatures::peek(path, &models.name()?, models.feature_dim())?
     else {
         return Err(Error::file(
             path,
-            "is no index of these weights at so many looks; `seedling embed PHOTOS --index` makes one",
+            "is no index of these weights at so many views; `seedling embed PHOTOS --index` makes one",
         ));
     };
     Ok((AlbumIndex::new(&features)?, ids))

@@ -18,25 +18,25 @@ pub const FILE_NAME: &str = "features.chunks";
 #[derive(Serialize, Deserialize)]
 struct Header {
     pass: String,
-    looks: usize,
+    views: usize,
     dim: usize,
     photos: Vec<usize>,
     skipped: Vec<Skipped>,
 }
 
 /// What was seen so far, by a key for each pass over photos.
-pub struct Seen {
+pub struct FeatureCache {
     path: PathBuf,
     passes: BTreeMap<String, Extracted<Vec<Features>>>,
 }
 
-impl Seen {
+impl FeatureCache {
     /// Of the run in `folder`: what an earlier process has left where it goes `on`, nothing otherwise.
     ///
     /// # Errors
     /// The file cannot be read, or not be removed.
-    pub fn open(folder: &Path, on: bool) -> Result<Seen> {
-        let mut seen = Seen {
+    pub fn open(folder: &Path, on: bool) -> Result<FeatureCache> {
+        let mut seen = FeatureCache {
             path: folder.join(FILE_NAME),
             passes: BTreeMap::new(),
         };
@@ -48,7 +48,7 @@ impl Seen {
     }
 
     /// Photos of this pass that were asked for so far.
-    pub fn asked(&self, key: &str) -> usize {
+    pub fn processed(&self, key: &str) -> usize {
         let pass = self.passes.get(key);
         pass.map_or(0, |pass| pass.photos.len() + pass.skipped.len())
     }
@@ -65,12 +65,12 @@ impl Seen {
     pub fn add(&mut self, key: &str, chunk: Extracted<Vec<Features>>) -> Result<()> {
         let header = Header {
             pass: key.into(),
-            looks: chunk.features.len(),
-            dim: chunk.features.first().map_or(0, |look| look.dim),
+            views: chunk.features.len(),
+            dim: chunk.features.first().map_or(0, |view| view.dim),
             photos: chunk.photos.clone(),
             skipped: chunk.skipped.clone(),
         };
-        let numbers: Vec<&[f32]> = chunk.features.iter().map(|look| &*look.values).collect();
+        let numbers: Vec<&[f32]> = chunk.features.iter().map(|view| &*view.values).collect();
         chunk_log::append(&self.path, &header, &numbers.concat())?;
         self.keep(key, chunk);
         Ok(())
@@ -96,9 +96,9 @@ impl Seen {
                 self.passes.insert(key.into(), chunk);
             }
             Some(pass) => {
-                for (look, more) in pass.features.iter_mut().zip(chunk.features) {
-                    look.rows += more.rows;
-                    look.values.extend(more.values);
+                for (view, more) in pass.features.iter_mut().zip(chunk.features) {
+                    view.rows += more.rows;
+                    view.values.extend(more.values);
                 }
                 pass.photos.extend(chunk.photos);
                 pass.skipped.extend(chunk.skipped);
@@ -111,11 +111,11 @@ impl Seen {
         let whole = chunk_log::read(&path, |header: Header, numbers| {
             let (rows, dim) = (header.photos.len(), header.dim);
             // A chunk of another version says nothing.
-            if header.looks == 0 || header.looks * rows * dim != numbers.len() {
+            if header.views == 0 || header.views * rows * dim != numbers.len() {
                 return;
             }
-            let features = (0..header.looks).map(|look| {
-                let values = &numbers[look * rows * dim..][..rows * dim];
+            let features = (0..header.views).map(|view| {
+                let values = &numbers[view * rows * dim..][..rows * dim];
                 Features::new(rows, dim, values.to_vec())
             });
             if let Ok(features) = features.collect() {
@@ -136,9 +136,9 @@ mod tests {
     use super::*;
 
     fn chunk(first: usize) -> Extracted<Vec<Features>> {
-        let look = |by: f32| Features::new(2, 3, vec![first as f32 + by; 6]).unwrap();
+        let view = |by: f32| Features::new(2, 3, vec![first as f32 + by; 6]).unwrap();
         Extracted {
-            features: vec![look(0.1), look(0.2)],
+            features: vec![view(0.1), view(0.2)],
             photos: vec![first, first + 1],
             skipped: vec![Skipped {
                 id: format!("{first}\n.jpg"),
@@ -151,18 +151,18 @@ mod tests {
     fn chunks_come_back_and_a_torn_one_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
-        let mut seen = Seen::open(folder.path(), false).unwrap();
+        let mut seen = FeatureCache::open(folder.path(), false).unwrap();
         seen.add("a", chunk(0)).unwrap();
         seen.add("b", chunk(7)).unwrap();
         seen.add("a", chunk(2)).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        let again = Seen::open(folder.path(), true).unwrap();
+        let again = FeatureCache::open(folder.path(), true).unwrap();
         let pass = again.pass("a").unwrap();
-        assert_eq!((again.asked("a"), again.asked("b")), (6, 3));
+        assert_eq!((again.processed("a"), again.processed("b")), (6, 3));
         assert_eq!(pass.photos, [0, 1, 2, 3]);
-        let looks = pass.features.iter().zip(&seen.pass("a").unwrap().features);
-        for (again, look) in looks {
-            assert_eq!((again.rows, &again.values), (4, &look.values));
+        let views = pass.features.iter().zip(&seen.pass("a").unwrap().features);
+        for (again, view) in views {
+            assert_eq!((again.rows, &again.values), (4, &view.values));
         }
         assert_eq!(pass.skipped, [chunk(0).skipped, chunk(2).skipped].concat());
 
@@ -175,12 +175,12 @@ mod tests {
             &damaged,
         ] {
             std::fs::write(&path, bytes).unwrap();
-            let mut again = Seen::open(folder.path(), true).unwrap();
-            assert_eq!((again.asked("a"), again.asked("b")), (3, 3));
+            let mut again = FeatureCache::open(folder.path(), true).unwrap();
+            assert_eq!((again.processed("a"), again.processed("b")), (3, 3));
             again.add("a", chunk(2)).unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), whole);
         }
-        let again = Seen::open(folder.path(), false).unwrap();
-        assert_eq!((again.asked("a"), path.exists()), (0, false));
+        let again = FeatureCache::open(folder.path(), false).unwrap();
+        assert_eq!((again.processed("a"), path.exists()), (0, false));
     }
 }

@@ -1,24 +1,24 @@
-//! Several looks at a photo, and several networks: what they see is averaged, or put side by side. Each look
+//! Several views of a photo (test-time augmentation), and several networks: their features are averaged, or put side by side. Each view
 //! costs a pass through the network; what it gives stands in docs/results.md.
 
 use super::Features;
-use super::extract::{Extracted, Look, batch, floats, read};
+use super::extract::{EvalView, Extracted, batch, floats, read};
 use crate::{Error, Result};
 use seedling_data::{Normalize, PhotoSource};
 use seedling_nn::encoder::{FeatureNet, LinearLayer};
 
-/// How many looks there may be: one; with the mirror image; both at four sizes.
+/// How many views there may be: one; with the mirror image; both at four sizes.
 pub const COUNTS: [usize; 3] = [1, 2, 8];
 
-/// The sizes of eight looks, as shares of the size that the weights ask for. A network that was taught with
+/// The sizes of eight views, as shares of the size that the weights ask for. A network that was taught with
 /// crops sees well at somewhat more pixels, too (Touvron et al. 2019).
 const SIZES: [f64; 4] = [0.8, 1.0, 1.2, 1.4];
 /// Sizes are multiples of the network's stride.
 const STRIDE: usize = 32;
 
-/// A network that looks at photos.
+/// A network that features are extracted with.
 #[derive(Clone, Copy)]
-pub struct Viewer<'a> {
+pub struct FeatureModel<'a> {
     /// It, on its running statistics.
     pub encoder: &'a dyn FeatureNet,
     /// Side of the images that its weights ask for, in pixels.
@@ -29,7 +29,7 @@ pub struct Viewer<'a> {
     pub layer: Option<&'a LinearLayer>,
 }
 
-impl Viewer<'_> {
+impl FeatureModel<'_> {
     fn feature_dim(&self) -> usize {
         let own = || self.encoder.feature_dim();
         self.layer.map_or_else(own, LinearLayer::outputs)
@@ -45,50 +45,50 @@ impl Viewer<'_> {
     }
 }
 
-/// Refuses a number of looks that there is not.
+/// Refuses a number of views that there is not.
 ///
 /// # Errors
 /// [`Error::Config`] with those that there are.
-pub fn check(looks: usize) -> Result<()> {
-    match COUNTS.contains(&looks) {
+pub fn check(views: usize) -> Result<()> {
+    match COUNTS.contains(&views) {
         true => Ok(()),
         false => Err(Error::Config(format!(
-            "looks = {looks}: expected 1 (the photo), 2 (and its mirror image) or 8 (both at four sizes)"
+            "tta_views = {views}: expected 1 (the photo), 2 (and its mirror image) or 8 (both at four sizes)"
         ))),
     }
 }
 
-/// Length of the features that these viewers give together.
-pub fn feature_dim(viewers: &[Viewer<'_>]) -> usize {
-    viewers.iter().map(Viewer::feature_dim).sum()
+/// Length of the features that these models give together.
+pub fn feature_dim(models: &[FeatureModel<'_>]) -> usize {
+    models.iter().map(FeatureModel::feature_dim).sum()
 }
 
-/// Features of the photos at `indices`: of one viewer at one look as its network gives them; otherwise a
-/// viewer's unit rows are averaged over the looks, and those of all viewers stand side by side, together of
+/// Features of the photos at `indices`: of one model at one view as its network gives them; otherwise a
+/// model's unit rows are averaged over the views, and those of all models stand side by side, together of
 /// unit length. Every photo is decoded once. `done` is told the number of photos after every batch, and may
 /// stop the work by an error.
 ///
 /// # Errors
-/// There are no such looks, a network refuses, or what `done` says. That no photo can be read is no error.
-pub fn look(
-    viewers: &[Viewer<'_>],
-    looks: usize,
+/// There are no such views, a network refuses, or what `done` says. That no photo can be read is no error.
+pub fn extract(
+    models: &[FeatureModel<'_>],
+    views: usize,
     source: &dyn PhotoSource,
     indices: &[usize],
     mut done: impl FnMut(usize) -> Result<()>,
 ) -> Result<Extracted> {
-    check(looks)?;
-    let plain = viewers.len() == 1 && looks == 1;
-    let each: Vec<(&Viewer<'_>, Vec<(usize, Look)>)> = viewers
+    check(views)?;
+    let plain = models.len() == 1 && views == 1;
+    let each: Vec<(&FeatureModel<'_>, Vec<(usize, EvalView)>)> = models
         .iter()
-        .map(|viewer| (viewer, sizes(viewer.image_size, looks)))
+        .map(|model| (model, sizes(model.image_size, views)))
         .collect();
     let largest = each
         .iter()
-        .flat_map(|(_, looks)| looks)
+        .flat_map(|(_, views)| views)
         .map(|(side, _)| *side);
     let batch = batch(largest.max().unwrap_or(1));
-    let dim = feature_dim(viewers);
+    let dim = feature_dim(models);
     let mut found = Extracted {
         features: Features {
             rows: 0,
@@ -98,24 +98,24 @@ pub fn look(
         photos: Vec::new(),
         skipped: Vec::new(),
     };
-    // In the order of viewers and their looks.
-    let all: Vec<(usize, &Look)> = each
+    // In the order of models and their views.
+    let all: Vec<(usize, &EvalView)> = each
         .iter()
-        .flat_map(|(_, looks)| looks.iter().map(|(side, look)| (*side, look)))
+        .flat_map(|(_, views)| views.iter().map(|(side, view)| (*side, view)))
         .collect();
-    viewers.iter().for_each(|viewer| viewer.encoder.release());
+    models.iter().for_each(|model| model.encoder.release());
     for (i, chunk) in indices.chunks(batch).enumerate() {
         let (photos, images) = read(source, chunk, &all, &mut found.skipped);
         found.photos.extend(photos);
         if !images.is_empty() {
             let rows = images.len();
             let (mut parts, mut place) = (Vec::new(), 0);
-            for (viewer, looks) in &each {
+            for (model, views) in &each {
                 let mut sum: Option<Features> = None;
-                for (side, _) in looks {
-                    let of_look = floats(&images, place, viewer.normalize);
+                for (side, _) in views {
+                    let of_look = floats(&images, place, model.normalize);
                     place += 1;
-                    let seen = viewer.features_of(&of_look, *side)?;
+                    let seen = model.features_of(&of_look, *side)?;
                     let seen = if plain { seen } else { seen.normalized() };
                     match &mut sum {
                         None => sum = Some(seen),
@@ -147,27 +147,27 @@ pub fn look(
         }
         done((i * batch + chunk.len()).min(indices.len()))?;
     }
-    viewers.iter().for_each(|viewer| viewer.encoder.release());
+    models.iter().for_each(|model| model.encoder.release());
     Ok(found)
 }
 
-/// Side and look of each.
-fn sizes(image_size: usize, looks: usize) -> Vec<(usize, Look)> {
-    let sides: Vec<usize> = match looks {
+/// Side and view of each.
+fn sizes(image_size: usize, views: usize) -> Vec<(usize, EvalView)> {
+    let sides: Vec<usize> = match views {
         8 => SIZES
             .iter()
-            .map(|share| {
-                let strides = (share * image_size as f64 / STRIDE as f64).round() as usize;
+            .map(|scale| {
+                let strides = (scale * image_size as f64 / STRIDE as f64).round() as usize;
                 (strides * STRIDE).max(STRIDE)
             })
             .collect(),
         _ => vec![image_size],
     };
-    let both = [Look::Plain, Look::Mirrored];
-    let both = &both[..looks.min(2)];
+    let both = [EvalView::Plain, EvalView::Mirrored];
+    let both = &both[..views.min(2)];
     let pairs = sides
         .iter()
-        .flat_map(|&side| both.iter().map(move |look| (side, look.clone())));
+        .flat_map(|&side| both.iter().map(move |view| (side, view.clone())));
     pairs.collect()
 }
 
@@ -198,26 +198,26 @@ mod tests {
     }
 
     #[test]
-    fn looks_are_averaged_and_viewers_stand_side_by_side() {
+    fn views_are_averaged_and_models_stand_side_by_side() {
         let photos = Demo::new(2, 0).unwrap();
         let norm = Normalize::default();
-        let viewer = Viewer {
+        let model = FeatureModel {
             encoder: &Halves,
             image_size: 64,
             normalize: &norm,
             layer: None,
         };
         let all: Vec<usize> = (0..photos.len()).collect();
-        let seen = |viewers: &[Viewer<'_>], looks| {
+        let seen = |models: &[FeatureModel<'_>], views| {
             let mut told = 0;
-            let found = look(viewers, looks, &photos, &all, |done| {
+            let found = extract(models, views, &photos, &all, |done| {
                 told = done;
                 Ok(())
             });
             assert_eq!(told, all.len());
             found.unwrap().features
         };
-        let (one, two) = (seen(&[viewer], 1), seen(&[viewer], 2));
+        let (one, two) = (seen(&[model], 1), seen(&[model], 2));
         let swapped = one.iter().flat_map(|r| [&r[3..], &r[..3]].concat());
         let swapped = Features::new(one.rows, 6, swapped.collect()).unwrap();
         let pairs = one
@@ -229,16 +229,16 @@ mod tests {
         for (a, b) in two.values.iter().zip(&mean.unwrap().normalized().values) {
             assert!((a - b).abs() < 1e-5);
         }
-        let both = seen(&[viewer, viewer], 2);
+        let both = seen(&[model, model], 2);
         assert_eq!(both.dim, 12);
         for (pair, row) in both.iter().zip(two.iter()) {
             for (a, b) in pair.iter().zip([row, row].concat()) {
                 assert!((a - b * 0.5f32.sqrt()).abs() < 1e-5);
             }
         }
-        assert_eq!(seen(&[viewer], 8).dim, 6);
+        assert_eq!(seen(&[model], 8).dim, 6);
         let sides: Vec<usize> = sizes(160, 8).iter().step_by(2).map(|(s, _)| *s).collect();
         assert_eq!(sides, [128, 160, 192, 224]);
-        assert!(look(&[viewer], 3, &photos, &all, |_| Ok(())).is_err());
+        assert!(extract(&[model], 3, &photos, &all, |_| Ok(())).is_err());
     }
 }

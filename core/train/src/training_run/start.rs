@@ -17,7 +17,7 @@ impl TrainingRun {
     ///
     /// # Errors
     /// See `Session::new` and [`TrainingRun::new`].
-    pub fn begin(
+    pub fn start(
         folder: RunFolder,
         mut config: Config,
         (source, measured_on): Sources,
@@ -45,7 +45,7 @@ impl TrainingRun {
         }
         let session = Session::new(config, trained_on, start)?;
         let mut run = TrainingRun::new(folder, session, measured_on, method)?;
-        run.judged_on = (source, held);
+        run.selection = (source, held);
         Ok((run, notes))
     }
 
@@ -65,14 +65,14 @@ impl TrainingRun {
         session::fit(&mut config, trained_on.len())?;
         let session = Session::resume(config, trained_on, start, state)?;
         let mut run = TrainingRun::new(folder, session, measured_on, method)?;
-        run.judged_on = (source, held);
+        run.selection = (source, held);
         Ok(run)
     }
 }
 
 /// The photos to train on, and which are held out.
 fn part(config: &Config, source: &Arc<dyn PhotoSource>) -> (Arc<dyn PhotoSource>, Vec<usize>) {
-    match config.judges() {
+    match config.selects_weights() {
         true => hold_out(source, config.holdout),
         false => (source.clone(), Vec::new()),
     }
