@@ -48,8 +48,8 @@ for network in "${networks[@]}"; do
     [ "$network" != deit_tiny ] || optimizer=adamw
     run "moco $network" pretrain few --arch "$network" "${small[@]}" --set optimizer=$optimizer
     run "moco, symmetric, frozen, smoothed $network" pretrain few --arch "$network" "${small[@]}" \
-        --set optimizer=$optimizer --set symmetric=true --set freeze=2 --set smoothing=0.3 \
-        --set smoothing_keys=3 --set head=dropout
+        --set optimizer=$optimizer --set symmetric=true --set freeze=2 --set label_smoothing=0.3 \
+        --set label_smoothing_keys=3 --set head=dropout
     run "seed $network" distill few --arch "$network" --teacher teacher.safetensors "${small[@]}" \
         --set optimizer=$optimizer
 done
@@ -64,7 +64,7 @@ run "seed from another size" distill few --arch mobilenet_v3_small --teacher tea
     "${small[@]}" --set teacher_size=48
 run "closed form" adapt "$photos" --threads 2 --seed 7 --quiet --epochs 0 --set measure_size=64
 run "adapt" adapt "$photos" "${small[@]}"
-run "adapt, neighbors, anchored" adapt "$photos" "${small[@]}" --set neighbors=0.5 --set l2_sp=0.1 \
+run "adapt, neighbors, L2-SP" adapt "$photos" "${small[@]}" --set neighbor_weight=0.5 --set l2_sp=0.1 \
     --set mix=0.7 --keep always
 run "adapt, trained alone" adapt "$photos" "${small[@]}" --set whitening=false --keep always
 "$seedling" embed "$photos" --weights shipped --out features.safetensors --threads 2 --tta-views 8 --quiet

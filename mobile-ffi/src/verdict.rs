@@ -9,7 +9,7 @@ pub struct Verdict {
     pub accepted: bool,
     /// Whether the album's statistics lie behind the features, in closed form: nearly always.
     pub closed_form: bool,
-    /// Share of what training has changed that they keep.
+    /// Interpolation weight of the trained weights.
     pub interpolation: f64,
     /// Percent of what was near each photo to begin with that still is with the trained weights, chance taken
     /// away: of what is kept, or of the best that was not. Nothing where nothing was trained.

@@ -311,7 +311,7 @@ mod tests {
             let range = cluster * 40..(cluster + 1) * 40;
             let (p, q) = (center(&first[range.clone()]), center(&second[range]));
             let size = first.iter().map(|p| p[0].hypot(p[1])).fold(0.0, f64::max);
-            assert!((p[0] - q[0]).hypot(p[1] - q[1]) < size, "group {group}");
+            assert!((p[0] - q[0]).hypot(p[1] - q[1]) < size, "cluster {cluster}");
         }
     }
 

@@ -27,9 +27,9 @@ fn config(arch: Arch) -> Config {
         queue_size: 12,
         head: Head::Dropout,
         dropout: true,
-        neighbors: 0.0,
-        smoothing: 0.3,
-        smoothing_keys: 3,
+        neighbor_weight: 0.0,
+        label_smoothing: 0.3,
+        label_smoothing_keys: 3,
         optimizer: match transformer {
             true => OptimizerKind::AdamW,
             false => OptimizerKind::Sgd,
@@ -207,7 +207,7 @@ fn each_learns_from_another_and_teaches() {
         };
         let own = tempfile::tempdir().unwrap();
         let config = Config {
-            smoothing: 0.0,
+            label_smoothing: 0.0,
             ..config(arch)
         };
         learns(own.path(), config, &start);

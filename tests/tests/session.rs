@@ -89,13 +89,13 @@ fn contrast_goes_on_where_it_stopped() {
 fn initial_neighbors_are_kept_in_mind_over_a_stop() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config {
-        neighbors: 0.5,
+        neighbor_weight: 0.5,
         ..config()
     };
     both_ways(folder.path(), &config, None);
     let run = |neighbors| {
         let config = Config {
-            neighbors,
+            neighbor_weight,
             ..config.clone()
         };
         let source = data::open(&folder.path().join("photos")).unwrap();

@@ -92,7 +92,7 @@ impl<'a> Pixels<'a> {
         let (across, down) = (width / block, self.height as usize / block);
         let mut rgb = Vec::with_capacity(across * down * 3);
         let mut sums = vec![[0u32; 3]; across];
-        // A channel's share of white, and of itself, in 255ths.
+        // A channel's part of white, and of itself, in 255ths.
         let most = 255 * (block * block) as u32;
         for rows in self.bytes.chunks(self.stride * block).take(down) {
             sums.fill([0; 3]);
@@ -106,7 +106,7 @@ impl<'a> Pixels<'a> {
                             Alpha::Ignored => (255, 0),
                         };
                         for (sum, &channel) in sum.iter_mut().zip(pixel) {
-                            // Colors that claim more than their share are no more than white.
+                            // Colors that claim more than their part are no more than white.
                             let seen = u32::from(channel) * of_itself + 255 * of_white;
                             *sum += seen.min(255 * 255);
                         }

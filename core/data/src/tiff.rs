@@ -92,7 +92,7 @@ pub(super) fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> 
     if bytes.len() < width * height * samples {
         return Err("holds fewer samples than pixels".into());
     }
-    // Numbers of fewer than 8 bits are shares of the largest; places in a palette are what they are.
+    // Numbers of fewer than 8 bits are fractions of the largest; places in a palette are what they are.
     if palette.is_empty() && depth < 8 {
         let most = (1u32 << depth) - 1;
         bytes

@@ -16,7 +16,7 @@ use seedling_base::rng::Rng;
 pub struct Recipe {
     /// The name it has in settings.
     pub name: &'static str,
-    /// Least and greatest share of the photo's area a crop has.
+    /// Least and greatest fraction of the photo's area a crop has.
     pub scale: (f32, f32),
     /// Probability of changing colors at all.
     pub jitter_p: f32,

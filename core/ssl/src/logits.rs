@@ -12,7 +12,7 @@ use crate::queue::{NO_PHOTO, Queue};
 pub struct Agreement {
     /// Mean similarity of a query and its positive.
     pub positive: f32,
-    /// Share of queries that are nearer to their positive than to every negative.
+    /// Fraction of queries that are nearer to their positive than to every negative.
     pub accuracy: f32,
 }
 

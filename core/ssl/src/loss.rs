@@ -48,7 +48,7 @@ impl<'a, P: Deref<Target = [f32]>> Contrast<'a, P> {
     }
 }
 
-/// Of a micro-batch, each as its share of the batch.
+/// Of a micro-batch, scaled by its part of the batch.
 pub struct Evaluated<G = Vec<f32>> {
     pub loss: f32,
     /// d loss / d queries (n, dim).

@@ -230,7 +230,7 @@ fn resized(image: &[f32], (height, width): (usize, usize), to: (usize, usize)) -
     if (height, width) == to {
         return image.to_vec();
     }
-    // Two neighbors and the share of the second, for each place along a side.
+    // Two neighbors and the weight of the second, for each place along a side.
     let along = |from: usize, to: usize| -> Vec<(usize, usize, f32)> {
         let place = |i: usize| {
             let at = (i as f32 + 0.5) * from as f32 / to as f32 - 0.5;

@@ -20,7 +20,7 @@ pub const LEAST_KEPT: f64 = 40.0;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Verdict {
-    /// Share of what training has changed that the result keeps; 0 are the initial weights.
+    /// Interpolation weight of the trained weights; 0 are the initial weights.
     pub interpolation: f64,
     /// Why nothing was trained, where nothing was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ pub struct Verdict {
     pub closed_form: bool,
     /// Photos that were processed.
     pub photos: usize,
-    /// With a share of what training has changed: (share, percent of neighbors that stay, chance taken away).
+    /// By interpolation weight: (weight, percent of neighbors that stay, chance taken away).
     /// `None` where the features were not finite, or all alike, or the photos too few to ask.
     pub tried: Vec<(f64, Option<f64>)>,
     /// Photos among them that were held out from training; 0 where an album is too small for that.
@@ -51,7 +51,7 @@ pub enum Untrained {
     NoSteps,
 }
 
-/// A decision on its way: the initial weights' features first, then those of every share.
+/// A decision on its way: the initial weights' features first, then those of every interpolation weight.
 #[derive(Debug)]
 pub struct WeightSelector {
     initial: Option<Neighborhoods>,
@@ -102,7 +102,7 @@ impl WeightSelector {
         Ok(())
     }
 
-    /// The largest share with which no accident has happened.
+    /// The largest weight with which no accident has happened.
     pub fn decide(self) -> Verdict {
         let mut verdict = self.verdict;
         let tried = verdict.tried.iter().zip(&verdict.held_out_tried);
@@ -232,7 +232,7 @@ mod tests {
             text.contains("is kept, 50 %") && text.contains("72 photos"),
             "{text}"
         );
-        // The larger share has torn photos apart, the smaller has not.
+        // The larger weight has torn photos apart, the smaller has not.
         let verdict = judged(&[(0.25, moved(0.2)), (0.5, moved(5.0))]);
         assert_eq!(verdict.interpolation, 0.25, "{verdict:?}");
         let verdict = judged(&[(0.25, moved(5.0)), (0.5, moved(9.0))]);

@@ -112,7 +112,7 @@ impl<B: TrainingBackend> StepBench<B> {
 /// The settings of a step that asks nothing of an album: its target is the positive.
 fn method(config: &Config) -> Config {
     Config {
-        neighbors: 0.0,
+        neighbor_weight: 0.0,
         interpolation: 1.0,
         keep: Keep::Always,
         ..config.clone()

@@ -153,7 +153,7 @@ impl Governor {
             stop_from,
             ..
         } = self.rules;
-        match share(readings.heat, 10.0) {
+        match fraction(readings.heat, 10.0) {
             Some(heat) if heat >= slow_from => {
                 let over = (heat - slow_from) / (stop_from - slow_from).max(f64::EPSILON);
                 Decision::Slow {
@@ -182,13 +182,13 @@ impl Governor {
         let held = readings.memory_mb.filter(|mb| mb.is_finite());
         if held.is_some_and(|mb| mb > rules.memory_mb) {
             Some(Reason::Memory)
-        } else if share(readings.heat, 10.0).is_some_and(|heat| heat >= rules.stop_from) {
+        } else if fraction(readings.heat, 10.0).is_some_and(|heat| heat >= rules.stop_from) {
             Some(Reason::Heat)
         } else if readings.low_power == Some(true) {
             Some(Reason::LowPower)
         } else if rules.charging_only && !plug.patient {
             Some(Reason::NotCharging)
-        } else if !plug.plugged && share(readings.battery, 1.0).is_some_and(|b| b < least) {
+        } else if !plug.plugged && fraction(readings.battery, 1.0).is_some_and(|b| b < least) {
             Some(Reason::Battery)
         } else if self.worked >= rules.slice_seconds {
             Some(Reason::Slice)
@@ -206,7 +206,7 @@ struct Plug {
 }
 
 /// A reading from 0 to `most`; others make no sense.
-fn share(reading: Option<f64>, most: f64) -> Option<f64> {
+fn fraction(reading: Option<f64>, most: f64) -> Option<f64> {
     reading.filter(|x| (0.0..=most).contains(x))
 }
 

@@ -160,16 +160,16 @@ impl<B: TrainingBackend> Method<B> {
 
 /// What MoCo's queries are pulled towards.
 fn target<B: TrainingBackend>(config: &Config, backend: &B) -> Result<Target<B::Flat>> {
-    Ok(if config.neighbors > 0.0 {
+    Ok(if config.neighbor_weight > 0.0 {
         Target::Neighbors(Neighbors {
             initial: backend.flat(Vec::new())?,
-            weight: config.neighbors as f32,
+            weight: config.neighbor_weight as f32,
             temperature: config.neighbor_temperature as f32,
         })
-    } else if config.smoothing > 0.0 {
+    } else if config.label_smoothing > 0.0 {
         Target::Nearest {
-            weight: config.smoothing as f32,
-            count: config.smoothing_keys,
+            weight: config.label_smoothing as f32,
+            count: config.label_smoothing_keys,
         }
     } else {
         Target::Positive

@@ -48,7 +48,7 @@ pub struct WeightDecay {
 /// What [`Sgd`] does besides following the gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SgdConfig {
-    /// Share of the last update that is kept.
+    /// Momentum.
     pub momentum: f32,
     /// Added to the gradient: the weight decay times the value.
     pub decay: WeightDecay,

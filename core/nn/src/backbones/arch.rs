@@ -24,9 +24,9 @@ pub struct Spec {
     pub norm_eps: f32,
     /// Beginning of the names of the layer that its twin puts behind the features.
     pub class_layer: &'static str,
-    /// Share of the features that the head does not see in training, where dropout is asked for.
+    /// Drop probability of the features before the head, with the setting `dropout`.
     pub dropout: f32,
-    /// Share of the images that skip the last block's branch then.
+    /// Drop probability of the last block's branch (stochastic depth), likewise.
     pub drop_connect: f32,
     /// Whether it is made of tokens and attention, not of convolutions.
     pub tokens: bool,

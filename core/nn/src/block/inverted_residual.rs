@@ -234,7 +234,7 @@ impl Block for InvertedResidual {
             grad: &grad3,
         };
 
-        // Squeeze-excite: its share of batch norm's sums, and the pooled branch's gradient.
+        // Squeeze-excite: its part of batch norm's sums, and the pooled branch's gradient.
         let (z2, norm2) = &cache.depthwise;
         let activated = self.depthwise.read(&cache.depthwise, self.before_gate());
         let (project, pointwise) = (&self.project.weight, Conv::Pointwise);

@@ -14,9 +14,9 @@ use seedling_base::rng::{Purpose, Rng};
 /// step and place alone, so that a resumed run draws the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Dropping {
-    /// Share of the features that the head does not see (Srivastava et al. 2014).
+    /// Drop probability of the features before the head (Srivastava et al. 2014).
     pub features: f32,
-    /// Share of the images that skip the last block's branch; less in earlier ones, in proportion
+    /// Drop probability of the last block's branch; less in earlier ones, in proportion
     /// (Huang et al. 2016).
     pub paths: f32,
     pub seed: u64,
@@ -28,7 +28,7 @@ pub struct Dropping {
 }
 
 impl Dropping {
-    /// `n` factors: 0 with probability `probability`, 1 / (1 - share) otherwise. `layer` tells the layers
+    /// `n` factors: 0 with probability `probability`, 1 / (1 - probability) otherwise. `layer` tells the layers
     /// of a pass apart. Each micro-batch draws as it would by itself.
     pub fn factors(&self, layer: usize, probability: f32, n: usize) -> Vec<f32> {
         let kept = 1.0 / (1.0 - probability);

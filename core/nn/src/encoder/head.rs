@@ -40,7 +40,7 @@ struct Facts {
     name: &'static str,
     hidden: &'static [Width],
     embedding: usize,
-    /// Share of the last hidden layer that is left out.
+    /// Drop probability of the last hidden layer.
     dropped: f32,
 }
 
@@ -149,7 +149,7 @@ impl Head {
 #[derive(Clone, Debug)]
 pub(super) struct Layer {
     pub(super) linear: Linear,
-    /// Share of its outputs that is left out in training.
+    /// Drop probability of its outputs.
     pub(super) dropped: f32,
 }
 

@@ -15,13 +15,13 @@ pub struct Collapse {
     /// (sum of eigenvalues)^2 / sum of their squares, of the unit embeddings' covariance: the
     /// number of directions in use, at most min(rows - 1, dim).
     pub effective_rank: f64,
-    /// Share of the largest eigenvalue in their sum.
+    /// Ratio of the largest eigenvalue to their sum.
     pub largest_ratio: f64,
 }
 
 /// Below this ratio the mean cosine between embeddings is above about 0.99.
 const POINT: f64 = 0.1;
-/// Above this share the embeddings lie on a line.
+/// Above this ratio the embeddings lie on a line.
 const LINE: f64 = 0.95;
 /// Fewer rows say nothing about a distribution.
 const MIN_ROWS: usize = 8;
@@ -110,7 +110,7 @@ fn squared_gram(rows: &Features) -> f64 {
 }
 
 /// Largest eigenvalue of the covariance of centered rows, by power iteration (30 rounds bring the
-/// share well within a percent; a tie between two eigenvalues does no harm to the value).
+/// ratio well within a percent; a tie between two eigenvalues does no harm to the value).
 fn largest_eigenvalue(rows: &Features) -> f64 {
     let start = rows
         .iter()

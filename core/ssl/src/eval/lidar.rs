@@ -10,7 +10,7 @@ use seedling_base::error::Result;
 const MAX_PHOTOS: usize = 256;
 /// Directions of the photos' means that are kept, the widest first.
 const MAX_DIRECTIONS: usize = 100;
-/// Added to the scatter within photos, as a share of its mean eigenvalue: no direction is free of it.
+/// Added to the scatter within photos, as a fraction of its mean eigenvalue: no direction is free of it.
 const FLOOR: f64 = 1e-4;
 /// Directions narrower than the widest by this factor (of variance) are rounding.
 const FLAT: f64 = 1e-10;
@@ -108,7 +108,7 @@ pub fn lidar(views: &[&Features]) -> Result<Option<f64>> {
     Ok(Some((-weight.map(|p| p * p.ln()).sum::<f64>()).exp()))
 }
 
-/// to += share * x
+/// to += weight * x
 fn add(to: &mut [f64], x: &[f64], weight: f64) {
     to.iter_mut().zip(x).for_each(|(to, x)| *to += weight * x);
 }

@@ -10,7 +10,7 @@ use seedling_nn::encoder::{FeatureNet, LinearLayer};
 /// How many views there may be: one; with the mirror image; both at four sizes.
 pub const COUNTS: [usize; 3] = [1, 2, 8];
 
-/// The sizes of eight views, as shares of the size that the weights ask for. A network that was taught with
+/// The sizes of eight views, as multiples of the size that the weights ask for. A network that was taught with
 /// crops sees well at somewhat more pixels, too (Touvron et al. 2019).
 const SIZES: [f64; 4] = [0.8, 1.0, 1.2, 1.4];
 /// Sizes are multiples of the network's stride.

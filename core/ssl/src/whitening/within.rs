@@ -29,7 +29,7 @@ pub const MAX_PHOTOS: usize = 2000;
 
 /// Components that are kept.
 const COMPONENTS: usize = 128;
-/// Variances below this share of the largest are rounding.
+/// Variances below this fraction of the largest are rounding.
 const FLAT: f64 = 1e-9;
 /// Neighbors of a photo that are processed.
 const NEIGHBORS: usize = 10;
@@ -37,7 +37,7 @@ const NEIGHBORS: usize = 10;
 const NEIGHBOR_COMPONENTS: usize = 64;
 /// See [`NEIGHBOR_COMPONENTS`].
 const EXPONENT: f64 = 0.25;
-/// What lies outside the components of a small album, as a share of what lies in the least certain of
+/// What lies outside the components of a small album, as a fraction of what lies in the least certain of
 /// them: a few photos do not span what others will show.
 const OUTSIDE: f64 = 0.5;
 

@@ -225,113 +225,111 @@ const FIXED: bool = false;
 const FREE: bool = true;
 
 settings! {
-    /// The network that is trained.
+    /// The network to train.
     arch: Arch, OneOf(Arch::TRAINED), FIXED;
-    /// Weights to start from: `shipped`, `random`, or a file.
+    /// The initial weights: `shipped`, `random`, or a file.
     init: String, Text, FIXED;
-    /// Width and height of a view in pixels.
+    /// Height and width of an augmented view, in pixels.
     image_size: usize, Whole(32, 1024), FIXED;
-    /// Width and height at which whole photos are processed: to measure, and to use the weights
-    /// later. 0 takes what the initial weights ask for, image_size at least.
+    /// Height and width of whole photos when features are extracted: for measurements during the run, and
+    /// later when the weights are used. 0 takes the size that the initial weights ask for, at least image_size.
     measure_size: usize, Whole(0, 1024), FIXED;
-    /// How a photo becomes a random view.
+    /// The recipe of random augmentations that makes a view of a photo.
     views: Recipe, OneOf(&["standard", "hue", "aug+", "aug+ blur", "plain", "cifar"]), FIXED;
     /// Photos per optimizer step.
     batch_size: usize, Whole(2, 65_536), FIXED;
-    /// Photos that share batch-norm statistics (one of the method's devices). Memory grows
-    /// with it, not with batch_size. Divides batch_size.
+    /// Photos per micro-batch. The photos of a micro-batch share their batch-norm statistics, as on one of
+    /// MoCo's GPUs. Must divide batch_size. Memory grows with bn_group, not with batch_size.
     bn_group: usize, Whole(2, 65_536), FIXED;
-    /// Keys of earlier batches that serve as negatives. Lowered by itself to what the photos
-    /// can fill.
+    /// Keys of earlier batches that are kept as negatives (MoCo's queue). Lowered automatically if the data
+    /// set is too small to fill it.
     queue_size: usize, Whole(2, 1_048_576), FIXED;
-    /// Leave a photo's own earlier keys out of its negatives.
+    /// Exclude earlier keys of the same photo from a query's negatives.
     mask_own_photo: bool, Switch, FIXED;
-    /// Share of each photo's target that goes to photos which were near it to begin with, so that
-    /// training keeps them together; 0 contrasts with all other photos alike.
-    neighbors: f64, Number(0.0, 1.0), FIXED;
-    /// Divides the similarities that say how near they were.
+    /// Weight of a query's nearest photos, by the initial weights' features, in its soft target. Training then
+    /// keeps them close. 0 is the plain contrastive loss.
+    neighbor_weight: f64, Number(0.0, 1.0), FIXED;
+    /// Temperature of the similarities that make the neighbors' soft target.
     neighbor_temperature: f64, Above(0.0, 10.0), FIXED;
-    /// Share of each photo's target that goes, evenly, to the smoothing_keys keys of the queue nearest
-    /// to it; 0 has one target.
-    smoothing: f64, Number(0.0, 1.0), FIXED;
-    /// See smoothing.
-    smoothing_keys: usize, Whole(1, 65_536), FIXED;
-    /// Divides the similarities before the softmax.
+    /// Label smoothing: the weight of the label_smoothing_keys nearest keys of the queue in the target, spread
+    /// evenly. 0 is a one-hot target.
+    label_smoothing: f64, Number(0.0, 1.0), FIXED;
+    /// How many of the nearest keys label_smoothing is spread over.
+    label_smoothing_keys: usize, Whole(1, 65_536), FIXED;
+    /// Temperature of the softmax: similarities are divided by it.
     temperature: f64, Above(0.0, 10.0), FIXED;
-    /// Share of the key encoder that stays at each step.
+    /// Momentum of the key encoder's exponential moving average (EMA).
     key_momentum: f64, Number(0.0, 1.0), FIXED;
-    /// Projection head on features of length d: simple is d-d-128, wide d-2d-128, deep d-d-d-128,
-    /// dim256 d-d-256, dropout as simple but with half of the hidden numbers left out at random,
+    /// Projection head, by layer sizes for features of length d: simple is d-d-128, wide d-2d-128,
+    /// deep d-d-d-128, dim256 d-d-256, dropout is simple with half of the hidden units dropped,
     /// hidden2048 d-2048-128.
     head: Head, OneOf(&Head::NAMES), FIXED;
-    /// Leave out at random, in training, what the network's own recipe leaves out: a fifth of the
-    /// features before the head (MobileNetV3, EfficientNet) and some images' branches
-    /// (EfficientNet's drop-connect).
+    /// Use the dropout of the network's own recipe in training: 0.2 before the head (MobileNetV3,
+    /// EfficientNet), and stochastic depth (EfficientNet).
     dropout: bool, Switch, FIXED;
-    /// Average the loss over both directions of each pair of views.
+    /// Symmetric loss: each view of a pair is the query once, and the loss is the mean of both.
     symmetric: bool, Switch, FIXED;
 
     /// Peak learning rate.
     lr: f64, Number(0.0, 100.0), FIXED;
-    /// sgd, or adamw for transformers (with a learning rate of about 1.5e-4 per 256 photos and a
-    /// weight_decay of 0.1, as MoCo v3).
+    /// sgd, or adamw for transformers (with lr of about 1.5e-4 per 256 photos and weight_decay = 0.1, as in
+    /// MoCo v3).
     optimizer: OptimizerKind, OneOf(OptimizerKind::NAMES), FIXED;
     /// Momentum of SGD.
     sgd_momentum: f64, Number(0.0, 0.9999), FIXED;
-    /// Pull of every trained number towards zero.
+    /// Weight decay: added to the gradient by sgd, decoupled in adamw.
     weight_decay: f64, Number(0.0, 1.0), FIXED;
-    /// Whether weight decay applies to norms and biases too.
+    /// Apply weight decay to normalization layers and biases too.
     weight_decay_norm: bool, Switch, FIXED;
-    /// Pull of every trained number towards the initial weights (sgd only).
+    /// L2-SP: weight decay towards the initial weights instead of zero (sgd only).
     l2_sp: f64, Number(0.0, 10.0), FIXED;
-    /// Stages of the backbone, counted from the image, that are not trained (the stem is one,
-    /// each block another).
+    /// Frozen stages of the backbone, counted from the input. The stem is one stage, each block another.
     freeze: usize, Whole(0, 64), FIXED;
-    /// Learning rate over the run: cosine by step, cosine by epoch, or constant.
+    /// Learning rate schedule: cosine per step, cosine per epoch, or constant.
     schedule: Decay, OneOf(Decay::NAMES), FIXED;
-    /// Epochs over which the learning rate rises linearly.
+    /// Epochs of linear warmup.
     warmup_epochs: f64, Number(0.0, 10_000.0), FIXED;
-    /// Steps over which the learning rate rises linearly, on top of warmup_epochs.
+    /// Steps of linear warmup, in addition to warmup_epochs.
     warmup_steps: usize, Whole(0, 1_000_000_000), FIXED;
-    /// Photos from which on an album is trained on: from fewer a network learns these photos and little that
-    /// others show, and the closed form is all that is done. Asking for epochs or steps sets it to 0.
+    /// Train only data sets of at least this many photos. Smaller ones get the closed-form layer alone, since
+    /// training on few photos helps little on others. Asking for epochs or steps sets this to 0.
     train_from: usize, Whole(0, 1_000_000_000), FIXED;
     /// Passes over the photos.
     epochs: usize, Whole(0, 1_000_000), FIXED;
-    /// Optimizer steps; where not 0, this counts and epochs does not.
+    /// Optimizer steps. If not 0, epochs is ignored.
     steps: usize, Whole(0, 1_000_000_000), FIXED;
-    /// Share of what training has changed that the result keeps: initial + interpolation (trained - initial),
-    /// for parameters and running statistics alike.
+    /// Interpolation weight of the trained weights: the result is initial + interpolation * (trained - initial),
+    /// for parameters and running statistics alike. 1 keeps the trained weights, 0 the initial ones.
     interpolation: f64, Number(0.0, 1.0), FIXED;
-    /// better keeps the result unless something went wrong, asked without labels: then half of `interpolation` is
-    /// kept, or the initial weights; always keeps the result.
+    /// better keeps the result unless training went wrong, which is judged without labels: then half of
+    /// interpolation is tried, or the initial weights stay. always keeps the result.
     keep: Keep, OneOf(Keep::NAMES), FIXED;
-    /// Share of the photos that are not trained on, where better weights are to be kept: whether something
-    /// went wrong is asked about these, too. Albums of fewer than 100 photos are trained on whole.
+    /// Fraction of the photos held out from training with keep = better, to judge the result on. Data sets of
+    /// fewer than 100 photos hold out none.
     holdout: f64, Number(0.0, 0.5), FIXED;
-    /// Put a linear layer behind the features, in closed form from the album's statistics: it shortens the
-    /// directions in which photos differ from their mirror images and their neighbors.
+    /// Add a linear layer behind the features, computed in closed form from the statistics of the photos. It
+    /// shrinks the directions in which a photo differs from its mirror image and its nearest neighbors.
     whitening: bool, Switch, FIXED;
-    /// Re-estimate the batch-norm statistics over the photos when training is done.
+    /// Re-estimate the running statistics of batch norm on the photos after training.
     reestimate_bn: bool, Switch, FIXED;
-    /// Write the kernels in weights.safetensors as 16-bit numbers: a file of half the size, and
-    /// features that agree to about three digits.
+    /// Write the kernels in weights.safetensors as f16: half the file size, and features that agree to about
+    /// three digits.
     half_weights: bool, Switch, FREE;
 
-    /// Weights of the teacher of a distillation: ours, another program's, or an ONNX graph.
+    /// Weights of the teacher for distillation: ours, another program's, or an ONNX graph.
     teacher: String, Text, FIXED;
-    /// Whether a teacher's projection head is learned from: auto does where its file has one of ours,
-    /// use insists on it, ignore takes the features before it.
+    /// Whether to distill from the teacher's projection head: auto if its file has one of ours, use requires
+    /// it, ignore takes the features before it.
     teacher_head: TeacherHead, OneOf(TeacherHead::NAMES), FIXED;
-    /// Width and height of the teacher's images; 0 takes the student's.
+    /// Height and width of the teacher's images. 0 gives it the student's.
     teacher_size: usize, Whole(0, 1024), FIXED;
-    /// Mean of the pixels that an ONNX teacher expects, three numbers; empty takes ImageNet's.
+    /// Mean of the pixels that an ONNX teacher expects, three numbers. Empty is ImageNet's.
     teacher_mean: String, Text, FIXED;
-    /// Their standard deviation.
+    /// Standard deviation of the pixels that an ONNX teacher expects, three numbers. Empty is ImageNet's.
     teacher_std: String, Text, FIXED;
-    /// Which output of an ONNX teacher are its features; empty takes the first.
+    /// Name of the ONNX teacher's output that holds the features. Empty is the first.
     teacher_output: String, Text, FIXED;
-    /// The teacher's network, where its file could be of several.
+    /// The teacher's network, if its file fits several.
     teacher_arch: Arch, OneOf(Arch::NAMES), FIXED;
     /// Temperature of the teacher's similarities.
     teacher_temperature: f64, Above(0.0, 10.0), FIXED;
@@ -340,31 +338,42 @@ settings! {
     /// Subtract the mean over the photos from the teacher's features.
     teacher_center: bool, Switch, FIXED;
 
-    /// Steps between checkpoints; 0 saves at the end and on interruption only.
+    /// Steps between checkpoints. 0 saves at the end and when interrupted only.
     checkpoint_every: usize, Whole(0, 1_000_000_000), FREE;
-    /// Epochs between measurements during training; 0 measures before and after only.
+    /// Epochs between measurements during training. 0 measures before and after only.
     measure_every: usize, Whole(0, 1_000_000), FREE;
-    /// Photos that a run's own measurements take at most; 0 takes all.
+    /// Photos that a run measures on at most. 0 takes all.
     measure_photos: usize, Whole(0, 100_000_000), FIXED;
-    /// Batches prepared ahead of training.
+    /// Batches that the loader prepares ahead of training.
     prefetch: usize, Whole(1, 1024), FREE;
-    /// Megabytes of decoded photos kept between epochs.
+    /// Cache for decoded photos between epochs, in MB.
     cache_mb: usize, Whole(0, 1_048_576), FREE;
-    /// Megabytes that photos may take together while they are decoded; one that takes more by
-    /// itself is skipped (a large one that lies on its side is halved first).
+    /// Memory for decoding, in MB, for all threads together. A photo that needs more is skipped (a large one
+    /// stored on its side is halved first).
     decode_mb: usize, Whole(1, 1_048_576), FIXED;
-    /// Threads for computing and for reading photos; 0 takes all processors. The result is the
-    /// same with any number.
+    /// Threads for computing and for reading photos. 0 takes all processors. The result does not depend on it.
     threads: usize, Whole(0, 4096), FREE;
-    /// Where all randomness of the run starts.
+    /// Seed of all random numbers of the run.
     seed: u64, Whole(0, i64::MAX), FIXED;
-    /// Where to compute: the processor, or the N-th GPU by Vulkan or Metal (gpu:N) or by CUDA
-    /// (cuda:N). A run may go on elsewhere.
+    /// Where to compute: cpu, the N-th GPU by Vulkan or Metal (gpu:N), or by CUDA (cuda:N). A run can be
+    /// resumed on another device.
     device: Device, Allowed::Device, FREE;
-    /// Memory of a GPU that a run may take, in MB: what fits of a batch's micro-batches goes through the
-    /// network at once. 0 takes what the GPU says it has, or 1024 where it does not say.
+    /// GPU memory that a run may take, in MB. As many micro-batches of a batch as fit are computed at once. 0 takes
+    /// nine tenths of what the GPU reports, or 1024 if it reports nothing.
     device_mb: usize, Whole(0, 1_048_576), FREE;
-    /// In what a GPU stores activations: f32, or bf16, which takes half the memory (f16 where there is
-    /// no bf16: Vulkan and Metal). Weights, statistics and losses are f32 either way.
+    /// Dtype of the activations on a GPU: f32, or bf16 for half the memory (f16 if the GPU has no bf16, as by
+    /// Vulkan and Metal). Weights, statistics and losses are f32 either way.
     precision: ActivationDtype, OneOf(ActivationDtype::NAMES), FREE;
 }
+
+/// Names that settings had, and their names now.
+pub(super) const RENAMED: [(&str, &str); 8] = [
+    ("mix", "interpolation"),
+    ("anchor", "l2_sp"),
+    ("neighbours", "neighbor_weight"),
+    ("neighbors", "neighbor_weight"),
+    ("neighbour_temperature", "neighbor_temperature"),
+    ("label_smoothing", "label_smoothing"),
+    ("label_smoothing_keys", "label_smoothing_keys"),
+    ("teacher_centre", "teacher_center"),
+];

@@ -16,6 +16,7 @@ pub use keys::{Allowed, Config, KEYS, Key};
 pub use presets::{PRESETS, preset, preset_text};
 
 use crate::{Error, Result};
+use keys::RENAMED;
 use std::path::Path;
 
 /// One layer of settings and where they were written, for error messages.
@@ -134,8 +135,10 @@ impl Config {
                 self.measure_size
             ));
         }
-        if self.neighbors > 0.0 && self.smoothing > 0.0 {
-            return fail("neighbors and smoothing both share out the target: one must be 0".into());
+        if self.neighbor_weight > 0.0 && self.label_smoothing > 0.0 {
+            return fail(
+                "neighbor_weight and label_smoothing both make a soft target: one must be 0".into(),
+            );
         }
         if self.optimizer == OptimizerKind::AdamW && self.l2_sp > 0.0 {
             return fail("l2_sp needs optimizer = sgd".into());
@@ -219,6 +222,9 @@ impl Config {
 /// Looks a key up by name.
 fn key(name: &str, origin: &str) -> Result<&'static Key> {
     KEYS.iter().find(|key| key.name == name).ok_or_else(|| {
+        if let Some((_, now)) = RENAMED.iter().find(|(old, _)| *old == name) {
+            return Error::Config(format!("{origin}: `{name}` is called `{now}` now"));
+        }
         let nearest = KEYS
             .iter()
             .map(|key| (strsim::damerau_levenshtein(key.name, name), key.name))

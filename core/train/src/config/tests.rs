@@ -123,3 +123,13 @@ fn a_broken_file_is_one_line() {
     assert!(text.contains("c.toml") && !text.contains('\n'), "{text}");
     assert!(Layer::read(&folder.path().join("none.toml")).is_err());
 }
+
+#[test]
+fn a_renamed_setting_is_refused_with_its_new_name() {
+    for (old, now) in RENAMED {
+        assert!(KEYS.iter().any(|key| key.name == now), "{now}");
+        assert!(KEYS.iter().all(|key| key.name != old), "{old}");
+        let text = refusal(&[&format!("{old}=0.5")]);
+        assert_eq!(text, format!("--set: `{old}` is called `{now}` now"));
+    }
+}

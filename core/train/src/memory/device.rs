@@ -12,7 +12,7 @@ use seedling_ssl::step::{Pixels, Undrawn, Views};
 /// What a GPU that does not say how much it has is taken to have, in MB.
 const UNSAID_MB: usize = 1024;
 
-/// Of what a GPU has, the share that a run may take: others use it, too.
+/// Of what a GPU has, the fraction that a run may take: others use it, too.
 const USABLE_RATIO: f64 = 0.9;
 
 const MB: usize = 1_000_000;

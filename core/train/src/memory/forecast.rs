@@ -25,7 +25,7 @@ const PROGRAM: f64 = if cfg!(feature = "gpu") { 26.0 } else { 20.0 };
 /// Megabytes that a thread holds for itself: its stack, and a view or a photo in the making.
 const THREAD: f64 = 2.5;
 
-/// Share by which what a dry run took may fall short: buffers that fit less well, and several threads'
+/// Fraction by which what a dry run took may fall short: buffers that fit less well, and several threads'
 /// that meet.
 const SLACK: f64 = 1.06;
 
@@ -250,7 +250,7 @@ impl<'a> Forecaster<'a> {
         let batch = config.batch_size.min(microbatches * config.bn_group);
         let dim = config.head.embedding_dim();
         let queue = config.queue_size.min(self.photos.count.max(1)) * dim;
-        let initial_embeddings = match config.neighbors > 0.0 {
+        let initial_embeddings = match config.neighbor_weight > 0.0 {
             true => self.photos.count * dim,
             false => 0,
         };

@@ -10,7 +10,7 @@ use std::ops::Range;
 /// What [`AdamW`] does besides following the gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdamWConfig {
-    /// Shares of the two averages that stay with every step.
+    /// Decay rates of the two moving averages.
     pub betas: (f32, f32),
     /// Added to the root of the second average.
     pub eps: f32,

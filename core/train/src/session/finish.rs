@@ -77,15 +77,15 @@ impl Session {
         }
     }
 
-    /// Takes the backbone back to what it was before the first step, except for this share of what
+    /// Takes the backbone back to what it was before the first step, except for this fraction of what
     /// training has changed: weights between two networks of which the second was trained from the
     /// first are good ones, and keep more of what the first knew. Does nothing in a run that keeps no
     /// initial weights.
     ///
     /// # Errors
     /// The backend's.
-    pub fn interpolate_backbone(&mut self, share: f64) -> Result<Interpolated> {
-        self.interpolate(share as f32).map(Interpolated)
+    pub fn interpolate_backbone(&mut self, weight: f64) -> Result<Interpolated> {
+        self.interpolate(weight as f32).map(Interpolated)
     }
 
     /// Takes `Session::interpolate_backbone` back, so that a checkpoint never holds interpolated weights.

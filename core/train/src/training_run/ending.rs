@@ -22,7 +22,7 @@ const PART: &str = "after";
 pub(super) struct Ending {
     /// Whether batch norm's statistics were taken again.
     estimated: bool,
-    /// The share of what training has changed that is kept, once it is decided.
+    /// The interpolation weight, once it is decided.
     interpolation: Option<f64>,
 }
 

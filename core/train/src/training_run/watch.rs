@@ -10,7 +10,7 @@ pub struct Watch {
     losses: (f64, u32),
 }
 
-/// Below this share of an even spread the embeddings of a batch are all but one point.
+/// Below this fraction of an even spread the embeddings of a batch are all but one point.
 const ALIKE: f32 = 0.1;
 /// A random start looks alike too, for a while.
 const PATIENCE: u32 = 100;
