@@ -37,8 +37,8 @@ pub trait Language: Compiler + Default {
     /// Where they are written down.
     fn sheet() -> &'static Mutex<Sheet>;
 
-    /// Whether activations may be kept in numbers of this kind.
-    fn knows(kind: FloatKind) -> bool;
+    /// Whether activations may be kept in numbers of this dtype.
+    fn knows(dtype: FloatKind) -> bool;
 }
 
 /// CUDA's C++, as cubecl writes it for GPUs since Volta.
@@ -80,8 +80,8 @@ impl Language for Wgsl {
         &SHEET
     }
 
-    fn knows(kind: FloatKind) -> bool {
-        kind != FloatKind::BF16
+    fn knows(dtype: FloatKind) -> bool {
+        dtype != FloatKind::BF16
     }
 }
 
@@ -228,10 +228,10 @@ impl<L: Language> DeviceService for Server<L> {
         let features = Default::default();
         let mut properties =
             DeviceProperties::new(features, memory, hardware, TimingMethod::System);
-        for kind in [FloatKind::F32, FloatKind::F16, FloatKind::BF16] {
-            if L::knows(kind) {
+        for dtype in [FloatKind::F32, FloatKind::F16, FloatKind::BF16] {
+            if L::knows(dtype) {
                 let usage = cubecl::ir::features::TypeUsage::all();
-                properties.register_type_usage(ElemType::Float(kind), usage);
+                properties.register_type_usage(ElemType::Float(dtype), usage);
             }
         }
         let policy = ContiguousMemoryLayoutPolicy::new(256);

@@ -1,7 +1,7 @@
 //! What the app hears while a session works, on the thread that trains; and how it ends other work.
 
 use crate::progress::{Progress, Stage};
-use seedling_core::cancel::Cancel;
+use seedling_core::cancel::CancelToken;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ impl From<uniffi::UnexpectedUniFFICallbackError> for ListenerError {
 /// Ends work that is going on elsewhere, within a few photos.
 #[derive(Default, uniffi::Object)]
 pub struct Stop {
-    pub(crate) cancel: Cancel,
+    pub(crate) cancel: CancelToken,
 }
 
 #[uniffi::export]
@@ -37,8 +37,8 @@ impl Stop {
 
     /// Asks whatever was given this to end; it fails with [`crate::SeedlingError::Stopped`]. From any
     /// thread. Returns at once.
-    pub fn ask(&self) {
-        self.cancel.ask();
+    pub fn cancel(&self) {
+        self.cancel.cancel();
     }
 }
 

@@ -118,7 +118,7 @@ impl Session {
     /// the thread that does it is there. A pause that comes meanwhile is then not missed, and one that came
     /// before is not meant for it. Returns at once.
     pub fn turn(&self) -> i64 {
-        self.turns.ask().0 as i64
+        self.turns.request().0 as i64
     }
 
     /// Trains until all is done, [`Session::pause`] is called, or the governor stops it by what
@@ -337,7 +337,7 @@ impl Session {
                 Decision::Slow { rest } => self.rest(start.elapsed().mul_f64(rest)),
                 Decision::Stop(reason) => {
                     // Through the run's own way to stop, which saves.
-                    self.turns.cancel().ask();
+                    self.turns.token().cancel();
                     let _ = run.advance(relay)?;
                     return Ok(Outcome::Stopped { reason });
                 }
@@ -367,7 +367,7 @@ impl Session {
         let source = self.photos.source(self.config.decode_mb);
         let start = Start {
             init: (!resume).then_some(&self.weights.file),
-            cancel: self.turns.cancel().clone(),
+            cancel: self.turns.token().clone(),
             ..Start::default()
         };
         let sources: Sources = (source.clone(), source);
@@ -390,7 +390,7 @@ impl Session {
     /// Waits, but not for a pause.
     fn rest(&self, mut left: Duration) {
         const NAP: Duration = Duration::from_millis(50);
-        while !left.is_zero() && !self.turns.cancel().asked() {
+        while !left.is_zero() && !self.turns.token().is_canceled() {
             let nap = left.min(NAP);
             std::thread::sleep(nap);
             left -= nap;

@@ -357,7 +357,7 @@ fn photos_are_evaluated_with_and_without_classes() {
 
     for i in 0..40 {
         photos
-            .label(format!("photo {i}"), format!("kind {}", i % 5))
+            .label(format!("photo {i}"), format!("class {}", i % 5))
             .unwrap();
     }
     assert!(photos.label("none".into(), "kind".into()).is_err());
@@ -377,7 +377,7 @@ fn photos_are_evaluated_with_and_without_classes() {
     assert_eq!(with.uniformity, without.uniformity);
 
     let stop = Stop::new();
-    stop.ask();
+    stop.cancel();
     let ended = evaluate(weights.clone(), photos.clone(), 2, None, Some(stop.clone()));
     assert!(matches!(ended, Err(SeedlingError::Stopped { .. })));
     let ended = Search::new(weights, photos, settings_with(None), None, None, Some(stop)).map(drop);
@@ -503,7 +503,7 @@ fn an_apps_own_loop_has_a_governor() {
 #[test]
 fn a_benchmark_is_ended_by_whoever_asks() {
     let stop = Stop::new();
-    stop.ask();
+    stop.cancel();
     let ended = benchmark("a phone".into(), 1.0, 1, Some(stop));
     assert!(
         matches!(ended, Err(SeedlingError::Stopped { .. })),
@@ -564,7 +564,7 @@ fn the_closed_form_and_its_index_are_made_in_slices() {
         Search::new(weights(), photos, settings, None, Some(ear.clone()), stop)
     };
     let stop = Stop::new();
-    stop.ask();
+    stop.cancel();
     assert!(matches!(
         over(photos(), Some(stop)),
         Err(SeedlingError::Stopped { .. })

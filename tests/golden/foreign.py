@@ -289,8 +289,8 @@ def kinds():
         "inner": {"deep": {"er": x.float()}}, "parameter": nn.Parameter(x.float()), "none": None, "scalar": torch.tensor(2.5),
         "shared": x.float().T,
     }
-    write("kinds.pth", saved(content))
-    EXPECTED["kinds"] = x.float()
+    write("dtypes.pth", saved(content))
+    EXPECTED["dtypes"] = x.float()
 
 
 def main():
@@ -309,7 +309,7 @@ def main():
     ssl_small()
     lukemelas()
     kinds()
-    for name in ("kinds", "torchvision_mobilenet_v3_small"):
+    for name in ("dtypes", "torchvision_mobilenet_v3_small"):
         content = torch.load(io.BytesIO(gzip.decompress((OUT / (name + ".pth.gz")).read_bytes())), weights_only=True)
         write(name + ".old.pth", saved(content, _use_new_zipfile_serialization=False))
     save_file(EXPECTED, OUT / "expected.safetensors")

@@ -48,7 +48,7 @@ fn the_layer_is_in_the_one_file_and_everything_takes_it() {
         (json["steps"].as_u64(), &json["trained"]),
         (Some(0), &Value::Bool(false))
     );
-    assert_eq!(json["verdict"]["untrained"], "asked");
+    assert_eq!(json["verdict"]["untrained"], "no_steps");
     assert_eq!(json["verdict"]["closed_form"], true);
     let weights = at("run/weights.safetensors");
     let layer = WeightFile::open(&weights, None).unwrap().linear_layer();
@@ -229,7 +229,7 @@ fn small_albums_are_not_trained_on_unless_asked() {
     assert_eq!(file.linear_layer().unwrap().unwrap().outputs(), 1024);
     let asked = done(adapt(
         &at("photos"),
-        &at("asked"),
+        &at("no_steps"),
         &["--json", "--epochs", "1"],
     ));
     assert_eq!(asked["steps"], 1);

@@ -2,7 +2,7 @@
 //! definition. Golden file: tests/golden/distill.py, whose docstring specifies the run.
 
 use seedling_core::backbones::Arch;
-use seedling_core::cancel::Cancel;
+use seedling_core::cancel::CancelToken;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Images, Mode};
 use seedling_core::microbatch::MicroBatches;
 use seedling_core::nn::workspace::Workspace;
@@ -61,7 +61,7 @@ fn twenty_steps_follow_pytorch() {
         batches: MicroBatches {
             bn_group: BATCH / 2,
             mode: Mode::train(0.1),
-            cancel: Cancel::default(),
+            cancel: CancelToken::default(),
         },
     };
     let student = encoder(Some(Head::Simple));
@@ -169,7 +169,9 @@ fn teacher_embeddings_are_centered_projected_and_normalized() {
         size: (SIZE, SIZE),
         photos: &[NO_PHOTO; 3],
     };
-    let in_microbatches = teacher.embed_views(&views, 2, &Cancel::default()).unwrap();
+    let in_microbatches = teacher
+        .embed_views(&views, 2, &CancelToken::default())
+        .unwrap();
     assert_close(
         &in_microbatches,
         &expected,

@@ -209,8 +209,8 @@ fn what_is_left_is_said_with_its_reason() {
 #[test]
 fn numbers_of_every_dtype_and_lie_are_read() {
     let golden = Golden::open("foreign/expected");
-    let plain = golden.floats("kinds");
-    let tensors = Tensors::parse("kinds", raw("kinds.pth")).unwrap();
+    let plain = golden.floats("dtypes");
+    let tensors = Tensors::parse("dtypes", raw("dtypes.pth")).unwrap();
     for name in ["f64", "f32", "f16", "bf16", "parameter", "inner.deep.er"] {
         assert_eq!(tensors.f32(name).unwrap(), plain, "{name}");
         assert_eq!(tensors.shape(name).unwrap(), [4, 6]);
@@ -241,7 +241,7 @@ fn numbers_of_every_dtype_and_lie_are_read() {
 /// What PyTorch wrote before 1.6: the same tensors as in today's files, number for number.
 #[test]
 fn the_old_format_is_read() {
-    for name in ["kinds", "torchvision_mobilenet_v3_small"] {
+    for name in ["dtypes", "torchvision_mobilenet_v3_small"] {
         let new = Tensors::parse("new", raw(&format!("{name}.pth"))).unwrap();
         let bytes = raw(&format!("{name}.old.pth"));
         let old = Tensors::parse("old", bytes.clone()).unwrap();
@@ -480,7 +480,7 @@ fn names_go_there_and_back() {
 
 #[test]
 fn a_file_of_no_known_network_says_what_comes_nearest() {
-    let mut tensors = Tensors::parse("kinds", raw("kinds.pth")).unwrap();
+    let mut tensors = Tensors::parse("dtypes", raw("dtypes.pth")).unwrap();
     let none = converted(&tensors, None, &Hints::default(), &Facts::default()).unwrap_err();
     assert!(
         none.to_string().contains("not the weights of a network"),
@@ -700,9 +700,9 @@ fn ten_thousand_mutated_files_end_in_an_error_or_in_numbers() {
     let pickle = tensor(&[4, 4], &[4, 1], 0);
     let seeds = [
         archive(&pickle),
-        raw("kinds.pth"),
+        raw("dtypes.pth"),
         small_safetensors(),
-        raw("kinds.old.pth"),
+        raw("dtypes.old.pth"),
     ];
     let (mut refused, mut read) = (0, 0);
     for i in 0..10_000u64 {

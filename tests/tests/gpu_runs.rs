@@ -1,7 +1,7 @@
 //! Networks and runs on a GPU, as on the processor: the same numbers but for rounding.
 
 use seedling_core::backbones::Arch;
-use seedling_core::cancel::Cancel;
+use seedling_core::cancel::CancelToken;
 use seedling_core::encoder::{Architecture, Encoder, Head, Mode};
 use seedling_core::init::initialize;
 use seedling_core::loss::Target;
@@ -138,7 +138,7 @@ fn moco_above<B: TrainingBackend>(
         batches: MicroBatches {
             bn_group: microbatch,
             mode: Mode::train(0.1),
-            cancel: Cancel::default(),
+            cancel: CancelToken::default(),
         },
     };
     let queue = queue(backend, query.output_dim());
@@ -284,7 +284,7 @@ fn distill<B: TrainingBackend>(backend: &B, (steps, off): (usize, f32)) -> Vec<f
         batches: MicroBatches {
             bn_group: BATCH,
             mode: Mode::train(0.1),
-            cancel: Cancel::default(),
+            cancel: CancelToken::default(),
         },
     };
     let mut seed = Seed::new(student, queue(backend, dim), config).unwrap();
@@ -296,7 +296,7 @@ fn distill<B: TrainingBackend>(backend: &B, (steps, off): (usize, f32)) -> Vec<f
             photos: &PHOTOS,
         };
         let targets = teacher
-            .embed_views(&views, BATCH, &Cancel::default())
+            .embed_views(&views, BATCH, &CancelToken::default())
             .unwrap();
         let stats = seed.step(&views, &targets).unwrap();
         sgd.step(&mut seed.student.params, LR).unwrap();

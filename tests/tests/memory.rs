@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use seedling_core::backbones::Arch;
-use seedling_core::cancel::Cancel;
+use seedling_core::cancel::CancelToken;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
 use seedling_core::eval::Features;
 use seedling_core::index::AlbumIndex;
@@ -58,7 +58,7 @@ fn peak_of_steps(batch: usize, bn_group: usize) -> usize {
         batches: MicroBatches {
             bn_group,
             mode: Mode::train(0.1),
-            cancel: Cancel::default(),
+            cancel: CancelToken::default(),
         },
     };
     let queue = Queue::random(256, EMBEDDING_DIM, 0);

@@ -2,7 +2,7 @@
 //! the memory of one micro-batch. And what training must leave alone: frozen stages, and its own bits.
 
 use seedling_core::backbones::Arch;
-use seedling_core::cancel::Cancel;
+use seedling_core::cancel::CancelToken;
 use seedling_core::candle::EncoderModule;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Images, Mode};
 use seedling_core::loss::{Contrast, Target, evaluate};
@@ -40,7 +40,7 @@ fn moco(bn_group: usize, frozen: usize) -> Moco {
         batches: MicroBatches {
             bn_group,
             mode: TRAIN,
-            cancel: Cancel::default(),
+            cancel: CancelToken::default(),
         },
     };
     let (query, key) = (encoder(true, frozen), encoder(false, frozen));

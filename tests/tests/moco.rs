@@ -2,7 +2,7 @@
 //! Golden file: tests/golden/moco.py, whose docstring is the specification of the run.
 
 use seedling_core::backbones::Arch;
-use seedling_core::cancel::Cancel;
+use seedling_core::cancel::CancelToken;
 use seedling_core::encoder::{Architecture, EMBEDDING_DIM, Encoder, Head, Mode};
 use seedling_core::loss::Target;
 use seedling_core::microbatch::MicroBatches;
@@ -40,7 +40,7 @@ fn check_trajectory(run: &str, steps: usize, size: usize, symmetric: bool) {
         batches: MicroBatches {
             bn_group: BATCH / 2,
             mode: Mode::train(0.1),
-            cancel: Cancel::default(),
+            cancel: CancelToken::default(),
         },
     };
     let initial = Snapshot::of(&query.params);

@@ -95,7 +95,7 @@ fn initial_neighbors_are_kept_in_mind_over_a_stop() {
     both_ways(folder.path(), &config, None);
     let run = |neighbors| {
         let config = Config {
-            neighbor_weight,
+            neighbor_weight: neighbors,
             ..config.clone()
         };
         let source = data::open(&folder.path().join("photos")).unwrap();

@@ -5,60 +5,60 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::{Error, Result};
 
-/// A wish to stop that any thread may voice; clones share it. Training looks after every
-/// micro-batch, measuring after every batch.
+/// A flag by which any thread stops work; clones share it. Training checks it after every micro-batch,
+/// measuring after every batch.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel {
-    asked: Arc<AtomicBool>,
-    /// Checks until it asks by itself; 0 is never.
+pub struct CancelToken {
+    canceled: Arc<AtomicBool>,
+    /// Checks until the flag sets itself; 0 is never.
     checks: Arc<AtomicUsize>,
 }
 
-impl Cancel {
-    /// Voices it.
-    pub fn ask(&self) {
-        self.asked.store(true, Ordering::Relaxed);
+impl CancelToken {
+    /// Sets the flag.
+    pub fn cancel(&self) {
+        self.canceled.store(true, Ordering::Relaxed);
     }
 
-    /// Voices it when work checks for the `n`-th time from now on: at the same place on every machine.
-    pub fn ask_at_check(&self, n: usize) {
+    /// Sets the flag when work checks it for the `n`-th time from now on: at the same place on every machine.
+    pub fn cancel_at_check(&self, n: usize) {
         self.checks.store(n, Ordering::Relaxed);
     }
 
-    /// Takes it back: what was stopped may be gone on with.
-    pub fn forget(&self) {
+    /// Clears the flag: work that was stopped can continue.
+    pub fn reset(&self) {
         self.checks.store(0, Ordering::Relaxed);
-        self.asked.store(false, Ordering::Relaxed);
+        self.canceled.store(false, Ordering::Relaxed);
     }
 
-    /// Whether someone has asked.
-    pub fn asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    /// Whether the flag is set.
+    pub fn is_canceled(&self) -> bool {
+        self.canceled.load(Ordering::Relaxed)
     }
 
     /// For work to call where it can stop.
     ///
     /// # Errors
-    /// [`Error::Canceled`] if someone has asked.
+    /// [`Error::Canceled`] if the flag is set.
     pub fn check(&self) -> Result<()> {
         if self.checks.load(Ordering::Relaxed) > 0
             && self.checks.fetch_sub(1, Ordering::Relaxed) == 1
         {
-            self.ask();
+            self.cancel();
         }
-        match self.asked() {
+        match self.is_canceled() {
             true => Err(Error::Canceled),
             false => Ok(()),
         }
     }
 }
 
-/// Turns of work that may be paused, each by whoever asked for it or by all who may pause: a pause is meant for
-/// the turns that were asked for by then, whether they have begun or not, and for none after.
+/// Turns of work that may be paused, each by whoever requested it or by all who may pause: a pause is meant for
+/// the turns that were requested by then, whether they have begun or not, and for none after.
 #[derive(Debug, Default)]
 pub struct Turns {
-    cancel: Cancel,
-    asked: AtomicUsize,
+    cancel: CancelToken,
+    requested: AtomicUsize,
     paused: AtomicUsize,
 }
 
@@ -67,21 +67,21 @@ pub struct Turns {
 pub struct Turn(pub usize);
 
 impl Turns {
-    /// Asks for a turn: to be called where the work is wanted, before the thread that does it is there.
-    pub fn ask(&self) -> Turn {
-        Turn(self.asked.fetch_add(1, Ordering::SeqCst) + 1)
+    /// Requests a turn: to be called where the work is wanted, before the thread that does it is there.
+    pub fn request(&self) -> Turn {
+        Turn(self.requested.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    /// Pauses all that were asked for.
+    /// Pauses all that were requested.
     pub fn pause(&self) {
         // In this order: a turn that begins meanwhile sees one of both.
         self.paused
-            .fetch_max(self.asked.load(Ordering::SeqCst), Ordering::SeqCst);
-        self.cancel.ask();
+            .fetch_max(self.requested.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.cancel.cancel();
     }
 
     /// What work is to check, and is to be told with.
-    pub fn cancel(&self) -> &Cancel {
+    pub fn token(&self) -> &CancelToken {
         &self.cancel
     }
 
@@ -90,7 +90,7 @@ impl Turns {
     /// # Errors
     /// [`Error::Canceled`] where it was paused before.
     pub fn start(&self, turn: Turn) -> Result<()> {
-        self.cancel.forget();
+        self.cancel.reset();
         match turn.0 <= self.paused.load(Ordering::SeqCst) {
             true => Err(Error::Canceled),
             false => Ok(()),
@@ -103,20 +103,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pause_is_for_the_turns_that_were_asked_for() {
+    fn a_pause_is_for_the_turns_that_were_requested() {
         let turns = Turns::default();
-        // Nobody has asked: it is meant for nothing.
+        // Nothing was requested: it is meant for nothing.
         turns.pause();
-        let first = turns.ask();
+        let first = turns.request();
         turns.start(first).unwrap();
-        turns.cancel().check().unwrap();
+        turns.token().check().unwrap();
         turns.pause();
-        assert!(matches!(turns.cancel().check(), Err(Error::Canceled)));
+        assert!(matches!(turns.token().check(), Err(Error::Canceled)));
         // One that comes late is not for the next, and one that comes early is not missed.
-        let second = turns.ask();
+        let second = turns.request();
         turns.start(second).unwrap();
-        turns.cancel().check().unwrap();
-        let third = turns.ask();
+        turns.token().check().unwrap();
+        let third = turns.request();
         turns.pause();
         assert!(matches!(turns.start(third), Err(Error::Canceled)));
     }

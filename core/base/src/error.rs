@@ -55,7 +55,7 @@ pub enum Error {
     /// A device has no more memory: all of what it has, or may give, is taken.
     #[error("the device's memory is at its end with {} MB taken", .held / 1_000_000)]
     DeviceMemory { held: usize },
-    /// Someone asked to stop ([`crate::cancel::Cancel`]).
+    /// Someone asked to stop ([`crate::cancel::CancelToken`]).
     #[error("canceled")]
     Canceled,
 }

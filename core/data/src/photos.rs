@@ -19,7 +19,7 @@ pub struct Photos {
     ids: Vec<String>,
     contents: Vec<Content>,
     places: HashMap<String, usize>,
-    /// Names of kinds, sorted, and the kind of each photo that has one.
+    /// Names of classes, sorted, and the class of each photo that has one.
     classes: Vec<String>,
     labels: HashMap<usize, String>,
     budget: Arc<DecodeBudget>,
@@ -75,7 +75,7 @@ impl Photos {
         }
     }
 
-    /// Says what kind the photo of that name is of: for measurements, never for training.
+    /// Says what class the photo of that name is of: for measurements, never for training.
     ///
     /// # Errors
     /// There is no photo of that name.
@@ -229,7 +229,7 @@ mod tests {
         let labels = [0, 1, 2].map(|index| PhotoSource::label(&photos, index));
         assert_eq!(labels, [Some(1), Some(0), None]);
         assert_eq!(photos.classes(), ["daisy", "rose"]);
-        // A photo may be seen to be of another kind.
+        // A photo may be seen to be of another class.
         photos.set_label("a", "daisy").unwrap();
         assert_eq!(PhotoSource::label(&photos, 0), Some(0));
     }

@@ -143,7 +143,7 @@ impl DeviceBuffer {
         self.len() == 0
     }
 
-    /// Of which kind; whole numbers pass for f32.
+    /// Their dtype; whole numbers pass for f32.
     pub fn dtype(&self) -> FloatKind {
         self.dtype
     }

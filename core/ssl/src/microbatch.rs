@@ -4,7 +4,7 @@
 //! Only as many micro-batches' tensors exist at a time as the backend takes at once, and their gradients add
 //! up.
 
-use seedling_base::cancel::Cancel;
+use seedling_base::cancel::CancelToken;
 use seedling_nn::backend::DeviceOps;
 use seedling_nn::encoder::{Encoder, Mode};
 
@@ -21,7 +21,7 @@ pub struct MicroBatches {
     /// How batch norm behaves.
     pub mode: Mode,
     /// Looked at before every micro-batch.
-    pub cancel: Cancel,
+    pub cancel: CancelToken,
 }
 
 /// Which of a step's encoders.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use seedling_base::cancel::Cancel;
+use seedling_base::cancel::CancelToken;
 use seedling_base::rng::{Purpose, Rng};
 use seedling_nn::activation::Act;
 use seedling_nn::cpu::Cpu;
@@ -205,7 +205,12 @@ impl<B: TrainingBackend> Teacher<B> {
     ///
     /// # Errors
     /// The views have no pixels, someone has canceled, or as [`Teacher::features`].
-    pub fn embed_views(&self, views: &Views, microbatch: usize, cancel: &Cancel) -> Result<B::Buf> {
+    pub fn embed_views(
+        &self,
+        views: &Views,
+        microbatch: usize,
+        cancel: &CancelToken,
+    ) -> Result<B::Buf> {
         let order: Vec<usize> = (0..views.photos.len()).collect();
         let mut microbatches = Vec::new();
         for rows in order.chunks(microbatch.max(1)) {

@@ -23,7 +23,7 @@ use crate::checkpoint::{self, Before, State};
 use crate::config::Config;
 use crate::weights::ModelMetadata;
 use crate::{Error, Result};
-use seedling_base::cancel::Cancel;
+use seedling_base::cancel::CancelToken;
 use seedling_data::{PhotoSource, Skipped};
 use seedling_ssl::step::{StepStats, Views};
 use std::path::Path;
@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// Stops the step, or whatever else of this session runs, when it is asked to; from any thread.
-    pub fn cancel(&self) -> &Cancel {
+    pub fn cancel(&self) -> &CancelToken {
         &self.state().cancel
     }
 

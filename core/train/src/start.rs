@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::config::Config;
 use crate::weights::WeightFile;
-use seedling_base::cancel::Cancel;
+use seedling_base::cancel::CancelToken;
 use seedling_data::Normalize;
 use seedling_nn::encoder::FeatureNet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub struct Start<'a> {
     /// The teacher of a distillation; `None` trains by contrast.
     pub teacher: Option<TeacherSource<'a>>,
     /// What will stop the session, and its making.
-    pub cancel: Cancel,
+    pub cancel: CancelToken,
 }
 
 /// Who teaches.

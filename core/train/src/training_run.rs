@@ -29,7 +29,7 @@ use crate::{Error, Result};
 use ending::Ending;
 use feature_cache::FeatureCache;
 use seedling_base::atomic;
-use seedling_base::cancel::Cancel;
+use seedling_base::cancel::CancelToken;
 use seedling_data::{PhotoSource, Skipped};
 use seedling_nn::encoder::LinearLayer;
 use std::path::Path;
@@ -85,7 +85,7 @@ pub enum Phase {
     /// There is more to do.
     Going,
     /// It was canceled. What was trained is saved; `advance` would go on, once the wish is
-    /// forgotten ([`Cancel::forget`]).
+    /// forgotten ([`CancelToken::forget`]).
     Canceled,
     /// Weights, measurements and log are complete.
     Done,
@@ -160,7 +160,7 @@ impl TrainingRun {
     }
 
     /// Stops it when it is asked to.
-    pub fn cancel(&self) -> &Cancel {
+    pub fn cancel(&self) -> &CancelToken {
         self.session.cancel()
     }
 

@@ -34,7 +34,7 @@ extension Result where Failure == any Error {
 /// The same for work that is ended by a `Stop`.
 func stoppable<T: Sendable>(_ work: @escaping @Sendable (Stop) throws -> T) async throws -> T {
     let stop = Stop()
-    return try await untilCancelled(ask: { stop.ask() }, work: { try work(stop) })
+    return try await untilCancelled(ask: { stop.cancel() }, work: { try work(stop) })
 }
 
 /// A listener that calls closures.

@@ -146,7 +146,7 @@ final class SessionTests: XCTestCase {
         XCTAssertNil(without.bestNn)
         XCTAssertGreaterThan(try XCTUnwrap(without.instanceDiscrimination), 0)
         for (index, file) in TestPhotos.files.enumerated() {
-            try photos.label(file.lastPathComponent, className: "kind \(index % 2)")
+            try photos.label(file.lastPathComponent, className: "class \(index % 2)")
         }
         let with = try await evaluate(photos, with: weights)
         XCTAssertTrue((0...100).contains(try XCTUnwrap(with.bestNn)))

@@ -100,7 +100,7 @@ mod tests {
         }
         let found = labels(&["train/a/1.jpg", "val/a/1.jpg", "test/b/1.jpg"]);
         assert_eq!(found.classes, ["a", "b"]);
-        // Without a training half these are kinds of their own.
+        // Without a training half these are classes of their own.
         assert_eq!(labels(&["test/a/1.jpg", "val/a/1.jpg"]).classes.len(), 2);
     }
 

@@ -55,9 +55,9 @@ impl Backbone {
         self.depth
     }
 
-    /// How many stages are frozen where `asked` are to be.
-    pub fn frozen(&self, asked: usize) -> usize {
-        asked.max(self.fixed)
+    /// How many stages are frozen where `requested` are to be.
+    pub fn frozen(&self, requested: usize) -> usize {
+        requested.max(self.fixed)
     }
 
     /// Parameters (a prefix of the flat values) of the first `stages` of [`Backbone::depth`].

@@ -3,7 +3,7 @@
 //! Relevant component analysis (Bar-Hillel et al. 2003) and within-class covariance normalization (Hatch
 //! et al. 2006) whiten features by the covariance within known micro-batches. Nobody has sorted a person's
 //! album; but what differs between a photo and its mirror image, or between photos that are among each
-//! other's nearest, is mostly no difference of kind. In the first K principal components of the album,
+//! other's nearest, is mostly no difference of class. In the first K principal components of the album,
 //!
 //! ```text
 //! R = N / tr N + M / tr M + I / K        W = R^(-1/2) V^T        b = -W mean
@@ -11,7 +11,7 @@
 //!
 //! with N the scatter of differences of neighbors (weighted by their cosine), M that of mirror images, and
 //! V the components. Unlike whitening by the album's own covariance (`R = diag(lambda)`), it leaves alone
-//! how far apart kinds lie. Measured in docs/results.md.
+//! how far apart classes lie. Measured in docs/results.md.
 
 use super::Moments;
 use crate::Result;
@@ -355,10 +355,10 @@ mod tests {
         let mut rng = Rng::new(9, Purpose::Measure, 0, 0);
         let (mut plain, mut mirrored, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         for i in 0..photos {
-            let kind = i % 4;
-            labels.push(kind as u32);
+            let class = i % 4;
+            labels.push(class as u32);
             for j in 0..dim {
-                let place = if j == kind { 3.0 } else { 0.0 };
+                let place = if j == class { 3.0 } else { 0.0 };
                 let noise = if j >= dim - dim / 8 { 3.0 } else { 0.4 };
                 let own = 0.5 * rng.normal();
                 plain.push(5.0 + place + own + noise * rng.normal());

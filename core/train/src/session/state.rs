@@ -7,7 +7,7 @@ use crate::schedule::Schedule;
 use crate::start::{Start, TeacherSource};
 use crate::weights::ModelMetadata;
 use rayon::ThreadPool;
-use seedling_base::cancel::Cancel;
+use seedling_base::cancel::CancelToken;
 use seedling_data::{Batch, Loader, LoaderConfig, PhotoSource, Position, Skipped};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub struct RunState {
     pub(super) step: u64,
     /// The photos of a step that was canceled.
     pub(super) pending: Option<Batch>,
-    pub(super) cancel: Cancel,
+    pub(super) cancel: CancelToken,
     pub(super) pool: Arc<ThreadPool>,
 }
 

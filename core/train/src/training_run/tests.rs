@@ -63,13 +63,13 @@ type Moment = fn(&Event<'_>) -> bool;
 
 /// Writes down what kinds of things happen, and cancels at one.
 struct Watcher {
-    cancel: Option<(Cancel, Moment)>,
+    cancel: Option<(CancelToken, Moment)>,
     kinds: Vec<&'static str>,
     clock: AtomicU64,
 }
 
 impl Watcher {
-    fn new(cancel: Option<(Cancel, Moment)>) -> Watcher {
+    fn new(cancel: Option<(CancelToken, Moment)>) -> Watcher {
         Watcher {
             cancel,
             kinds: Vec::new(),
@@ -94,7 +94,7 @@ impl Observer for Watcher {
         if let Some((cancel, when)) = &self.cancel
             && when(&event)
         {
-            cancel.ask();
+            cancel.cancel();
         }
         Ok(())
     }
@@ -330,7 +330,7 @@ fn a_step_canceled_in_its_middle_leaves_nothing_and_is_taken_again() {
     let mut stopped = 0;
     // Before the first micro-batch of keys, before the second, and so on.
     loop {
-        parts.cancel().ask_at_check(stopped + 1);
+        parts.cancel().cancel_at_check(stopped + 1);
         match parts.step() {
             Err(Error::Canceled) => assert!(state(&*parts) == before, "{stopped}"),
             other => {
@@ -338,12 +338,12 @@ fn a_step_canceled_in_its_middle_leaves_nothing_and_is_taken_again() {
                 break;
             }
         }
-        parts.cancel().forget();
+        parts.cancel().reset();
         stopped += 1;
     }
     // Micro-batches of keys, micro-batches of queries.
     assert_eq!(stopped, 4);
-    parts.cancel().forget();
+    parts.cancel().reset();
     parts.step().unwrap();
     assert!(parts.is_done() && state(&*parts) == state(&*whole));
 }

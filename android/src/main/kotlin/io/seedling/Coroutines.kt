@@ -13,7 +13,7 @@ import kotlinx.coroutines.withContext
  * is asked to stop, and answers soon.
  */
 internal suspend fun <T> stoppable(work: (Stop) -> T): T = Stop().use { stop ->
-    untilCancelled({ stop.ask() }) { work(stop) }
+    untilCancelled({ stop.cancel() }) { work(stop) }
 }
 
 /** [work] on a background thread; [ask] is called where the coroutine is canceled meanwhile. */

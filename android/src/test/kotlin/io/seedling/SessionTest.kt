@@ -126,7 +126,7 @@ class SessionTest {
         assertEquals(listOf(40L, 40L), heard.last().let { listOf(it.done, it.total) })
         assertNull(without.bestNn)
         assertTrue(without.instanceDiscrimination!! > 0 && without.uniformity!! < 0)
-        TestPhotos.files.forEachIndexed { index, file -> photos.label(file.name, "kind ${index % 2}") }
+        TestPhotos.files.forEachIndexed { index, file -> photos.label(file.name, "class ${index % 2}") }
         val with = evaluateBlocking(photos, weights)
         assertTrue(with.bestNn!! in 0.0..100.0)
         for (figure in listOf(with.precisionAt10, with.meanAveragePrecision, with.oneShot, with.fiveShot, with.purity)) {
