@@ -1,7 +1,7 @@
 """The closed form and the index by the panel, over albums with class folders; nothing is trained.
 
     python -m venv venv && venv/bin/pip install torch torchvision safetensors numpy pillow
-    venv/bin/python tests/peers/closed_form_study.py ALBUM [ALBUM ...] --cache features/ [--part linear index looks]
+    venv/bin/python tests/peers/closed_form_study.py ALBUM [ALBUM ...] --cache features/ [--part linear index tta]
 
 Features are torchvision's from models/, of the photo and of its mirror image, kept in --cache. Every figure is a
 change against the shipped weights' plain features, in points: the mean over albums, and the worst album in
@@ -12,7 +12,7 @@ parentheses. Parts:
              on that album
     index    the whole album, leave-one-out: neighbor averages and diffusion behind the layer
     outside  one half is the index, the other half asks
-    looks    several looks at a photo, and two networks
+    tta      several views of a photo, and two networks
 """
 import argparse
 import itertools
@@ -256,7 +256,7 @@ def index(albums):
     def gains(rows, change):
         return [panel(change(z), a[2]) - p for z, a, p in zip(rows, albums, plain)]
 
-    for title, rows in (("one look", one), ("two looks", two)):
+    for title, rows in (("one view", one), ("two views", two)):
         heading(f"The index, leave-one-out, {title}")
         row("the layer alone", gains(rows, lambda z: z))
         for k, power in ((5, 3), (10, 1), (10, 3), (10, 5)):
@@ -267,13 +267,13 @@ def index(albums):
 
 
 def outside(albums):
-    def gains(alpha, k, looks):
+    def gains(alpha, k, views):
         found = []
         for x, mirrored, labels in albums:
             each = []
             for a, b in halves(len(x)):
                 fit = within()(x[a], mirrored[a])
-                see = (lambda i: unit(fit(x[i]) + fit(mirrored[i]))) if looks == 2 else (lambda i: fit(x[i]))
+                see = (lambda i: unit(fit(x[i]) + fit(mirrored[i]))) if views == 2 else (lambda i: fit(x[i]))
                 z, q = see(a), see(b)
                 if alpha:
                     y, degree = diffusion(z, 10, alpha)
@@ -284,13 +284,13 @@ def outside(albums):
         return found
 
     heading("One half is the index and fits the layer, the other half asks (against plain cosine)")
-    for looks in (1, 2):
-        row(f"the layer alone, looks {looks}", gains(0, 0, looks))
+    for views in (1, 2):
+        row(f"the layer alone, views {views}", gains(0, 0, views))
         for alpha, k in ((0.3, 5), (0.4, 5), (0.4, 10), (0.5, 5)):
-            row(f"diffusion {alpha}, query and its {k} nearest, looks {looks}", gains(alpha, k, looks))
+            row(f"diffusion {alpha}, query and its {k} nearest, views {views}", gains(alpha, k, views))
 
 
-def looks(paths, cache):
+def views(paths, cache):
     small, large = "mobilenet_v3_small", "mobilenet_v3_large"
     sizes = (128, 160, 192, 224)
     all_of = {(a, s): [features(p, a, s, cache) for p in paths] for a in (small, large) for s in sizes}
@@ -306,7 +306,7 @@ def looks(paths, cache):
 
     heading("Looks and networks behind the layer, leave-one-out; then diffused (alpha 0.4)")
     for name, archs in (("Small", [small]), ("Large", [large]), ("Small and Large", [small, large])):
-        for title, sides, mirrors in (("1 look", (160,), 1), ("2 looks", (160,), 2), ("8 looks", sizes, 2)):
+        for title, sides, mirrors in (("1 view", (160,), 1), ("2 views", (160,), 2), ("8 views", sizes, 2)):
             parts = [seen(arch, sides, mirrors) for arch in archs]
             rows = [unit(np.concatenate(p, 1)) for p in zip(*parts)]
             of = lambda change: [panel(change(z), b[2]) - p for z, b, p in zip(rows, base, plain)]
@@ -318,13 +318,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("albums", nargs="+", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("features"))
-    parser.add_argument("--part", nargs="+", default=["linear", "index", "outside", "looks"])
+    parser.add_argument("--part", nargs="+", default=["linear", "index", "outside", "tta"])
     args = parser.parse_args()
     torch.set_num_threads(2)
     albums = [features(album, "mobilenet_v3_small", 160, args.cache) for album in args.albums]
     for part in args.part:
-        if part == "looks":
-            looks(args.albums, args.cache)
+        if part == "tta":
+            views(args.albums, args.cache)
         else:
             {"linear": linear, "index": index, "outside": outside}[part](albums)
 

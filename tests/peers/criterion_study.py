@@ -1,4 +1,4 @@
-"""Which label-free figure orders adapted weights as best-NN does: runs, weight mixes and sabotage.
+"""Which label-free figure orders adapted weights as best-NN does: runs, weight interpolations and sabotage.
 
     cargo build --release
     python tests/peers/criterion_study.py ALBUM [ALBUM ...] --runs RUN_LIST --out study.json
@@ -6,11 +6,11 @@
 
 For every album (a folder with class subfolders, used for measuring only) and every run (a list of
 settings joined by commas over `adapt`'s defaults), `seedling adapt` trains from the base weights,
-and the result is mixed with the base by shares 0 to 1, batch-norm buffers alike. Every mix is one
+and the result is interpolated with the base with weights 0 to 1, batch-norm buffers alike. Every interpolation is one
 case: its features of the plain photos and of two fixed random views give the label-free figures,
 its labels best-NN (leave-one-out). The table shows, for each figure, the mean rank correlation
 with best-NN within an album, how often "better than the base" is right, and the mean best-NN that
-one gets by letting the figure choose among a run's mixes (the base is always one of them).
+one gets by letting the figure choose among a run's interpolations (the base is always one of them).
 
 PyTorch, torchvision, scikit-learn and scipy: a referee beside the program, no part of it.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARES = (0.25, 0.5, 0.75, 1.0)
+WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 
 
 def photos(album):
@@ -176,10 +176,10 @@ def cases(args, album, run, folder, seen):
     base, adapted = load_file(args.base), load_file(str(out / "weights.safetensors"))
     adapted = {k: v.float() if v.is_floating_point() else v for k, v in adapted.items()}
     base = {k: v.float() if v.is_floating_point() else v for k, v in base.items()}
-    for share in SHARES:
-        state = {k: torch.lerp(base[k], v, share) if v.is_floating_point() else v for k, v in adapted.items()}
+    for weight in WEIGHTS:
+        state = {k: torch.lerp(base[k], v, weight) if v.is_floating_point() else v for k, v in adapted.items()}
         plain, first, second = (features(state, x) for x in images)
-        yield {"album": album.name, "run": run, "weight": share, "best_nn": best_nn(plain, labels), **figures(plain, first, second, args.of_base[album])}
+        yield {"album": album.name, "run": run, "weight": weight, "best_nn": best_nn(plain, labels), **figures(plain, first, second, args.of_base[album])}
 
 
 def main():
@@ -228,7 +228,7 @@ def table(rows):
     tried = [r for r in rows if r["run"] != "base"]
     runs = sorted({(r["album"], r["run"]) for r in tried})
     print(f"{len(tried)} cases of {len(runs)} runs on {len(albums)} albums\n")
-    print("| figure | rank correlation | " + " | ".join(albums) + " | better than the base? right | chosen mix: mean gain | worst |")
+    print("| figure | rank correlation | " + " | ".join(albums) + " | better than the base? right | chosen interpolation: mean gain | worst |")
     print("|---|---|" + "---|" * len(albums) + "---|---|---|")
 
     def line(name, value):
@@ -250,10 +250,10 @@ def table(rows):
     line("(always all of it)", lambda r: r["weight"])
     for name in names:
         line(name, lambda r: r[name])
-    print("\n| album | run | " + " | ".join(f"{s:.0%}" for s in (0.0, *SHARES)) + " |\n|---|---|" + "---|" * 5)
+    print("\n| album | run | " + " | ".join(f"{s:.0%}" for s in (0.0, *WEIGHTS)) + " |\n|---|---|" + "---|" * 5)
     for a, run in runs:
         mine = {r["weight"]: r["best_nn"] for r in tried if (r["album"], r["run"]) == (a, run)}
-        print(f"| {a} | {run} | {base[a]['best_nn']:.1f} | " + " | ".join(f"{mine.get(s, float('nan')):.1f}" for s in SHARES) + " |")
+        print(f"| {a} | {run} | {base[a]['best_nn']:.1f} | " + " | ".join(f"{mine.get(s, float('nan')):.1f}" for s in WEIGHTS) + " |")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Teaching a network its own looks at an album, without contrast: SEED with the album as its data.
+"""Teaching a network its own views at an album, without contrast: SEED with the album as its data.
 
     python tests/peers/learn_distil.py --init models/mobilenet_v3_small.safetensors --photos ALBUM --out OUT [--seed 0]
 
-The initial weights look at every photo over sizes and flips (--tta-views); the mean of those, less the album's mean,
+The initial weights view at every photo over sizes and flips (--tta-views); the mean of those, less the album's mean,
 says how near photos are to each other. The network's own features, less their mean, learn these similarities from
 one random view, without a head: a cross-entropy between softmax(teacher / 0.05) over all other photos, with 0.1 of
 the target on the photo itself, and softmax(student / 0.05) over the features that the network itself has of the
@@ -29,9 +29,9 @@ def features(encoder, images):
 
 
 def teacher(files, encoder, args):
-    """Unit rows: the mean of unit features over looks, less the album's mean."""
+    """Unit rows: the mean of unit features over views, less the album's mean."""
     total = 0
-    for scale in {2: [1.0], 8: [0.8, 1.0, 1.2, 1.4]}[args.looks]:
+    for scale in {2: [1.0], 8: [0.8, 1.0, 1.2, 1.4]}[args.views]:
         size = round(args.measure_size * scale)
         for start in range(0, len(files), 500):
             images = torch.stack([Thumbnails.prepare(f, size, args.preprocessing) for f in files[start:start + 500]])

@@ -51,7 +51,7 @@ impl<'a> Rows<'a, Cpu> {
     }
 }
 
-/// Whether moments are asked for. Micro-batches come one at a time ([`DeviceOps::microbatches_at_once`](crate::backend::DeviceOps::groups_at_once)).
+/// Whether moments are asked for. Micro-batches come one at a time ([`DeviceOps::microbatches_at_once`](crate::backend::DeviceOps::microbatches_at_once)).
 fn one(microbatches: usize) -> bool {
     assert!(
         microbatches <= 1,
