@@ -30,7 +30,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Now.
-    pub fn of(params: &Params) -> Snapshot {
+    pub fn from_params(params: &Params) -> Snapshot {
         Snapshot {
             values: params.values.clone(),
             buffers: params.buffers.clone(),
@@ -53,7 +53,7 @@ impl Trajectory<'_> {
     /// Compares all entries after step `step` (from 1): norm, how far they have moved, a random
     /// projection of the movement, and single elements where they are stored.
     pub fn check(&self, params: &Params, step: usize, slack: f64) {
-        let now = Snapshot::of(params);
+        let now = Snapshot::from_params(params);
         let entries = params.layout.entries();
         let own = |part: &str| self.own[part][step - 1].as_f64().unwrap();
         let all = |column: &str| {

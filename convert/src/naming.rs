@@ -78,7 +78,7 @@ impl Naming {
             return sequence(arch, &entry.name);
         }
         let blocks = blocks(arch)?;
-        let place = Place::of(arch, blocks, &entry.name)?;
+        let place = Place::locate(arch, blocks, &entry.name)?;
         match self {
             Naming::Torchvision | Naming::Sequence => None,
             Naming::Timm => Some(timm(arch, blocks, &place)),
@@ -134,7 +134,7 @@ enum Part {
 }
 
 impl<'a> Place<'a> {
-    fn of(arch: Arch, blocks: &[usize], name: &'a str) -> Option<Place<'a>> {
+    fn locate(arch: Arch, blocks: &[usize], name: &'a str) -> Option<Place<'a>> {
         let all: usize = blocks.iter().sum();
         let (path, leaf) = name.rsplit_once('.')?;
         let parts: Vec<&str> = path.split('.').collect();

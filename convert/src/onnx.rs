@@ -50,7 +50,7 @@ pub fn bytes(
 ) -> Result<Vec<u8>> {
     let side = metadata.image_size;
     let tracer = Tracer::new(&encoder.params.layout);
-    let mut network = Encoder::on(tracer.clone(), encoder.architecture, false, 0)?;
+    let mut network = Encoder::with_backend(tracer.clone(), encoder.architecture, false, 0)?;
     let (from, statistics) = encoder.params.host()?;
     network.params.edit(|values, buffers| {
         let len = values.len();

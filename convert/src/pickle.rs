@@ -158,7 +158,7 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], String> {
+    fn take_bytes(&mut self, len: usize) -> Result<&'a [u8], String> {
         let end = self.at.checked_add(len).ok_or("it ends too early")?;
         let found = self.bytes.get(self.at..end).ok_or("it ends too early")?;
         self.at = end;
@@ -166,7 +166,7 @@ impl<'a> Input<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let found = self.take(N)?;
+        let found = self.take_bytes(N)?;
         found.try_into().map_err(|_| "it ends too early".into())
     }
 
@@ -185,13 +185,13 @@ impl<'a> Input<'a> {
     fn line(&mut self) -> Result<&'a str, String> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let len = rest.iter().position(|b| *b == b'\n');
-        let line = self.take(len.ok_or("it ends too early")?)?;
+        let line = self.take_bytes(len.ok_or("it ends too early")?)?;
         self.at += 1;
         std::str::from_utf8(line).map_err(|_| "a line is no text".into())
     }
 
     fn text(&mut self, len: usize) -> Result<String, String> {
-        let bytes = self.take(len)?;
+        let bytes = self.take_bytes(len)?;
         Ok(String::from_utf8_lossy(bytes).into_owned())
     }
 }
@@ -217,7 +217,7 @@ impl Machine<'_> {
                     self.input.byte()?;
                 }
                 0x95 => {
-                    self.input.take(8)?;
+                    self.input.take_bytes(8)?;
                 }
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => {
@@ -228,7 +228,7 @@ impl Machine<'_> {
                 }
                 b'2' => {
                     let top = *self.stack.last().ok_or("its stack is empty")?;
-                    self.put(top)?;
+                    self.memoize(top)?;
                 }
                 _ => self.value(op)?,
             }
@@ -456,10 +456,10 @@ impl Machine<'_> {
             self.spend(items.len())?;
         }
         self.nodes.push(node);
-        self.put(self.nodes.len() as Id - 1)
+        self.memoize(self.nodes.len() as Id - 1)
     }
 
-    fn put(&mut self, id: Id) -> Result<(), String> {
+    fn memoize(&mut self, id: Id) -> Result<(), String> {
         if self.stack.len() >= MOST_NODES {
             return Err("its stack is deeper than a checkpoint's".into());
         }
@@ -496,7 +496,7 @@ impl Machine<'_> {
     }
 
     fn long(&mut self, len: usize) -> Result<(), String> {
-        let bytes = self.input.take(len)?;
+        let bytes = self.input.take_bytes(len)?;
         // What doesn't fit is some hash or seed, never a size.
         let mut number = [if bytes.last().is_some_and(|b| *b >= 0x80) {
             0xff
@@ -519,7 +519,7 @@ impl Machine<'_> {
     }
 
     fn push_bytes(&mut self, len: usize) -> Result<(), String> {
-        let bytes = self.input.take(len)?.to_vec();
+        let bytes = self.input.take_bytes(len)?.to_vec();
         self.push(Node::Bytes(bytes))
     }
 
@@ -572,7 +572,7 @@ impl Machine<'_> {
 
     fn recall(&mut self, place: u32) -> Result<(), String> {
         let found = self.memo.get(&place).copied();
-        self.put(found.ok_or("it refers to what it has not built")?)
+        self.memoize(found.ok_or("it refers to what it has not built")?)
     }
 }
 

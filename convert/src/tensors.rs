@@ -83,7 +83,7 @@ enum Dtype {
 }
 
 impl Dtype {
-    fn of(storage: &str) -> Option<Dtype> {
+    fn from_storage(storage: &str) -> Option<Dtype> {
         Some(match storage.strip_prefix("torch.")? {
             "DoubleStorage" => Dtype::F64,
             "FloatStorage" => Dtype::F32,
@@ -226,7 +226,7 @@ impl Tensors {
     }
 
     fn legacy(path: &Path, bytes: Box<dyn Bytes>) -> Result<Tensors> {
-        let width = |class: &str| Dtype::of(class).map(Dtype::bytes);
+        let width = |class: &str| Dtype::from_storage(class).map(Dtype::bytes);
         let (legacy, pickle) = Legacy::open(bytes, LONGEST_PICKLE, width).map_err(|reason| {
             let text = format!("written by PyTorch before 1.6, and broken: {reason}");
             Error::file(path, text)
@@ -504,7 +504,7 @@ impl Reader<'_> {
             shape,
             stored: Some(Stored {
                 key: key.clone(),
-                dtype: Dtype::of(self.name(class))?,
+                dtype: Dtype::from_storage(self.name(class))?,
                 offset: usize::try_from(offset.checked_add(moved)?).ok()?,
                 stride,
             }),

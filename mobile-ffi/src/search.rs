@@ -147,7 +147,7 @@ impl Search {
             })
         })??;
         stored.forget_others(&*source)?;
-        let (seen, features) = stored.of(&*source);
+        let (seen, features) = stored.features_of(&*source);
         let unreadable = stored.skipped(&*source).len() as i32;
         let searched = match self.diffuses {
             true => {

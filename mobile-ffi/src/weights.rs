@@ -34,7 +34,7 @@ impl Weights {
         };
         let beside = format!("{path}.manifest");
         let (file, manifest) = manifest::open(weights, Path::new(&beside), &trust)?;
-        Seen::open(Path::new(&storage))?.take(weights, &manifest)?;
+        Seen::open(Path::new(&storage))?.accept(weights, &manifest)?;
         Ok(Arc::new(Weights {
             file,
             version: manifest.version.try_into().unwrap_or(i64::MAX),

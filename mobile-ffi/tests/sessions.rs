@@ -447,7 +447,7 @@ fn only_signed_weights_are_opened() {
     fs::copy(shipped(), &path).unwrap();
     let secret = SecretKey::from_random([3; 32]);
     let sign = |version, not_before| {
-        let manifest = Manifest::of(&path, version, not_before, secret.public()).unwrap();
+        let manifest = Manifest::describe(&path, version, not_before, secret.public()).unwrap();
         let text = manifest.sign(&secret).unwrap();
         fs::write(folder.path().join("w.safetensors.manifest"), text).unwrap();
     };

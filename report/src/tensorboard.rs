@@ -126,7 +126,7 @@ impl EventWriter {
             }
         };
         let mut writer = EventWriter { path, file };
-        writer.put(wall_time, 0, What::Version)?;
+        writer.write_event(wall_time, 0, What::Version)?;
         Ok(writer)
     }
 
@@ -137,7 +137,7 @@ impl EventWriter {
     /// [`Error::Io`] where it cannot be written.
     pub fn resume(run: &Path, wall_time: f64, step: u64) -> Result<EventWriter> {
         let mut writer = EventWriter::create(run, wall_time)?;
-        writer.put(wall_time, step + 1, What::Restart)?;
+        writer.write_event(wall_time, step + 1, What::Restart)?;
         Ok(writer)
     }
 
@@ -149,7 +149,7 @@ impl EventWriter {
         if scalars.is_empty() {
             return Ok(());
         }
-        self.put(wall_time, step, What::Scalars(scalars))
+        self.write_event(wall_time, step, What::Scalars(scalars))
     }
 
     /// Adds what a line of `metrics.jsonl` says: `train/*` for steps, `measure/*` for
@@ -191,7 +191,7 @@ impl EventWriter {
     }
 
     /// One event in one write: a reader sees it at once, and a crash tears the last one only.
-    fn put(&mut self, wall_time: f64, step: u64, what: What<'_>) -> Result<()> {
+    fn write_event(&mut self, wall_time: f64, step: u64, what: What<'_>) -> Result<()> {
         let bytes = frame(&event(wall_time, step, what));
         self.file.write_all(&bytes).map_err(Error::io(&self.path))
     }

@@ -59,8 +59,8 @@ pub struct AdaptArgs {
 pub fn run(args: &AdaptArgs, console: &Console) -> Result<Outcome> {
     let mut flags = training_flags(&args.training);
     flags
-        .put("init", args.init.clone())
-        .put("keep", args.keep.clone());
+        .set("init", args.init.clone())
+        .set("keep", args.keep.clone());
     let mut settings = Settings::new(Config::adapt(), Vec::new(), &args.common, flags)?;
     settings.infer_from_requested();
     let photos = match &args.photos {

@@ -96,10 +96,10 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
     };
     let mut flags = Layer::new("flags");
     flags
-        .put("arch", args.arch.clone())
-        .put("image_size", args.image_size.map(i64::from))
-        .put("batch_size", args.batch_size.map(i64::from))
-        .put("bn_group", args.bn_group.map(i64::from));
+        .set("arch", args.arch.clone())
+        .set("image_size", args.image_size.map(i64::from))
+        .set("batch_size", args.batch_size.map(i64::from))
+        .set("bn_group", args.bn_group.map(i64::from));
     let settings = Settings::new(base, Vec::new(), &args.common, flags)?;
     let config = settings.config;
     config.validate()?;
@@ -237,7 +237,7 @@ fn gpu_views(config: &Config, source: &dyn PhotoSource, seconds: f64) -> Result<
     impl Work for GpuViews<'_> {
         type Output = Option<Rate>;
 
-        fn on<B: TrainingBackend>(self, backend: B) -> Result<Option<Rate>> {
+        fn run<B: TrainingBackend>(self, backend: B) -> Result<Option<Rate>> {
             let GpuViews(config, source, seconds) = self;
             if !backend.makes_views() {
                 return Ok(None);
@@ -271,10 +271,10 @@ fn features(config: &Config, seconds: f64) -> Result<Rate> {
     impl Work for Features<'_> {
         type Output = Rate;
 
-        fn on<B: TrainingBackend>(self, backend: B) -> Result<Rate> {
+        fn run<B: TrainingBackend>(self, backend: B) -> Result<Rate> {
             let Features(config, seconds) = self;
             let architecture = Architecture::new(config.arch, None);
-            let mut encoder = Encoder::on(backend, architecture, false, 0)?;
+            let mut encoder = Encoder::with_backend(backend, architecture, false, 0)?;
             initialize(&mut encoder.params, config.seed)?;
             let side = config.image_size;
             let images = encoder.images(config.batch_size, (side, side), |out| {

@@ -33,7 +33,7 @@ pub fn run(args: &DevicesArgs, console: &Console) -> Result<Outcome> {
     let threads = args.common.threads.unwrap_or(0) as usize;
     session::on_own_threads(threads, || {
         let mut devices = Vec::new();
-        for backend in device::all() {
+        for backend in device::list() {
             let found = match backend.found {
                 Ok(found) => found,
                 Err(why) => {

@@ -51,10 +51,10 @@ pub struct DistillArgs {
 pub fn run(args: &DistillArgs, console: &Console) -> Result<Outcome> {
     let mut flags = training_flags(&args.training);
     flags
-        .put("arch", args.arch.clone())
-        .put("init", args.init.clone())
-        .put("teacher", args.teacher.clone())
-        .put("teacher_arch", args.teacher_arch.clone());
+        .set("arch", args.arch.clone())
+        .set("init", args.init.clone())
+        .set("teacher", args.teacher.clone())
+        .set("teacher_arch", args.teacher_arch.clone());
     let settings = Settings::new(Config::distill(), Vec::new(), &args.common, flags)?;
     if settings.config.teacher.is_empty() && !args.training.resume {
         return Err(Error::Config(

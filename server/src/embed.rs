@@ -101,7 +101,7 @@ pub fn run(args: &EmbedArgs, console: &Console) -> Result<Outcome> {
                 known = source.len() - stored.missing(&*source).len();
                 models.extract_missing(&*source, &mut stored, console)?;
                 stored.forget_others(&*source)?;
-                let (photos, features) = stored.of(&*source);
+                let (photos, features) = stored.features_of(&*source);
                 Extracted {
                     features,
                     photos,

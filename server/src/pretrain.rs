@@ -48,8 +48,8 @@ pub struct PretrainArgs {
 pub fn run(args: &PretrainArgs, console: &Console) -> Result<Outcome> {
     let mut flags = training_flags(&args.training);
     flags
-        .put("arch", args.arch.clone())
-        .put("init", args.init.clone());
+        .set("arch", args.arch.clone())
+        .set("init", args.init.clone());
     let recipe = args.preset.as_deref().map(preset).transpose()?;
     let first = recipe.into_iter().collect();
     let settings = Settings::new(Config::pretrain(), first, &args.common, flags)?;

@@ -29,9 +29,9 @@ impl Settings {
         layers.push(Layer::from_assignments(&common.set)?);
         let mut flags = flags;
         flags
-            .put("device", common.device.clone())
-            .put("threads", common.threads.map(i64::from))
-            .put("seed", common.seed.map(i64::from));
+            .set("device", common.device.clone())
+            .set("threads", common.threads.map(i64::from))
+            .set("seed", common.seed.map(i64::from));
         layers.push(flags);
         let mut settings = Settings {
             config: base,
@@ -141,11 +141,11 @@ impl Settings {
 pub fn training_flags(training: &Training) -> Layer {
     let mut flags = Layer::new("flags");
     flags
-        .put("epochs", training.epochs.map(i64::from))
-        .put("steps", training.steps.map(i64::from));
+        .set("epochs", training.epochs.map(i64::from))
+        .set("steps", training.steps.map(i64::from));
     if training.epochs.is_some() {
         // An explicit number of epochs overrules steps from a file or a preset.
-        flags.put("steps", Some(0));
+        flags.set("steps", Some(0));
     }
     flags
 }

@@ -51,7 +51,7 @@ pub fn run(args: &SignArgs, console: &Console) -> Result<Outcome> {
         .parse()
         .map_err(|error: Error| Error::file(&args.key, error.to_string()))?;
     let key = secret.public();
-    let manifest = Manifest::of(&args.weights, args.release, args.not_before, key)?;
+    let manifest = Manifest::describe(&args.weights, args.release, args.not_before, key)?;
     let out = match &args.out {
         Some(path) => path.clone(),
         None => manifest_of(&args.weights),

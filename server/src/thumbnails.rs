@@ -18,7 +18,7 @@ pub fn create(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: 
     let photos: Vec<usize> = rows.iter().map(|&row| before.photos[row]).collect();
     let labels = measured::labels(source, &photos);
     let picture = |&photo: &usize| {
-        let small = source.with(photo, |photo| {
+        let small = source.with_photo(photo, |photo| {
             let (width, height) = (photo.width as u32, photo.height as u32);
             let pixels = image::RgbImage::from_raw(width, height, photo.rgb)?;
             thumbnails::thumbnail(&pixels).ok()

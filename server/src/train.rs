@@ -99,7 +99,7 @@ fn start_run(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Resul
     let config = &mut plan.settings.config;
     if let Some(file) = &init {
         let mut found = Layer::new(config.init.clone());
-        found.put("arch", Some(file.metadata.architecture.arch.name()));
+        found.set("arch", Some(file.metadata.architecture.arch.name()));
         config.apply(&found)?;
     }
     let decoding = budget(&plan.settings.config);
@@ -114,7 +114,7 @@ fn start_run(plan: &mut Plan<'_>, folder: RunFolder, console: &Console) -> Resul
     let teacher = teacher(plan, console)?;
     if let Some(Teacher::Weights(file)) = &teacher {
         let mut found = Layer::new(plan.settings.config.teacher.clone());
-        found.put("teacher_arch", Some(file.metadata.architecture.arch.name()));
+        found.set("teacher_arch", Some(file.metadata.architecture.arch.name()));
         plan.settings.config.apply(&found)?;
     }
     let start = Start {

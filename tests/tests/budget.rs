@@ -15,7 +15,7 @@ struct Limit {
 }
 
 impl Limit {
-    fn of(megabytes: usize) -> Limit {
+    fn new(megabytes: usize) -> Limit {
         let name = format!("seedling-{}-{megabytes}", std::process::id());
         let bytes = (megabytes << 20).to_string();
         let groups = [
@@ -135,7 +135,7 @@ fn the_promise_is_kept_under_a_hard_limit() {
     let measured_on = photos(folder.path(), 40, (800, 600));
     let photos = photos(folder.path(), 24, (4000, 3000));
     for (arch, mb) in [(SMALL, 256), (LARGE, 300)] {
-        let limit = Limit::of(mb);
+        let limit = Limit::new(mb);
         let out = folder.path().join(arch);
         let more = &[arch, "image_size=224"];
         let mut first = adapt(limit.seedling(), &photos, &out, mb, more);
@@ -187,7 +187,7 @@ fn too_small_a_budget_names_one_that_works() {
     let named = ran.stderr.split("at least ").nth(1).unwrap();
     let mb: usize = named.split(' ').next().unwrap().parse().unwrap();
     assert!(mb > 60 && mb < 256, "{mb}");
-    let limit = Limit::of(mb);
+    let limit = Limit::new(mb);
     let more = &[SMALL, "image_size=224"];
     let ran = finish(adapt(limit.seedling(), &photos, &out, mb, more));
     assert_eq!(ran.code, Some(0), "{ran:?}");

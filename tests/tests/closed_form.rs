@@ -18,7 +18,7 @@ fn done(ran: Ran) -> Value {
 }
 
 /// `seedling COMMAND PATH --weights W MORE`, which succeeds.
-fn with(command: &str, path: &Path, weights: &Path, more: &[&str]) -> Ran {
+fn run_with(command: &str, path: &Path, weights: &Path, more: &[&str]) -> Ran {
     let (path, weights) = (path.to_string_lossy(), weights.to_string_lossy());
     let mut arguments = vec![command, &*path, "--weights", &*weights, "--threads", "2"];
     arguments.extend(more);
@@ -62,7 +62,7 @@ fn the_layer_is_in_the_one_file_and_everything_takes_it() {
 
     // Measured by anyone, the file gives what the run has said.
     let same = ["--set", "image_size=32", "--json"];
-    let eval = with("eval", &at("photos"), &weights, &same).json();
+    let eval = run_with("eval", &at("photos"), &weights, &same).json();
     for figure in [
         "precision_at_10",
         "mean_average_precision",
@@ -78,7 +78,7 @@ fn the_layer_is_in_the_one_file_and_everything_takes_it() {
     }
     let out = at("features.safetensors");
     let path = out.to_string_lossy().into_owned();
-    with("embed", &at("photos"), &weights, &["--out", &path]);
+    run_with("embed", &at("photos"), &weights, &["--out", &path]);
     let plain = features(&out);
     assert_eq!((plain.rows, plain.dim), (140, outputs));
     assert!(unit(&plain));
@@ -113,7 +113,7 @@ fn an_index_is_made_searched_and_renewed() {
     let text = |name: &str| at(name).to_string_lossy().into_owned();
     let (index, out) = (text("album.index"), text("features.safetensors"));
     let make = || {
-        with(
+        run_with(
             "embed",
             &at("photos"),
             &weights,
@@ -126,7 +126,7 @@ fn an_index_is_made_searched_and_renewed() {
 
     // A photo of the album finds itself first, and is found by no other name.
     let photo = text("photos/warm/004.png");
-    let found = with(
+    let found = run_with(
         "search",
         &at("album.index"),
         &weights,
@@ -143,7 +143,7 @@ fn an_index_is_made_searched_and_renewed() {
     fs::remove_file(at("photos/warm/004.png")).unwrap();
     fs::copy(at("photos/cold/001.png"), at("photos/cold/999.png")).unwrap();
     assert!(make().contains("60 features") && make().contains(", 60 of them known before"));
-    let found = with(
+    let found = run_with(
         "search",
         &at("album.index"),
         &weights,
@@ -153,7 +153,7 @@ fn an_index_is_made_searched_and_renewed() {
 
     // The diffused rows, rows of queries, several views and two networks.
     let embed = |more: &[&str]| {
-        with(
+        run_with(
             "embed",
             &at("photos"),
             &weights,

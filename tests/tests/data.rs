@@ -17,7 +17,7 @@ fn png(n: u8) -> Vec<u8> {
     out.into_inner()
 }
 
-fn put(root: &Path, name: &str, bytes: &[u8]) {
+fn write_file(root: &Path, name: &str, bytes: &[u8]) {
     let path = root.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
@@ -64,11 +64,11 @@ fn folders_are_searched_and_sorted() {
         .iter()
         .enumerate()
     {
-        put(root, name, &png(n as u8));
+        write_file(root, name, &png(n as u8));
     }
-    put(root, ".hidden.png", &png(0));
-    put(root, ".thumbs/x.png", &png(0));
-    put(root, "notes.txt", b"no photo");
+    write_file(root, ".hidden.png", &png(0));
+    write_file(root, ".thumbs/x.png", &png(0));
+    write_file(root, "notes.txt", b"no photo");
     let source = open(root).unwrap();
     assert_eq!(
         ids(&*source),
@@ -93,7 +93,7 @@ fn class_folders_and_splits_have_labels() {
     .iter()
     .enumerate()
     {
-        put(root, name, &png(n as u8));
+        write_file(root, name, &png(n as u8));
     }
     let whole = open(root).unwrap();
     assert_eq!(whole.classes(), ["cat", "dog"]);
@@ -119,14 +119,14 @@ fn cifar_binaries_are_read() {
         bytes
     };
     let ten = album.path().join("ten");
-    put(&ten, "data_batch_2.bin", &record(&[1], 9));
-    put(
+    write_file(&ten, "data_batch_2.bin", &record(&[1], 9));
+    write_file(
         &ten,
         "data_batch_1.bin",
         &[record(&[2], 7), record(&[0], 8)].concat(),
     );
-    put(&ten, "test_batch.bin", &record(&[2], 5));
-    put(&ten, "batches.meta.txt", b"airplane\nautomobile\nbird\n\n");
+    write_file(&ten, "test_batch.bin", &record(&[2], 5));
+    write_file(&ten, "batches.meta.txt", b"airplane\nautomobile\nbird\n\n");
     let source = open(&ten).unwrap();
     assert_eq!(
         ids(&*source),
@@ -141,16 +141,16 @@ fn cifar_binaries_are_read() {
     assert_eq!((train.len(), test.len()), (3, 1));
 
     let hundred = album.path().join("hundred");
-    put(
+    write_file(
         &hundred,
         "train.bin",
         &[record(&[1, 4], 1), record(&[1, 3], 2)].concat(),
     );
-    put(&hundred, "test.bin", &record(&[0, 2], 3));
+    write_file(&hundred, "test.bin", &record(&[0, 2], 3));
     let source = open(&hundred).unwrap();
     assert_eq!(labels(&*source), [Some(4), Some(3), Some(2)]);
     assert_eq!(source.classes().len(), 5);
-    put(&hundred, "test.bin", b"short");
+    write_file(&hundred, "test.bin", b"short");
     assert!(failure(open(&hundred)).contains("CIFAR"));
 }
 
@@ -190,7 +190,7 @@ fn archives_are_read() {
         ("b.tar.gz", gzip(&tar)),
         ("c.tgz", gzip(&tar)),
     ] {
-        put(root, name, &bytes);
+        write_file(root, name, &bytes);
         let source = open(&root.join(name)).unwrap();
         assert_eq!(ids(&*source), ["cat/1.png", "dog/2.png"], "{name}");
         assert_eq!(source.classes(), ["cat", "dog"]);
@@ -206,8 +206,8 @@ fn archives_are_read() {
     assert!(split(root).is_none());
 
     let pair = tempfile::tempdir().unwrap();
-    put(pair.path(), "set-train.tar.gz", &gzip(&tar));
-    put(
+    write_file(pair.path(), "set-train.tar.gz", &gzip(&tar));
+    write_file(
         pair.path(),
         "set-test.tar",
         &tar_of(&[("dog/9.png", png(9))]),
@@ -219,7 +219,7 @@ fn archives_are_read() {
     );
     assert_eq!(test.label(0), Some(1));
 
-    put(root, "broken.tar.gz", &gzip(&tar)[..60]);
+    write_file(root, "broken.tar.gz", &gzip(&tar)[..60]);
     assert!(failure(open(&root.join("broken.tar.gz"))).contains("archive"));
 }
 
@@ -228,21 +228,21 @@ fn photos_beside_a_file_named_as_cifars_are_photos() {
     let album = tempfile::tempdir().unwrap();
     let root = album.path();
     for n in 0..3 {
-        put(root, &format!("{n}.png"), &png(n));
+        write_file(root, &format!("{n}.png"), &png(n));
     }
     for name in ["test.bin", "train.bin", "data_batch_1.bin"] {
-        put(root, name, b"somebody's own");
+        write_file(root, name, b"somebody's own");
         assert_eq!(open(root).unwrap().len(), 3, "{name}");
         fs::remove_file(root.join(name)).unwrap();
         // Even where its size would fit.
         if name == "test.bin" {
-            put(root, name, &vec![0; 2 * 3074]);
+            write_file(root, name, &vec![0; 2 * 3074]);
             assert_eq!(open(root).unwrap().len(), 3, "{name}");
         }
     }
     // Without photos the name counts, and what is wrong with the file is said.
     let alone = tempfile::tempdir().unwrap();
-    put(alone.path(), "test.bin", b"short");
+    write_file(alone.path(), "test.bin", b"short");
     assert!(failure(open(alone.path())).contains("CIFAR records"));
 }
 
@@ -252,8 +252,8 @@ fn decoding_stays_within_its_budget() {
     let mut large = std::io::Cursor::new(Vec::new());
     let gray = image::GrayImage::new(2000, 1500);
     gray.write_to(&mut large, image::ImageFormat::Png).unwrap();
-    put(album.path(), "large.png", large.get_ref());
-    put(album.path(), "small.png", &png(1));
+    write_file(album.path(), "large.png", large.get_ref());
+    write_file(album.path(), "small.png", &png(1));
     let tight = open_within(album.path(), Arc::new(DecodeBudget::megabytes(8))).unwrap();
     let refused = tight.load(0).unwrap_err().to_string();
     assert!(
@@ -265,7 +265,7 @@ fn decoding_stays_within_its_budget() {
     let enough = open_within(album.path(), Arc::new(DecodeBudget::megabytes(12))).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..6 {
-            scope.spawn(|| assert_eq!(enough.with(0, |photo| photo.width).unwrap(), 2000));
+            scope.spawn(|| assert_eq!(enough.with_photo(0, |photo| photo.width).unwrap(), 2000));
         }
     });
 }
@@ -281,7 +281,7 @@ fn nothing_to_open_is_said_in_one_line() {
         let text = failure(open(&path));
         assert!(text.contains(word) && !text.contains('\n'), "{text}");
     }
-    put(root, "notes.txt", b"text");
+    write_file(root, "notes.txt", b"text");
     assert!(failure(open(root)).contains("none is named"));
     assert!(failure(open(&root.join("notes.txt"))).contains("neither"));
 }
@@ -339,8 +339,8 @@ fn left_out(source: &dyn PhotoSource) -> Vec<(&str, &str)> {
 fn what_systems_put_beside_photos_is_left_out_and_told() {
     let album = tempfile::tempdir().unwrap();
     let root = album.path();
-    put(root, "2024/1.png", &png(1));
-    put(root, "@home/2.png", &png(2));
+    write_file(root, "2024/1.png", &png(1));
+    write_file(root, "@home/2.png", &png(2));
     for junk in [
         "2024/@eaDir/1.png/SYNOPHOTO_THUMB_XL.png",
         "#recycle/old.png",
@@ -351,10 +351,10 @@ fn what_systems_put_beside_photos_is_left_out_and_told() {
         "lost+found/x.png",
         "__MACOSX/._1.png",
     ] {
-        put(root, junk, &png(9));
+        write_file(root, junk, &png(9));
     }
-    put(root, "._1.png", b"a resource fork");
-    put(root, ".hidden.txt", b"no photo");
+    write_file(root, "._1.png", b"a resource fork");
+    write_file(root, ".hidden.txt", b"no photo");
     let source = open(root).unwrap();
     assert_eq!(ids(&*source), ["2024/1.png", "@home/2.png"]);
     let told: Vec<&str> = left_out(&*source).into_iter().map(|(id, _)| id).collect();
@@ -382,8 +382,8 @@ fn what_systems_put_beside_photos_is_left_out_and_told() {
 fn what_cannot_be_opened_is_told() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let album = tempfile::tempdir().unwrap();
-    put(album.path(), "a/1.png", &png(1));
-    put(album.path(), "b/2.png", &png(2));
+    write_file(album.path(), "a/1.png", &png(1));
+    write_file(album.path(), "b/2.png", &png(2));
     symlink("/nowhere/at all.png", album.path().join("gone.png")).unwrap();
     symlink(album.path(), album.path().join("a/loop")).unwrap();
     let mode = |mode| {
@@ -505,7 +505,7 @@ fn halves_have_many_names() {
         let halves = ["train", other].into_iter().chain(third);
         for (n, half) in halves.enumerate() {
             for class in ["cat", "dog"] {
-                put(
+                write_file(
                     album.path(),
                     &format!("{half}/{class}/{n}.png"),
                     &png(n as u8),

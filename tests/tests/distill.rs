@@ -68,7 +68,7 @@ fn twenty_steps_follow_pytorch() {
     let names = golden.json("entries");
     let names = names.as_array().unwrap().iter();
     assert!(names.eq(student.params.layout.entries().iter().map(|e| &e.name)));
-    let initial = Snapshot::of(&student.params);
+    let initial = Snapshot::from_params(&student.params);
     let mut seed = Seed::new(student, queue, config).unwrap();
     let mut velocity = Vec::new();
     for step in 1..=STEPS {

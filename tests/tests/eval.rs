@@ -18,10 +18,10 @@ struct Golden {
 
 impl Golden {
     fn read() -> Golden {
-        Golden::of("eval")
+        Golden::open("eval")
     }
 
-    fn of(topic: &str) -> Golden {
+    fn open(topic: &str) -> Golden {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/golden");
         let bytes = std::fs::read(format!("{folder}/{topic}.safetensors")).unwrap();
         let (_, meta) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -219,7 +219,7 @@ fn one_photo_and_duplicates_are_measured_without_fuss() {
 
 #[test]
 fn the_panel_equals_scikit_learn() {
-    let g = Golden::of("panel");
+    let g = Golden::open("panel");
     let (x, labels) = (g.features("x"), g.labels("labels"));
     let (test, truth) = (g.features("test"), g.labels("truth"));
     let near = |got: Option<f64>, name: &str, within: f64| {
@@ -259,7 +259,7 @@ fn the_panel_equals_scikit_learn() {
 
 #[test]
 fn the_panel_depends_on_no_thread_and_on_its_seed() {
-    let g = Golden::of("panel");
+    let g = Golden::open("panel");
     let (x, labels) = (g.features("x"), g.labels("labels"));
     let on = |threads, seed| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);

@@ -98,7 +98,7 @@ impl<B: TestBackend> Bench<'_, B> {
 
 /// An operation, whatever the backend.
 pub trait Operation {
-    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>);
+    fn run<B: TestBackend>(&self, bench: &mut Bench<'_, B>);
 }
 
 pub fn found<B: TestBackend>(backend: &B, operation: &impl Operation, halved: bool) -> Found {
@@ -107,7 +107,7 @@ pub fn found<B: TestBackend>(backend: &B, operation: &impl Operation, halved: bo
         halved,
         found: Vec::new(),
     };
-    operation.on(&mut bench);
+    operation.run(&mut bench);
     bench.found
 }
 
@@ -253,7 +253,7 @@ enum ConvKind {
 }
 
 impl Operation for Convolution {
-    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
+    fn run<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let Convolution {
             kind,
@@ -477,7 +477,7 @@ fn dense() {
 struct Tall;
 
 impl Operation for Tall {
-    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
+    fn run<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let x = bench.buf(1, 65_600 * 64 + 5, 1.0);
         let w = bench.flat(2, 1, 1.0);
         let w = Param {
@@ -533,7 +533,7 @@ struct Gated {
 }
 
 impl Operation for Gated {
-    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
+    fn run<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let Gated {
             images,
@@ -659,7 +659,7 @@ struct Sums {
 }
 
 impl Operation for Sums {
-    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
+    fn run<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let (window, images, c) = (&self.window, self.images, self.window.channels);
         let rows = images * window.height * window.width;
@@ -733,7 +733,7 @@ struct Tokens {
 }
 
 impl Operation for Tokens {
-    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
+    fn run<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let dim = self.heads * self.head;
         let count = self.grid.0 * self.grid.1;
@@ -806,10 +806,10 @@ impl Operation for Tokens {
         bench.see("through the head", &dx);
         bench.see_flat("all gradients", &grads);
         let mut unit = b.first_rows(&x, tokens, dim).unwrap();
-        let kept = b.normalize(&mut unit, dim).unwrap();
+        let kept = b.l2_normalize(&mut unit, dim).unwrap();
         bench.see("unit", &unit);
         let mut dy = bench.buf(5, self.images * dim, 1.0);
-        b.normalize_back(&mut dy, &kept, dim).unwrap();
+        b.l2_normalize_back(&mut dy, &kept, dim).unwrap();
         bench.see("through the length", &dy);
     }
 }
@@ -843,7 +843,7 @@ struct Losses {
 }
 
 impl Operation for Losses {
-    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
+    fn run<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let Losses {
             queries: n,
@@ -853,7 +853,7 @@ impl Operation for Losses {
         } = *self;
         let unit = |stream: u64, rows: usize| {
             let mut all = numbers(stream, rows * dim, 1.0);
-            seedling_core::nn::cpu::normalize::forward(&mut all, dim);
+            seedling_core::nn::cpu::l2_normalize::forward(&mut all, dim);
             all
         };
         let upload = |numbers: &[f32]| {
@@ -950,7 +950,7 @@ fn losses() {
 struct Steps;
 
 impl Operation for Steps {
-    fn on<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
+    fn run<B: TestBackend>(&self, bench: &mut Bench<'_, B>) {
         let b = bench.b;
         let len = 70_001;
         let mut values = bench.flat(1, len, 1.0);

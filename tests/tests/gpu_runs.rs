@@ -40,7 +40,8 @@ fn frozen<B: TrainingBackend>(
     (trained, stages): (bool, usize),
 ) -> Encoder<B> {
     let architecture = Architecture::new(arch, head);
-    let mut encoder = Encoder::on(backend.clone(), architecture, trained, stages).unwrap();
+    let mut encoder =
+        Encoder::with_backend(backend.clone(), architecture, trained, stages).unwrap();
     initialize(&mut encoder.params, 1).unwrap();
     encoder
 }

@@ -14,7 +14,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// How far the photo lies from `expected`: the largest difference and the mean one.
-fn off(photo: &Photo, expected: &[u8]) -> (u8, f64) {
+fn difference(photo: &Photo, expected: &[u8]) -> (u8, f64) {
     assert_eq!(photo.rgb.len(), expected.len());
     let off = photo.rgb.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
     let mean = off.clone().map(f64::from).sum::<f64>() / expected.len() as f64;
@@ -39,7 +39,7 @@ fn check(
             Some(format!("{name}: {} x {}", photo.width, photo.height))
         }
         Ok(photo) => {
-            let (worst, mean) = off(&photo, expected);
+            let (worst, mean) = difference(&photo, expected);
             (worst > 8 || mean > 1.0).then(|| format!("{name}: worst {worst}, mean {mean:.2}"))
         }
     }
@@ -146,7 +146,7 @@ fn bytes_between_segments_are_passed_over() {
                 let untidy = [&jpeg[..at], stray, &jpeg[at..]].concat();
                 let photo = Photo::decode(name, &untidy)
                     .unwrap_or_else(|e| panic!("{marker:x} {stray:?}: {e}"));
-                let (worst, mean) = off(&photo, &usual.rgb);
+                let (worst, mean) = difference(&photo, &usual.rgb);
                 assert!(
                     worst <= 8 && mean <= 1.0,
                     "{name} before {marker:x}: {worst}, {mean}"
@@ -171,7 +171,7 @@ fn without_huffman_tables_the_standard_ones_are_meant() {
     }
     assert!(bare.len() < jpeg.len());
     let photo = Photo::decode("bare", &bare).unwrap();
-    let (worst, mean) = off(&photo, &usual.rgb);
+    let (worst, mean) = difference(&photo, &usual.rgb);
     assert!(worst <= 3 && mean <= 0.2, "{worst}, {mean}");
 }
 
@@ -286,7 +286,7 @@ fn reported_files_are_decoded_as_pillow_does() {
                 (photo.width, photo.height),
                 (expected.width, expected.height)
             );
-            let (worst, mean) = off(&photo, &expected.rgb);
+            let (worst, mean) = difference(&photo, &expected.rgb);
             println!("{}: {worst}, {mean:.2}", file.display());
             assert!(
                 worst <= 8 && mean <= 1.0,

@@ -59,7 +59,7 @@ fn content(batch: &Batch) -> (u64, u64, Vec<u32>, Vec<u8>) {
     )
 }
 
-fn take(loader: &mut Loader, n: usize) -> Vec<(u64, u64, Vec<u32>, Vec<u8>)> {
+fn take_batches(loader: &mut Loader, n: usize) -> Vec<(u64, u64, Vec<u32>, Vec<u8>)> {
     let mut taken = Vec::new();
     for _ in 0..n {
         let batch = loader.next_batch().unwrap();
@@ -78,7 +78,7 @@ fn batches_do_not_depend_on_threads_cache_or_stops() {
         3,
         "24 photos: a last batch of 3 is dropped"
     );
-    let expected = take(&mut plain, 8);
+    let expected = take_batches(&mut plain, 8);
     assert_eq!(plain.position(), Position { epoch: 2, step: 2 });
     let busy = LoaderConfig {
         ahead: 5,
@@ -86,12 +86,12 @@ fn batches_do_not_depend_on_threads_cache_or_stops() {
         ..config(7, 4)
     };
     let mut other = Loader::new(source.clone(), busy, Position::default()).unwrap();
-    assert!(take(&mut other, 8) == expected);
+    assert!(take_batches(&mut other, 8) == expected);
     for stop in [1, 3, 5] {
         let mut first = Loader::new(source.clone(), config(7, 2), Position::default()).unwrap();
-        take(&mut first, stop);
+        take_batches(&mut first, stop);
         let mut second = Loader::new(source.clone(), config(7, 3), first.position()).unwrap();
-        assert!(take(&mut second, 8 - stop) == expected[stop..]);
+        assert!(take_batches(&mut second, 8 - stop) == expected[stop..]);
     }
 }
 
@@ -100,7 +100,7 @@ fn an_epoch_shows_every_photo_once_in_a_new_order() {
     let mut loader = Loader::new(demo(), config(8, 2), Position::default()).unwrap();
     let epochs: Vec<Vec<u32>> = (0..2)
         .map(|_| {
-            take(&mut loader, 3)
+            take_batches(&mut loader, 3)
                 .into_iter()
                 .flat_map(|batch| batch.2)
                 .collect()
@@ -168,7 +168,7 @@ fn unreadable_photos_are_replaced_and_counted() {
     let source = holes([2, 3, 11, 19, 23]);
     let start = Position::default();
     let mut one = Loader::new(source.clone(), config(6, 1), start).unwrap();
-    let expected = take(&mut one, 8);
+    let expected = take_batches(&mut one, 8);
     for (_, _, photos, pixels) in &expected {
         assert_eq!(photos.iter().collect::<HashSet<_>>().len(), 6, "none twice");
         assert!(photos.iter().all(|p| ![2, 3, 11, 19, 23].contains(p)));
@@ -181,14 +181,14 @@ fn unreadable_photos_are_replaced_and_counted() {
         ("beach/0002", "empty file")
     );
     let mut many = Loader::new(source.clone(), config(6, 4), start).unwrap();
-    assert!(take(&mut many, 8) == expected);
+    assert!(take_batches(&mut many, 8) == expected);
     for stop in 1..4 {
         let at = Position {
             epoch: 0,
             step: stop,
         };
         let mut resumed = Loader::new(source.clone(), config(6, 2), at).unwrap();
-        assert!(take(&mut resumed, 3) == expected[stop as usize..stop as usize + 3]);
+        assert!(take_batches(&mut resumed, 3) == expected[stop as usize..stop as usize + 3]);
     }
 }
 
@@ -201,7 +201,7 @@ fn too_few_photos_for_a_batch_make_whole_microbatches() {
         ..config(24, threads)
     };
     let mut one = Loader::new(source.clone(), grouped(1), Position::default()).unwrap();
-    let expected = take(&mut one, 3);
+    let expected = take_batches(&mut one, 3);
     for (_, _, photos, pixels) in &expected {
         assert_eq!(photos.iter().collect::<HashSet<_>>().len(), 16);
         assert_eq!(pixels.len(), 16 * 2 * 32 * 32 * 3);
@@ -210,7 +210,7 @@ fn too_few_photos_for_a_batch_make_whole_microbatches() {
     assert_eq!(one.skipped().len(), 5);
     let at = Position { epoch: 2, step: 0 };
     let mut resumed = Loader::new(source, grouped(3), at).unwrap();
-    assert!(take(&mut resumed, 1) == expected[2..]);
+    assert!(take_batches(&mut resumed, 1) == expected[2..]);
 }
 
 #[test]

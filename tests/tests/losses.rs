@@ -150,7 +150,7 @@ fn smoothed_targets_are_as_by_autograd() {
                     batch,
                 };
                 let queries = &query[rows.start * shape[1]..rows.end * shape[1]];
-                evaluate(queries, &whole.of(rows))
+                evaluate(queries, &whole.select_rows(rows))
             };
             let losses: Vec<f32> = (0..n).map(|i| run(i..i + 1, 1).loss).collect();
             close(&golden, name, "losses", &losses);

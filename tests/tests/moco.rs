@@ -31,7 +31,7 @@ fn check_trajectory(run: &str, steps: usize, size: usize, symmetric: bool) {
     fill(&mut query.params);
     let mut queue = Queue::random(size, EMBEDDING_DIM, 0);
     queue.keys = numbers(200_000, size * EMBEDDING_DIM, 1.0);
-    seedling_core::nn::cpu::normalize::forward(&mut queue.keys, EMBEDDING_DIM);
+    seedling_core::nn::cpu::l2_normalize::forward(&mut queue.keys, EMBEDDING_DIM);
     let config = MocoConfig {
         m: 0.9,
         tau: 0.2,
@@ -43,7 +43,7 @@ fn check_trajectory(run: &str, steps: usize, size: usize, symmetric: bool) {
             cancel: CancelToken::default(),
         },
     };
-    let initial = Snapshot::of(&query.params);
+    let initial = Snapshot::from_params(&query.params);
     let mut moco = Moco::new(query, key, queue, Target::Positive, config).unwrap();
     let mut velocity = Vec::new();
     let at = |step: usize, name: &str, width: usize| -> Vec<f32> {

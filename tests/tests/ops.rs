@@ -13,7 +13,7 @@ use seedling_core::nn::cpu::norm::Statistics;
 use seedling_core::nn::cpu::pointwise;
 use seedling_core::nn::cpu::sink::{Activated, Gated, Plain};
 use seedling_core::nn::cpu::source::{GradSource, PerImage, Source};
-use seedling_core::nn::cpu::{conv, linear, normalize, pool};
+use seedling_core::nn::cpu::{conv, l2_normalize, linear, pool};
 use seedling_core::nn::layer::{Gate, SqueezeExcite};
 use seedling_core::nn::window::{Padding, Window};
 use seedling_core::nn::workspace::Workspace;
@@ -59,7 +59,7 @@ impl Case<'_> {
     }
 }
 
-fn each(operation: &str, count: usize, test: impl Fn(&Case, &Workspace) + Sync) {
+fn for_each_case(operation: &str, count: usize, test: impl Fn(&Case, &Workspace) + Sync) {
     let golden = Golden::open("ops");
     let names = golden.cases(&format!("{operation}."), 2);
     assert_eq!(names.len(), count, "cases of {operation}");
@@ -80,7 +80,7 @@ fn padding(case: &Case) -> Padding {
 
 #[test]
 fn pointwise_matches() {
-    each("pointwise", 6, |case, workspace| {
+    for_each_case("pointwise", 6, |case, workspace| {
         let (x, w, dy) = (case.get("x"), case.get("weight"), case.get("dy"));
         let [.., c] = case.dims();
         let input = Source::plain(x, c);
@@ -100,7 +100,7 @@ fn pointwise_matches() {
 
 #[test]
 fn depthwise_matches() {
-    each("depthwise", 28, |case, workspace| {
+    for_each_case("depthwise", 28, |case, workspace| {
         let (x, w, dy) = (case.get("x"), case.get("weight"), case.get("dy"));
         let [_, h, width, c] = case.dims();
         let kernel = if case.rest().contains("k3") { 3 } else { 5 };
@@ -123,7 +123,7 @@ fn depthwise_matches() {
 
 #[test]
 fn stem_matches_and_its_image_gets_no_gradient() {
-    each("stem", 8, |case, workspace| {
+    for_each_case("stem", 8, |case, workspace| {
         let (x, w, dy) = (case.get("x"), case.get("weight"), case.get("dy"));
         let [_, h, width, _] = case.dims();
         let window = Window::new((h, width), 3, 3, 2, padding(case));
@@ -140,7 +140,7 @@ fn stem_matches_and_its_image_gets_no_gradient() {
 
 #[test]
 fn batch_norm_with_activation_or_residual_matches() {
-    each("bn", 36, |case, workspace| {
+    for_each_case("bn", 36, |case, workspace| {
         let [mode, kind] = [0, 1].map(|i| case.rest().split('_').nth(i).unwrap());
         let residual = case.rest().contains("none_residual");
         let act = match kind {
@@ -206,7 +206,7 @@ fn batch_norm_with_activation_or_residual_matches() {
 
 #[test]
 fn squeeze_excite_matches() {
-    each("se", 4, |case, workspace| {
+    for_each_case("se", 4, |case, workspace| {
         let (x, dy) = (case.get("x"), case.get("dy"));
         let [n, h, width, c] = case.dims();
         let names = ["fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias"];
@@ -271,7 +271,7 @@ fn squeeze_excite_matches() {
 
 #[test]
 fn pooling_matches() {
-    each("pool", 4, |case, _| {
+    for_each_case("pool", 4, |case, _| {
         let (x, dy) = (case.get("x"), case.get("dy"));
         let [n, h, width, c] = case.dims();
         let per_image = h * width;
@@ -296,7 +296,7 @@ fn pooling_matches() {
 
 #[test]
 fn linear_matches() {
-    each("linear", 10, |case, _| {
+    for_each_case("linear", 10, |case, _| {
         let act = match case.rest().split('_').next().unwrap() {
             "relu" => Act::Relu,
             "hardswish" => Act::HardSwish,
@@ -321,16 +321,16 @@ fn linear_matches() {
 
 #[test]
 fn l2_normalization_matches() {
-    each("l2", 3, |case, _| {
+    for_each_case("l2", 3, |case, _| {
         let shape = case.golden.shape(&format!("{}.x", case.name));
         let mut y = case.get("x").to_vec();
-        let inverse = normalize::forward(&mut y, shape[1]);
+        let inverse = l2_normalize::forward(&mut y, shape[1]);
         case.check("y", &y);
         let mut dx = case.get("dy").to_vec();
         // Rows of one number: the two terms cancel altogether.
         let terms = dx.iter().fold(0f32, |m, g| m.max(g.abs()))
             * inverse.iter().copied().fold(0.0, f32::max);
-        normalize::backward(&mut dx, &y, &inverse, shape[1]);
+        l2_normalize::backward(&mut dx, &y, &inverse, shape[1]);
         case.check_terms("dx", &dx, terms as f64);
     });
 }

@@ -48,7 +48,8 @@ impl Signed {
     }
 
     fn sign(&self, version: u64, not_before: u64) {
-        let manifest = Manifest::of(&self.weights(), version, not_before, self.key()).unwrap();
+        let manifest =
+            Manifest::describe(&self.weights(), version, not_before, self.key()).unwrap();
         fs::write(self.manifest(), manifest.sign(&self.secret).unwrap()).unwrap();
     }
 
@@ -172,7 +173,7 @@ fn a_changed_manifest_is_refused_wherever_it_was_changed() {
     assert_eq!(signed.refusal(&[mine], 0), Distrust::Forged);
     // A stranger who puts the trusted key's name over his own signature.
     let stranger = SecretKey::from_random([9; 32]);
-    let found = Manifest::of(&signed.weights(), 3, 0, mine).unwrap();
+    let found = Manifest::describe(&signed.weights(), 3, 0, mine).unwrap();
     let foreign = found.sign(&stranger).unwrap();
     let posing = foreign.replace(&stranger.public().to_string(), &mine.to_string());
     fs::write(signed.manifest(), posing).unwrap();
@@ -213,7 +214,7 @@ fn what_was_taken_back_stays_back() {
     let take = |version, not_before| {
         signed.sign(version, not_before);
         let found = signed.open(&[signed.key()], 0)?;
-        Seen::open(folder)?.take(&signed.weights(), &found)
+        Seen::open(folder)?.accept(&signed.weights(), &found)
     };
     take(3, 2).unwrap();
     take(2, 0).unwrap();

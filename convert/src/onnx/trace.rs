@@ -428,7 +428,7 @@ impl ForwardOps for Tracer {
         Ok(self.graph().node("Gather", &[x, &index], &[int("axis", 1)]))
     }
 
-    fn normalize(&self, x: &mut Name, _: usize) -> Result<()> {
+    fn l2_normalize(&self, x: &mut Name, _: usize) -> Result<()> {
         let length = [int("axis", -1), int("p", 2)];
         *x = self.graph().node("LpNormalization", &[x], &length);
         Ok(())

@@ -358,13 +358,13 @@ impl TensorFile {
             .collect();
         tensors.sort_by_key(|(name, dtype, _)| (Reverse(dtype.bitsize()), *name));
         let mut found = Vec::new();
-        self.each(8..self.data, |bytes| found.extend_from_slice(bytes))?;
+        self.for_each_chunk(8..self.data, |bytes| found.extend_from_slice(bytes))?;
         let same = found == header(&tensors, &self.metadata);
         let mut metadata = self.metadata.clone();
         metadata.remove(SEAL);
         let mut digest = Sha256::new();
         digest.update(header(&tensors, &metadata));
-        self.each(self.data..self.end(), |bytes| digest.update(bytes))?;
+        self.for_each_chunk(self.data..self.end(), |bytes| digest.update(bytes))?;
         if !same || hex(&digest.finalize()) != *expected {
             return refuse("is damaged: its checksum does not match its content");
         }
@@ -377,7 +377,7 @@ impl TensorFile {
     /// It was left on disk, and cannot be read any more.
     pub fn digest(&self) -> Result<String> {
         let mut digest = Sha256::new();
-        self.each(0..self.end(), |bytes| digest.update(bytes))?;
+        self.for_each_chunk(0..self.end(), |bytes| digest.update(bytes))?;
         Ok(hex(&digest.finalize()))
     }
 
@@ -444,7 +444,7 @@ impl TensorFile {
         value: impl Fn([u8; N]) -> T,
     ) -> Result<Vec<T>> {
         let mut values = Vec::with_capacity(stored.range.len() / N);
-        self.each(stored.range.clone(), |bytes| {
+        self.for_each_chunk(stored.range.clone(), |bytes| {
             let (items, _) = bytes.as_chunks::<N>();
             values.extend(items.iter().map(|bytes| value(*bytes)));
         })?;
@@ -452,7 +452,7 @@ impl TensorFile {
     }
 
     /// Shows `see` these bytes, block by block.
-    fn each(&self, range: Range<usize>, mut see: impl FnMut(&[u8])) -> Result<()> {
+    fn for_each_chunk(&self, range: Range<usize>, mut see: impl FnMut(&[u8])) -> Result<()> {
         match &self.content {
             Content::Memory(bytes) => see(bytes.get(range).unwrap_or_default()),
             Content::Disk(file) => {

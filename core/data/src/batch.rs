@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::normalize::Normalize;
 use super::photo::Photo;
+use super::pixel_norm::Normalize;
 use super::views::ViewParams;
 
 /// Views of some photos.

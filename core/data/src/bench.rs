@@ -5,8 +5,8 @@ use std::io::Cursor;
 use image::codecs::jpeg::JpegEncoder;
 
 use super::demo::Demo;
-use super::normalize::Normalize;
 use super::photo::Photo;
+use super::pixel_norm::Normalize;
 use super::source::PhotoSource;
 use super::views::{Recipe, Scratch};
 use crate::{Error, Result};

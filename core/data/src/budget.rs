@@ -49,7 +49,7 @@ impl DecodeBudget {
     ///
     /// # Errors
     /// There are not as many at all; the text says what would do.
-    pub(super) fn take(&self, bytes: u64) -> Result<Reservation<'_>, String> {
+    pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation<'_>, String> {
         let limit = self.limit();
         if bytes > limit {
             let mb = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -103,7 +103,7 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..50 {
                         let bytes = (1 + (thread + round) % 9) << 20;
-                        let reservation = budget.take(bytes).unwrap();
+                        let reservation = budget.reserve(bytes).unwrap();
                         let total = now.fetch_add(bytes, Ordering::SeqCst) + bytes;
                         most.fetch_max(total, Ordering::SeqCst);
                         std::thread::yield_now();
@@ -115,7 +115,7 @@ mod tests {
         });
         assert!(most.load(Ordering::SeqCst) <= 10 << 20);
         assert_eq!(*budget.used.lock().unwrap(), 0);
-        let refused = budget.take(11 << 20).unwrap_err();
+        let refused = budget.reserve(11 << 20).unwrap_err();
         assert!(
             refused.contains("11 MB") && refused.contains("10"),
             "{refused}"

@@ -35,7 +35,7 @@ pub fn render(
     for cell in 0..cells.min(source.len()) {
         let index = cell * source.len() / cells;
         let visit = |photo| with_views(photo, index, recipe, image_size, seed);
-        match source.with(index, visit) {
+        match source.with_photo(index, visit) {
             Ok(row) => rows.push(row),
             Err(error) => last = Some(error),
         }

@@ -28,7 +28,7 @@ pub(super) fn decode<'a>(
     let orientation = block.map_or(Orientation::NoTransforms, |block| orientation(&block));
     // What the decoder fills, and what becomes of it: upright, without alpha, in 8 bits.
     let pixels = u64::from(width) * u64::from(height);
-    let reservation = budget.take(decoder.total_bytes().saturating_add(3 * pixels))?;
+    let reservation = budget.reserve(decoder.total_bytes().saturating_add(3 * pixels))?;
     let picture = DynamicImage::from_decoder(decoder).map_err(|e| one_line(&e))?;
     Ok((from_dynamic(picture, orientation)?, reservation))
 }

@@ -22,7 +22,7 @@ use segments::Segments;
 /// Decodes a whole JPEG. Small damage is tolerated as browsers do; a file that was cut off is not,
 /// because half a gray photo would teach nothing, and neither is one with next to nothing in it.
 pub(super) fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> {
-    let segments = Segments::of(bytes);
+    let segments = Segments::parse(bytes);
     if segments.is_between() {
         return Err("components of three sizes in scans of their own are not decoded here".into());
     }
@@ -110,7 +110,7 @@ fn decode_usual<'a>(
     // Rather half the size than not at all: a portrait from a phone's camera is stored lying.
     let half = turned && !gray && most > budget.limit();
     let reservation = budget
-        .take(if half { bytes(kept + channels) } else { most })
+        .reserve(if half { bytes(kept + channels) } else { most })
         .map_err(Refused::Claims)?;
     decoder.set_options(options.jpeg_set_out_colorspace(out));
     let mut pixels = vec![0u8; width * height * channels];
@@ -147,7 +147,7 @@ fn decode_unusual<'a>(
     // Coefficients of all components, each in full size; then planes and pixels; then what turns them.
     let components = segments.sampling.len().max(1);
     let most = width * height * (3 * components).max(components + 3).max(6);
-    let reservation = budget.take(most as u64).map_err(Refused::Claims)?;
+    let reservation = budget.reserve(most as u64).map_err(Refused::Claims)?;
     decoder.set_max_decoding_buffer_size(most);
     let pixels = decoder.decode().map_err(broken)?;
     let pixels = match info.pixel_format {

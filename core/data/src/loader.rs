@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use self::workers::{Pending, Shared, wait, work};
 use super::batch::{Batch, BatchViews, Made};
-use super::normalize::Normalize;
+use super::pixel_norm::Normalize;
 use super::source::{PhotoSource, Skipped};
 use super::views::{Recipe, Scratch};
 use crate::{Error, Result};

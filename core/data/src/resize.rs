@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::normalize::Normalize;
 use super::photo::Photo;
+use super::pixel_norm::Normalize;
 use seedling_base::simd::dispatch;
 
 /// A rectangle of a photo, in whole pixels.

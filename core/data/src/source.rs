@@ -82,7 +82,7 @@ impl dyn PhotoSource + '_ {
     ///
     /// # Errors
     /// As [`PhotoSource::load`].
-    pub fn with<T>(&self, index: usize, visit: impl FnOnce(Photo) -> T) -> Result<T> {
+    pub fn with_photo<T>(&self, index: usize, visit: impl FnOnce(Photo) -> T) -> Result<T> {
         let (mut visit, mut seen) = (Some(visit), None);
         self.visit(index, &mut |photo| {
             if let Some(visit) = visit.take() {

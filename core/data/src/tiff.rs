@@ -64,8 +64,8 @@ pub(super) fn decode<'a>(bytes: &[u8], budget: &'a DecodeBudget) -> Decoded<'a> 
     let pixels = u64::from(width) * u64::from(height);
     let layout = decoder.image_buffer_layout().map_err(|e| reason(&e))?;
     // Samples as they are stored, as bytes, as pixels, and turned.
-    let reservation =
-        budget.take((layout.complete_len as u64).saturating_add(pixels * (samples as u64 + 8)))?;
+    let reservation = budget
+        .reserve((layout.complete_len as u64).saturating_add(pixels * (samples as u64 + 8)))?;
     let mut stored = DecodingResult::U8(Vec::new());
     let layout = decoder
         .read_image_to_buffer(&mut stored)

@@ -5,8 +5,8 @@
 
 use super::augment;
 use super::blur::{self, BlurScratch};
-use super::normalize::Normalize;
 use super::photo::Photo;
+use super::pixel_norm::Normalize;
 use super::resize::{self, Rect, ResizeScratch};
 use crate::{Error, Result};
 use seedling_base::rng::Rng;

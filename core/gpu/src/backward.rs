@@ -60,7 +60,7 @@ impl<R: Runtime> Gpu<R> {
             weight,
             (inputs, 1),
         )?;
-        let dx = self.take(x.z.len())?;
+        let dx = self.alloc(x.z.len())?;
         let a = self.source(&dy, OperandLayout::Rows, None);
         let b = launch::weight(values, weight, (outputs, inputs), 1, true);
         self.product(
@@ -128,7 +128,7 @@ impl<R: Runtime> Gpu<R> {
             Sink::Activated => Finish::through(x),
             Sink::Images | Sink::Gated { .. } => Finish::default(),
         };
-        let dx = self.take_as(x.z.len(), x.z.dtype())?;
+        let dx = self.alloc_as(x.z.len(), x.z.dtype())?;
         let map = window.map_or(OperandLayout::Rows, |_| OperandLayout::Outputs);
         let a = self.gradient(dz, outputs, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, true);
@@ -198,7 +198,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         sums: &GradSums,
         grads: &mut DeviceBuffer,
     ) -> Result<NormGrad> {
-        let numbers = self.take(norm.microbatches * view::GRAD * layer.channels)?;
+        let numbers = self.alloc(norm.microbatches * view::GRAD * layer.channels)?;
         self.norm_gradient(layer, norm, sums, grads, &numbers);
         Ok(NormGrad {
             numbers,
@@ -233,7 +233,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         factors: &PerImage,
         channels: usize,
     ) -> Result<DeviceBuffer> {
-        let out = self.take_as(x.len(), x.dtype())?;
+        let out = self.alloc_as(x.len(), x.dtype())?;
         self.times_images(x, factors, channels, &out);
         Ok(out)
     }
@@ -256,7 +256,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         dy: &DeviceBuffer,
         rows_per_image: usize,
     ) -> Result<(PerImage, GradSums)> {
-        let numbers = self.take(dy.len())?;
+        let numbers = self.alloc(dy.len())?;
         self.spread_rows(dy, &numbers, x.channels, 1, 1.0 / rows_per_image as f32);
         let images = dy.len() / x.channels;
         let sums = match x.norm {
@@ -264,7 +264,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
             Some((norm, act)) => {
                 let (parts, pieces) = self.sums(x, None, What::Derivatives(act), images)?;
                 let whole = self.whole(parts, &pieces, 2 * x.channels)?;
-                let out = self.take(norm.microbatches * 2 * x.channels)?;
+                let out = self.alloc(norm.microbatches * 2 * x.channels)?;
                 let pooled = Pooled {
                     channels: x.channels,
                     images,
@@ -291,7 +291,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         channels: usize,
         rows_per_image: usize,
     ) -> Result<DeviceBuffer> {
-        let out = self.take_as(dy.len() * rows_per_image, self.dtype)?;
+        let out = self.alloc_as(dy.len() * rows_per_image, self.dtype)?;
         self.spread_rows(
             dy,
             &out,
@@ -325,16 +325,16 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     ) -> Result<(PerImage, GradSums)> {
         let channels = layer.channels;
         let images = squeezed.gate.len() / channels;
-        let dlogits = self.take(squeezed.logits.len())?;
+        let dlogits = self.alloc(squeezed.logits.len())?;
         self.gates_back(sums, &squeezed.logits, &dlogits, channels, layer.gate);
         let second = (&layer.w2, &layer.b2);
         let dhidden = self.affine_back(values, grads, second, &squeezed.hidden, &dlogits)?;
         self.through(&dhidden, &launch::activated(&squeezed.inner, layer.act));
         let first = (&layer.w1, &layer.b1);
         let dpooled = self.affine_back(values, grads, first, &squeezed.pooled, &dhidden)?;
-        let pool = self.take(dpooled.len())?;
+        let pool = self.alloc(dpooled.len())?;
         self.spread_rows(&dpooled, &pool, channels, 1, 1.0 / rows_per_image as f32);
-        let out = self.take(squeezed.microbatches * 2 * channels)?;
+        let out = self.alloc(squeezed.microbatches * 2 * channels)?;
         let pooled = Pooled {
             channels,
             images,
@@ -377,7 +377,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         let sum = self.whole(parts, &pieces, token)?;
         self.add_to(grads, layer.class.start, (&sum, 0), dim);
         self.add_to(grads, layer.grid.start, (&sum, 0), dim);
-        let rest = self.take(count * dim)?;
+        let rest = self.alloc(count * dim)?;
         self.copy_runs(
             (&sum, dim),
             count * dim,
@@ -460,7 +460,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         Ok(out)
     }
 
-    fn normalize_back(
+    fn l2_normalize_back(
         &self,
         dy: &mut DeviceBuffer,
         (y, inverse): &(DeviceBuffer, DeviceBuffer),

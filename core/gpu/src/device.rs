@@ -168,7 +168,7 @@ fn open<R: Runtime>(
     client: impl FnOnce() -> ComputeClient<R>,
 ) -> Result<Gpu<R>> {
     catch_unwind(AssertUnwindSafe(client))
-        .map(|client| Gpu::on(client, about))
+        .map(|client| Gpu::from_client(client, about))
         .map_err(|_| Error::Device(format!("device = {name}: its driver refuses to open it")))
 }
 

@@ -27,7 +27,7 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<DeviceBuffer> {
         let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
         let rows = x.len() / inputs;
-        let out = self.take(rows * outputs)?;
+        let out = self.alloc(rows * outputs)?;
         let x = FusedInput::plain(x, inputs);
         let end = Finish {
             bias: Some((values, bias.start)),
@@ -50,7 +50,7 @@ impl<R: Runtime> Gpu<R> {
     }
 
     fn activated(&self, x: &DeviceBuffer, act: Act) -> Result<DeviceBuffer> {
-        let out = self.take(x.len())?;
+        let out = self.alloc(x.len())?;
         self.read_into(&launch::activated(x, act), &out);
         Ok(out)
     }
@@ -70,7 +70,7 @@ impl<R: Runtime> Gpu<R> {
         });
         // A dense convolution makes activations of images; without a window, pooled rows stay f32.
         let dtype = window.map_or(x.z.dtype(), |_| self.dtype);
-        let z = self.take_as(rows * outputs, dtype)?;
+        let z = self.alloc_as(rows * outputs, dtype)?;
         let map = window.map_or(OperandLayout::Rows, |_| OperandLayout::Patches);
         let a = self.source(x, map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, false);
@@ -173,7 +173,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
     }
 
     fn materialize(&self, x: &FusedInput<Self>) -> Result<DeviceBuffer> {
-        let out = self.take_as(x.z.len(), x.z.dtype())?;
+        let out = self.alloc_as(x.z.len(), x.z.dtype())?;
         self.read_into(&launch::reading(x), &out);
         Ok(out)
     }
@@ -184,7 +184,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         other: &FusedInput<Self>,
         act: Act,
     ) -> Result<DeviceBuffer> {
-        let out = self.take_as(x.z.len(), x.z.dtype())?;
+        let out = self.alloc_as(x.z.len(), x.z.dtype())?;
         self.add_into(x, other, act, &out);
         Ok(out)
     }
@@ -215,7 +215,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
     fn pool(&self, x: &FusedInput<Self>, rows_per_image: usize) -> Result<DeviceBuffer> {
         let images = x.z.len() / x.channels / rows_per_image;
         let (parts, pieces) = self.sums(x, None, What::Values, images)?;
-        let means = self.take(images * x.channels)?;
+        let means = self.alloc(images * x.channels)?;
         let scale = 1.0 / rows_per_image as f32;
         self.add_pieces(&parts, &means, x.channels, pieces.count, scale);
         Ok(means)
@@ -232,7 +232,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         let inner = self.affine(values, (&layer.w1, &layer.b1), &pooled, None)?;
         let hidden = self.activated(&inner, layer.act)?;
         let logits = self.affine(values, (&layer.w2, &layer.b2), &hidden, None)?;
-        let gate = self.take(logits.len())?;
+        let gate = self.alloc(logits.len())?;
         self.gates(&logits, &gate, layer.gate);
         let gate = Arc::new(gate);
         let squeezed = Squeezed {
@@ -274,7 +274,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         let added = self.zeros((1 + count) * dim)?;
         self.add_to(&added, 0, (values, layer.class.start), dim);
         self.add_to(&added, 0, (values, layer.grid.start), dim);
-        let positions = self.take(layer.side * layer.side * dim)?;
+        let positions = self.alloc(layer.side * layer.side * dim)?;
         let len = positions.len();
         let from = (values, layer.grid.start + dim);
         self.copy_runs(from, len, (&positions, 0), len, (len, len));
@@ -287,7 +287,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
             count * dim,
             (count * dim, count * dim),
         );
-        let bias = self.take(count * dim)?;
+        let bias = self.alloc(count * dim)?;
         self.copy_runs(
             (values, layer.patch_bias.start),
             0,
@@ -297,7 +297,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         );
         self.add_to(&added, dim, (&bias, 0), count * dim);
 
-        let out = self.take(images * (1 + count) * dim)?;
+        let out = self.alloc(images * (1 + count) * dim)?;
         let token = (1 + count) * dim;
         self.copy_runs((&added, 0), 0, (&out, 0), token, (token, out.len()));
         let spread = self.zeros(out.len())?;
@@ -348,7 +348,7 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         rows_per_image: usize,
         dim: usize,
     ) -> Result<DeviceBuffer> {
-        let out = self.take(x.len() / rows_per_image)?;
+        let out = self.alloc(x.len() / rows_per_image)?;
         self.copy_runs(
             (x, 0),
             rows_per_image * dim,
@@ -359,8 +359,12 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         Ok(out)
     }
 
-    fn normalize(&self, x: &mut DeviceBuffer, dim: usize) -> Result<(DeviceBuffer, DeviceBuffer)> {
-        let (kept, inverse) = (self.take(x.len())?, self.take(x.len() / dim)?);
+    fn l2_normalize(
+        &self,
+        x: &mut DeviceBuffer,
+        dim: usize,
+    ) -> Result<(DeviceBuffer, DeviceBuffer)> {
+        let (kept, inverse) = (self.alloc(x.len())?, self.alloc(x.len() / dim)?);
         self.normalize_rows(x, &kept, &inverse, dim);
         Ok((kept, inverse))
     }

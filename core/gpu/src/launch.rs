@@ -59,7 +59,7 @@ fn lanes(channels: usize) -> usize {
 }
 
 /// Cubes of [`EACH`] units for `n` numbers.
-fn each(n: usize) -> (CubeCount, CubeDim) {
+fn elementwise_grid(n: usize) -> (CubeCount, CubeDim) {
     (cubes(n.div_ceil(EACH)), CubeDim::new_1d(EACH as u32))
 }
 

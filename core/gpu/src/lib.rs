@@ -134,10 +134,10 @@ pub struct Squeezed {
 impl<R: Runtime> Gpu<R> {
     /// On a device that is there.
     pub fn new(client: ComputeClient<R>) -> Gpu<R> {
-        Gpu::on(client, DeviceStatus::default())
+        Gpu::from_client(client, DeviceStatus::default())
     }
 
-    fn on(mut client: ComputeClient<R>, status: DeviceStatus) -> Gpu<R> {
+    fn from_client(mut client: ComputeClient<R>, status: DeviceStatus) -> Gpu<R> {
         // Memory is used again in the order of the work: all threads must share a stream.
         // SAFETY: a stream may be used from any thread.
         unsafe { client.set_stream(StreamId::current()) };
@@ -188,13 +188,13 @@ impl<R: Runtime> Gpu<R> {
     ///
     /// # Errors
     /// There is none.
-    pub fn take(&self, len: usize) -> Result<DeviceBuffer> {
-        self.take_as(len, FloatKind::F32)
+    pub fn alloc(&self, len: usize) -> Result<DeviceBuffer> {
+        self.alloc_as(len, FloatKind::F32)
     }
 
-    fn take_as(&self, len: usize, dtype: FloatKind) -> Result<DeviceBuffer> {
+    fn alloc_as(&self, len: usize, dtype: FloatKind) -> Result<DeviceBuffer> {
         self.complaint()?;
-        self.memory.take(&self.client, len, dtype)
+        self.memory.alloc(&self.client, len, dtype)
     }
 
     /// The bytes of what is on the GPU. Whoever waits for them hears of what went wrong before.
@@ -227,13 +227,13 @@ impl<R: Runtime> Gpu<R> {
         if x.dtype() == self.dtype {
             return Ok(x);
         }
-        let out = self.take_as(x.len(), self.dtype)?;
+        let out = self.alloc_as(x.len(), self.dtype)?;
         self.read_into(&launch::activated(&x, Act::Identity), &out);
         Ok(out)
     }
 
     fn zeros(&self, len: usize) -> Result<DeviceBuffer> {
-        let out = self.take(len)?;
+        let out = self.alloc(len)?;
         self.fill(&out, 0.0);
         Ok(out)
     }
@@ -270,7 +270,7 @@ impl<R: Runtime> Gpu<R> {
         }
         self.complaint()?;
         if numbers.dtype() != FloatKind::F32 {
-            let wide = self.take(numbers.len())?;
+            let wide = self.alloc(numbers.len())?;
             self.read_into(&launch::activated(numbers, Act::Identity), &wide);
             return self.receive(&wide);
         }
@@ -283,7 +283,7 @@ impl<R: Runtime> Gpu<R> {
         if pieces.count == 1 {
             return Ok(parts);
         }
-        let out = self.take(parts.len() / pieces.count)?;
+        let out = self.alloc(parts.len() / pieces.count)?;
         self.add_pieces(&parts, &out, len, pieces.count, 1.0);
         Ok(out)
     }

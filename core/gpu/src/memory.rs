@@ -54,7 +54,7 @@ impl Memory {
     ///
     /// # Errors
     /// More than the GPU takes in one piece.
-    pub fn take<R: Runtime>(
+    pub fn alloc<R: Runtime>(
         &self,
         client: &ComputeClient<R>,
         len: usize,
@@ -106,7 +106,7 @@ impl Memory {
         len: usize,
     ) -> Result<DeviceBuffer> {
         if len == 0 {
-            return self.take(client, 0, FloatKind::F32);
+            return self.alloc(client, 0, FloatKind::F32);
         }
         let mut waiting = lock(&self.waiting);
         waiting.lent += bytes.len();

@@ -46,7 +46,12 @@ pub fn largest(x: f32, shared: &mut SharedMemory<f32>) -> f32 {
 
 /// Rows to length 1, in place; their values and 1 / |x| are kept.
 #[cube(launch_unchecked)]
-pub fn normalize(x: &mut Array<f32>, kept: &mut Array<f32>, inverse: &mut Array<f32>, dim: usize) {
+pub fn l2_normalize(
+    x: &mut Array<f32>,
+    kept: &mut Array<f32>,
+    inverse: &mut Array<f32>,
+    dim: usize,
+) {
     let mut shared = SharedMemory::<f32>::new(UNITS);
     let row = CUBE_POS;
     if row < inverse.len() {
@@ -74,7 +79,7 @@ pub fn normalize(x: &mut Array<f32>, kept: &mut Array<f32>, inverse: &mut Array<
 
 /// dx = (dy - (dy.y) y) / |x|, in place of dy.
 #[cube(launch_unchecked)]
-pub fn normalize_back(dy: &mut Array<f32>, y: &Array<f32>, inverse: &Array<f32>, dim: usize) {
+pub fn l2_normalize_back(dy: &mut Array<f32>, y: &Array<f32>, inverse: &Array<f32>, dim: usize) {
     let mut shared = SharedMemory::<f32>::new(UNITS);
     let row = CUBE_POS;
     if row < inverse.len() {

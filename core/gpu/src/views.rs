@@ -99,7 +99,7 @@ impl<R: Runtime> Gpu<R> {
         normalize: &Normalize,
     ) -> Result<DeviceBuffer> {
         let image = size * size * 3;
-        let out = self.take(views.len() * image)?;
+        let out = self.alloc(views.len() * image)?;
         let scale = normalize.std.map(|std| 1.0 / (255.0 * std));
         let shift: [f32; 3] = std::array::from_fn(|c| -normalize.mean[c] / normalize.std[c]);
         let normal = self.send(&[scale, shift].concat())?;
@@ -131,10 +131,10 @@ impl<R: Runtime> Gpu<R> {
         let axes = self.send_whole(&block.axes)?;
         let factors = self.send(&block.factors)?;
         let weights = self.send(&block.weights)?;
-        let rows = self.take(round(block.rows * size))?;
-        let pixels = self.take(views * size * size)?;
-        let means = self.take(views)?;
-        let blurred = self.take(views * size * size * 3)?;
+        let rows = self.alloc(round(block.rows * size))?;
+        let pixels = self.alloc(views * size * size)?;
+        let means = self.alloc(views)?;
+        let blurred = self.alloc(views * size * size * 3)?;
         let units = CubeDim::new_1d(UNITS as u32);
         let cubes = |places: usize| {
             let parts = places.div_ceil(UNITS) as u32;

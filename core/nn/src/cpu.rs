@@ -14,12 +14,12 @@ pub mod channelwise;
 pub mod conv;
 pub mod depthwise;
 mod forward;
+pub mod l2_normalize;
 pub mod layer_norm;
 pub mod linear;
 pub mod materialize;
 pub mod max_pool;
 pub mod norm;
-pub mod normalize;
 mod optimizer;
 pub mod pointwise;
 pub mod pool;
@@ -50,8 +50,8 @@ impl Cpu {
         }
     }
 
-    fn take(&self, len: usize) -> Buffer {
-        self.workspace.take(len)
+    fn alloc(&self, len: usize) -> Buffer {
+        self.workspace.alloc(len)
     }
 }
 
@@ -60,7 +60,7 @@ impl Backend for Cpu {
     type Flat = Vec<f32>;
 
     fn upload(&self, len: usize, fill: impl FnOnce(&mut [f32])) -> Result<Buffer> {
-        let mut buf = self.take(len);
+        let mut buf = self.alloc(len);
         fill(&mut buf);
         Ok(buf)
     }

@@ -75,7 +75,7 @@ impl Mode {
 
     /// The same for `n` micro-batches at once, of which `pass` tells the first apart from others of its step.
     pub fn at_pass(self, pass: u64, n: usize) -> Mode {
-        let mut mode = self.with(|dropping| Dropping { pass, ..dropping });
+        let mut mode = self.map_dropping(|dropping| Dropping { pass, ..dropping });
         if let Mode::Train { microbatches, .. } = &mut mode {
             *microbatches = n;
         }
@@ -84,10 +84,10 @@ impl Mode {
 
     /// The same in step `step`.
     pub fn at_step(self, step: u64) -> Mode {
-        self.with(|dropping| Dropping { step, ..dropping })
+        self.map_dropping(|dropping| Dropping { step, ..dropping })
     }
 
-    fn with(self, change: impl FnOnce(Dropping) -> Dropping) -> Mode {
+    fn map_dropping(self, change: impl FnOnce(Dropping) -> Dropping) -> Mode {
         match self {
             Mode::Train {
                 norm_momentum,
@@ -218,7 +218,7 @@ impl Encoder {
         frozen: usize,
         workspace: &Workspace,
     ) -> Result<Encoder> {
-        Encoder::on(Cpu::new(workspace), architecture, trained, frozen)
+        Encoder::with_backend(Cpu::new(workspace), architecture, trained, frozen)
     }
 }
 
@@ -228,7 +228,7 @@ impl<B: ForwardOps> Encoder<B> {
     ///
     /// # Errors
     /// The network has fewer stages than `frozen`, or the backend's.
-    pub fn on(
+    pub fn with_backend(
         backend: B,
         architecture: Architecture,
         trained: bool,
@@ -404,7 +404,7 @@ impl Network {
         }
         let unit = match self.head.last() {
             None => None,
-            Some(last) => Some(backend.normalize(&mut x, last.linear.outputs)?),
+            Some(last) => Some(backend.l2_normalize(&mut x, last.linear.outputs)?),
         };
         let cache = ForwardCache {
             backbone,
@@ -431,7 +431,7 @@ impl<B: BackwardOps> Encoder<B> {
         let backend = &self.params.backend().clone();
         let (values, dim) = (&self.params.values, self.output_dim());
         if let Some(unit) = &cache.unit {
-            backend.normalize_back(&mut dy, unit, dim)?;
+            backend.l2_normalize_back(&mut dy, unit, dim)?;
         }
         let grads = &mut self.params.grads;
         for (layer, cache) in self.network.head.iter().zip(&cache.head).rev() {

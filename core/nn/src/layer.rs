@@ -106,15 +106,15 @@ pub struct Linear {
 impl Linear {
     /// Declares `{name}.weight` (outputs, inputs) and `{name}.bias`.
     pub fn new(layout: &mut Layout, name: &str, sizes: (usize, usize), act: Act) -> Linear {
-        Linear::of(layout, name, sizes, act, Role::LinearWeight)
+        Linear::new_with_role(layout, name, sizes, act, Role::LinearWeight)
     }
 
     /// The same in a transformer, where it begins with other numbers.
     pub fn projecting(layout: &mut Layout, name: &str, sizes: (usize, usize), act: Act) -> Linear {
-        Linear::of(layout, name, sizes, act, Role::ProjectionWeight)
+        Linear::new_with_role(layout, name, sizes, act, Role::ProjectionWeight)
     }
 
-    fn of(
+    fn new_with_role(
         layout: &mut Layout,
         name: &str,
         (inputs, outputs): (usize, usize),

@@ -1,7 +1,7 @@
 //! How work is shared out: a fixed cut that depends on sizes alone.
 //!
 //! Rows are cut into more pieces than there are threads. Threads take them as they become free
-//! ([`over`]), so a phone's small cores do not hold up the large ones; partial sums are combined
+//! ([`map_parts`]), so a phone's small cores do not hold up the large ones; partial sums are combined
 //! in the order of the pieces. So a result depends neither on timing nor on how many threads
 //! there are.
 
@@ -64,7 +64,7 @@ fn cut(len: usize, n: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// Does `work` on every piece with its part of what is written, on all threads of the current
 /// pool; the results come in the order of the pieces.
-pub fn over<P: Send, T: Send>(
+pub fn map_parts<P: Send, T: Send>(
     pieces: Vec<Range<usize>>,
     parts: Vec<P>,
     work: impl Fn(Range<usize>, P) -> T + Sync + Send,
@@ -77,13 +77,13 @@ pub fn over<P: Send, T: Send>(
         .collect()
 }
 
-/// [`over`] pieces that write nothing but their result.
-pub fn each<T: Send>(
+/// [`map_parts`] pieces that write nothing but their result.
+pub fn map_pieces<T: Send>(
     pieces: Vec<Range<usize>>,
     work: impl Fn(Range<usize>) -> T + Sync + Send,
 ) -> Vec<T> {
     let nothing = vec![(); pieces.len()];
-    over(pieces, nothing, |piece, ()| work(piece))
+    map_parts(pieces, nothing, |piece, ()| work(piece))
 }
 
 /// Adds `parts` to `into`, each number's in their order.

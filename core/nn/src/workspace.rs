@@ -34,7 +34,7 @@ enum Memory {
 
 impl Workspace {
     /// A buffer of `len` floats.
-    pub fn take(&self, len: usize) -> Buffer {
+    pub fn alloc(&self, len: usize) -> Buffer {
         let range = match len < SMALL {
             true => None,
             false => self.arena().lend(len),
@@ -56,7 +56,7 @@ impl Workspace {
 
     /// A buffer of `len` zeros.
     pub fn zeros(&self, len: usize) -> Buffer {
-        let mut buffer = self.take(len);
+        let mut buffer = self.alloc(len);
         buffer.fill(0.0);
         buffer
     }
@@ -111,14 +111,14 @@ mod tests {
     #[test]
     fn memory_comes_back_whole_or_in_parts() {
         let pool = Workspace::default();
-        let address = pool.take(100_000).as_ptr();
-        assert_eq!(pool.take(90_000).as_ptr(), address);
-        let parts = [pool.take(50_000), pool.take(40_000)];
+        let address = pool.alloc(100_000).as_ptr();
+        assert_eq!(pool.alloc(90_000).as_ptr(), address);
+        let parts = [pool.alloc(50_000), pool.alloc(40_000)];
         assert_eq!(parts[0].as_ptr(), address);
         assert!(parts[1].as_ptr() < address.wrapping_add(100_000));
         drop(parts);
         assert!(pool.zeros(100_000).iter().all(|&x| x == 0.0));
-        assert_eq!((pool.take(0).len(), pool.take(3).len()), (0, 3));
+        assert_eq!((pool.alloc(0).len(), pool.alloc(3).len()), (0, 3));
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
         let lens = [20_000, 3, 70_001, 16_384, 33_000, 20_000];
         let mut held: Vec<(usize, Buffer)> = Vec::new();
         for n in 0..200 {
-            let mut buffer = pool.take(lens[n % lens.len()]);
+            let mut buffer = pool.alloc(lens[n % lens.len()]);
             buffer.fill(n as f32);
             held.push((n, buffer));
             if held.len() > 7 {
@@ -148,7 +148,7 @@ mod tests {
                 let pool = &pool;
                 scope.spawn(move || {
                     for n in 0..50 {
-                        let mut mine = pool.take(16_000 + 7_000 * ((n + thread) % 5));
+                        let mut mine = pool.alloc(16_000 + 7_000 * ((n + thread) % 5));
                         mine.fill(thread as f32);
                         std::thread::yield_now();
                         assert!(mine.iter().all(|&x| x == thread as f32));

@@ -37,7 +37,7 @@ impl<R: Runtime> ViewOps for Gpu<R> {
 
 impl<R: Runtime> LossOps for Gpu<R> {
     fn gather(&self, parts: &[DeviceBuffer], order: &[usize], dim: usize) -> Result<DeviceBuffer> {
-        let all = self.take(order.len() * dim)?;
+        let all = self.alloc(order.len() * dim)?;
         let mut order = order;
         for part in parts {
             let (here, rest) = order.split_at(part.len() / dim);
@@ -57,18 +57,18 @@ impl<R: Runtime> LossOps for Gpu<R> {
         let (n, dim) = (rows.len(), contrast.queue.dim);
         let at_once = (LOGITS / contrast.queue.size().max(1)).max(1);
         let (grad, found) = if n <= at_once {
-            some(self, queries, rows, contrast)?
+            contrast_rows(self, queries, rows, contrast)?
         } else {
-            let (grad, found) = (self.take(n * dim)?, self.take(n * 3)?);
+            let (grad, found) = (self.alloc(n * dim)?, self.alloc(n * 3)?);
             let copy = |from: (&DeviceBuffer, usize), to: (&DeviceBuffer, usize), len| {
                 self.copy_runs(from, len, to, len, (len, len));
             };
             for first in (0..n).step_by(at_once) {
                 let count = at_once.min(n - first);
-                let part = self.take(count * dim)?;
+                let part = self.alloc(count * dim)?;
                 copy((queries, first * dim), (&part, 0), count * dim);
                 let at = rows.start + first;
-                let (grad_of, found_of) = some(self, &part, at..at + count, contrast)?;
+                let (grad_of, found_of) = contrast_rows(self, &part, at..at + count, contrast)?;
                 copy((&grad_of, 0), (&grad, first * dim), count * dim);
                 copy((&found_of, 0), (&found, first * 3), count * 3);
             }
@@ -109,7 +109,7 @@ impl<R: Runtime> LossOps for Gpu<R> {
 }
 
 /// Gradient (n, dim), and loss and agreement (n, 3), of queries that are the batch's at `rows`.
-fn some<R: Runtime>(
+fn contrast_rows<R: Runtime>(
     gpu: &Gpu<R>,
     queries: &DeviceBuffer,
     rows: Range<usize>,
@@ -152,7 +152,7 @@ fn targets<R: Runtime>(
     Ok(match contrast.target {
         Target::Positive => None,
         &Target::Teacher { temperature } => {
-            let own = gpu.take(n * dim)?;
+            let own = gpu.alloc(n * dim)?;
             let from = (contrast.positives, rows.start * dim);
             gpu.copy_runs(from, dim, (&own, 0), dim, (dim, n * dim));
             let teacher = gpu.logits(&own, (&own, 0), &contrast.queue.keys, dim)?;

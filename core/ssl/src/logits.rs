@@ -139,7 +139,7 @@ impl Row<'_> {
     }
 
     /// The logit of the positive (0), or of a row of the queue, counted from 1.
-    pub(crate) fn at(&self, j: usize) -> f32 {
+    pub(crate) fn get(&self, j: usize) -> f32 {
         match j.checked_sub(1) {
             None => *self.positive,
             Some(j) => self.queue[j],

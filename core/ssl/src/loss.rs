@@ -34,7 +34,7 @@ pub struct Contrast<'a, P: ?Sized = [f32], K = Vec<f32>> {
 
 impl<'a, P: Deref<Target = [f32]>> Contrast<'a, P> {
     /// Of the queries at `rows` alone.
-    pub fn of(&self, rows: Range<usize>) -> Contrast<'a> {
+    pub fn select_rows(&self, rows: Range<usize>) -> Contrast<'a> {
         let dim = self.queue.dim;
         Contrast {
             positives: &self.positives[rows.start * dim..rows.end * dim],

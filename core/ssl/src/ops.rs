@@ -109,7 +109,7 @@ impl LossOps for Cpu {
         rows: Range<usize>,
         contrast: &Contrast<'_, Self::Buf, Vec<f32>>,
     ) -> Result<Evaluated<Self::Buf>> {
-        let found = loss::evaluate(queries, &contrast.of(rows));
+        let found = loss::evaluate(queries, &contrast.select_rows(rows));
         let grad = self.upload(found.grad.len(), |grad| grad.copy_from_slice(&found.grad))?;
         Ok(Evaluated {
             loss: found.loss,

@@ -54,7 +54,7 @@ impl Queue {
     pub fn random(size: usize, dim: usize, seed: u64) -> Queue {
         let mut rng = Rng::new(seed, Purpose::Queue, 0, 0);
         let mut keys: Vec<f32> = (0..size * dim).map(|_| rng.normal()).collect();
-        seedling_nn::cpu::normalize::forward(&mut keys, dim.max(1));
+        seedling_nn::cpu::l2_normalize::forward(&mut keys, dim.max(1));
         Queue {
             keys,
             photos: vec![NO_PHOTO; size],

@@ -52,7 +52,7 @@ pub(crate) fn shared(weight: f32, near: Option<&[f32]>) -> impl Fn(usize) -> f64
 /// The softmax of a teacher's logits at temperature `t`.
 pub(crate) fn softmax(logits: &Row, t: f64) -> impl Fn(usize) -> f64 {
     let log_sum = logits.log_sum_exp(t);
-    move |j| (f64::from(logits.at(j)) / t - log_sum).exp()
+    move |j| (f64::from(logits.get(j)) / t - log_sum).exp()
 }
 
 /// Even parts, which sum to one, for the `count` largest of `logits`, or as many as count at all; nothing

@@ -197,7 +197,8 @@ impl<B: TrainingBackend> Teacher<B> {
         let (mut out, _) =
             self.backend
                 .linear(&projection.layer, &projection.numbers, &features)?;
-        self.backend.normalize(&mut out, projection.layer.outputs)?;
+        self.backend
+            .l2_normalize(&mut out, projection.layer.outputs)?;
         Ok(out)
     }
 

@@ -62,7 +62,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
     impl Work for Open<'_> {
         type Output = Box<dyn Steps>;
 
-        fn on<B: TrainingBackend>(self, backend: B) -> Result<Box<dyn Steps>> {
+        fn run<B: TrainingBackend>(self, backend: B) -> Result<Box<dyn Steps>> {
             let config = method(self.0);
             let setup = Setup {
                 config: &config,
@@ -70,7 +70,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
                 start: &Start::default(),
             };
             let (backend, _) = fitted(backend, setup)?;
-            Ok(Box::new(StepBench::on(&backend, &config)?))
+            Ok(Box::new(StepBench::with_backend(&backend, &config)?))
         }
     }
     config.device.run(Open(config))
@@ -82,7 +82,7 @@ impl StepBench {
     /// # Errors
     /// The settings cannot be meant.
     pub fn new(config: &Config) -> Result<StepBench> {
-        StepBench::on(&Cpu::default(), config)
+        StepBench::with_backend(&Cpu::default(), config)
     }
 }
 
@@ -91,7 +91,7 @@ impl<B: TrainingBackend> StepBench<B> {
     ///
     /// # Errors
     /// The settings cannot be meant, or the backend's.
-    pub fn on(backend: &B, config: &Config) -> Result<StepBench<B>> {
+    pub fn with_backend(backend: &B, config: &Config) -> Result<StepBench<B>> {
         config.validate()?;
         let config = method(config);
         let setup = Setup {

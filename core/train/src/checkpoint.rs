@@ -37,7 +37,7 @@ pub struct DatasetFingerprint {
 
 impl DatasetFingerprint {
     /// The identity of a source.
-    pub fn of(source: &dyn PhotoSource) -> DatasetFingerprint {
+    pub fn new(source: &dyn PhotoSource) -> DatasetFingerprint {
         let mut digest = Sha256::new();
         for index in 0..source.len() {
             digest.update(source.id(index));

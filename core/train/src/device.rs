@@ -22,7 +22,7 @@ pub trait Work {
     ///
     /// # Errors
     /// The backend's, or the work's own.
-    fn on<B: TrainingBackend>(self, backend: B) -> Result<Self::Output>;
+    fn run<B: TrainingBackend>(self, backend: B) -> Result<Self::Output>;
 }
 
 impl Device {
@@ -33,11 +33,11 @@ impl Device {
     pub fn run<W: Work>(self, work: W) -> Result<W::Output> {
         match self {
             // One workspace: no two networks of a run work at the same time.
-            Device::Cpu => work.on(Cpu::new(&Workspace::default())),
+            Device::Cpu => work.run(Cpu::new(&Workspace::default())),
             #[cfg(feature = "gpu")]
-            Device::Gpu(index) => work.on(gpu::gpu(index)?),
+            Device::Gpu(index) => work.run(gpu::gpu(index)?),
             #[cfg(feature = "cuda")]
-            Device::Cuda(index) => work.on(gpu::cuda(index)?),
+            Device::Cuda(index) => work.run(gpu::cuda(index)?),
             #[cfg(not(all(feature = "gpu", feature = "cuda")))]
             other => Err(Error::Device(format!(
                 "device = {other}: this program was built without it (cargo build --features gpu)"
@@ -58,13 +58,13 @@ impl Device {
         impl Work for Load<'_> {
             type Output = Arc<dyn FeatureNet>;
 
-            fn on<B: TrainingBackend>(self, backend: B) -> Result<Arc<dyn FeatureNet>> {
-                let mut encoder = Encoder::on(backend, self.0, false, 0)?;
+            fn run<B: TrainingBackend>(self, backend: B) -> Result<Arc<dyn FeatureNet>> {
+                let mut encoder = Encoder::with_backend(backend, self.0, false, 0)?;
                 self.1.load_backbone(&mut encoder.params)?;
                 Ok(Arc::new(encoder))
             }
         }
-        WithLayer::over(self.run(Load(architecture, file))?, file.linear_layer()?)
+        WithLayer::wrap(self.run(Load(architecture, file))?, file.linear_layer()?)
     }
 }
 
@@ -88,7 +88,7 @@ pub struct DeviceInfo {
 }
 
 /// Every kind of device, whether this program can use it or not.
-pub fn all() -> Vec<BackendDevices> {
+pub fn list() -> Vec<BackendDevices> {
     let processor = DeviceInfo {
         device: Device::Cpu,
         name: format!("{} processor", std::env::consts::ARCH),
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_backend_is_listed_with_what_there_is_or_why_not() {
-        let all = all();
+        let all = list();
         assert_eq!(all.len(), 3);
         assert!(all[0].found.is_ok());
         for backend in &all {

@@ -55,7 +55,8 @@ impl<B: TrainingBackend> Learner<B> {
             metadata,
             start,
         } = setup;
-        let mut encoder = Encoder::on(backend.clone(), metadata.architecture, true, config.freeze)?;
+        let mut encoder =
+            Encoder::with_backend(backend.clone(), metadata.architecture, true, config.freeze)?;
         match &mut saved {
             None => init_params(&mut encoder, config, start)?,
             Some(saved) => restore(&mut encoder.params, take(&mut saved.trained))?,

@@ -85,7 +85,7 @@ fn fit_host(
     for of_a_side in choices.chunk_by(|one, next| one.image_size == next.image_size) {
         for photos in photos {
             for choice in of_a_side {
-                let wanted = choice.of(config, photos, &asks_for);
+                let wanted = choice.apply(config, photos, &asks_for);
                 let forecast = forecaster.forecast(&wanted)?;
                 if forecast.total() <= budget_mb as f64 {
                     *config = wanted;
@@ -99,7 +99,7 @@ fn fit_host(
         freeze: config.freeze,
         bn_group: config.bn_group,
     });
-    let wanted = smallest.of(config, photos[1], &asks_for);
+    let wanted = smallest.apply(config, photos[1], &asks_for);
     let least = forecaster.forecast(&wanted)?.total().ceil();
     Err(Error::Config(format!(
         "{budget_mb} MB are not enough: {} on these photos takes at least {least} MB",
@@ -149,7 +149,7 @@ fn choices(config: &Config, asks_for: impl Fn(&str) -> bool, depth: usize) -> Ve
 
 impl Choice {
     /// `config` with this choice, and these megabytes for photos kept and being decoded.
-    fn of(
+    fn apply(
         self,
         config: &Config,
         (cache, decode): (usize, usize),

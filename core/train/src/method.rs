@@ -56,7 +56,12 @@ impl<B: TrainingBackend> Method<B> {
             cancel: start.cancel.clone(),
         };
         let Some(teacher) = start.teacher else {
-            let key = Encoder::on(backend.clone(), metadata.architecture, false, config.freeze)?;
+            let key = Encoder::with_backend(
+                backend.clone(),
+                metadata.architecture,
+                false,
+                config.freeze,
+            )?;
             let target = target(config, &backend)?;
             let config = MocoConfig {
                 m: config.key_momentum as f32,
@@ -91,7 +96,7 @@ impl<B: TrainingBackend> Method<B> {
                     head: teacher_head(file, config)?,
                     ..file.metadata.architecture
                 };
-                let mut network = Encoder::on(backend, architecture, false, 0)?;
+                let mut network = Encoder::with_backend(backend, architecture, false, 0)?;
                 file.load_backbone(&mut network.params)?;
                 if let Some(head) = architecture.head {
                     file.load_head_of(&mut network.params, head)?;

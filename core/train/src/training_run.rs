@@ -105,7 +105,7 @@ impl TrainingRun {
     ) -> Result<TrainingRun> {
         // Before and after are compared: both have to be taken on the same photos.
         if let Some(before) = session.before()
-            && before.photos != DatasetFingerprint::of(&*measured_on)
+            && before.photos != DatasetFingerprint::new(&*measured_on)
         {
             return Err(Error::NoPhotos(format!(
                 "the photos to measure on are not those measured before training ({} then, {} \
@@ -261,7 +261,7 @@ impl TrainingRun {
         if closed_form.is_none() && self.session.config().whitening {
             observer.event(Event::Note(TOO_FEW))?;
         }
-        let photos = DatasetFingerprint::of(&*self.measured_on);
+        let photos = DatasetFingerprint::new(&*self.measured_on);
         self.session.took_before(Before {
             photos,
             figures,

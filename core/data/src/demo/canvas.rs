@@ -131,7 +131,7 @@ impl Noise {
     }
 
     /// One octave: 0 to 1, features about 1 across.
-    pub(super) fn at(self, x: f32, y: f32) -> f32 {
+    pub(super) fn sample(self, x: f32, y: f32) -> f32 {
         let (fx, fy) = (x.floor(), y.floor());
         let (ix, iy) = (fx as i32, fy as i32);
         let ease = |t: f32| t * t * (3.0 - 2.0 * t);
@@ -145,7 +145,7 @@ impl Noise {
     pub(super) fn fractal(self, x: f32, y: f32, octaves: u32) -> f32 {
         let (mut sum, mut weight, mut total, mut scale) = (0.0, 1.0, 0.0, 1.0);
         for k in 0..octaves {
-            sum += weight * Noise(self.0.wrapping_add(k * 7919)).at(x * scale, y * scale);
+            sum += weight * Noise(self.0.wrapping_add(k * 7919)).sample(x * scale, y * scale);
             total += weight;
             weight *= 0.5;
             scale *= 2.03;

@@ -95,7 +95,7 @@ pub(super) fn forest(canvas: &mut Canvas, rng: &mut Rng) {
                 if y > foot {
                     return below;
                 }
-                let wobble = (noise.at(x0 * 9.0, y * 4.0) - 0.5) * 0.02;
+                let wobble = (noise.sample(x0 * 9.0, y * 4.0) - 0.5) * 0.02;
                 let across = (x - x0 - lean * (foot - y) - wobble) / (thick * (0.75 + 0.35 * y));
                 if across.abs() > 1.0 {
                     return below;
@@ -104,7 +104,7 @@ pub(super) fn forest(canvas: &mut Canvas, rng: &mut Rng) {
                 let rough = noise.fractal(across * 5.0 + x0 * 40.0, y * 14.0, 4);
                 let lit = (round * 0.6 + across * sun_side + rough - 0.2).clamp(0.05, 1.4) * light;
                 let knot = if birch {
-                    smooth(0.62, 0.7, noise.at(x0 * 50.0, y * 40.0))
+                    smooth(0.62, 0.7, noise.sample(x0 * 50.0, y * 40.0))
                 } else {
                     0.0
                 };
@@ -126,7 +126,7 @@ pub(super) fn flower(canvas: &mut Canvas, rng: &mut Rng) {
     let light = rng.range(0.7, 1.2);
     canvas.paint(|x, y, _| {
         let soft = blurred.fractal(x * 3.0, y * 3.0, 2);
-        let spots = smooth(0.6, 0.85, blurred.at(x * 5.0 + 30.0, y * 5.0));
+        let spots = smooth(0.6, 0.85, blurred.sample(x * 5.0 + 30.0, y * 5.0));
         dim(
             blend(dim(green, 0.3 + 1.2 * soft), other, spots * 0.6),
             light,
@@ -187,7 +187,7 @@ pub(super) fn flower(canvas: &mut Canvas, rng: &mut Rng) {
         let core = size * rng.range(0.14, 0.28);
         canvas.stamp(center, core, |dx, dy, below| {
             let d = dx.hypot(dy / squash) / core;
-            let grain = vein.at(dx * 160.0, dy * 160.0);
+            let grain = vein.sample(dx * 160.0, dy * 160.0);
             let shade = (1.15 - d * 0.7) * (0.4 + grain) * light;
             blend(below, dim(heart, shade), smooth(1.0, 0.92, d))
         });

@@ -33,9 +33,12 @@ pub(super) fn city(canvas: &mut Canvas, rng: &mut Rng) {
                 let (column, row) = ((x - left) / dx, (y - top) / dy);
                 let inside = column.fract() > 0.3 && row.fract() > 0.4;
                 let which = (column.floor() * 1.7 + 0.5, row.floor() * 2.3 + 0.5);
-                let on = windows.at(which.0 * 3.0, which.1 * 3.0);
+                let on = windows.sample(which.0 * 3.0, which.1 * 3.0);
                 if inside && on < lit {
-                    dim(lamp, 0.25 + 1.1 * windows.at(which.1 * 5.0, which.0 * 5.0))
+                    dim(
+                        lamp,
+                        0.25 + 1.1 * windows.sample(which.1 * 5.0, which.0 * 5.0),
+                    )
                 } else {
                     wall
                 }
@@ -224,13 +227,13 @@ pub(super) fn page(canvas: &mut Canvas, rng: &mut Rng) {
         let column = ((u + half.0) / glyph).floor();
         let in_column = (u + half.0) / glyph - column;
         // Words end at spaces, paragraphs before the right margin.
-        let space = noise.at(column * 0.37, row * 7.3) > 0.72;
-        let ends = row as i32 % 7 == 6 && u > half.0 * (noise.at(row * 9.1, 5.5) - 0.4);
+        let space = noise.sample(column * 0.37, row * 7.3) > 0.72;
+        let ends = row as i32 % 7 == 6 && u > half.0 * (noise.sample(row * 9.1, 5.5) - 0.4);
         let blank = title && (row as i32 % 2 == 0 || u > 0.1);
         if space || ends || blank || !(0.25..0.8).contains(&in_row) {
             return sheet;
         }
-        let stroke = noise.at(column * 31.7 + in_column * 2.6, row * 17.3 + in_row * 3.4);
+        let stroke = noise.sample(column * 31.7 + in_column * 2.6, row * 17.3 + in_row * 3.4);
         let dark = smooth(0.38, 0.58, stroke)
             * smooth(0.0, 0.15, in_column)
             * smooth(1.0, 0.85, in_column);

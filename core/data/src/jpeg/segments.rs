@@ -31,7 +31,7 @@ const EXIF: &[u8] = b"Exif\0\0";
 
 impl<'a> Segments<'a> {
     /// Of a file that begins with the start-of-image marker.
-    pub(super) fn of(bytes: &'a [u8]) -> Segments<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Segments<'a> {
         let mut found = Segments::default();
         let (mut at, mut tables) = (2, false);
         while let Some((marker, behind, skipped)) = next_marker(bytes, at) {

@@ -152,7 +152,8 @@ impl Shared {
         let photo = self.cache.get_or(index, || {
             // Crops have at least 0.45 of the shorter side, so twice the view loses nothing;
             // always shrunk, so that cached and fresh photos are the same.
-            self.source.with(index, |photo| photo.shrunk(2 * size))
+            self.source
+                .with_photo(index, |photo| photo.shrunk(2 * size))
         });
         let photo = photo.map_err(Error::reason)?;
         let draw = |view: usize| {

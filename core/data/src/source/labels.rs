@@ -12,7 +12,7 @@ pub(super) enum Half {
 
 impl Half {
     /// Which a folder of this name is.
-    pub(super) fn of(folder: &str) -> Option<Half> {
+    pub(super) fn from_folder(folder: &str) -> Option<Half> {
         match folder.to_ascii_lowercase().as_str() {
             "train" | "training" => Some(Half::Train),
             "val" | "valid" | "validation" => Some(Half::Validation),
@@ -35,7 +35,11 @@ impl Labels {
     /// level counts.
     pub(super) fn from_ids<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Labels {
         let parts = |id: &'a str| id.split('/').rev().skip(1).collect::<Vec<_>>();
-        let half = |id| parts(id).last().and_then(|folder| Half::of(folder));
+        let half = |id| {
+            parts(id)
+                .last()
+                .and_then(|folder| Half::from_folder(folder))
+        };
         let has = |wanted: fn(Half) -> bool| ids.clone().filter_map(half).any(wanted);
         let in_split = ids.clone().all(|id| half(id).is_some())
             && has(|half| half == Half::Train)

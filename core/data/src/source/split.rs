@@ -31,7 +31,7 @@ pub fn split(
         ));
     }
     let half = |wanted| {
-        let of = |id: &str| Half::of(id.split_once('/')?.0);
+        let of = |id: &str| Half::from_folder(id.split_once('/')?.0);
         part(&|id| of(id) == Some(wanted))
     };
     let train = half(Half::Train)?;

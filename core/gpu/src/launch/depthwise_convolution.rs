@@ -12,12 +12,12 @@ impl<R: Runtime> Gpu<R> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
         let len = images * window.out_height * window.out_width * window.channels;
-        let z = self.take_as(len, x.z.dtype())?;
+        let z = self.alloc_as(len, x.z.dtype())?;
         let strips = window.out_width.div_ceil(depthwise::STRIP);
         launch!(
             self,
             depthwise::forward,
-            each(images * window.out_height * strips * (window.channels / n)),
+            elementwise_grid(images * window.out_height * strips * (window.channels / n)),
             n,
             reading(x).view(n),
             w.values.arg(),
@@ -43,7 +43,7 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<DeviceBuffer> {
         let n = lanes(window.channels);
         let images = x.z.len() / (window.height * window.width * window.channels);
-        let dx = self.take_as(x.z.len(), x.z.dtype())?;
+        let dx = self.alloc_as(x.z.len(), x.z.dtype())?;
         let strips = window.width.div_ceil(depthwise::STRIP);
         let shortcut = match sink {
             Sink::Plain { shortcut } => *shortcut,
@@ -53,7 +53,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             depthwise::back,
-            each(images * window.height * strips * (window.channels / n)),
+            elementwise_grid(images * window.height * strips * (window.channels / n)),
             n,
             gradient(dz, window.channels).view(n),
             w.values.arg(),
@@ -82,7 +82,7 @@ impl<R: Runtime> Gpu<R> {
         let lanes = block(vectors);
         let rows = dz.z().len() / window.channels;
         let pieces = Pieces::new(rows, sums::UNITS / lanes * RUN);
-        let parts = self.take(pieces.count * taps * window.channels)?;
+        let parts = self.alloc(pieces.count * taps * window.channels)?;
         let count = CubeCount::Static(vectors.div_ceil(lanes) as u32, pieces.count as u32, 1);
         launch!(
             self,

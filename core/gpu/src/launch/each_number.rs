@@ -8,7 +8,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::materialize,
-            each(out.len() / n),
+            elementwise_grid(out.len() / n),
             n,
             x.view(n),
             out.arg(),
@@ -27,7 +27,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::add,
-            each(out.len() / n),
+            elementwise_grid(out.len() / n),
             n,
             reading(x).view(n),
             reading(other).view(n),
@@ -48,7 +48,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::add_back,
-            each(dy.len() / n),
+            elementwise_grid(dy.len() / n),
             n,
             dy.arg(),
             reading(x).view(n),
@@ -64,7 +64,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::through,
-            each(g.len() / n),
+            elementwise_grid(g.len() / n),
             n,
             g.arg(),
             x.view(n),
@@ -82,7 +82,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::scale_images,
-            each(out.len()),
+            elementwise_grid(out.len()),
             x.arg(),
             factors.numbers.arg(),
             out.arg(),
@@ -103,7 +103,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::spread,
-            each(out.len()),
+            elementwise_grid(out.len()),
             x.arg(),
             out.arg(),
             channels,
@@ -117,7 +117,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::rescale,
-            each(x.len()),
+            elementwise_grid(x.len()),
             x.arg(),
             coefficients.arg(),
             channels,
@@ -129,7 +129,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::multiply,
-            each(own.len()),
+            elementwise_grid(own.len()),
             own.arg(),
             by.arg(),
             own.storage()
@@ -140,7 +140,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::plus,
-            each(own.len()),
+            elementwise_grid(own.len()),
             own.arg(),
             by.arg(),
             own.storage()
@@ -157,7 +157,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::add_to,
-            each(len),
+            elementwise_grid(len),
             own.arg(),
             at,
             by.arg(),
@@ -167,7 +167,13 @@ impl<R: Runtime> Gpu<R> {
     }
 
     pub(crate) fn fill(&self, out: &DeviceBuffer, x: f32) {
-        launch!(self, elementwise::fill, each(out.len()), out.arg(), x);
+        launch!(
+            self,
+            elementwise::fill,
+            elementwise_grid(out.len()),
+            out.arg(),
+            x
+        );
     }
 
     /// `len` numbers in runs of `run`: the i-th from place i * from_step goes to place i * to_step.
@@ -185,7 +191,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::copy_runs,
-            each(len),
+            elementwise_grid(len),
             from.arg(),
             from_at,
             from_step,
@@ -207,7 +213,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::scatter_rows,
-            each(from.len()),
+            elementwise_grid(from.len()),
             from.arg(),
             places.arg(),
             to.arg(),

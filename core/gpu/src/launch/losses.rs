@@ -29,7 +29,7 @@ impl<R: Runtime> Gpu<R> {
         dim: usize,
     ) -> Result<DeviceBuffer> {
         let (n, size) = (rows.len() / dim, keys.len() / dim);
-        let out = self.take(n * size)?;
+        let out = self.alloc(n * size)?;
         let a = FusedInput::plain(rows, dim);
         let b = FusedInput::plain(keys, dim);
         let operands = (
@@ -61,7 +61,7 @@ impl<R: Runtime> Gpu<R> {
         dim: usize,
     ) -> Result<Logits> {
         let queue = self.similarities(rows, keys, dim)?;
-        let positive = self.take(rows.len() / dim)?;
+        let positive = self.alloc(rows.len() / dim)?;
         launch!(
             self,
             contrast::dots,
@@ -80,7 +80,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             contrast::mask_own,
-            each(logits.queue.len()),
+            elementwise_grid(logits.queue.len()),
             logits.queue.arg(),
             own.arg(),
             queue.arg(),
@@ -98,7 +98,7 @@ impl<R: Runtime> Gpu<R> {
         photos: &DeviceBuffer,
         dim: usize,
     ) -> Result<(DeviceBuffer, DeviceBuffer)> {
-        let (out, known) = (self.take(photos.len() * dim)?, self.take(photos.len())?);
+        let (out, known) = (self.alloc(photos.len() * dim)?, self.alloc(photos.len())?);
         launch!(
             self,
             contrast::initial_rows,
@@ -123,7 +123,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             contrast::mask_unknown,
-            each(similarities.len()),
+            elementwise_grid(similarities.len()),
             similarities.arg(),
             own.arg(),
             queue.arg(),
@@ -144,7 +144,7 @@ impl<R: Runtime> Gpu<R> {
         t: f32,
         weight: f32,
     ) -> Result<Logits> {
-        let positive = self.take(n)?;
+        let positive = self.alloc(n)?;
         launch!(
             self,
             contrast::near_targets,
@@ -167,8 +167,8 @@ impl<R: Runtime> Gpu<R> {
     /// The device's.
     pub fn nearest_targets(&self, logits: &Logits, count: usize, weight: f32) -> Result<Logits> {
         let targets = Logits {
-            positive: self.take(logits.positive.len())?,
-            queue: self.take(logits.queue.len())?,
+            positive: self.alloc(logits.positive.len())?,
+            queue: self.alloc(logits.queue.len())?,
         };
         launch!(
             self,
@@ -210,7 +210,7 @@ impl<R: Runtime> Gpu<R> {
         targets: Option<&Logits>,
         t: f32,
     ) -> Result<DeviceBuffer> {
-        let found = self.take(3 * logits.positive.len())?;
+        let found = self.alloc(3 * logits.positive.len())?;
         launch!(
             self,
             contrast::soft_cross_entropy,
@@ -241,7 +241,7 @@ impl<R: Runtime> Gpu<R> {
         let (n, size) = (dlogits.positive.len(), keys.len() / dim);
         let piece = size.div_ceil(64).max(256);
         let pieces = size.div_ceil(piece);
-        let parts = self.take(pieces * n * dim)?;
+        let parts = self.alloc(pieces * n * dim)?;
         let (a, b) = (
             FusedInput::plain(&dlogits.queue, size),
             FusedInput::plain(keys, dim),
@@ -261,11 +261,11 @@ impl<R: Runtime> Gpu<R> {
             &parts,
             piece,
         );
-        let out = self.take(n * dim)?;
+        let out = self.alloc(n * dim)?;
         launch!(
             self,
             contrast::gradient,
-            each(out.len()),
+            elementwise_grid(out.len()),
             parts.arg(),
             dlogits.positive.arg(),
             positives.arg(),

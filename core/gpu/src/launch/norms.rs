@@ -13,11 +13,11 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<Norm> {
         let Pieces { segment, count, .. } = moments.pieces;
         let microbatches = moments.parts.len() / (count * 2 * of.channels);
-        let out = self.take(microbatches * NORM * of.channels)?;
+        let out = self.alloc(microbatches * NORM * of.channels)?;
         launch!(
             self,
             norm::of_batch,
-            each(of.channels),
+            elementwise_grid(of.channels),
             moments.parts.arg(),
             moments.pieces.arg(),
             layer(of),
@@ -40,11 +40,11 @@ impl<R: Runtime> Gpu<R> {
         values: &DeviceBuffer,
         buffers: &DeviceBuffer,
     ) -> Result<Norm> {
-        let out = self.take(NORM * of.channels)?;
+        let out = self.alloc(NORM * of.channels)?;
         launch!(
             self,
             norm::of_running,
-            each(of.channels),
+            elementwise_grid(of.channels),
             layer(of),
             values.arg(),
             buffers.arg(),
@@ -68,7 +68,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             norm::back,
-            each(of.channels),
+            elementwise_grid(of.channels),
             sums.parts.arg(),
             norm.numbers.arg(),
             layer(of),

@@ -27,7 +27,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             optim::sgd,
-            each(values.len()),
+            elementwise_grid(values.len()),
             bounds.arg(),
             decays.arg(),
             spans,
@@ -55,7 +55,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             optim::adamw,
-            each(values.len()),
+            elementwise_grid(values.len()),
             bounds.arg(),
             decays.arg(),
             spans,
@@ -83,7 +83,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             optim::ema_update,
-            each(own.len()),
+            elementwise_grid(own.len()),
             own.arg(),
             other.arg(),
             momentum,
@@ -94,7 +94,7 @@ impl<R: Runtime> Gpu<R> {
     /// For each cube, how many numbers are not finite.
     pub(crate) fn not_finite(&self, x: &DeviceBuffer) -> Result<DeviceBuffer> {
         let count = x.len().div_ceil(optim::UNITS * optim::EACH).max(1);
-        let found = self.take(count)?;
+        let found = self.alloc(count)?;
         launch!(
             self,
             optim::not_finite,

@@ -17,7 +17,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::gates,
-            each(out.len()),
+            elementwise_grid(out.len()),
             logits.arg(),
             out.arg(),
             gate
@@ -35,7 +35,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::gates_back,
-            each(out.len()),
+            elementwise_grid(out.len()),
             sums.arg(),
             logits.arg(),
             out.arg(),
@@ -54,7 +54,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::gated_sums,
-            each(pooled.microbatches * pooled.channels),
+            elementwise_grid(pooled.microbatches * pooled.channels),
             sums.arg(),
             gate.arg(),
             pool.arg(),
@@ -75,7 +75,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             elementwise::pooled_sums,
-            each(pooled.microbatches * pooled.channels),
+            elementwise_grid(pooled.microbatches * pooled.channels),
             sums.arg(),
             pool.arg(),
             out.arg(),
@@ -92,11 +92,11 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<(DeviceBuffer, DeviceBuffer)> {
         let images = x.z.len() / (window.height * window.width * window.channels);
         let len = images * window.out_height * window.out_width * window.channels;
-        let (y, taps) = (self.take_as(len, x.z.dtype())?, self.take(len)?);
+        let (y, taps) = (self.alloc_as(len, x.z.dtype())?, self.alloc(len)?);
         launch!(
             self,
             max_pool::forward,
-            each(len),
+            elementwise_grid(len),
             reading(x).view(1),
             windows(window),
             y.arg(),
@@ -113,11 +113,11 @@ impl<R: Runtime> Gpu<R> {
         taps: &DeviceBuffer,
         dy: &DeviceBuffer,
     ) -> Result<DeviceBuffer> {
-        let out = self.take_as(x.z.len(), x.z.dtype())?;
+        let out = self.alloc_as(x.z.len(), x.z.dtype())?;
         launch!(
             self,
             max_pool::back,
-            each(out.len()),
+            elementwise_grid(out.len()),
             reading(x).view(1),
             windows(window),
             taps.arg(),

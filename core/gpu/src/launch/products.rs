@@ -105,7 +105,7 @@ impl<R: Runtime> Gpu<R> {
         let pieces = (1024 / tiles).clamp(1, k.div_ceil(256).max(1));
         let piece = k.div_ceil(pieces).max(1);
         let pieces = k.div_ceil(piece).max(1);
-        let parts = self.take(pieces * i * j)?;
+        let parts = self.alloc(pieces * i * j)?;
         self.product_in_pieces(
             MatMul { m: i, n: j, k },
             sides,
@@ -129,7 +129,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             product::add_parts,
-            each(len),
+            elementwise_grid(len),
             parts.arg(),
             grads.arg(),
             range.start,

@@ -16,7 +16,7 @@ impl<R: Runtime> Gpu<R> {
         let lanes = block(vectors);
         let rows = x.z.len() / x.channels;
         let pieces = Pieces::new(rows / segments.max(1), sums::UNITS / lanes * RUN);
-        let parts = self.take(segments * pieces.count * what.count() * x.channels)?;
+        let parts = self.alloc(segments * pieces.count * what.count() * x.channels)?;
         let count = CubeCount::Static(
             vectors.div_ceil(lanes) as u32,
             pieces.count as u32,
@@ -49,7 +49,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             sums::add_pieces,
-            each(out.len()),
+            elementwise_grid(out.len()),
             parts.arg(),
             out.arg(),
             len,
@@ -69,7 +69,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             sums::add_bias,
-            each(len),
+            elementwise_grid(len),
             parts.arg(),
             grads.arg(),
             at,

@@ -12,7 +12,7 @@ impl<R: Runtime> Gpu<R> {
     ) {
         launch!(
             self,
-            rows::normalize,
+            rows::l2_normalize,
             per_row(inverse.len()),
             x.arg(),
             kept.arg(),
@@ -30,7 +30,7 @@ impl<R: Runtime> Gpu<R> {
     ) {
         launch!(
             self,
-            rows::normalize_back,
+            rows::l2_normalize_back,
             per_row(inverse.len()),
             dy.arg(),
             y.arg(),
@@ -41,7 +41,7 @@ impl<R: Runtime> Gpu<R> {
 
     pub(crate) fn row_stats_of(&self, x: &DeviceBuffer, layer: &LayerNorm) -> Result<DeviceBuffer> {
         let rows = x.len() / layer.dim;
-        let out = self.take(rows * 2)?;
+        let out = self.alloc(rows * 2)?;
         launch!(
             self,
             rows::row_stats,
@@ -61,11 +61,11 @@ impl<R: Runtime> Gpu<R> {
         x: &DeviceBuffer,
         stats: &DeviceBuffer,
     ) -> Result<DeviceBuffer> {
-        let out = self.take(x.len())?;
+        let out = self.alloc(x.len())?;
         launch!(
             self,
             rows::layer_norm,
-            each(out.len()),
+            elementwise_grid(out.len()),
             x.arg(),
             stats.arg(),
             values.arg(),
@@ -85,7 +85,7 @@ impl<R: Runtime> Gpu<R> {
         (x, stats): (&DeviceBuffer, &DeviceBuffer),
         dy: &DeviceBuffer,
     ) -> Result<DeviceBuffer> {
-        let normed = self.take(x.len())?;
+        let normed = self.alloc(x.len())?;
         launch!(
             self,
             rows::layer_norm_back,

@@ -8,7 +8,7 @@ impl<R: Runtime> Gpu<R> {
         qkv: &DeviceBuffer,
         heads: &Heads,
     ) -> Result<DeviceBuffer> {
-        let out = self.take(qkv.len() / 3)?;
+        let out = self.alloc(qkv.len() / 3)?;
         let count = qkv.len() / (3 * heads.dim) * heads.heads;
         launch!(
             self,
@@ -29,11 +29,11 @@ impl<R: Runtime> Gpu<R> {
         heads: &Heads,
         dy: &DeviceBuffer,
     ) -> Result<DeviceBuffer> {
-        let out = self.take(qkv.len())?;
+        let out = self.alloc(qkv.len())?;
         let count = qkv.len() / (3 * heads.dim) * heads.heads;
         let (ps, ds) = (
-            self.take(count * heads.tokens)?,
-            self.take(count * heads.tokens)?,
+            self.alloc(count * heads.tokens)?,
+            self.alloc(count * heads.tokens)?,
         );
         let shape = || attention::ShapeLaunch::new(heads.heads, heads.head());
         launch!(
@@ -83,7 +83,7 @@ impl<R: Runtime> Gpu<R> {
             OperandLayout::Columns => (here, there),
             _ => (there, here),
         };
-        let out = self.take(to * layer.dim)?;
+        let out = self.alloc(to * layer.dim)?;
         let (a, b) = (
             FusedInput::plain(&matrix, here),
             FusedInput::plain(positions, layer.dim),

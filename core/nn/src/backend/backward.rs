@@ -152,7 +152,7 @@ pub trait BackwardOps: ForwardOps {
     fn spread_first(&self, dy: &Self::Buf, rows_per_image: usize, dim: usize) -> Result<Self::Buf>;
 
     /// In place of dy.
-    fn normalize_back(
+    fn l2_normalize_back(
         &self,
         dy: &mut Self::Buf,
         cache: &Self::L2NormCache,

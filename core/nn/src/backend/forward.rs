@@ -122,7 +122,7 @@ pub trait ForwardOps: Backend {
     fn first_rows(&self, x: &Self::Buf, rows_per_image: usize, dim: usize) -> Result<Self::Buf>;
 
     /// Rows of `dim` numbers to length 1, in place.
-    fn normalize(&self, x: &mut Self::Buf, dim: usize) -> Result<Self::L2NormCache>;
+    fn l2_normalize(&self, x: &mut Self::Buf, dim: usize) -> Result<Self::L2NormCache>;
 
     /// own <- own * by, number by number.
     fn multiply(&self, own: &mut Self::Buf, by: &Self::Buf) -> Result<()>;

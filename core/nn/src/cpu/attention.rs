@@ -4,7 +4,7 @@
 use crate::activation::exp;
 use crate::gemm::{MatMul, Matrix, gemm};
 use crate::layer::Heads;
-use crate::parallel::{over, pieces, split};
+use crate::parallel::{map_parts, pieces, split};
 use crate::workspace::Workspace;
 use seedling_base::simd::dispatch;
 
@@ -13,9 +13,9 @@ pub fn forward(qkv: &[f32], heads: &Heads, out: &mut [f32], workspace: &Workspac
     let (t, dim) = (heads.tokens, heads.dim);
     let pieces = pieces(out.len() / dim, t);
     let outs = split(out, &pieces, dim);
-    over(pieces, outs, |piece, out| {
-        let mut weights = workspace.take(t * t);
-        let mut attended = workspace.take(t * heads.head());
+    map_parts(pieces, outs, |piece, out| {
+        let mut weights = workspace.alloc(t * t);
+        let mut attended = workspace.alloc(t * heads.head());
         for (i, out) in out.chunks_exact_mut(t * dim).enumerate() {
             let image = Image::new(qkv, heads, piece.start / t + i);
             for head in 0..heads.heads {
@@ -32,7 +32,7 @@ pub fn forward(qkv: &[f32], heads: &Heads, out: &mut [f32], workspace: &Workspac
                     &mut attended,
                     false,
                 );
-                heads.put(&attended, head, dim, out);
+                heads.store(&attended, head, dim, out);
             }
         }
     });
@@ -43,10 +43,10 @@ pub fn backward(qkv: &[f32], heads: &Heads, dy: &[f32], out: &mut [f32], workspa
     let (t, dim, head_dim) = (heads.tokens, heads.dim, heads.head());
     let pieces = pieces(out.len() / (3 * dim), t);
     let outs = split(out, &pieces, 3 * dim);
-    over(pieces, outs, |piece, out| {
-        let mut weights = workspace.take(t * t);
-        let mut dweights = workspace.take(t * t);
-        let mut found = workspace.take(t * head_dim);
+    map_parts(pieces, outs, |piece, out| {
+        let mut weights = workspace.alloc(t * t);
+        let mut dweights = workspace.alloc(t * t);
+        let mut found = workspace.alloc(t * head_dim);
         for (i, out) in out.chunks_exact_mut(t * 3 * dim).enumerate() {
             let index = piece.start / t + i;
             let image = Image::new(qkv, heads, index);
@@ -71,11 +71,11 @@ pub fn backward(qkv: &[f32], heads: &Heads, dy: &[f32], out: &mut [f32], workspa
                     k: t,
                 };
                 gemm(tall, square.transposed(), dy, &mut found, false);
-                heads.put(&found, 2 * heads.heads + head, 3 * dim, out);
+                heads.store(&found, 2 * heads.heads + head, 3 * dim, out);
                 softmax_back(&weights, t, heads.scale(), &mut dweights);
                 let square = Matrix::rows(&dweights, t);
                 gemm(tall, square, image.part(1, head), &mut found, false);
-                heads.put(&found, head, 3 * dim, out);
+                heads.store(&found, head, 3 * dim, out);
                 gemm(
                     tall,
                     square.transposed(),
@@ -83,7 +83,7 @@ pub fn backward(qkv: &[f32], heads: &Heads, dy: &[f32], out: &mut [f32], workspa
                     &mut found,
                     false,
                 );
-                heads.put(&found, heads.heads + head, 3 * dim, out);
+                heads.store(&found, heads.heads + head, 3 * dim, out);
             }
         }
     });
@@ -100,7 +100,7 @@ impl Heads {
     }
 
     /// Writes (tokens, head) to the columns of the `place`-th head in rows of `width`.
-    fn put(&self, from: &[f32], place: usize, width: usize, to: &mut [f32]) {
+    fn store(&self, from: &[f32], place: usize, width: usize, to: &mut [f32]) {
         let n = self.head();
         for (from, to) in from.chunks_exact(n).zip(to.chunks_exact_mut(width)) {
             to[place * n..(place + 1) * n].copy_from_slice(from);

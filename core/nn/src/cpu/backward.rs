@@ -9,7 +9,7 @@ use super::sink::{self, Activated, Gated, ImageSums, Plain, Ungated};
 use super::source::{GradSource, PerImage, Source};
 use super::squeeze_excite::SqueezeCache;
 use super::{
-    Cpu, attention, conv, depthwise, linear, materialize, max_pool, normalize, pointwise, pool,
+    Cpu, attention, conv, depthwise, l2_normalize, linear, materialize, max_pool, pointwise, pool,
     rows_linear, tokens,
 };
 use crate::Result;
@@ -125,7 +125,7 @@ impl BackwardOps for Cpu {
             conv::weight_gradient(&back.dz, &back.x, &window, back.dw, back.on);
             return Ok(InputGrad::Images);
         }
-        let mut dx = self.take(x.z.len());
+        let mut dx = self.alloc(x.z.len());
         Ok(match sink {
             Sink::Images => {
                 back.write(&mut dx, Plain { shortcut: None });
@@ -189,7 +189,7 @@ impl BackwardOps for Cpu {
     }
 
     fn scale_images(&self, x: &Buffer, factors: &PerImage, channels: usize) -> Result<Buffer> {
-        let mut y = self.take(x.len());
+        let mut y = self.alloc(x.len());
         materialize::scale_images(x, factors, channels, &mut y);
         Ok(y)
     }
@@ -201,7 +201,7 @@ impl BackwardOps for Cpu {
         largest: &Vec<u8>,
         dy: &Buffer,
     ) -> Result<(Buffer, GradSums)> {
-        let mut g = self.take(x.z.len());
+        let mut g = self.alloc(x.z.len());
         let sums = max_pool::backward(&x.source(), window, largest, dy, &mut g);
         Ok((g, sums))
     }
@@ -221,7 +221,7 @@ impl BackwardOps for Cpu {
     }
 
     fn spread_means(&self, dy: &Buffer, channels: usize, rows_per_image: usize) -> Result<Buffer> {
-        let mut dx = self.take(dy.len() * rows_per_image);
+        let mut dx = self.alloc(dy.len() * rows_per_image);
         pool::spread(dy, channels, rows_per_image, &mut dx);
         Ok(dx)
     }
@@ -257,7 +257,7 @@ impl BackwardOps for Cpu {
         mut dy: Buffer,
     ) -> Result<Buffer> {
         linear::activate_backward(&mut dy, u, layer.act);
-        let mut dx = self.take(x.len());
+        let mut dx = self.alloc(x.len());
         let w = &values[layer.weight.clone()];
         let (dw, db) = halves(grads, &layer.weight, &layer.bias);
         linear::backward(&dy, x, w, dw, db, Some(&mut dx));
@@ -297,7 +297,7 @@ impl BackwardOps for Cpu {
         dy: &Buffer,
         shortcut: Option<&Buffer>,
     ) -> Result<Buffer> {
-        let mut dx = self.take(x.x.len());
+        let mut dx = self.alloc(x.x.len());
         let w = &values[layer.weight.clone()];
         let (weight, bias) = halves(grads, &layer.weight, &layer.bias);
         let into = Gradients { weight, bias };
@@ -314,7 +314,7 @@ impl BackwardOps for Cpu {
     }
 
     fn attention_back(&self, qkv: &Buffer, heads: &Heads, dy: &Buffer) -> Result<Buffer> {
-        let mut out = self.take(qkv.len());
+        let mut out = self.alloc(qkv.len());
         attention::backward(qkv, heads, dy, &mut out, &self.workspace);
         Ok(out)
     }
@@ -328,13 +328,13 @@ impl BackwardOps for Cpu {
         Ok(out)
     }
 
-    fn normalize_back(
+    fn l2_normalize_back(
         &self,
         dy: &mut Buffer,
         (y, inverse): &(Buffer, Vec<f32>),
         dim: usize,
     ) -> Result<()> {
-        normalize::backward(dy, y, inverse, dim);
+        l2_normalize::backward(dy, y, inverse, dim);
         Ok(())
     }
 }

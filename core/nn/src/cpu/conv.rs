@@ -14,7 +14,7 @@ use super::source::{GradSource, Source};
 use super::sums::{MomentSums, merge_moments};
 use super::winograd::{self, Filters, Pixels, Use};
 use crate::gemm::{MatMul, Matrix, Packed, gemm_columns, outer};
-use crate::parallel::{FILTERS, add_up, each, over, pieces, split, tile_rows, tiles};
+use crate::parallel::{FILTERS, add_up, map_parts, map_pieces, pieces, split, tile_rows, tiles};
 use crate::window::Window;
 use crate::workspace::{Buffer, Workspace};
 
@@ -45,8 +45,8 @@ pub fn forward(
     let pieces = pieces(z.len() / cout, unit);
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(patch + cout);
-    let parts = over(pieces, outs, |piece, out| {
-        let mut patches = workspace.take(tile.min(piece.len()) * patch);
+    let parts = map_parts(pieces, outs, |piece, out| {
+        let mut patches = workspace.alloc(tile.min(piece.len()) * patch);
         let mut sums = MomentSums::new(cout);
         let first = piece.start;
         for chunk in chunks(piece, per_image) {
@@ -147,11 +147,11 @@ fn weight_gradient_at_once(
     let patch = patch_len(window);
     let per_image = window.out_height * window.out_width;
     let rows = pieces.last().map_or(0, |piece| piece.end);
-    let mut patches = workspace.take(rows * patch);
-    let mut dz = workspace.take(rows * cout);
+    let mut patches = workspace.alloc(rows * patch);
+    let mut dz = workspace.alloc(rows * cout);
     let outs = split(&mut patches, &pieces, patch).into_iter();
     let outs = outs.zip(split(&mut dz, &pieces, cout)).collect();
-    over(
+    map_parts(
         pieces,
         outs,
         |piece, (patches, dz): (&mut [f32], &mut [f32])| {
@@ -166,7 +166,7 @@ fn weight_gradient_at_once(
     );
     let dz = Matrix::rows(&dz, cout).transposed();
     let patches = Matrix::rows(&patches, patch);
-    let mut sum = workspace.take(cout * patch);
+    let mut sum = workspace.alloc(cout * patch);
     gemm_columns(
         MatMul {
             m: cout,
@@ -193,10 +193,10 @@ fn weight_gradient_by_pieces(
     let patch = patch_len(window);
     let per_image = window.out_height * window.out_width;
     let tile = tile_rows(patch + cout);
-    let parts = each(pieces, |piece| {
+    let parts = map_pieces(pieces, |piece| {
         let most = tile.min(piece.len());
-        let mut patches = workspace.take(most * patch);
-        let mut dz = workspace.take(most * cout);
+        let mut patches = workspace.alloc(most * patch);
+        let mut dz = workspace.alloc(most * cout);
         let mut dw = workspace.zeros(patch * cout);
         for chunk in chunks(piece, per_image) {
             let input = Input::new(x, window, &chunk, workspace);
@@ -244,11 +244,11 @@ fn input_gradient<S: Ungated>(
     let pieces = pieces(images * in_image, in_image);
     let outs = split(out, &pieces, cin);
     let tile = tile_rows(patch + cout);
-    over(pieces, outs, |piece, out| {
+    map_parts(pieces, outs, |piece, out| {
         let piece = piece.start / in_image..piece.end / in_image;
         let most = tile.min(piece.len() * per_image);
-        let mut patches = workspace.take(most * patch);
-        let mut dz = workspace.take(most * cout);
+        let mut patches = workspace.alloc(most * patch);
+        let mut dz = workspace.alloc(most * cout);
         let mut part = sink.new_part(cin);
         let first = piece.start;
         for chunk in chunks(piece.start * per_image..piece.end * per_image, per_image) {
@@ -269,7 +269,7 @@ fn input_gradient<S: Ungated>(
                 packed.product(n, Matrix::rows(dz, cout), &mut patches, false);
                 scatter(&patches, window, rows, images.start, dx);
             }
-            sink.take(&mut part, x, rows_in, dx);
+            sink.accept(&mut part, x, rows_in, dx);
         }
         part
     })
@@ -297,7 +297,7 @@ fn input_gradient_by_winograd<S: Ungated>(
                 .zip(shortcut)
                 .for_each(|(x, more)| *x += more);
         }
-        sink.take(part, x, rows, out);
+        sink.accept(part, x, rows, out);
     };
     let turned = (&filters, Use::Backward);
     winograd::convolve(
@@ -347,7 +347,7 @@ impl<'a> Input<'a> {
             window.height * window.width,
         );
         let (first, end) = (rows.start / per_image, rows.end.div_ceil(per_image));
-        let mut computed = workspace.take((end - first) * in_image * window.channels);
+        let mut computed = workspace.alloc((end - first) * in_image * window.channels);
         x.copy(first * in_image..end * in_image, &mut computed);
         Input::Computed(computed, first)
     }
@@ -360,7 +360,7 @@ impl<'a> Input<'a> {
         };
         let run = window.kernel * window.channels;
         for (row, patch) in rows.zip(patches.chunks_exact_mut(window.kernel * run)) {
-            let place = Place::of(row, window, first);
+            let place = Place::locate(row, window, first);
             for (ky, line) in patch.chunks_exact_mut(run).enumerate() {
                 let Some(from) = place.line(ky, window) else {
                     line.fill(0.0);
@@ -379,7 +379,7 @@ impl<'a> Input<'a> {
 fn scatter(patches: &[f32], window: &Window, rows: Range<usize>, first: usize, images: &mut [f32]) {
     let run = window.kernel * window.channels;
     for (row, patch) in rows.zip(patches.chunks_exact(window.kernel * run)) {
-        let place = Place::of(row, window, first);
+        let place = Place::locate(row, window, first);
         for (ky, line) in patch.chunks_exact(run).enumerate() {
             if let Some(to) = place.line(ky, window) {
                 let line = &line[place.skip..];
@@ -405,7 +405,7 @@ struct Place {
 
 impl Place {
     /// Of output position `row`, in images counted from `first`.
-    fn of(row: usize, window: &Window, first: usize) -> Place {
+    fn locate(row: usize, window: &Window, first: usize) -> Place {
         let (y, x) = (
             row / window.out_width % window.out_height,
             row % window.out_width,
@@ -437,7 +437,7 @@ impl Place {
 /// (out, in, ky, kx) to (out, ky, kx, in), the order in which patches lie in an image.
 fn reorder(w: &[f32], window: &Window, workspace: &Workspace) -> Buffer {
     let (k2, cin) = (window.kernel * window.kernel, window.channels);
-    let mut out = workspace.take(w.len());
+    let mut out = workspace.alloc(w.len());
     let (from, to) = (
         w.par_chunks_exact(k2 * cin),
         out.par_chunks_exact_mut(k2 * cin),

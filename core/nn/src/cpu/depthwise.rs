@@ -12,7 +12,7 @@ use super::norm::Moments;
 use super::sink::{Sink, Ungated};
 use super::source::{GradSource, Source};
 use super::sums::{MomentSums, merge_moments};
-use crate::parallel::{over, pieces, split};
+use crate::parallel::{map_parts, pieces, split};
 use crate::window::Window;
 use crate::workspace::{Buffer, Workspace};
 
@@ -32,7 +32,7 @@ pub fn forward(
     let images = pieces(z.len() / c, window.out_height * window.out_width);
     let outs = split(z, &images, c);
     let per_image = window.out_height * window.out_width;
-    let parts = over(images, outs, |piece, out| {
+    let parts = map_parts(images, outs, |piece, out| {
         let mut sums = MomentSums::new(c);
         let first = piece.start / per_image;
         for (i, out) in out.chunks_exact_mut(out_image).enumerate() {
@@ -75,7 +75,7 @@ pub fn backward<S: Ungated>(
     let per_image = window.height * window.width;
     let pieces = pieces(out.len() / c, per_image);
     let outs = split(out, &pieces, c);
-    let parts = over(pieces, outs, |piece, out| {
+    let parts = map_parts(pieces, outs, |piece, out| {
         let mut lane = Lane {
             grad,
             x,
@@ -188,7 +188,7 @@ impl<S: Sink> Lane<'_, S> {
         let row_len = self.window.padded_width() * c;
         let mut inputs = Ring::new(kernel, row_len, height, self.workspace);
         let mut dx_rows = Ring::new(kernel, row_len, height, self.workspace);
-        let mut dz = self.workspace.take(out_width * c);
+        let mut dz = self.workspace.alloc(out_width * c);
         let base = image * height * width;
         let out_base = image * out_height * out_width;
         let mut done = 0;
@@ -247,6 +247,6 @@ impl<S: Sink> Lane<'_, S> {
             }
         }
         let rows = first_row..first_row + dx.len() / c;
-        self.sink.take(&mut self.part, self.x, rows, dx);
+        self.sink.accept(&mut self.part, self.x, rows, dx);
     }
 }

@@ -6,7 +6,7 @@ use super::rows_linear::{Input, Reading};
 use super::source::{PerImage, Source};
 use super::squeeze_excite::SqueezeCache;
 use super::{
-    Cpu, attention, conv, depthwise, linear, materialize, max_pool, normalize, pointwise, pool,
+    Cpu, attention, conv, depthwise, l2_normalize, linear, materialize, max_pool, pointwise, pool,
     rows_linear, tokens,
 };
 use crate::Result;
@@ -52,7 +52,7 @@ impl<'a> Rows<'a, Cpu> {
 }
 
 /// Whether moments are asked for. Micro-batches come one at a time ([`DeviceOps::microbatches_at_once`](crate::backend::DeviceOps::microbatches_at_once)).
-fn one(microbatches: usize) -> bool {
+fn wants_moments(microbatches: usize) -> bool {
     assert!(
         microbatches <= 1,
         "the processor takes a micro-batch at a time"
@@ -77,21 +77,21 @@ impl ForwardOps for Cpu {
         w: Param<Self>,
         microbatches: usize,
     ) -> Result<Output<Self>> {
-        let (w, moments, on) = (w.slice(), one(microbatches), &self.workspace);
+        let (w, moments, on) = (w.slice(), wants_moments(microbatches), &self.workspace);
         Ok(match conv {
             Conv::Pointwise => {
-                let mut z = self.take(x.rows() * (w.len() / x.channels));
+                let mut z = self.alloc(x.rows() * (w.len() / x.channels));
                 let moments = pointwise::forward(&x.source(), w, &mut z, moments, on);
                 (z, moments)
             }
             Conv::Dense(window) => {
                 let patch = window.kernel * window.kernel * window.channels;
-                let mut z = self.take(window.outputs(x.rows()) * (w.len() / patch));
+                let mut z = self.alloc(window.outputs(x.rows()) * (w.len() / patch));
                 let moments = conv::forward(&x.source(), &window, w, &mut z, moments, on);
                 (z, moments)
             }
             Conv::Depthwise(window) => {
-                let mut z = self.take(window.outputs(x.rows()) * window.channels);
+                let mut z = self.alloc(window.outputs(x.rows()) * window.channels);
                 let moments = depthwise::forward(&x.source(), &window, w, &mut z, moments, on);
                 (z, moments)
             }
@@ -126,13 +126,13 @@ impl ForwardOps for Cpu {
     }
 
     fn materialize(&self, x: &FusedInput<Self>) -> Result<Buffer> {
-        let mut y = self.take(x.z.len());
+        let mut y = self.alloc(x.z.len());
         materialize::forward(&x.source(), &mut y);
         Ok(y)
     }
 
     fn add(&self, x: &FusedInput<Self>, other: &FusedInput<Self>, act: Act) -> Result<Buffer> {
-        let mut y = self.take(x.z.len());
+        let mut y = self.alloc(x.z.len());
         let (x, other) = (x.source(), other.source());
         materialize::add(&x, &other, act, &mut y, &self.workspace);
         Ok(y)
@@ -154,13 +154,13 @@ impl ForwardOps for Cpu {
     fn max_pool(&self, x: &FusedInput<Self>, window: &Window) -> Result<(Buffer, Vec<u8>)> {
         let n = x.rows() / (window.height * window.width);
         let len = n * window.out_height * window.out_width * window.channels;
-        let (mut y, mut taps) = (self.take(len), vec![0; len]);
+        let (mut y, mut taps) = (self.alloc(len), vec![0; len]);
         max_pool::forward(&x.source(), window, &mut y, &mut taps, &self.workspace);
         Ok((y, taps))
     }
 
     fn pool(&self, x: &FusedInput<Self>, rows_per_image: usize) -> Result<Buffer> {
-        let mut means = self.take(x.z.len() / rows_per_image);
+        let mut means = self.alloc(x.z.len() / rows_per_image);
         pool::forward(&x.source(), rows_per_image, &mut means);
         Ok(means)
     }
@@ -180,10 +180,10 @@ impl ForwardOps for Cpu {
     }
 
     fn linear(&self, layer: &Linear, values: &Vec<f32>, x: &Buffer) -> Result<(Buffer, Buffer)> {
-        let mut u = self.take(x.len() / layer.inputs * layer.outputs);
+        let mut u = self.alloc(x.len() / layer.inputs * layer.outputs);
         let (w, b) = (&values[layer.weight.clone()], &values[layer.bias.clone()]);
         linear::forward(x, w, b, &mut u);
-        let mut y = self.take(u.len());
+        let mut y = self.alloc(u.len());
         linear::activate(&u, layer.act, &mut y);
         Ok((y, u))
     }
@@ -196,13 +196,13 @@ impl ForwardOps for Cpu {
         grid: (usize, usize),
     ) -> Result<Buffer> {
         let images = patches.len() / (grid.0 * grid.1 * layer.dim).max(1);
-        let mut out = self.take(patches.len() + images * layer.dim);
+        let mut out = self.alloc(patches.len() + images * layer.dim);
         tokens::forward(layer, values, patches, grid, &mut out);
         Ok(out)
     }
 
     fn row_stats(&self, x: &Buffer, layer: &LayerNorm) -> Result<RowStats> {
-        Ok(RowStats::of(x, layer.dim, layer.eps))
+        Ok(RowStats::compute(x, layer.dim, layer.eps))
     }
 
     fn layer_norm(
@@ -212,7 +212,7 @@ impl ForwardOps for Cpu {
         x: &Buffer,
         stats: &RowStats,
     ) -> Result<Buffer> {
-        let mut y = self.take(x.len());
+        let mut y = self.alloc(x.len());
         Normed::new(layer, values, stats).forward(x, 0, &mut y);
         Ok(y)
     }
@@ -224,7 +224,7 @@ impl ForwardOps for Cpu {
         x: &Rows<Self>,
         shortcut: Option<&Buffer>,
     ) -> Result<Buffer> {
-        let mut y = self.take(x.x.len() / layer.inputs * layer.outputs);
+        let mut y = self.alloc(x.x.len() / layer.inputs * layer.outputs);
         let (w, b) = (&values[layer.weight.clone()], &values[layer.bias.clone()]);
         let (x, shortcut) = (x.input(values, layer.inputs), shortcut.map(|buf| &buf[..]));
         rows_linear::forward(&x, w, b, shortcut, &mut y, &self.workspace);
@@ -232,13 +232,13 @@ impl ForwardOps for Cpu {
     }
 
     fn attention(&self, qkv: &Buffer, heads: &Heads) -> Result<Buffer> {
-        let mut out = self.take(qkv.len() / 3);
+        let mut out = self.alloc(qkv.len() / 3);
         attention::forward(qkv, heads, &mut out, &self.workspace);
         Ok(out)
     }
 
     fn first_rows(&self, x: &Buffer, rows_per_image: usize, dim: usize) -> Result<Buffer> {
-        let mut out = self.take(x.len() / rows_per_image);
+        let mut out = self.alloc(x.len() / rows_per_image);
         let images = x.chunks_exact(rows_per_image * dim);
         for (out, image) in out.chunks_exact_mut(dim).zip(images) {
             out.copy_from_slice(&image[..dim]);
@@ -246,9 +246,9 @@ impl ForwardOps for Cpu {
         Ok(out)
     }
 
-    fn normalize(&self, x: &mut Buffer, dim: usize) -> Result<(Buffer, Vec<f32>)> {
-        let inverse = normalize::forward(x, dim);
-        let mut y = self.take(x.len());
+    fn l2_normalize(&self, x: &mut Buffer, dim: usize) -> Result<(Buffer, Vec<f32>)> {
+        let inverse = l2_normalize::forward(x, dim);
+        let mut y = self.alloc(x.len());
         y.copy_from_slice(x);
         Ok((y, inverse))
     }

@@ -13,7 +13,7 @@ pub struct RowStats {
 
 impl RowStats {
     /// Of rows of `dim` numbers.
-    pub fn of(x: &[f32], dim: usize, eps: f32) -> RowStats {
+    pub fn compute(x: &[f32], dim: usize, eps: f32) -> RowStats {
         let (mean, inv_std) = x
             .par_chunks_exact(dim)
             .map(|row| {

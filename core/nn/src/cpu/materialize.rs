@@ -5,7 +5,7 @@ use super::norm::GradSums;
 use super::source::{PerImage, Source, by_image};
 use super::sums::NormSums;
 use crate::activation::{Act, with_act};
-use crate::parallel::{over, pieces, split, tile_rows, tiles};
+use crate::parallel::{map_parts, pieces, split, tile_rows, tiles};
 use crate::workspace::Workspace;
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ pub fn forward(x: &Source, y: &mut [f32]) {
     let c = x.channels;
     let pieces = pieces(x.z.len() / c, 1);
     let outs = split(y, &pieces, c);
-    over(pieces, outs, |rows, y| x.copy(rows, y));
+    map_parts(pieces, outs, |rows, y| x.copy(rows, y));
 }
 
 /// In place: g becomes dy behind the activation of `x`; returns batch norm's sums.
@@ -23,7 +23,7 @@ pub fn backward(x: &Source, g: &mut [f32]) -> GradSums {
     let pieces = pieces(g.len() / c, 1);
     let gs = split(g, &pieces, c);
     let tile = tile_rows(2 * c);
-    let parts = over(pieces, gs, |piece, g| {
+    let parts = map_parts(pieces, gs, |piece, g| {
         let first = piece.start;
         let mut sums = NormSums::new(c);
         for rows in tiles(piece, tile) {
@@ -69,9 +69,9 @@ fn each_sum(
     let pieces = pieces(x.z.len() / c, 1);
     let outs = split(out, &pieces, c);
     let tile = tile_rows(3 * c);
-    over(pieces, outs, |piece, out| {
+    map_parts(pieces, outs, |piece, out| {
         let most = tile.min(piece.len()) * c;
-        let (mut sum, mut scratch) = (workspace.take(most), workspace.take(most));
+        let (mut sum, mut scratch) = (workspace.alloc(most), workspace.alloc(most));
         let first = piece.start;
         for rows in tiles(piece, tile) {
             let sum = &mut sum[..rows.len() * c];
@@ -105,7 +105,7 @@ fn sum_of(x: &Source, rows: Range<usize>, other: &[f32], sum: &mut [f32]) {
 pub fn scale_images(x: &[f32], factors: &PerImage, channels: usize, y: &mut [f32]) {
     let pieces = pieces(x.len() / channels, 1);
     let outs = split(y, &pieces, channels);
-    over(pieces, outs, |rows, y| {
+    map_parts(pieces, outs, |rows, y| {
         let first = rows.start;
         for (image, part) in by_image(rows, factors.rows_per_image()) {
             // Of one image all numbers are the same.

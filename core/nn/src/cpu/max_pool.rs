@@ -3,7 +3,7 @@
 use super::norm::GradSums;
 use super::source::Source;
 use super::sums::NormSums;
-use crate::parallel::{over, pieces, split};
+use crate::parallel::{map_parts, pieces, split};
 use crate::window::Window;
 use crate::workspace::Workspace;
 use seedling_base::simd::dispatch;
@@ -17,12 +17,12 @@ pub fn forward(x: &Source, window: &Window, y: &mut [f32], taps: &mut [u8], work
     let ys = split(y, &pieces, c);
     let taps = split(taps, &pieces, c);
     let parts = ys.into_iter().zip(taps).collect();
-    over(
+    map_parts(
         pieces,
         parts,
         |piece, (y, taps): (&mut [f32], &mut [u8])| {
             let in_image = window.height * window.width;
-            let mut image = workspace.take(in_image * c);
+            let mut image = workspace.alloc(in_image * c);
             let outs = y.chunks_exact_mut(out_image * c);
             for (i, (y, taps)) in outs.zip(taps.chunks_exact_mut(out_image * c)).enumerate() {
                 let first = (piece.start / out_image + i) * in_image;
@@ -80,7 +80,7 @@ pub fn backward(x: &Source, window: &Window, taps: &[u8], dy: &[f32], out: &mut 
     );
     let pieces = pieces(out.len() / c, in_image);
     let outs = split(out, &pieces, c);
-    let parts = over(pieces, outs, |piece, out| {
+    let parts = map_parts(pieces, outs, |piece, out| {
         let mut sums = NormSums::new(c);
         let mut places = vec![None; window.kernel * window.kernel];
         for (i, g) in out.chunks_exact_mut(in_image * c).enumerate() {

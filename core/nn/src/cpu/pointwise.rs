@@ -9,7 +9,7 @@ use super::sink::Sink;
 use super::source::{GradSource, Source};
 use super::sums::{MomentSums, NormSums, merge_moments};
 use crate::gemm::{MatMul, Matrix, Packed, outer};
-use crate::parallel::{add_up, each, over, pieces, split, tile_rows, tiles};
+use crate::parallel::{add_up, map_parts, map_pieces, pieces, split, tile_rows, tiles};
 use crate::workspace::Workspace;
 
 /// z (rows, out) = x (rows, in) w' with w (out, in). Returns z's moments if asked for.
@@ -26,8 +26,8 @@ pub fn forward(
     let outs = split(z, &pieces, cout);
     let tile = tile_rows(cin + cout);
     let w = Packed::new(Matrix::rows(w, cin).transposed(), cin, cout, workspace);
-    let parts = over(pieces, outs, |piece, out| {
-        let mut scratch = workspace.take(tile.min(piece.len()) * cin);
+    let parts = map_parts(pieces, outs, |piece, out| {
+        let mut scratch = workspace.alloc(tile.min(piece.len()) * cin);
         let mut sums = MomentSums::new(cout);
         let first = piece.start;
         for rows in tiles(piece, tile) {
@@ -60,11 +60,11 @@ pub fn backward<S: Sink>(
     let tile = tile_rows(2 * cin + cout);
     let dw_len = w.len();
     let w = Packed::new(Matrix::rows(w, cin), cout, cin, workspace);
-    let parts = over(pieces, outs, |piece, out| {
+    let parts = map_parts(pieces, outs, |piece, out| {
         let most = tile.min(piece.len());
-        let mut dz = workspace.take(most * cout);
-        let mut scratch = workspace.take(most * cin);
-        let mut dw = workspace.take(dw_len);
+        let mut dz = workspace.alloc(most * cout);
+        let mut scratch = workspace.alloc(most * cin);
+        let mut dw = workspace.alloc(dw_len);
         let mut part = sink.new_part(cin);
         let first = piece.start;
         for rows in tiles(piece, tile) {
@@ -89,7 +89,7 @@ pub fn backward<S: Sink>(
                 out.copy_from_slice(&shortcut[rows.start * cin..rows.end * cin]);
             }
             w.product(n, Matrix::rows(dz, cout), out, shortcut.is_some());
-            sink.take(&mut part, x, rows, out);
+            sink.accept(&mut part, x, rows, out);
         }
         (dw, part)
     });
@@ -102,7 +102,7 @@ pub fn backward<S: Sink>(
 pub fn sums_of(g: &[f32], z: &[f32], norm: &super::norm::NormState) -> GradSums {
     let c = norm.channels;
     let tile = tile_rows(2 * c);
-    let parts = each(pieces(g.len() / c, 1), |piece| {
+    let parts = map_pieces(pieces(g.len() / c, 1), |piece| {
         let mut sums = NormSums::new(c);
         for rows in tiles(piece, tile) {
             let at = rows.start * c..rows.end * c;

@@ -4,7 +4,7 @@ use super::channelwise::{apply, multiply_derivative};
 use super::layer_norm::Normed;
 use crate::activation::{Act, with_act};
 use crate::gemm::{MatMul, Matrix, Packed, outer};
-use crate::parallel::{add_up, over, pieces, split, tile_rows, tiles};
+use crate::parallel::{add_up, map_parts, pieces, split, tile_rows, tiles};
 use crate::workspace::Workspace;
 use std::ops::Range;
 
@@ -55,8 +55,8 @@ pub fn forward(
     let outs = split(y, &pieces, cout);
     let tile = tile_rows(cin + cout);
     let w = Packed::new(Matrix::rows(w, cin).transposed(), cin, cout, workspace);
-    over(pieces, outs, |piece, out| {
-        let mut scratch = workspace.take(tile.min(piece.len()) * cin);
+    map_parts(pieces, outs, |piece, out| {
+        let mut scratch = workspace.alloc(tile.min(piece.len()) * cin);
         let first = piece.start;
         for rows in tiles(piece, tile) {
             let out = &mut out[(rows.start - first) * cout..(rows.end - first) * cout];
@@ -104,9 +104,9 @@ pub fn backward(
     let outs = split(dx, &pieces, cin);
     let tile = tile_rows(2 * cin + cout);
     let packed = Packed::new(Matrix::rows(w, cin), cout, cin, workspace);
-    let parts = over(pieces, outs, |piece, out| {
-        let mut scratch = workspace.take(tile.min(piece.len()) * cin);
-        let mut dw = workspace.take(w.len());
+    let parts = map_parts(pieces, outs, |piece, out| {
+        let mut scratch = workspace.alloc(tile.min(piece.len()) * cin);
+        let mut dw = workspace.alloc(w.len());
         let mut db = vec![0.0; cout];
         let (mut dscale, mut dshift) = (vec![0.0; normed], vec![0.0; normed]);
         let first = piece.start;

@@ -8,7 +8,7 @@ use super::norm::GradSums;
 use super::source::{Source, by_image};
 use super::sums::NormSums;
 use crate::activation::with_act;
-use crate::parallel::{each, pieces, tile_rows, tiles};
+use crate::parallel::{map_pieces, pieces, tile_rows, tiles};
 
 /// A way to take an input's gradient.
 pub trait Sink: Sync {
@@ -31,7 +31,7 @@ pub trait Sink: Sync {
     fn new_part(&self, channels: usize) -> Self::Part;
 
     /// Takes the gradient `out` with respect to `rows` of `x` as it is read, in place.
-    fn take(&self, part: &mut Self::Part, x: &Source, rows: Range<usize>, out: &mut [f32]);
+    fn accept(&self, part: &mut Self::Part, x: &Source, rows: Range<usize>, out: &mut [f32]);
 
     /// Puts the pieces together, in order.
     fn finish(&self, parts: Vec<Self::Part>, channels: usize) -> Self::Sums;
@@ -63,7 +63,7 @@ impl Sink for Plain<'_> {
 
     fn new_part(&self, _: usize) {}
 
-    fn take(&self, _: &mut (), _: &Source, _: Range<usize>, _: &mut [f32]) {}
+    fn accept(&self, _: &mut (), _: &Source, _: Range<usize>, _: &mut [f32]) {}
 
     fn finish(&self, _: Vec<()>, _: usize) {}
 }
@@ -78,7 +78,7 @@ impl Sink for Activated {
         NormSums::new(channels)
     }
 
-    fn take(&self, part: &mut NormSums, x: &Source, rows: Range<usize>, out: &mut [f32]) {
+    fn accept(&self, part: &mut NormSums, x: &Source, rows: Range<usize>, out: &mut [f32]) {
         let at = rows.start * x.channels..rows.end * x.channels;
         part.through(x, &x.z[at], out);
     }
@@ -128,7 +128,7 @@ impl Sink for Gated {
         Vec::new()
     }
 
-    fn take(&self, images: &mut Self::Part, x: &Source, rows: Range<usize>, g: &mut [f32]) {
+    fn accept(&self, images: &mut Self::Part, x: &Source, rows: Range<usize>, g: &mut [f32]) {
         self.sum(images, x, rows, g);
     }
 
@@ -142,7 +142,7 @@ impl Gated {
     pub fn sums(&self, x: &Source, g: &[f32]) -> Vec<ImageSums> {
         let c = x.channels;
         let tile = tile_rows(2 * c);
-        let parts = each(pieces(g.len() / c, self.rows_per_image), |piece| {
+        let parts = map_pieces(pieces(g.len() / c, self.rows_per_image), |piece| {
             let mut images = Vec::new();
             for rows in tiles(piece, tile) {
                 self.sum(

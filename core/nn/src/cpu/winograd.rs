@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::gemm::{Matrix, Packed};
-use crate::parallel::{FILTERS, over, pieces, split};
+use crate::parallel::{FILTERS, map_parts, pieces, split};
 use crate::window::Window;
 use crate::workspace::{Buffer, Workspace};
 use seedling_base::simd::dispatch;
@@ -48,10 +48,10 @@ pub struct Pixels<'a> {
 
 impl Pixels<'_> {
     fn computed(&self, range: &Range<usize>, cin: usize, workspace: &Workspace) -> Buffer {
-        let mut computed = workspace.take(range.len() * cin);
+        let mut computed = workspace.alloc(range.len() * cin);
         let cuts = pieces(range.len(), 1);
         let outs = split(&mut computed, &cuts, cin);
-        over(cuts, outs, |cut, out| {
+        map_parts(cuts, outs, |cut, out| {
             (self.compute)(range.start + cut.start..range.start + cut.end, out);
         });
         computed
@@ -77,7 +77,7 @@ impl Filters {
     /// Of w (out, in, 3, 3).
     pub fn new(w: &[f32], cin: usize, workspace: &Workspace) -> Filters {
         let cout = w.len() / (9 * cin);
-        let mut values = workspace.take(ELEMENTS * cin * cout);
+        let mut values = workspace.alloc(ELEMENTS * cin * cout);
         let mut rows: Vec<Vec<&mut [f32]>> = (0..cout).map(|_| Vec::new()).collect();
         for matrix in values.chunks_exact_mut(cin * cout) {
             for (row, of) in matrix.chunks_exact_mut(cin).zip(&mut rows) {
@@ -145,8 +145,8 @@ pub fn convolve<P: Send>(
     let most = (BLOCK_BYTES / (4 * ELEMENTS * (cin + cout))).max(LEAST_TILES);
     let block = (most / grid.tiles_across).clamp(1, grid.tile_rows.max(1));
     let stride = |channels| block * grid.tiles_across * channels + APART;
-    let mut inputs = workspace.take(ELEMENTS * stride(cin));
-    let mut outputs = workspace.take(ELEMENTS * stride(cout));
+    let mut inputs = workspace.alloc(ELEMENTS * stride(cin));
+    let mut outputs = workspace.alloc(ELEMENTS * stride(cout));
     let mut parts = Vec::new();
     for start in (0..grid.tile_rows).step_by(block) {
         let rows = start..(start + block).min(grid.tile_rows);
@@ -165,7 +165,7 @@ pub fn convolve<P: Send>(
         let first = needs.start;
         let image = Image { values, first };
         let places = by_piece(&mut inputs, stride(cin), &cuts, grid.tiles_across * cin);
-        over(cuts.clone(), places, |piece, mut places| {
+        map_parts(cuts.clone(), places, |piece, mut places| {
             grid.transform(&image, piece, cin, &mut places);
         });
 
@@ -182,7 +182,7 @@ pub fn convolve<P: Send>(
         let end = written.last().map_or(0, |rows| rows.end);
         let outs = split(&mut out[first * cout..end * cout], &written, cout);
         let (grid, outputs) = (&grid, &outputs);
-        parts.extend(over(cuts, outs, |piece, out| {
+        parts.extend(map_parts(cuts, outs, |piece, out| {
             let skipped = (piece.start - start) * grid.tiles_across * cout;
             let elements: [&[f32]; ELEMENTS] =
                 std::array::from_fn(|e| &outputs[e * stride(cout) + skipped..]);

@@ -2,7 +2,7 @@
 //! the name of the network's own class layer, so that other programs load it as they load classes.
 
 use super::FeatureNet;
-use crate::cpu::normalize;
+use crate::cpu::l2_normalize;
 use crate::gemm::{MatMul, Matrix, gemm};
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl LinearLayer {
             &mut out,
             true,
         );
-        normalize::forward(&mut out, outputs);
+        l2_normalize::forward(&mut out, outputs);
         out
     }
 }
@@ -88,7 +88,7 @@ impl WithLayer {
     ///
     /// # Errors
     /// [`Error::Shape`] where the layer takes other features than the network's.
-    pub fn over(
+    pub fn wrap(
         net: Arc<dyn FeatureNet>,
         layer: Option<LinearLayer>,
     ) -> Result<Arc<dyn FeatureNet>> {

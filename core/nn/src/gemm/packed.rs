@@ -40,7 +40,7 @@ impl<'a> Packed<'a> {
     pub fn new(matrix: Matrix<'a>, depth: usize, width: usize, workspace: &Workspace) -> Self {
         assert!(matrix.holds(depth, width));
         let panels = (isa() == Isa::Avx512).then(|| {
-            let mut packed = workspace.take(depth * width.next_multiple_of(LANES));
+            let mut packed = workspace.alloc(depth * width.next_multiple_of(LANES));
             let mut at = 0;
             for (start, vectors) in panels(width) {
                 let columns = (width - start).min(vectors * LANES);

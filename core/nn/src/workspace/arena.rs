@@ -160,7 +160,7 @@ impl Chunk {
         let mut all = CHUNK.max(count);
         loop {
             if let Ok(map) = MmapMut::map_anon(all * GRANULE_BYTES) {
-                return Some(Chunk::of(MmapRaw::from(map), all));
+                return Some(Chunk::reserve(MmapRaw::from(map), all));
             }
             if all == count {
                 return None;
@@ -169,7 +169,7 @@ impl Chunk {
         }
     }
 
-    fn of(map: MmapRaw, count: usize) -> Chunk {
+    fn reserve(map: MmapRaw, count: usize) -> Chunk {
         // With pages of 2 MB there would be more behind an address than is counted.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::NoHugePage);

@@ -81,7 +81,7 @@ impl<F> Extracted<F> {
     }
 
     /// The same photos with other features.
-    pub fn with<G>(self, features: impl FnOnce(F) -> G) -> Extracted<G> {
+    pub fn map<G>(self, features: impl FnOnce(F) -> G) -> Extracted<G> {
         Extracted {
             features: features(self.features),
             photos: self.photos,
@@ -104,7 +104,7 @@ impl Extractor<'_> {
     ) -> Result<Extracted> {
         let found = self.readable(indices, from_ref(view), done)?;
         found.check(indices.len())?;
-        Ok(found.with(|mut features| features.pop().unwrap_or_default()))
+        Ok(found.map(|mut features| features.pop().unwrap_or_default()))
     }
 
     /// A matrix for each of `views`, where it may be that none of these photos can be read: they are some
@@ -174,7 +174,7 @@ pub(super) fn read(
 ) -> (Vec<usize>, Vec<Vec<Vec<u8>>>) {
     let made: Vec<Result<Vec<Vec<u8>>>> = indices
         .par_iter()
-        .map(|&index| source.with(index, |photo| shown(&photo, index, views)))
+        .map(|&index| source.with_photo(index, |photo| shown(&photo, index, views)))
         .collect();
     let (mut readable, mut images) = (Vec::new(), Vec::new());
     for (&index, made) in indices.iter().zip(made) {

@@ -140,18 +140,18 @@ mod tests {
         })
     }
 
-    fn of(views: &[Features; 3]) -> Option<f64> {
+    fn lidar_of(views: &[Features; 3]) -> Option<f64> {
         lidar(&[&views[0], &views[1], &views[2]]).unwrap()
     }
 
     #[test]
     fn counts_the_directions_that_tell_photos_apart() {
         for used in [1, 3, 8] {
-            let found = of(&views(1000, used, 0.01)).unwrap();
+            let found = lidar_of(&views(1000, used, 0.01)).unwrap();
             assert!((found - used as f64).abs() < 0.3, "{used}: {found}");
         }
         // Against noise as large as what the photos differ in, fewer count for more.
-        assert!(of(&views(300, 3, 1.0)).unwrap() > 3.5);
+        assert!(lidar_of(&views(300, 3, 1.0)).unwrap() > 3.5);
     }
 
     #[test]

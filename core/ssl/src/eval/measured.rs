@@ -77,7 +77,7 @@ pub fn plain_and_views(
     found: Extracted<Vec<Features>>,
 ) -> (Extracted, Option<(Features, Features)>) {
     let mut views = None;
-    let plain = found.with(|features| {
+    let plain = found.map(|features| {
         let mut features = features.into_iter();
         let plain = features.next().unwrap_or_default();
         views = features.next().zip(features.next());

@@ -44,7 +44,7 @@ pub struct Panel {
 /// [`crate::Error::Shape`] where labels don't match, [`crate::Error::Training`] where a feature is not
 /// finite.
 pub fn panel(features: &Features, labels: &[u32], seed: u64) -> Result<Panel> {
-    take((features, labels), None, seed)
+    compute((features, labels), None, seed)
 }
 
 /// The photos of `test` ask those of `train`.
@@ -56,10 +56,14 @@ pub fn panel_train_test(
     test: (&Features, &[u32]),
     seed: u64,
 ) -> Result<Panel> {
-    take(train, Some(test), seed)
+    compute(train, Some(test), seed)
 }
 
-fn take(index: (&Features, &[u32]), test: Option<(&Features, &[u32])>, seed: u64) -> Result<Panel> {
+fn compute(
+    index: (&Features, &[u32]),
+    test: Option<(&Features, &[u32])>,
+    seed: u64,
+) -> Result<Panel> {
     // Every figure is of directions, best-NN apart: long features would outweigh others in means.
     let metric = Metric::Cosine;
     let (queries, exclude, shots_for) = match test {

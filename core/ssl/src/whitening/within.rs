@@ -75,7 +75,7 @@ pub fn fit(plain: &Features, mirrored: &Features) -> Result<Option<LinearLayer>>
     if plain.rows < LEAST_PHOTOS || plain.dim == 0 {
         return Ok(None);
     }
-    let Some(components) = Components::of(plain)? else {
+    let Some(components) = Components::fit(plain)? else {
         return Ok(None);
     };
     let scores = components.scores(plain);
@@ -101,7 +101,7 @@ struct Components {
 
 impl Components {
     /// By the covariance, or by the inner products of photos where these are fewer than features.
-    fn of(photos: &Features) -> Result<Option<Components>> {
+    fn fit(photos: &Features) -> Result<Option<Components>> {
         let (n, dim) = (photos.rows, photos.dim);
         let mean = photos.mean();
         let few = n <= dim;

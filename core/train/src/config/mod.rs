@@ -38,7 +38,7 @@ impl Layer {
     }
 
     /// Adds a value where one was given; `None` leaves the layers below visible.
-    pub fn put(&mut self, key: &str, value: Option<impl Into<toml::Value>>) -> &mut Layer {
+    pub fn set(&mut self, key: &str, value: Option<impl Into<toml::Value>>) -> &mut Layer {
         if let Some(value) = value {
             self.values.insert(key.to_string(), value.into());
         }

@@ -48,7 +48,7 @@ fn later_layers_win() {
         .apply(&Layer::from_assignments(&["lr=0.5", "epochs=3"]).unwrap())
         .unwrap();
     let mut flags = Layer::new("flags");
-    flags.put("epochs", Some(7)).put("steps", None::<i64>);
+    flags.set("epochs", Some(7)).set("steps", None::<i64>);
     config.apply(&flags).unwrap();
     assert_eq!((config.lr, config.epochs, config.steps), (0.5, 7, 0));
 }

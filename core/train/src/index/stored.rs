@@ -161,7 +161,7 @@ impl StoredFeatures {
     }
 
     /// The photos of `source` that could be read, in its order, and their features.
-    pub fn of(&self, source: &dyn PhotoSource) -> (Vec<usize>, Features) {
+    pub fn features_of(&self, source: &dyn PhotoSource) -> (Vec<usize>, Features) {
         let known = |index: usize| Some((index, *self.places.get(source.id(index))?));
         let found = (0..source.len()).filter_map(known);
         let (photos, rows): (Vec<usize>, Vec<usize>) = found.unzip();
@@ -306,12 +306,12 @@ mod tests {
         let source = photos(&["new", "ccc", "bb", "a"]);
         let mut stored = open("w");
         assert_eq!(stored.missing(&source), [0]);
-        let (found, features) = stored.of(&source);
+        let (found, features) = stored.features_of(&source);
         assert_eq!(found, [1, 3]);
         assert_eq!(features.values, [2.0, 3.0, 0.0, 1.0]);
         assert_eq!(stored.skipped(&source)[0].reason, "torn");
         stored.forget_others(&source).unwrap();
-        assert_eq!(open("w").of(&source), (found, features));
+        assert_eq!(open("w").features_of(&source), (found, features));
         stored.forget(|id| id == "bb").unwrap();
         assert_eq!(open("w").missing(&source), [0, 2]);
         // Other weights see other things.

@@ -70,7 +70,7 @@ struct PhotoStats {
 }
 
 impl PhotoStats {
-    fn of(source: &dyn PhotoSource) -> PhotoStats {
+    fn survey(source: &dyn PhotoSource) -> PhotoStats {
         let count = source.len();
         // A photo that says nothing is mostly none, and skipped.
         let outlines: Vec<Outline> = (0..count.min(MOST_OUTLINES))
@@ -185,7 +185,7 @@ impl<'a> Forecaster<'a> {
         };
         let mut forecaster = Forecaster {
             init,
-            photos: PhotoStats::of(source),
+            photos: PhotoStats::survey(source),
             size: Architecture::new(arch, Some(config.head)).size(),
             backbone: backbone.size(),
             extraction: Line {

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::Result;
-use seedling_nn::cpu::normalize;
+use seedling_nn::cpu::l2_normalize;
 use seedling_nn::gemm::{MatMul, Matrix, gemm_columns};
 use seedling_ssl::eval::Features;
 use seedling_ssl::eval::extract::{EvalView, Extractor};
@@ -50,7 +50,7 @@ impl Session {
                         place,
                         false,
                     );
-                    normalize::forward(place, to);
+                    l2_normalize::forward(place, to);
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Session {
         for photo in known {
             let row = &mut embeddings[photo * to..(photo + 1) * to];
             row.iter_mut().zip(&center).for_each(|(x, c)| *x -= c);
-            normalize::forward(row, to);
+            l2_normalize::forward(row, to);
         }
         Ok(embeddings)
     }

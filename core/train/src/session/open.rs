@@ -26,7 +26,7 @@ pub(super) fn open(
     impl Work for Open<'_> {
         type Output = Box<dyn Trainer>;
 
-        fn on<B: TrainingBackend>(self, backend: B) -> Result<Box<dyn Trainer>> {
+        fn run<B: TrainingBackend>(self, backend: B) -> Result<Box<dyn Trainer>> {
             let Open(state, start, saved) = self;
             let state = state.with_undrawn(backend.makes_views());
             if !state.config.trains() {

@@ -74,7 +74,7 @@ impl RunState {
         Ok(RunState {
             loading,
             loader: None,
-            dataset: DatasetFingerprint::of(&*source),
+            dataset: DatasetFingerprint::new(&*source),
             before: None,
             teacher: start
                 .teacher

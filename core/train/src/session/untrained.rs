@@ -31,7 +31,7 @@ impl<B: TrainingBackend> Untrained<B> {
             head: None,
             ..state.metadata.architecture
         };
-        let mut encoder = Encoder::on(backend, architecture, false, 0)?;
+        let mut encoder = Encoder::with_backend(backend, architecture, false, 0)?;
         match (saved, start.init) {
             (Some(saved), _) => restore(&mut encoder.params, saved.trained)?,
             (None, Some(file)) => file.load_backbone(&mut encoder.params)?,

@@ -108,7 +108,7 @@ impl TrainingRun {
                     })
                 })
             })?;
-            self.cache.add(KEY, found.with(|features| vec![features]))?;
+            self.cache.add(KEY, found.map(|features| vec![features]))?;
         }
         if self.cache.processed(KEY) == total
             && let Some(found) = self.cache.take(KEY)
@@ -178,7 +178,7 @@ impl TrainingRun {
             if !self.extract(&pass, &mut tell)? {
                 return Ok(Poll::Pending);
             }
-            let features = self.take(&pass)?.features;
+            let features = self.take_pass(&pass)?.features;
             self.fitted = Some((part, self.fit(&features[0], &features[1])?));
         }
         let mirrored = whitening && together;
@@ -224,7 +224,7 @@ impl TrainingRun {
         if !self.extract(&pass, &mut tell)? {
             return Ok(Poll::Pending);
         }
-        let mut found = self.take(&pass)?;
+        let mut found = self.take_pass(&pass)?;
         let mirrored = match mirrored {
             true => found.features.pop(),
             false => None,
@@ -282,7 +282,7 @@ impl TrainingRun {
     }
 
     /// What a pass that is through has seen, by each of its views, which is then forgotten.
-    fn take(&mut self, pass: &Pass<'_>) -> Result<Extracted<Vec<Features>>> {
+    fn take_pass(&mut self, pass: &Pass<'_>) -> Result<Extracted<Vec<Features>>> {
         let found = self.cache.take(&pass.key);
         found
             .filter(|found| found.features.len() == pass.views.len())

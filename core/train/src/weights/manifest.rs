@@ -75,7 +75,12 @@ impl Manifest {
     ///
     /// # Errors
     /// It cannot be read or is no weight file; `not_before` is newer than `version`.
-    pub fn of(path: &Path, version: u64, not_before: u64, key: PublicKey) -> Result<Manifest> {
+    pub fn describe(
+        path: &Path,
+        version: u64,
+        not_before: u64,
+        key: PublicKey,
+    ) -> Result<Manifest> {
         if not_before > version {
             return Err(Error::Config(format!(
                 "not_before = {not_before} would refuse these weights themselves (version {version})"
@@ -253,7 +258,7 @@ impl Seen {
     ///
     /// # Errors
     /// [`Distrust::Downgraded`]; the file cannot be written.
-    pub fn take(&mut self, weights: &Path, manifest: &Manifest) -> Result<()> {
+    pub fn accept(&mut self, weights: &Path, manifest: &Manifest) -> Result<()> {
         let oldest = self.oldest(&manifest.arch);
         if manifest.version < oldest {
             return Err(Error::Untrusted {
