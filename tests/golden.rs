@@ -10,26 +10,6 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The folder of real photos, or `None` (with a line that says so) where it is missing.
-pub fn data() -> Option<PathBuf> {
-    shared("data", "SEEDLING_DATA")
-}
-
-/// The folder of foreign weights, likewise.
-pub fn weights() -> Option<PathBuf> {
-    shared("weights", "SEEDLING_WEIGHTS")
-}
-
-fn shared(name: &str, variable: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(variable)
-        .map_or_else(|| root().join("../shared").join(name), PathBuf::from);
-    if path.is_dir() {
-        return Some(path);
-    }
-    eprintln!("skipped: {} is missing (set {variable})", path.display());
-    None
-}
-
 /// A golden file: tensors by name, all as f32 or i64, and the metadata.
 pub struct Golden {
     floats: HashMap<String, (Vec<usize>, Vec<f32>)>,

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::require::skipped;
 #[cfg(feature = "cuda")]
 pub use seedling_core::nn::gpu::CudaDevice as GpuDevice;
 #[cfg(not(feature = "cuda"))]
@@ -10,7 +11,7 @@ pub use seedling_core::nn::gpu::GpuDevice;
 use seedling_core::nn::gpu::device;
 
 /// The first GPU there is (often a program that passes for one); tests are skipped where there is
-/// none, and say so. It is opened twice, so that two tests can work at a time.
+/// none, and say so, or fail where one is required ([`crate::require`]). It is opened twice, so that two tests can work at a time.
 pub fn gpu() -> Option<GpuDevice> {
     static GPUS: [OnceLock<Option<GpuDevice>>; 2] = [const { OnceLock::new() }; 2];
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -29,7 +30,7 @@ pub fn another() -> Option<GpuDevice> {
     match opened {
         Ok(gpu) => Some(gpu),
         Err(error) => {
-            println!("SKIPPED: {error}");
+            skipped("gpu", error);
             None
         }
     }

@@ -9,4 +9,5 @@ pub mod program;
 #[cfg(feature = "gpu")]
 pub mod recorder;
 pub mod reference;
+pub mod require;
 pub mod trajectory;

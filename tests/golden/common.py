@@ -26,7 +26,7 @@ statistics count: a batch norm is the four entries weight, bias, running_mean, r
     any other bias       0.1 u              (squeeze-excite fc1/fc2, classifier.0, head, DeiT's layers)
     class token, positions (3-d)   as a linear weight of fan_in = numbers of the whole tensor
 
-Squeeze-excite fc1/fc2 are 4-d 1x1 convs in torchvision, so they ema_update the conv line.
+Squeeze-excite fc1/fc2 are 4-d 1x1 convs in torchvision, so they follow the conv line.
 
 Images. u * scale, element i in NHWC order: i = ((n*H + y)*W + x)*3 + c.
 

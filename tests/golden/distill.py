@@ -2,7 +2,7 @@
 
     python tests/golden/distill.py
 
-20 steps in f64, stored as f32. Weights and images ema_update the formulas at the top of common.py.
+20 steps in f64, stored as f32. Weights and images follow the formulas at the top of common.py.
 
     student     mobilenet_v3_small, batch norm eps 1e-3, momentum 0.1, no dropout, 32 x 32 images;
                 then the head `simple`: projection_head.0 Linear(1024, 1024), ReLU,

@@ -3,7 +3,7 @@
     python tests/golden/moco.py
 
 Two runs, `asymmetric` (20 steps) and `symmetric` (6 steps), in f64, stored as f32. Weights and
-images ema_update the formulas at the top of common.py.
+images follow the formulas at the top of common.py.
 
 The setting, both runs
     encoder     mobilenet_v3_small, batch norm eps 1e-3, momentum 0.1, no dropout, 32 x 32 images;

@@ -2,7 +2,7 @@
 
     python tests/golden/networks.py [NAME ...] [--teacher ../shared/weights/mobilenet_v2_imagenet.safetensors]
 
-Weights and images ema_update the formulas at the top of common.py; nothing that a formula gives is
+Weights and images follow the formulas at the top of common.py; nothing that a formula gives is
 stored. The reference runs in f64 and is stored as f32.
 
 Cases (image stream t, scale 4; NHWC):

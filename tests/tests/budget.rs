@@ -2,6 +2,7 @@
 //! large as a phone's; and what was predicted beside what was measured.
 
 use seedling_tests::program::{Ran, seedling};
+use seedling_tests::require::skipped;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -217,7 +218,7 @@ fn what_is_predicted_is_what_is_measured() {
         let ran = finish(adapt(seedling(), photos, &out, mb, more));
         assert_eq!(ran.code, Some(0), "{ran:?}");
         let Some(measured) = ran.json()["peak_memory_mb"].as_f64() else {
-            println!("skipped: this system does not tell the peak");
+            skipped("peak", "this system does not tell the peak of memory");
             return;
         };
         let predicted = predicted(&ran);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use seedling_core::Result;
 use seedling_core::data::{DecodeBudget, PhotoSource, open, open_within};
+use seedling_tests::require;
 
 /// A small PNG whose color tells which it is.
 fn png(n: u8) -> Vec<u8> {
@@ -47,13 +48,7 @@ fn failure(result: Result<Arc<dyn PhotoSource>>) -> String {
 }
 
 fn shared() -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let path = std::env::var_os("SEEDLING_DATA").map_or(default, PathBuf::from);
-    if !path.join("photos").is_dir() {
-        println!("skipped: no data at {}", path.display());
-        return None;
-    }
-    Some(path)
+    require::data("photos").map(|photos| photos.join(".."))
 }
 
 #[test]

@@ -14,6 +14,7 @@ use seedling_core::backbones::Arch;
 use seedling_core::nn::backend::DeviceOps;
 use seedling_core::nn::gpu::Gpu;
 use seedling_tests::recorder::{Cuda, Language, Recorder, Source, Wgsl, written};
+use seedling_tests::require::skipped;
 
 use crate::ops::{self, Operation, See, found};
 use crate::runs;
@@ -90,7 +91,7 @@ fn every_kernel_through_nvidias_compiler() {
     let nvrtc = match Nvrtc::find() {
         Ok(nvrtc) => nvrtc,
         Err(why) => {
-            println!("SKIPPED: {why}");
+            skipped("nvrtc", why);
             return;
         }
     };

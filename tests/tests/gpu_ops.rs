@@ -26,6 +26,7 @@ use seedling_core::queue::Queue;
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
 use seedling_tests::gpu::{GpuDevice, gpu};
+use seedling_tests::require::skipped;
 use std::ops::Range;
 
 const TOLERANCE: f64 = 2e-5;
@@ -147,7 +148,7 @@ impl See for CompareHalved {
                 let halved = halved.with_loss_scale(1.0);
                 compare(what, operation, &halved, true);
             }
-            Err(error) => println!("SKIPPED: {error}"),
+            Err(error) => skipped("gpu", error),
         }
     }
 }

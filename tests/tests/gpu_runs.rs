@@ -18,6 +18,7 @@ use seedling_core::teacher::Teacher;
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
 use seedling_tests::gpu::{another, gpu};
+use seedling_tests::require::skipped;
 
 const SIDE: usize = 32;
 const IMAGE: usize = SIDE * SIDE * 3;
@@ -261,7 +262,7 @@ fn a_run_in_half_precision() {
     let halved = match gpu.apart().halved() {
         Ok(halved) => halved,
         Err(error) => {
-            println!("SKIPPED: {error}");
+            skipped("gpu", error);
             return;
         }
     };

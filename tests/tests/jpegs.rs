@@ -6,6 +6,7 @@ use std::process::Command;
 
 use safetensors::SafeTensors;
 use seedling_core::data::Photo;
+use seedling_tests::require;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -266,13 +267,10 @@ fn crc32(bytes: &[u8]) -> u32 {
 /// Files that other programs' users reported, beside what Pillow shows of them.
 #[test]
 fn reported_files_are_decoded_as_pillow_does() {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let data = std::env::var_os("SEEDLING_DATA").map_or(default, PathBuf::from);
-    let Ok(cases) = std::fs::read_dir(data.join("bugs")) else {
-        println!("skipped: no reported files at {}", data.display());
+    let Some(bugs) = require::data("bugs") else {
         return;
     };
-    for case in cases {
+    for case in std::fs::read_dir(bugs).unwrap() {
         let case = case.unwrap().path();
         for file in std::fs::read_dir(case.join("in")).unwrap() {
             let file = file.unwrap().path();

@@ -5,18 +5,11 @@ use seedling_core::eval::{Features, Metric, Subject, collapse, measure};
 use seedling_core::records::{MeasureRecord, MetricsWriter, Record, RunRecord, StepRecord, When};
 use seedling_report::thumbnails::{self, Thumbnails};
 use seedling_report::{EventWriter, render};
+use seedling_tests::require::{self, skipped};
 use std::path::{Path, PathBuf};
 
 fn photos() -> Option<PathBuf> {
-    let data = std::env::var_os("SEEDLING_DATA").map(PathBuf::from);
-    let data =
-        data.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
-    let photos = data.join("photos/train");
-    if photos.is_dir() {
-        return Some(photos);
-    }
-    println!("skipped: no photos at {}", photos.display());
-    None
+    require::data("photos/train")
 }
 
 /// A stand-in for an encoder: the shrunken picture, in gray or in color.
@@ -293,7 +286,7 @@ fn tensorboard_reads_the_events() {
         .args(["-c", "import tensorboard"])
         .output();
     if !known.is_ok_and(|out| out.status.success()) {
-        println!("skipped: no Python with tensorboard (set SEEDLING_PYTHON)");
+        skipped("tensorboard", "no Python has it (set SEEDLING_PYTHON)");
         return;
     }
     let run = tempfile::tempdir().unwrap();

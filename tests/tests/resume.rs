@@ -2,6 +2,7 @@
 //! happened to it on the way.
 
 use seedling_tests::program::{Ran, SMALL, album, seedling};
+use seedling_tests::require::skipped;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -230,7 +231,7 @@ fn a_disk_without_space_leaves_the_old_checkpoint_whole() {
         .arg(std::env::temp_dir())
         .output();
     if !allowed.is_ok_and(|ran| ran.status.success()) {
-        println!("skipped: this machine does not let a test mount a disk");
+        skipped("mount", "this machine does not let a test mount a disk");
         return;
     }
     let reference = Reference::new();

@@ -8,28 +8,19 @@ use seedling_core::eval::extract::{EvalView, Extractor};
 use seedling_core::eval::{Features, Metric, knn};
 use seedling_core::nn::workspace::Workspace;
 use seedling_core::weights::WeightFile;
-use seedling_tests::golden;
+use seedling_tests::require;
 
 /// Best-NN on the album, train -> test, Euclidean, computed in Python.
 const BEST_NN: f64 = 95.5;
 
 #[test]
 fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
-    let (Some(data), Some(weights)) = (golden::data(), golden::weights()) else {
+    let (Some(photos), Some(weights)) = (
+        require::data("photos"),
+        require::weights("mobilenet_v2_imagenet.safetensors"),
+    ) else {
         return;
     };
-    let (photos, weights) = (
-        data.join("photos"),
-        weights.join("mobilenet_v2_imagenet.safetensors"),
-    );
-    if !weights.is_file() || !photos.is_dir() {
-        eprintln!(
-            "skipped: {} or {} is missing",
-            photos.display(),
-            weights.display()
-        );
-        return;
-    }
     let file = WeightFile::open(&weights, Some(Arch::MOBILENET_V2)).unwrap();
     let architecture = Architecture {
         head: None,

@@ -3,7 +3,8 @@
 use seedling_core::verdict::LEAST_KEPT;
 use seedling_core::weights::WeightFile;
 use seedling_tests::program::{Ran, run};
-use seedling_tests::{formula, golden};
+use seedling_tests::require;
+use seedling_tests::formula;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -171,10 +172,9 @@ fn too_few_photos_leave_the_initial_weights() {
 /// On real photos that the shipped weights know less well, a usual run is kept.
 #[test]
 fn a_good_run_is_kept() {
-    let Some(data) = golden::data() else {
+    let Some(album) = require::data("albums/flowers") else {
         return;
     };
-    let album = data.join("albums/flowers");
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let (photos, run_text) = (album.to_string_lossy(), out.to_string_lossy());
