@@ -2,7 +2,7 @@
 # Builds the library, writes its Swift side, and builds and runs the Swift package's tests on this
 # machine. Needs Rust and Swift 6; on Debian, where Swift is missing, it is taken from the packages of
 # Debian 13 and kept in a folder of its own ($SEEDLING_SWIFT, target/swift), once; as root. With --set-up
-# that is all it does.
+# that is all it does. Ends with 3 where Swift can't be had.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 here="$PWD"
@@ -42,7 +42,7 @@ inside() {
 
 skip() {
     printf '\n!! %s: NOTHING OF SWIFT WAS TESTED\n\n' "$1"
-    exit 0
+    exit 3
 }
 
 if ! command -v swift >/dev/null && [ ! -d "$debian" ]; then

@@ -43,7 +43,7 @@ def case(weight, masked, queue_photos, count=None):
         if not known:
             losses.append(-logs[i, 0])
             continue
-        near = torch.stack([ALBUM[a].double() @ ALBUM[queue_photos[j]].double() for j in known])
+        near = torch.stack([INITIAL[a].double() @ INITIAL[queue_photos[j]].double() for j in known])
         w = (near / NEIGHBOR_TEMPERATURE).softmax(0)
         losses.append(-(1 - weight) * logs[i, 0] - weight * (w * torch.stack([logs[i, j + 1] for j in known])).sum())
     losses = torch.stack(losses)
@@ -51,13 +51,13 @@ def case(weight, masked, queue_photos, count=None):
     return {"losses": losses.detach().float(), "dquery": q.grad.float()}
 
 
-QUERY, KEY, QUEUE, ALBUM = unit(N, DIM), unit(N, DIM), unit(SIZE, DIM), unit(PHOTOS, DIM)
-ALBUM[3] = 0
+QUERY, KEY, QUEUE, INITIAL = unit(N, DIM), unit(N, DIM), unit(SIZE, DIM), unit(PHOTOS, DIM)
+INITIAL[3] = 0
 QUERY_PHOTOS = [0, 1, 3, 2, 6, 1]
 MIXED = [0, NONE, 1, 2, 3, 4, 5, 6, 1, 0, 2, NONE, 5, 4]
 EMPTY = [NONE] * SIZE
 
-tensors = {"query": QUERY, "key": KEY, "queue": QUEUE, "album": ALBUM}
+tensors = {"query": QUERY, "key": KEY, "queue": QUEUE, "initial": INITIAL}
 cases = []
 for name, weight, masked, photos, count in [
     ("half", 0.5, True, MIXED, None),

@@ -119,7 +119,7 @@ fn smoothed_targets_are_as_by_autograd() {
         ids.map(|id| id.as_u64().unwrap() as u32).collect()
     };
     let (query, key) = (golden.floats("query"), golden.floats("key"));
-    let (shape, album) = (golden.shape("queue"), golden.floats("album").to_vec());
+    let (shape, initial) = (golden.shape("queue"), golden.floats("initial").to_vec());
     let photos = ids(&facts["query_photos"]);
     let n = photos.len();
     on_one_and_three_threads(|_| {
@@ -131,12 +131,12 @@ fn smoothed_targets_are_as_by_autograd() {
             let run = |rows: std::ops::Range<usize>, batch| {
                 let target = match case["count"].as_u64() {
                     Some(count) => Target::Nearest {
-                        weight: number(&case["part"]),
+                        weight: number(&case["weight"]),
                         count: count as usize,
                     },
                     None => Target::Neighbors(Neighbors {
-                        initial: album.clone(),
-                        weight: number(&case["part"]),
+                        initial: initial.clone(),
+                        weight: number(&case["weight"]),
                         temperature: number(&facts["neighbor_temperature"]),
                     }),
                 };

@@ -14,7 +14,6 @@ use seedling_tests::golden::{Golden, deviation};
 
 struct Case {
     name: &'static str,
-    stream: u64,
     dims: (usize, usize, usize),
     padding: Padding,
 }
@@ -23,25 +22,21 @@ struct Case {
 const CASES: [Case; 4] = [
     Case {
         name: "b4_64",
-        stream: 9999,
         dims: (4, 64, 64),
         padding: Padding::Symmetric,
     },
     Case {
         name: "b3_47x61",
-        stream: 10000,
         dims: (3, 47, 61),
         padding: Padding::Symmetric,
     },
     Case {
         name: "same_b3_47x61",
-        stream: 10000,
         dims: (3, 47, 61),
         padding: Padding::Same,
     },
     Case {
         name: "b1_32",
-        stream: 10001,
         dims: (1, 32, 32),
         padding: Padding::Symmetric,
     },
@@ -51,36 +46,36 @@ const CASES: [Case; 4] = [
 fn all_match_their_twins() {
     for &arch in Arch::ALL {
         let usual = Architecture::new(arch, None);
-        matches_its_twin(usual, arch.name(), gradient_tolerance(arch));
+        matches_its_twin(usual, arch.name());
     }
     // The paper's own program gates before it activates.
     let gate_first = Architecture {
         squeeze_order: SqueezeOrder::GateFirst,
         ..Architecture::new(Arch::MOBILENET_V3_SMALL, None)
     };
-    matches_its_twin(gate_first, "mobilenet_v3_small_gate_first", 2e-5);
+    matches_its_twin(gate_first, "mobilenet_v3_small_gate_first");
 }
 
-/// Where some activation lies within rounding of a kink, its gradient is all or nothing: of ReLU6
-/// before every depthwise convolution, of ReLU behind a sum, or of a largest of nine (see the golden
-/// file's notes). Everything else agrees as far as rounding goes.
+/// Of the networks with ReLU6 before every depthwise convolution, ReLU behind sums, or a largest of nine: their
+/// inputs are chosen away from these kinks (see the generator), not infinitely far. Of all others gradients
+/// agree as far as rounding goes.
 fn gradient_tolerance(arch: Arch) -> f64 {
     match arch.name() {
-        "mobilenet_v2" => 0.2,
-        "resnet18" => 0.01,
-        "resnet50" => 0.1,
+        "mobilenet_v2" | "resnet18" | "resnet50" => 1e-3,
         _ => 2e-5,
     }
 }
 
-fn matches_its_twin(twin: Architecture, file: &str, gradient_tolerance: f64) {
+fn matches_its_twin(twin: Architecture, file: &str) {
     let arch = twin.arch;
+    let gradient_tolerance = gradient_tolerance(arch);
     let golden = Golden::open(file);
-    let deviations = golden.json("f32_deviation");
+    let (deviations, streams) = (golden.json("f32_deviation"), golden.json("streams"));
     let cases = || CASES.iter().filter(|case| !deviations[case.name].is_null());
     assert!(cases().count() >= 3);
     for case in cases() {
         let (n, h, w) = case.dims;
+        let stream = streams[case.name].as_u64().unwrap();
         let architecture = Architecture {
             padding: case.padding,
             ..twin
@@ -102,7 +97,7 @@ fn matches_its_twin(twin: Architecture, file: &str, gradient_tolerance: f64) {
             entries.as_array().unwrap().len()
         );
 
-        let pixels = numbers(case.stream, n * h * w * 3, 4.0);
+        let pixels = numbers(stream, n * h * w * 3, 4.0);
         let images = || {
             let images = encoder.images(n, (h, w), |out| out.copy_from_slice(&pixels));
             images.unwrap()

@@ -2,9 +2,9 @@
 
 use seedling_core::verdict::LEAST_KEPT;
 use seedling_core::weights::WeightFile;
+use seedling_tests::formula;
 use seedling_tests::program::{Ran, run};
 use seedling_tests::require;
-use seedling_tests::formula;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn adapt(photos: &Path, out: &Path, more: &[&str]) -> (Ran, Value) {
 /// The weights in `out` are the initial ones, and the run says so.
 fn kept_initial(ran: &Ran, json: &Value, out: &Path) {
     assert_eq!(json["verdict"]["accepted"], false, "{json}");
-    assert_eq!(json["verdict"]["weight"], 0.0);
+    assert_eq!(json["verdict"]["interpolation"], 0.0);
     let sentence = json["verdict"]["sentence"].as_str().unwrap();
     assert!(sentence.contains("initial weights stay"), "{sentence}");
     assert!(ran.stdout.contains(sentence), "{ran:?}");

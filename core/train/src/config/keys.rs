@@ -373,7 +373,7 @@ pub(super) const RENAMED: [(&str, &str); 8] = [
     ("neighbours", "neighbor_weight"),
     ("neighbors", "neighbor_weight"),
     ("neighbour_temperature", "neighbor_temperature"),
-    ("label_smoothing", "label_smoothing"),
-    ("label_smoothing_keys", "label_smoothing_keys"),
+    ("smoothing", "label_smoothing"),
+    ("smoothing_keys", "label_smoothing_keys"),
     ("teacher_centre", "teacher_center"),
 ];
