@@ -17,10 +17,10 @@ esac
 cargo build --locked --workspace
 mobile-ffi/bindings kotlin android/target/bindings "$library"
 
-# What README and guide show has to compile, and the README's to run.
-rm -rf android/target/readme
-.ci/code-of README.md kotlin android/target/readme/Readme "package io.seedling.readme"
-.ci/code-of docs/android.md kotlin android/target/readme/Guide "package io.seedling.guide"
+# What the guides show has to compile, and the first one's to run.
+rm -rf android/target/guides
+.ci/code-of docs/mobile.md kotlin android/target/guides/Mobile "package io.seedling.mobile"
+.ci/code-of docs/android.md kotlin android/target/guides/Android "package io.seedling.guide"
 
 rm -rf android/target/surefire-reports
 mvn --batch-mode --no-transfer-progress --quiet -f android/pom.xml test -Dnative="$(dirname "$library")"

@@ -69,8 +69,8 @@ Darwin) ios/build-xcframework.sh ;;
 *) ios/bindings.sh "$target/debug/libseedling_mobile.so" ;;
 esac
 
-# What README and guide show has to compile, and the README's to run; what only an iPhone has, to be parsed.
-.ci/code-of README.md swift ios/Tests/SeedlingTests/Generated/Readme
+# What the guides show has to compile, and the first one's to run; what only an iPhone has, to be parsed.
+.ci/code-of docs/mobile.md swift ios/Tests/SeedlingTests/Generated/Mobile
 .ci/code-of docs/ios.md swift ios/Tests/SeedlingTests/Generated/Guide
 .ci/code-of docs/ios.md "swift ios" ios/build/guide/Guide
 

@@ -1,5 +1,12 @@
 //! The `seedling` command. Each command has a file of its own; this one reads the command line,
 //! runs the command on its threads and turns the outcome into an exit code.
+//!
+//! `cli` are the commands, `flags` the options that they share, `settings` the layers of settings, and `usage`
+//! mistakes in a command line, in one line each. The commands that train share `train`, from options to a
+//! `TrainingRun`, and `terminal_observer`, which watches it: progress bars, TensorBoard's events, `thumbnails`,
+//! and at the end report and table. `feature_models` is what `embed` and `search` extract features with,
+//! `photos` where photos come from, `shipped` the weights that `build.rs` puts into the program, `table` what
+//! `bench` prints, `console` what a person sees, `interrupt` Ctrl-C, and `memory` the peak.
 
 mod adapt;
 mod bench;

@@ -10,7 +10,7 @@ Cases (image stream t, scale 4; NHWC):
     b3_47x61   3 x 47 x 61 (H = 47, W = 61), t = 10000 and up      both
     b1_32      1 x 32 x 32, t = 10001                       eval features only
 Where a network has ReLU, ReLU6 or max pooling, t is the one of TRIES streams, 10 apart, whose activations lie
-farthest from these kinks (in units of a tensor's RMS): within rounding of a kink a gradient is all or nothing,
+farthest from these kinks (in units of a tensor's RMS) among those whose f32 gradients are the f64 ones: within rounding of a kink a gradient is all or nothing,
 and no two programs agree on it. Which t it is stands in the metadata (`streams`).
 MobileNetV3: batch norm eps 1e-3, momentum 0.1, no dropout; features = global mean pool ->
 classifier.0 -> hard-swish (1024 small, 1280 large).
@@ -62,7 +62,7 @@ from common import (DeiT, EfficientNet, MobileNetV2, MobileNetV3, deviation, gat
 from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).resolve().parent
-TRIES = 400
+TRIES = 100
 CASES = [("b4_64", 9999, 4, 64, 64, True), ("b3_47x61", 10000, 3, 47, 61, True), ("b1_32", 10001, 1, 32, 32, False)]
 
 
@@ -138,9 +138,15 @@ def away_from_kinks(name, make, first, n, h, w):
     squeeze-excite) have never mattered."""
     if name.startswith("mobilenet_v3") or distance_from_kinks(make, first, n, h, w) is None:
         return first
-    found = max((distance_from_kinks(make, t, n, h, w), t) for t in range(first, first + 10 * TRIES, 10))
-    print(f"{name}, {n} x {h} x {w}: stream {found[1]}, {found[0]:.1e} from any kink")
-    return found[1]
+    streams = range(first, first + 10 * TRIES, 10)
+    for distance, t in sorted(((distance_from_kinks(make, t, n, h, w), t) for t in streams), reverse=True):
+        # Rounding may still carry one across that lies behind many layers.
+        tensors, deviations = {}, {}
+        add_case(tensors, deviations, "case", make, t, n, h, w, True)
+        if deviations["case"]["grad_max"] < 2e-4:
+            print(f"{name}, {n} x {h} x {w}: stream {t}, {distance:.1e} from any kink", flush=True)
+            return t
+    raise SystemExit(f"{name}: no stream of {TRIES} will do")
 
 
 def add_case(tensors, deviations, case, make, *shape):

@@ -3,6 +3,12 @@
 //!
 //! The same idea as on the processor: normalization and activation are never stored, see `view`. A
 //! kernel gets one stream's order for free; nothing waits for the GPU but what the host wants to know.
+//!
+//! `device` says what GPUs there are, `memory` reuses buffers, `forward`, `backward` and `optimizer` turn an
+//! operation into launches, and `launch` those into kernels. Kernels: `view` how tensors are loaded,
+//! `activation`, `product` (1x1 and dense convolutions, linear layers), `depthwise`, `sums` (two phases),
+//! `norm`, `elementwise`, `max_pool`, `rows` (norms of rows), `attention`, `contrast` (the losses), `optim`, and
+//! `render` (views, with its host's side in `views`).
 
 mod activation;
 mod attention;

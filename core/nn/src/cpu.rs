@@ -1,11 +1,40 @@
 //! The processor as a backend: fused kernels on channels-last slices, in buffers of a [`Workspace`].
 //!
-//! One idea carries them all: **normalization and activation are never stored**. A convolution
-//! stores its raw output z; whoever reads it computes act(z * scale + shift) on the way
-//! ([`source::Source`]). Backward likewise: what is stored is dy, the gradient behind the
-//! activation, and batch norm's backward a * dy + b * z + c is computed where dz is read
-//! ([`source::GradSource`]); the two sums it needs come from the kernel that wrote dy.
-//! So a layer costs one tensor, and each tensor crosses memory a minimal number of times.
+//! **Normalization and activation are never stored.** A convolution stores its raw output z. Whoever reads it
+//! computes, on the way into its own tile ([`source::Source`]),
+//!
+//! ```text
+//! y = act(z * scale + shift) * gate        scale = w / sqrt(var + eps),  shift = b - mean * scale
+//! ```
+//!
+//! (the gate is squeeze-excite's, where there is one). Mean and variance come from moments that the kernel
+//! which wrote z took while z was in the cache: count, mean and sum of squared deviations, which merge (Chan,
+//! Golub and LeVeque 1979) and do not cancel however far from zero the mean lies.
+//!
+//! Backward, what is stored is dy, the gradient behind the activation: dy = act'(u) * (what flows in), with
+//! u = z * scale + shift. With m rows in the batch, batch norm's backward is
+//!
+//! ```text
+//! db = sum(dy)        dw = inv_std * sum(dy * (z - mean))
+//!
+//! dz = a * dy + b * z + c
+//! a = scale
+//! b = -scale * inv_std^2 * sum(dy * (z - mean)) / m
+//! c = -scale * sum(dy) / m - b * mean
+//! ```
+//!
+//! (with running statistics b = c = 0). So dz needs three numbers a channel and is never stored either: it is
+//! computed where it is read, once for the weight's gradient and the input's together
+//! ([`source::GradSource`]). The two sums come from the kernel that wrote dy. Behind a squeeze-excite gate
+//! dy = (g * gate + pool) * act'(u), and the gate's gradient is not known until the whole image is done: the
+//! kernel therefore takes five sums per image and channel, from which the gate's gradient and batch norm's two
+//! sums follow without another pass.
+//!
+//! The gradient of a convolution's input goes to a [`sink::Sink`], which follows from how the input was read:
+//! `Plain`, `Activated` or `Gated`, each with sums of its own.
+//!
+//! So a convolution with its norm, activation and gate costs one stored tensor. What is materialized is each
+//! block's output (with its shortcut), which is the next block's input.
 
 pub mod adamw;
 pub mod attention;

@@ -20,7 +20,7 @@ const GOOD_MICROBATCH: usize = 8;
 const LEAST_MICROBATCH: usize = 2;
 
 /// Stages of a backbone that a budget freezes before it makes micro-batches smaller than [`GOOD_MICROBATCH`]:
-/// their part of all. Neither costs much (README, "Speed and memory").
+/// their part of all. Neither costs much (docs/performance.md).
 const SOME_FROZEN: f64 = 0.34;
 
 /// Stages that it freezes at most.

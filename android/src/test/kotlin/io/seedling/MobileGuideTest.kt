@@ -1,6 +1,6 @@
 package io.seedling
 
-import io.seedling.readme.adapt
+import io.seedling.mobile.adapt
 import java.io.File
 import java.nio.file.Path
 import java.util.concurrent.TimeUnit
@@ -10,8 +10,8 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.Timeout
 import org.junit.jupiter.api.io.TempDir
 
-/** The function that the README begins with. */
-class ReadmeTest {
+/** The function that docs/mobile.md begins with. */
+class MobileGuideTest {
     @Test
     @Timeout(300, unit = TimeUnit.SECONDS)
     fun itsFunctionAdapts(@TempDir home: Path) = runBlocking {

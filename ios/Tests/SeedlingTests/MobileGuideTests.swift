@@ -2,8 +2,8 @@ import Foundation
 import Seedling
 import XCTest
 
-/// The function that the README shows, put into Generated/ by test.sh.
-final class ReadmeTests: XCTestCase {
+/// The function that docs/mobile.md shows, put into Generated/ by test.sh.
+final class MobileGuideTests: XCTestCase {
     func testItsFunctionAdapts() async throws {
         let environment = ProcessInfo.processInfo.environment
         let seedling = try XCTUnwrap(environment["SEEDLING"], "SEEDLING names the program")
