@@ -21,6 +21,10 @@ mobile-ffi/bindings kotlin android/target/bindings "$library"
 rm -rf android/target/guides
 .ci/code-of docs/mobile.md kotlin android/target/guides/Mobile "package io.seedling.mobile"
 .ci/code-of docs/android.md kotlin android/target/guides/Android "package io.seedling.guide"
+# Aliases are nothing at run time: that they are there the compiler says.
+awk -F'\t' 'BEGIN { print "package io.seedling.names" }
+    /^[^#\t]/ && $3 ~ /[.]kt$/ && $1 != "Access" { print "private typealias Of" $1 " = io.seedling." $1 }' \
+    mobile-ffi/names.tsv >android/target/guides/Names.kt
 
 rm -rf android/target/surefire-reports
 mvn --batch-mode --no-transfer-progress --quiet -f android/pom.xml test -Dnative="$(dirname "$library")"

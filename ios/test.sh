@@ -78,13 +78,15 @@ esac
 test='
     cd "$project/ios"
     find Sources Sample Tests build/guide -name "*.swift" -print0 | xargs -0 swiftc -frontend -parse -swift-version 6
+    mkdir -p "$scratch/symbols"
     swift build --quiet --build-tests --disable-sandbox --scratch-path "$scratch" -Xlinker "-L$library" \
+        -Xswiftc -emit-symbol-graph -Xswiftc -emit-symbol-graph-dir -Xswiftc "$scratch/symbols" \
         2>&1 | tee "$scratch.log"
     if grep -E "/(Seedling|SeedlingChild|SeedlingTests)/.*(warning|error):" "$scratch.log"; then
         echo "warnings in the package"
         exit 1
     fi
-    SEEDLING="$library/seedling" LD_LIBRARY_PATH="$library" swift test --skip-build --disable-sandbox --scratch-path "$scratch"'
+    SEEDLING_SYMBOLS="$scratch/symbols" SEEDLING="$library/seedling" LD_LIBRARY_PATH="$library" swift test --skip-build --disable-sandbox --scratch-path "$scratch"'
 if command -v swift >/dev/null; then
     project="$here" library="$target/debug" scratch="$target/swift-build" SEEDLING_DATA="$data" \
         bash -euo pipefail -c "$test"

@@ -28,7 +28,11 @@ pub fn fill(params: &mut Params) {
     for (t, entry) in layout.entries().iter().enumerate() {
         let fan_in: usize = entry.shape[1..].iter().product();
         // As the generator has it: through ResNet-50's 16 blocks rounding grows thirtyfold otherwise.
-        let branch_end = if entry.name.contains(".bn3.") { 0.2 } else { 1.0 };
+        let branch_end = if entry.name.contains(".bn3.") {
+            0.2
+        } else {
+            1.0
+        };
         let f = |u: f64| match entry.role {
             Role::ConvWeight => u * 2.0 * 3f64.sqrt() * (2.0 / fan_in as f64).sqrt(),
             Role::LinearWeight | Role::ProjectionWeight | Role::Token => {

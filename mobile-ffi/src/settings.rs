@@ -24,7 +24,7 @@ pub struct Settings {
     #[uniffi(default = 0)]
     pub seed: i64,
     /// Ends with what was trained whatever it is. Otherwise the initial weights stay where something went
-    /// wrong, asked without labels. What is done in closed form is kept either way.
+    /// wrong, judged without labels. The linear layer is kept either way.
     #[uniffi(default = false)]
     pub keep_always: bool,
     /// Computes on the phone's graphics processor: refused by a library that was built without it.

@@ -2,7 +2,7 @@
 
 use seedling_core::records::VerdictRecord;
 
-/// What a session has done, and whether what it trained is kept, asked without labels.
+/// What a session has done, and whether the trained weights are kept, decided without labels.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Verdict {
     /// Whether what was trained is kept. Otherwise the session's backbone is the initial one.

@@ -380,7 +380,7 @@ impl Run {
         let closed_form = match (self.closed_form(), &self.judged) {
             // The verdict says it.
             (None, _) | (_, Some(_)) => "",
-            (Some(_), None) => " The album's statistics are fitted in closed form.",
+            (Some(_), None) => " A linear layer is fitted to the features.",
         };
         let steps = self.steps.last().map_or(self.info.step, |s| s.step);
         let ended = !self.info.method.is_empty();

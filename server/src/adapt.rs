@@ -13,18 +13,17 @@ use std::path::PathBuf;
 
 /// Adapt a model to a folder of photos, without labels
 ///
-/// Fits the shipped weights to the album's statistics in closed form, trains MoCo v2 where there are
-/// photos enough for that, and measures before and after. Class subfolders, where there are any, are
-/// used for measuring only.
+/// Fits a linear layer to the photos' features, trains with MoCo v2 if there are enough photos, and measures
+/// before and after. Class subfolders are used for measuring only.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   seedling adapt ~/Pictures                        the shipped model, into seedling-run/
-  seedling adapt ~/Pictures --epochs 0             in closed form alone: seconds, nothing trained
+  seedling adapt ~/Pictures --epochs 0             only the linear layer: seconds, nothing trained
   seedling adapt ~/Pictures --epochs 12            trained, however few photos there are
   seedling adapt --demo                            no photos at hand: rendered ones
   seedling adapt ~/Pictures --memory-mb 600        on a small machine
   seedling adapt ~/Pictures --set lr=0.01 --set views=aug+ --out run2
-  seedling adapt ~/Pictures --out run2 --resume    go on after an interruption
+  seedling adapt ~/Pictures --out run2 --resume    resume after an interruption
 Then: open seedling-run/report.html, or use seedling-run/weights.safetensors (torchvision names).")]
 pub struct AdaptArgs {
     /// Folder of photos (searched recursively), CIFAR binaries or .tar shards
@@ -39,8 +38,7 @@ pub struct AdaptArgs {
     /// Memory to stay within, in MB: picks how many photos are computed at a time (bn_group)
     #[arg(long, value_name = "M")]
     pub memory_mb: Option<u32>,
-    /// Keep what was trained unless something went wrong (asked without labels), or always; the closed
-    /// form is kept unasked
+    /// Keep the trained weights unless training went wrong (judged without labels), or always
     #[arg(long, value_name = "WHEN", value_parser = ["better", "always"])]
     pub keep: Option<String>,
     /// Write a picture of photos and their two views, and stop

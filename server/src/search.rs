@@ -29,7 +29,7 @@ pub struct SearchArgs {
     /// The second network, where the index was made with one
     #[arg(long, value_name = "W2")]
     pub and: Option<String>,
-    /// Looks that the index was made with
+    /// Views of each photo that the index was made with
     #[arg(long, value_name = "N", default_value = "2", value_parser = PossibleValuesParser::new(["1", "2", "8"]))]
     pub tta_views: String,
     /// Photos to find for each

@@ -229,7 +229,7 @@ fn announce(run: &TrainingRun, plan: &Plan<'_>, console: &Console) {
     let config = session.config();
     if !config.trains() {
         console.note(&format!(
-            "{} {} on {} photos: the album's statistics alone, at {} px",
+            "{} {} on {} photos: a linear layer alone, at {} px",
             plan.command,
             config.arch,
             session.source().len(),
@@ -255,7 +255,7 @@ fn announce(run: &TrainingRun, plan: &Plan<'_>, console: &Console) {
     ));
     if !resumed && plan.command != "distill" {
         console.note(
-            "the loss rises first: the queue starts random, and real keys are harder to tell apart",
+            "the loss rises at first: the queue starts with random keys, and real ones are harder negatives",
         );
     }
 }

@@ -3,11 +3,21 @@
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
+/// Names that options had, and their names now.
+const RENAMED: [(&str, &str); 1] = [("--looks", "--tta-views")];
+
 /// Prints what clap has to say: help and version as they are, an error as one line.
 pub fn explain(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Bare;
     if error.use_stderr() && error.kind() != Bare {
-        eprintln!("{}; see --help", one_line(&error.render().to_string()));
+        let text = one_line(&error.render().to_string());
+        match RENAMED
+            .iter()
+            .find(|(old, _)| text.contains(&format!("'{old}'")))
+        {
+            Some((old, now)) => eprintln!("error: `{old}` is called `{now}` now; see --help"),
+            None => eprintln!("{text}; see --help"),
+        }
     } else {
         // A reader that has gone away is no reason to fail; a full disk is.
         match error.print() {

@@ -7,6 +7,7 @@ mod closed_form;
 mod data;
 mod devices;
 mod distill;
+mod docs;
 mod eval;
 mod every_network;
 mod foreign;
@@ -16,7 +17,6 @@ mod loader;
 #[cfg(feature = "candle")]
 mod microbatch;
 mod moco;
-mod names;
 mod optim;
 mod photos;
 mod refusals;

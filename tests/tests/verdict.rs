@@ -196,7 +196,7 @@ fn a_good_run_is_kept() {
     assert!(sentence.contains("is kept, 50 %"), "{sentence}");
     assert!(ran.stdout.contains(sentence));
     let page = fs::read_to_string(out.join("report.html")).unwrap();
-    assert!(page.contains("What was trained is kept"));
+    assert!(page.contains("The trained weights are kept"));
     // Side by side, and better than before by the panel.
     for column in ["Before", "Closed form", "Trained"] {
         assert!(

@@ -1,4 +1,4 @@
-//! Whether what was trained is kept, asked without labels: a guard against accidents.
+//! Whether the trained weights are kept, decided without labels: a guard against accidents.
 //!
 //! No figure that needs no labels tells better weights from worse ones by a few points (docs/results.md): what
 //! training gains on average is known from albums with labels, and kept unless something went wrong. That is
@@ -126,8 +126,8 @@ impl Verdict {
     pub fn sentence(&self) -> String {
         let closed_form = match (self.closed_form, self.accepted()) {
             (false, _) => "",
-            (true, true) => " The album's statistics are fitted to them in closed form.",
-            (true, false) => " The album's statistics are fitted to these in closed form.",
+            (true, true) => " A linear layer is fitted to their features.",
+            (true, false) => " A linear layer is fitted to their features.",
         };
         self.trained() + closed_form
     }
@@ -136,8 +136,8 @@ impl Verdict {
         match self.untrained {
             Some(Untrained::FewPhotos { train_from }) => {
                 return format!(
-                    "The initial weights stay: from fewer than {train_from} photos training teaches a \
-                     network little that other photos show."
+                    "The initial weights stay: training on fewer than {train_from} photos hardly improves \
+                     features of other photos."
                 );
             }
             Some(Untrained::NoSteps) => {
@@ -158,9 +158,8 @@ impl Verdict {
         };
         if let Some(found) = of(self.interpolation) {
             return format!(
-                "What was trained is kept, {:.0} % of it: of what was near each of {} photos {found:.0} % still is.",
-                100.0 * self.interpolation,
-                self.photos
+                "The trained weights are kept, interpolated by {:.2}: of the nearest neighbors of {} photos {found:.0} % stay.",
+                self.interpolation, self.photos
             );
         }
         let found = self.tried.iter().filter_map(|(_, found)| *found);
@@ -168,12 +167,12 @@ impl Verdict {
             None => "The initial weights stay: after training photos can no longer be told apart."
                 .into(),
             Some(found) => format!(
-                "The initial weights stay: training has torn apart what belongs together. Of what was near each \
-                 of {} photos {found:.0} % still is{}.",
+                "The initial weights stay: training has torn neighbors apart. Of the nearest neighbors of {} \
+                 photos {found:.0} % stay{}.",
                 self.photos,
                 match self.held_out {
                     0 => String::new(),
-                    n => format!(", or less for the {n} that were not trained on"),
+                    n => format!(", or fewer for the {n} that were held out"),
                 }
             ),
         }

@@ -46,7 +46,7 @@ pub fn fit(config: &mut Config, photos: usize) -> Result<Vec<String>> {
     }
     if photos < config.queue_size {
         notes.push(format!(
-            "queue_size lowered from {} to {photos}: more keys than photos only repeat them",
+            "queue_size lowered from {} to {photos}, the number of photos: a larger queue would only repeat keys",
             config.queue_size
         ));
         config.queue_size = photos;

@@ -27,8 +27,8 @@ impl TrainingRun {
         let mut notes = Vec::new();
         if config.trains() && source.len() < config.train_from {
             notes.push(format!(
-                "{} photos are fewer than train_from = {}: the album's statistics alone (--epochs N trains \
-                 all the same)",
+                "{} photos are fewer than train_from = {}: only a linear layer is fitted (--epochs N trains \
+                 nevertheless)",
                 source.len(),
                 config.train_from
             ));
@@ -38,7 +38,7 @@ impl TrainingRun {
         notes.extend(session::fit(&mut config, trained_on.len())?);
         if !held.is_empty() {
             notes.push(format!(
-                "{} of {} photos are not trained on: they say at the end which weights are better",
+                "{} of {} photos are held out from training, to judge the result on",
                 held.len(),
                 source.len()
             ));
