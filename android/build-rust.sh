@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles the native library for Android's two ABIs into build/rust/jniLibs, and writes its Kotlin side into
 # build/rust/kotlin. Needs Rust, the NDK (ANDROID_NDK_HOME, r28 or later) and cargo-ndk
-# (cargo install cargo-ndk). SEEDLING_FEATURES=gpu makes the flavor that can use the graphics processor.
+# (cargo install cargo-ndk). SEEDLING_FEATURES=gpu makes the flavor that can use the GPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 out="$PWD/build/rust"

@@ -5,7 +5,7 @@
 #     ios/build-xcframework.sh                            to work on the package and the sample
 #     ios/build-xcframework.sh 0.1.0 https://example.org/Seedling.xcframework.zip
 #
-# SEEDLING_FEATURES=gpu makes the flavor that can use the graphics processor.
+# SEEDLING_FEATURES=gpu makes the flavor that can use the GPU.
 #
 # The second one also leaves build/Seedling.xcframework.zip and build/release/, a Swift package whose
 # binaryTarget names that address and the archive's checksum: commit it, with its tag, wherever apps add it

@@ -196,7 +196,7 @@ def student_view(x, cfg):
 # ---------------------------------------------------------------- networks
 
 class OpenVino(torch.nn.Module):
-    """The teacher compiled for the processor: the same numbers, three times as fast."""
+    """The teacher compiled for the CPU: the same numbers, three times as fast."""
 
     def __init__(self, teacher):
         super().__init__()
@@ -441,7 +441,7 @@ def main():
     parser.add_argument("--albums", type=Path)
     parser.add_argument("--small", type=Path, help="weights that the small one starts from")
     parser.add_argument("--large", type=Path)
-    parser.add_argument("--openvino", action="store_true", help="the teacher's pass by OpenVINO (processors only)")
+    parser.add_argument("--openvino", action="store_true", help="the teacher's pass by OpenVINO (CPUs only)")
     parser.add_argument("--mix", default="caltech:0.3,sample:0.05,nette:0.15,tiny:0.45,cifar:0.05")
     parser.add_argument("--final", default="final=", help="settings of the run that is kept")
     parser.add_argument("--seconds", type=float, default=0)

@@ -20,7 +20,7 @@ pub fn on_one_and_three_threads(test: impl Fn(&Workspace) + Sync) {
     }
 }
 
-/// A tensor of the processor's.
+/// A tensor of the CPU's.
 pub fn buffer(numbers: &[f32]) -> Buffer {
     let upload = |out: &mut [f32]| out.copy_from_slice(numbers);
     Cpu::default().upload(numbers.len(), upload).unwrap()

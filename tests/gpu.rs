@@ -10,8 +10,9 @@ pub use seedling_core::nn::gpu::CudaDevice as GpuDevice;
 pub use seedling_core::nn::gpu::GpuDevice;
 use seedling_core::nn::gpu::device;
 
-/// The first GPU there is (often a program that passes for one); tests are skipped where there is
-/// none, and say so, or fail where one is required ([`crate::require`]). It is opened twice, so that two tests can work at a time.
+/// The first GPU there is (often a program that passes for one); tests are skipped where there is none, and say
+/// so, or fail where one is required ([`crate::require`]). It is opened twice, so that two tests can work at a
+/// time.
 pub fn gpu() -> Option<GpuDevice> {
     static GPUS: [OnceLock<Option<GpuDevice>>; 2] = [const { OnceLock::new() }; 2];
     static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -38,7 +38,8 @@ pub(crate) struct Legacy<R> {
 }
 
 impl<R: Read + Seek> Legacy<R> {
-    /// Reads all but the numbers; beside them comes what says which storage each tensor is a part of. `width` says how many bytes a number of a storage class has; no more than
+    /// Reads all but the numbers; beside them comes what says which storage each tensor is a part of. `width`
+    /// says how many bytes a number of a storage class has; no more than
     /// `longest` bytes of pickles are read. The message says what is wrong with it.
     pub(crate) fn open(
         mut file: R,

@@ -1,6 +1,6 @@
-//! The tensors of a file, whichever program wrote it: safetensors, PyTorch's archive (a zip file
-//! with a pickle that says what lies where), or what PyTorch wrote before (`legacy`). Nothing a file claims is believed: every size is held
-//! against the bytes that are there before memory is asked for.
+//! The tensors of a file, whichever program wrote it: safetensors, PyTorch's archive (a zip file with a pickle
+//! that says what lies where), or what PyTorch wrote before (`legacy`). Nothing a file claims is believed:
+//! every size is held against the bytes that are there before memory is asked for.
 
 use crate::legacy::{Legacy, is_legacy};
 use crate::pickle::{Id, Node, Pickle};

@@ -8,7 +8,7 @@
 //!    `seedling-gpu`).
 //! 3. [`loss`] and [`queue`] compare embeddings; [`moco`] and [`seed`] are the two methods, [`step`] what
 //!    goes into and comes out of either. [`eval`] extracts and measures features, [`whitening`] makes a
-//!    linear layer of an album's, [`verdict`] says from them which weights to keep (`seedling-ssl`).
+//!    linear layer of a dataset's, [`verdict`] says from them which weights to keep (`seedling-ssl`).
 //! 4. [`config`] are the settings; [`optim`], [`schedule`], [`checkpoint`] and [`weights`] move and keep the
 //!    parameters; [`memory`] plans what a run takes; [`session`] owns all of that, and [`training_run`] is a run
 //!    from its first measurement to its last (`seedling-train`).

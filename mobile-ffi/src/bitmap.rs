@@ -42,7 +42,7 @@ pub extern "system" fn Java_io_seedling_Bitmaps_keep<'a>(
 }
 
 fn kept<'a>(env: &mut Env<'a>, bitmap: &JObject, alpha: Alpha) -> Result<JByteArray<'a>, Refused> {
-    // SAFETY: both come from the call that is going on, and stay valid as long as it does. The two crates
+    // SAFETY: both come from the call that is in progress, and stay valid as long as it does. The two crates
     // describe the same pointers in versions of their own.
     let bitmap = unsafe { Bitmap::from_jni(env.get_raw().cast(), bitmap.as_raw().cast()) };
     let info = bitmap.info()?;

@@ -15,14 +15,14 @@ pub enum SeedlingError {
     /// The weights are not vouched for by anybody trusted. Do not use them.
     #[error("{reason}")]
     Untrusted { reason: String },
-    /// Settings that cannot be meant, a memory budget that is too small, or a graphics processor that is
+    /// Settings that cannot be meant, a memory budget that is too small, or a GPU that is
     /// not there; the text says what would do.
     #[error("{reason}")]
     Settings { reason: String },
     /// The disk refused: it may be full.
     #[error("{reason}")]
     Storage { reason: String },
-    /// Training went wrong; the run is not worth going on with. Discard it.
+    /// Training went wrong; the run is not worth continuing with. Discard it.
     #[error("{reason}")]
     Training { reason: String },
     /// The session is at work: pause it first.

@@ -44,8 +44,8 @@ pub struct Evaluation {
     pub collapse: Option<String>,
 }
 
-/// Measures weights on photos, with their classes where [`Photos::label`] has told all of them, and
-/// without. Extracts features of three views of every photo: some thirty milliseconds each. Call it from a background
+/// Measures weights on photos, with their classes where [`Photos::label`] has told all of them, and without.
+/// Extracts features of three views of every photo: some thirty milliseconds each. Call it from a background
 /// thread. `stop` ends it early.
 #[uniffi::export]
 pub fn evaluate(

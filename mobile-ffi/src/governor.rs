@@ -1,4 +1,4 @@
-//! Whether training may go on now, by what the device's sensors say.
+//! Whether training may continue now, by what the device's sensors say.
 
 use crate::listener::ListenerError;
 use seedling_core::governor::{self, Readings, Reason, Rules};

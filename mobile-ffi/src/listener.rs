@@ -5,7 +5,7 @@ use seedling_core::cancel::CancelToken;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An exception that a listener has thrown. It is dropped: training goes on.
+/// An exception that a listener has thrown. It is dropped: training continues.
 #[derive(Debug, thiserror::Error, uniffi::Error)]
 pub enum ListenerError {
     /// Whatever it was.
@@ -21,7 +21,7 @@ impl From<uniffi::UnexpectedUniFFICallbackError> for ListenerError {
     }
 }
 
-/// Ends work that is going on elsewhere, within a few photos.
+/// Ends work that is in progress elsewhere, within a few photos.
 #[derive(Default, uniffi::Object)]
 pub struct Stop {
     pub(crate) cancel: CancelToken,

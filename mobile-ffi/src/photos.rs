@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Megabytes for decoding where there is no budget: searches and evaluations.
 pub(crate) const DECODE_MB: usize = 64;
 
-/// A list of photos that only grows. A name tells one from the others: a session that goes on after
+/// A list of photos that only grows. A name tells one from the others: a session that continues after
 /// the app died asks for the same names in the same order.
 #[derive(Default, uniffi::Object)]
 pub struct Photos {

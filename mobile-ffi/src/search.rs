@@ -36,14 +36,15 @@ pub struct Embedding {
 /// How a search extracts features.
 #[derive(Clone, Debug, uniffi::Record)]
 pub struct SearchSettings {
-    /// Threads; 0 is one per processor.
+    /// Threads; 0 is one per CPU.
     #[uniffi(default = 0)]
     pub threads: i32,
-    /// Views of each photo whose features are averaged (test-time augmentation): 1, 2 (with its mirror image) or 8 (both at four sizes), each
-    /// some ten milliseconds; 0 is 2 where the weights were fitted to an album, 1 otherwise.
+    /// Views of each photo whose features are averaged (test-time augmentation): 1, 2 (with its mirror image)
+    /// or 8 (both at four sizes), each some ten milliseconds; 0 is 2 where the weights were fitted to an album,
+    /// 1 otherwise.
     #[uniffi(default = 0)]
     pub tta_views: i32,
-    /// A file of the app's that keeps what was seen: extraction goes on where it was stopped or killed, and
+    /// A file of the app's that keeps what was seen: extraction continues where it was stopped or killed, and
     /// only photos that are new are processed the next time.
     #[uniffi(default = None)]
     pub store: Option<String>,
@@ -84,9 +85,9 @@ impl Default for Searched {
 
 #[uniffi::export]
 impl Search {
-    /// Extracts features of every photo: some ten milliseconds a view. Call it from a background thread. `stop` ends it
-    /// early; what was seen is then in the settings' store, where there is one. With `beside`, the features of
-    /// a second network stand beside those of the first (Small and Large together).
+    /// Extracts features of every photo: some ten milliseconds a view. Call it from a background thread. `stop`
+    /// ends it early; what was seen is then in the settings' store, where there is one. With `beside`, the
+    /// features of a second network stand beside those of the first (Small and Large together).
     #[uniffi::constructor]
     pub fn new(
         weights: Arc<Weights>,
@@ -127,9 +128,9 @@ impl Search {
         Ok(Arc::new(search))
     }
 
-    /// Searches these photos from now on: extracts features of those that are new, and forgets those that are gone. A
-    /// photo is known by its name. Takes some ten milliseconds a view of each new photo, and then a second or
-    /// two for twenty thousand. Call it from a background thread.
+    /// Searches these photos from now on: extracts features of those that are new, and forgets those that are
+    /// gone. A photo is known by its name. Takes some ten milliseconds a view of each new photo, and then a
+    /// second or two for twenty thousand. Call it from a background thread.
     pub fn refresh(
         &self,
         photos: Arc<Photos>,

@@ -58,7 +58,7 @@ pub struct Resources {
 }
 
 /// One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause
-/// or by the death of the app, and goes on where its last checkpoint was.
+/// or by the death of the app, and continues where its last checkpoint was.
 #[derive(uniffi::Object)]
 pub struct Session {
     folder: PathBuf,
@@ -73,7 +73,7 @@ pub struct Session {
 }
 
 enum Place {
-    /// Not begun, or not yet gone on with, in this process.
+    /// Not begun, or not yet resumed, in this process.
     Asleep,
     Awake(Box<TrainingRun>),
     Closed,
@@ -82,7 +82,7 @@ enum Place {
 #[uniffi::export]
 impl Session {
     /// A session in `folder`, which is made where it is missing. One that was begun there before, by
-    /// this process or an earlier one, will be gone on with, with the settings it was begun with.
+    /// this process or an earlier one, will be resumed, with the settings it was begun with.
     /// What it takes is predicted first, by the photos' headers and two small passes: some tenths of a
     /// second.
     #[uniffi::constructor]
@@ -122,7 +122,7 @@ impl Session {
     }
 
     /// Trains until all is done, [`Session::pause`] is called, or the governor stops it by what
-    /// `sensors` say (never, without them). To be called again, with another `turn`, to go on. Takes minutes:
+    /// `sensors` say (never, without them). To be called again, with another `turn`, to continue. Takes minutes:
     /// call it from a background thread. Everything the listener hears comes on that thread.
     pub fn run(
         &self,
@@ -235,7 +235,7 @@ impl Session {
         Ok(training_run::forget(&self.folder)?)
     }
 
-    /// Lets go of memory and folder; what was trained is saved. Pauses a run that is going on, and waits for
+    /// Lets go of memory and folder; what was trained is saved. Pauses a run that is in progress, and waits for
     /// it: a fraction of a second, and as long as writing a checkpoint takes. Every later call that works says
     /// [`SeedlingError::Closed`]; closing again does nothing.
     pub fn shut(&self) -> Result<()> {
@@ -360,7 +360,7 @@ impl Session {
         })
     }
 
-    /// Begins the run, or goes on with the one in the folder.
+    /// Begins the run, or continues with the one in the folder.
     fn wake(&self) -> seedling_core::Result<TrainingRun> {
         let resume = checkpoint::exists(&self.folder);
         let folder = RunFolder::open(&self.folder, resume, &[])?;

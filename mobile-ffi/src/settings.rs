@@ -17,7 +17,7 @@ pub struct Settings {
     /// Width and height of the views it trains on; 0 is 128, or less where memory asks for it.
     #[uniffi(default = 0)]
     pub image_size: i32,
-    /// Threads; 0 is one per processor.
+    /// Threads; 0 is one per CPU.
     #[uniffi(default = 0)]
     pub threads: i32,
     /// Where all randomness starts: the same seed and photos give the same weights.
@@ -27,7 +27,7 @@ pub struct Settings {
     /// wrong, judged without labels. The linear layer is kept either way.
     #[uniffi(default = false)]
     pub keep_always: bool,
-    /// Computes on the phone's graphics processor: refused by a library that was built without it.
+    /// Computes on the phone's GPU: refused by a library that was built without it.
     #[uniffi(default = false)]
     pub use_gpu: bool,
 }

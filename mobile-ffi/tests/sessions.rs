@@ -331,7 +331,7 @@ fn what_cannot_be_is_refused_and_says_why() {
             .unreadable(),
         2
     );
-    // Whoever goes on with other photos is told so.
+    // Whoever continues with other photos is told so.
     session.discard().unwrap();
     // A pause that comes before the work is not missed; one that was there before is not meant for it.
     session.pause();
@@ -533,7 +533,7 @@ fn the_closed_form_and_its_index_are_made_in_slices() {
     );
     let verdict = whole.verdict().unwrap().unwrap();
     assert!(verdict.closed_form && !verdict.accepted);
-    assert!(verdict.sentence.contains("closed form"), "{verdict:?}");
+    assert!(verdict.sentence.contains("linear layer"), "{verdict:?}");
     let export = |session: &Session, name: &str| {
         let path = folder.path().join(name);
         session.export(path.to_string_lossy().into_owned()).unwrap();
@@ -555,7 +555,7 @@ fn the_closed_form_and_its_index_are_made_in_slices() {
     let found = export(&closed(&path, 1), "parts.safetensors");
     assert!(fs::read(&found).unwrap() == fs::read(&expected).unwrap());
 
-    // A search that is stopped, and goes on with what is stored.
+    // A search that is stopped, and continues with what is stored.
     let weights = || Weights::open_own(expected.to_string_lossy().into_owned()).unwrap();
     let store = folder.path().join("index");
     let ear = Arc::new(Ear::default());

@@ -24,7 +24,7 @@ const PROGRAM: &str = include_str!("template/page.js");
 ///
 /// # Errors
 /// [`Error::Io`] where `run` is no folder or cannot be read or written; [`Error::File`] where its
-/// album is damaged.
+/// thumbnails are damaged.
 pub fn render(run: &Path) -> Result<PathBuf> {
     if !run.is_dir() {
         return Err(Error::file(run, "no such run folder"));

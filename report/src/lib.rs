@@ -2,7 +2,7 @@
 //!
 //! 1. [`tensorboard`] writes the run's log as events for TensorBoard.
 //! 2. [`thumbnails`] keeps a sample of the photos, small, with their features before and after.
-//! 3. [`html`] renders log and album into one self-contained page: [`summary`] says what happened
+//! 3. [`html`] renders log and thumbnails into one self-contained page: [`summary`] says what happened
 //!    in words, [`chart`] draws curves, [`map`] lays photos out in two dimensions, and [`gallery`]
 //!    shows them and their nearest neighbors.
 

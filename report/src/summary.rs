@@ -31,8 +31,8 @@ pub enum Trend {
     Unknown,
 }
 
-/// Where there are no classes to say it: the means over the albums of docs/results.md.
-pub const USUAL_GAIN: &str = "No classes are known here, so nothing can be counted. On eleven albums with known \
+/// Where there are no classes to say it: the means over the datasets of docs/results.md.
+pub const USUAL_GAIN: &str = "No classes are known here, so nothing can be counted. On eleven datasets with known \
                               classes the closed form raised the precision of the first ten results by 3 \
                               points and mean average precision by 4; on none did any figure fall by more \
                               than half a point.";

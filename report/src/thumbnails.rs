@@ -72,7 +72,7 @@ pub fn thumbnail(photo: &RgbImage) -> Result<Vec<u8>> {
 }
 
 impl Thumbnails {
-    /// Writes the album into the run folder, atomically.
+    /// Writes the thumbnails into the run folder, atomically.
     ///
     /// # Errors
     /// [`Error::Shape`] where the lists differ in length, [`Error::Io`] where the file cannot be
@@ -128,7 +128,7 @@ impl Thumbnails {
         seedling_core::atomic::write(&path, |file| file.write_all(&bytes))
     }
 
-    /// Reads the album of a run folder; `None` where there is none.
+    /// Reads the thumbnails of a run folder; `None` where there is none.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`] where it is there and cannot be read.
@@ -146,12 +146,12 @@ impl Thumbnails {
     }
 
     fn decode(bytes: &[u8]) -> std::result::Result<Thumbnails, String> {
-        let text = |e: safetensors::SafeTensorError| format!("not an album: {e}");
+        let text = |e: safetensors::SafeTensorError| format!("no thumbnails: {e}");
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(text)?;
         let file = SafeTensors::deserialize(bytes).map_err(text)?;
         let list = |key: &str| -> std::result::Result<Vec<String>, String> {
             let meta = header.metadata().as_ref().and_then(|m| m.get(key));
-            let json = meta.ok_or_else(|| format!("not an album: no {key}"))?;
+            let json = meta.ok_or_else(|| format!("no thumbnails: no {key}"))?;
             serde_json::from_str(json).map_err(|e| format!("{key}: {e}"))
         };
         let tensor = |name: &str, dtype: Dtype| match file.tensor(name) {
@@ -216,7 +216,7 @@ impl Thumbnails {
         ] {
             if got != n {
                 return Err(Error::Shape {
-                    tensor: format!("album's {name}"),
+                    tensor: format!("the thumbnails' {name}"),
                     expected: vec![n],
                     got: vec![got],
                 });
@@ -228,7 +228,7 @@ impl Thumbnails {
             .any(|&l| l as usize >= self.classes.len())
         {
             return Err(Error::Shape {
-                tensor: "album's classes".into(),
+                tensor: "the thumbnails' classes".into(),
                 expected: vec![self.labels.iter().max().map_or(0, |&l| l as usize + 1)],
                 got: vec![self.classes.len()],
             });
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn albums_come_back_and_broken_ones_are_refused() {
+    fn thumbnails_come_back_and_broken_ones_are_refused() {
         let run = tempfile::tempdir().unwrap();
         assert_eq!(Thumbnails::read(run.path()).unwrap(), None);
         let photo = RgbImage::from_pixel(300, 200, image::Rgb([200, 30, 90]));
@@ -265,7 +265,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         let error = Thumbnails::read(run.path()).unwrap_err().to_string();
-        assert!(error.contains("not an album"), "{error}");
+        assert!(error.contains("no thumbnails"), "{error}");
         let bad = Thumbnails {
             labels: vec![0, 7],
             ..thumbnails

@@ -40,7 +40,8 @@ pub struct EmbedArgs {
     /// File to write: .safetensors or .csv; with --index any name
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Views of each photo whose features are averaged (test-time augmentation): 1, 2 (with its mirror image) or 8 (both at four sizes)
+    /// Views of each photo whose features are averaged (test-time augmentation): 1, 2 (with its mirror image)
+    /// or 8 (both at four sizes)
     /// [default: 1, with --index 2]
     #[arg(long, value_name = "N", value_parser = PossibleValuesParser::new(["1", "2", "8"]))]
     pub tta_views: Option<String>,

@@ -26,7 +26,7 @@ use std::sync::Arc;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   seedling eval ~/Pictures --weights seedling-run/weights.safetensors
-  seedling eval ALBUM --weights shipped --protocol knn --json
+  seedling eval PHOTOS --weights shipped --protocol knn --json
 DATA with train/ and test/ inside is judged train -> test, any other by leave-one-out.")]
 pub struct EvalArgs {
     /// Folder of photos; class subfolders make labels

@@ -10,7 +10,7 @@ pub struct Common {
     /// Where to compute: cpu, gpu, gpu:N, cuda or cuda:N; `seedling devices` lists what is there
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// Threads to use; 0 is one per processor
+    /// Threads to use; 0 is one per CPU
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
     /// Where all randomness starts: the same seed gives the same result
@@ -39,7 +39,7 @@ pub struct Training {
     /// Folder for weights, report, log and checkpoints
     #[arg(long, value_name = "RUN", default_value = "seedling-run")]
     pub out: PathBuf,
-    /// Go on with the run in RUN from its last checkpoint; its settings are kept
+    /// Resume the run in RUN from its last checkpoint; its settings are kept
     #[arg(long)]
     pub resume: bool,
     /// Passes over the photos

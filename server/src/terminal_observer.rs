@@ -1,5 +1,5 @@
 //! Where a person sits and watches a run: bars and lines on the terminal, TensorBoard's events, the
-//! album, and at the end the report and the table.
+//! thumbnails, and at the end the report and the table.
 
 use crate::console::Console;
 use crate::{memory, thumbnails};
@@ -39,7 +39,7 @@ enum Bar {
 }
 
 impl<'a> TerminalObserver<'a> {
-    /// Before `run` begins, or goes on.
+    /// Before `run` begins, or continues.
     ///
     /// # Errors
     /// The events cannot be written.

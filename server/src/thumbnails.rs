@@ -9,7 +9,7 @@ use seedling_report::{Thumbnails, thumbnails};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Makes the album of a new run from the measurement before training, and writes it.
+/// Makes the thumbnails of a new run from the measurement before training, and writes it.
 ///
 /// # Errors
 /// It cannot be written.
@@ -44,7 +44,7 @@ pub fn create(folder: &Path, source: &dyn PhotoSource, before: &Measured, seed: 
     thumbnails.write(folder)
 }
 
-/// Adds the features of the closed form or those after training to the run's album, for the photos it holds.
+/// Adds the features of the closed form or those after training to the run's thumbnails, for the photos it holds.
 ///
 /// # Errors
 /// It cannot be read or written.

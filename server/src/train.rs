@@ -61,7 +61,7 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
     }
     if run.is_saved() {
         console.note(&format!(
-            "saved after step {} of {}; go on with the same command and --resume",
+            "saved after step {} of {}; continue with the same command and --resume",
             run.session().steps_done(),
             run.session().steps()
         ));
@@ -69,7 +69,7 @@ pub fn run(mut plan: Plan<'_>, console: &Console) -> Result<Outcome> {
     Ok(Outcome::Interrupted)
 }
 
-/// The checkpoint to go on from, with the plan's settings laid over its own.
+/// The checkpoint to continue from, with the plan's settings laid over its own.
 fn saved(plan: &mut Plan<'_>, folder: &Path, console: &Console) -> Result<State<'static>> {
     let (state, notice) = checkpoint::load(folder)?;
     if let Some(notice) = notice {
@@ -249,7 +249,7 @@ fn announce(run: &TrainingRun, plan: &Plan<'_>, console: &Console) {
         config.measure_size,
         config.lr,
         match resumed {
-            true => format!("; going on after step {}", session.steps_done()),
+            true => format!("; resuming after step {}", session.steps_done()),
             false => String::new(),
         }
     ));

@@ -56,16 +56,16 @@ def instance_discrimination(plain, views, prepare):
     return 100 * float(torch.stack(right).mean())
 
 
-def lidar(looks):
+def lidar(views):
     """Effective rank of the photos' scatter, whitened by that of the looks (Thilak et al. 2023)."""
-    looks = np.stack(looks).astype(np.float64)
-    n = looks.shape[1]
-    looks = looks[:, np.arange(min(n, 256)) * n // min(n, 256)]
-    means = looks.mean(0)
+    views = np.stack(views).astype(np.float64)
+    n = views.shape[1]
+    views = views[:, np.arange(min(n, 256)) * n // min(n, 256)]
+    means = views.mean(0)
     centered = means - means.mean(0)
     _, s, vt = np.linalg.svd(centered, full_matrices=False)
     vt = vt[:100][s[:100] ** 2 > 1e-10 * s[0] ** 2]
-    w = ((looks - means) @ vt.T).reshape(-1, len(vt))
+    w = ((views - means) @ vt.T).reshape(-1, len(vt))
     scatter = w.T @ w / len(w)
     scatter += 1e-4 * np.trace(scatter) / len(vt) * np.eye(len(vt))
     values, vectors = np.linalg.eigh(scatter)

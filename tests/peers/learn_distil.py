@@ -1,8 +1,8 @@
-"""Teaching a network its own views at an album, without contrast: SEED with the album as its data.
+"""Teaching a network its own similarities of a dataset, without contrast: SEED with the album as its data.
 
     python tests/peers/learn_distil.py --init models/mobilenet_v3_small.safetensors --photos ALBUM --out OUT [--seed 0]
 
-The initial weights view at every photo over sizes and flips (--tta-views); the mean of those, less the album's mean,
+The initial weights see every photo at several sizes, mirrored too (--tta-views); the mean of those, less the album's mean,
 says how near photos are to each other. The network's own features, less their mean, learn these similarities from
 one random view, without a head: a cross-entropy between softmax(teacher / 0.05) over all other photos, with 0.1 of
 the target on the photo itself, and softmax(student / 0.05) over the features that the network itself has of the

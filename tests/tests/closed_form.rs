@@ -200,7 +200,7 @@ fn an_index_is_made_searched_and_renewed() {
 }
 
 #[test]
-fn small_albums_are_not_trained_on_unless_asked() {
+fn small_datasets_are_not_trained_on_unless_requested() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     // Fewer than one micro-batch: no reason to refuse where nothing is trained.
@@ -221,7 +221,7 @@ fn small_albums_are_not_trained_on_unless_asked() {
     );
     let sentence = json["verdict"]["sentence"].as_str().unwrap();
     assert!(
-        sentence.contains("fewer than 1500 photos") && sentence.contains("closed form"),
+        sentence.contains("fewer than 1500 photos") && sentence.contains("linear layer"),
         "{sentence}"
     );
     // As many numbers as features: twelve photos do not span what others show.
@@ -250,7 +250,7 @@ fn small_albums_are_not_trained_on_unless_asked() {
 }
 
 #[test]
-fn killed_while_it_looks_it_goes_on_to_the_same_bits() {
+fn killed_during_extraction_it_resumes_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     album(&at("photos"), 150);

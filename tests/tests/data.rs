@@ -282,7 +282,7 @@ fn nothing_to_open_is_said_in_one_line() {
 }
 
 #[test]
-fn the_shared_album_opens() {
+fn the_shared_photos_open() {
     let Some(data) = shared() else { return };
     let album = open(&data.join("photos")).unwrap();
     assert_eq!((album.len(), album.classes().len()), (1000, 20));

@@ -111,8 +111,8 @@ fn names_are_listed() {
     is_current("names.md", &page);
 }
 
-/// Every file that the table names is there. That the types and members are there the compilers say, in Kotlin's and
-/// Swift's own tests.
+/// Every file that the table names is there. That the types and members are there the compilers say, in
+/// Kotlin's and Swift's own tests.
 #[test]
 fn names_have_their_files() {
     let folders: [&[&str]; 3] = [

@@ -1,5 +1,5 @@
 //! What every network of the registry must do, whichever it is: be written and read, learn by either
-//! method, keep frozen stages as they are, and go on after a stop to the same bits.
+//! method, keep frozen stages as they are, and continue after a stop to the same bits.
 
 use seedling_core::backbones::Arch;
 use seedling_core::checkpoint::{self, Network};

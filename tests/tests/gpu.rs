@@ -1,4 +1,4 @@
-//! A GPU against the processor: operations, networks, runs. Where there is no GPU, a program that
+//! A GPU against the CPU: operations, networks, runs. Where there is no GPU, a program that
 //! passes for one will do (Mesa's lavapipe); where there is neither, this is skipped, and says so.
 
 #[path = "gpu_languages.rs"]

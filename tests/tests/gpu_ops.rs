@@ -1,5 +1,5 @@
-//! Every operation of a backend on a GPU against the processor's, forward and backward, at awkward
-//! shapes. The processor's are held against PyTorch and plain loops elsewhere (ops.rs, ops_shapes.rs).
+//! Every operation of a backend on a GPU against the CPU's, forward and backward, at awkward
+//! shapes. The CPU's are held against PyTorch and plain loops elsewhere (ops.rs, ops_shapes.rs).
 //!
 //! Tolerance: 2e-5 of the largest magnitude in a tensor, the rounding of f32 sums of this length in
 //! another order. Where activations are stored in 16 bits, what goes in is rounded for both, and
@@ -117,7 +117,7 @@ pub trait See {
     fn operation(&mut self, what: &str, operation: &impl Operation);
 }
 
-/// The GPU's numbers are compared with the processor's.
+/// The GPU's numbers are compared with the CPU's.
 struct Compare;
 
 impl See for Compare {

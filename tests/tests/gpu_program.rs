@@ -17,9 +17,9 @@ const SMALL: [&str; 6] = [
     "3",
 ];
 
-/// Begun on a GPU and killed, ended on the processor; and features are the same on both.
+/// Begun on a GPU and killed, ended on the CPU; and features are the same on both.
 #[test]
-fn a_run_moves_from_a_gpu_to_the_processor() {
+fn a_run_moves_from_a_gpu_to_the_cpu() {
     if gpu().is_none() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Networks and runs on a GPU, as on the processor: the same numbers but for rounding.
+//! Networks and runs on a GPU, as on the CPU: the same numbers but for rounding.
 
 use seedling_core::backbones::Arch;
 use seedling_core::cancel::CancelToken;
@@ -166,7 +166,7 @@ fn moco_above<B: TrainingBackend>(
     (losses, keys)
 }
 
-/// At every step a run follows the processor's as closely as the processor has by then followed itself
+/// At every step a run follows the CPU's as closely as the CPU has by then followed itself
 /// where its pixels are off by a millionth, give or take: batch norm over few numbers magnifies rounding,
 /// and a hidden number of the head that rounding puts on the other side of zero is worth some 1e-3.
 #[track_caller]
@@ -177,7 +177,7 @@ fn follows(got: &[f32], expected: &[f32], off: &[f32]) {
         let away = (got[step] - expected).abs();
         assert!(
             away <= 10.0 * own + 2e-3,
-            "step {step}: {away:e} away, the processor {own:e}"
+            "step {step}: {away:e} away, the CPU {own:e}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Views that a GPU makes, against the processor's of the same random numbers. Resizing is the same
+//! Views that a GPU makes, against the CPU's of the same random numbers. Resizing is the same
 //! whole-number arithmetic; colors may be a level off where a product lies next to a whole number, and a
 //! hue one of its 256 steps.
 
@@ -92,7 +92,7 @@ fn crops_of_any_size_are_the_same_bytes() {
 }
 
 #[test]
-fn each_color_is_the_processors_but_for_rounding() {
+fn each_color_is_the_cpus_but_for_rounding() {
     let photo = photo((80, 70), 2);
     for (jitter, share, most) in [
         (Color::Brightness(1.37), 1e-3, 1),

@@ -255,7 +255,7 @@ fn a_dropped_loader_stops_at_once() {
 }
 
 #[test]
-fn the_demo_album_repeats_itself() {
+fn the_demo_repeats_itself() {
     let (a, b, large) = (demo(), Demo::new(3, 1).unwrap(), Demo::new(5, 1).unwrap());
     assert_eq!((a.len(), a.classes().len()), (24, 8));
     assert_eq!(a.id(4), "city/0001");

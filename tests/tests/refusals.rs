@@ -1,4 +1,4 @@
-//! Runs that can't begin, can't go on, or are told to stop: one clear line, and nothing left that
+//! Runs that can't begin, can't continue, or are told to stop: one clear line, and nothing left that
 //! stands in the way.
 
 use seedling_tests::program::{Ran, SMALL, adapt, album, run, seedling};
@@ -191,7 +191,7 @@ fn more_threads_than_help_are_not_made() {
 
 /// Whoever finds another process at work is not told to remove what it writes.
 #[test]
-fn a_folder_in_use_is_not_looked_into() {
+fn a_folder_in_use_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let (photos, out) = (folder.path().join("photos"), folder.path().join("run"));
     album(&photos, 8);

@@ -164,7 +164,7 @@ fn a_damaged_checkpoint_is_refused_and_the_previous_one_used() {
             ran.stderr.contains("warning: ") && ran.stderr.contains("previous checkpoint"),
             "{ran:?}"
         );
-        // With both damaged there is nothing to go on from, and it says so.
+        // With both damaged there is nothing to continue from, and it says so.
         let mut bytes = fs::read(&path).unwrap();
         damage(&mut bytes);
         fs::write(&path, &bytes).unwrap();
@@ -264,11 +264,11 @@ fn a_disk_without_space_leaves_the_old_checkpoint_whole() {
     let left = fs::read_dir(&after).unwrap().flatten();
     let left = left.filter(|e| e.file_name().to_string_lossy().contains("partial"));
     assert_eq!(left.count(), 0);
-    // With space again, it goes on to the same end.
+    // With space again, it continues to the same end.
     reference.complete(&after);
 }
 
-/// Ctrl-C saves after the step it falls into and says how to go on.
+/// Ctrl-C saves after the step it falls into and says how to continue.
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_saves_and_goes_on() {

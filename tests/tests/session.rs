@@ -287,7 +287,7 @@ fn a_run_does_not_go_on_with_other_settings_or_photos() {
 }
 
 #[test]
-fn whole_photos_are_looked_at_as_the_initial_weights_ask() {
+fn whole_photos_have_the_size_that_the_initial_weights_ask_for() {
     let folder = tempfile::tempdir().unwrap();
     let source = photos(folder.path());
     let sized = |measure_size: usize, init: Option<&WeightFile>| {

@@ -14,7 +14,7 @@ use seedling_tests::require;
 const BEST_NN: f64 = 95.5;
 
 #[test]
-fn the_teacher_knows_the_album_as_well_as_in_pytorch() {
+fn the_teacher_knows_the_photos_as_well_as_in_pytorch() {
     let (Some(photos), Some(weights)) = (
         require::data("photos"),
         require::weights("mobilenet_v2_imagenet.safetensors"),

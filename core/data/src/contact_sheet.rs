@@ -17,7 +17,7 @@ const GAP: usize = 12;
 const COLUMNS: usize = 3;
 const PAPER: u8 = 244;
 
-/// Renders `cells` photos spread over the album (fewer where it is smaller), each with its two
+/// Renders `cells` photos spread over the dataset (fewer where it is smaller), each with its two
 /// views of epoch 0, as `image_size` pixels see them. Unreadable photos are left out.
 ///
 /// # Errors

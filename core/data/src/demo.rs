@@ -31,7 +31,7 @@ const SCENES: [(&str, Scene); 8] = [
     ("sunset", sea::sunset),
 ];
 
-/// An album of rendered photos, about 300 x 200 pixels. The same seed gives the same album.
+/// A dataset of rendered photos, about 300 x 200 pixels. The same seed gives the same dataset.
 pub struct Demo {
     seed: u64,
     ids: Vec<String>,
@@ -46,7 +46,7 @@ impl Demo {
     /// `per_class` is zero.
     pub fn new(per_class: usize, seed: u64) -> Result<Demo> {
         if per_class == 0 {
-            return Err(Error::Config("a demo data set needs photos".into()));
+            return Err(Error::Config("a demo dataset needs photos".into()));
         }
         let names = SCENES.iter().map(|(name, _)| name);
         Ok(Demo {
@@ -60,7 +60,7 @@ impl Demo {
         })
     }
 
-    /// The same album through one odd camera: the shipped weights see it imperfectly, as they see albums that
+    /// The same dataset through one odd camera: the shipped weights see it imperfectly, as they see datasets that
     /// are unlike what they were taught with.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl PhotoSource for Demo {
     fn load(&self, index: usize) -> Result<Photo> {
         let class = self.class_of(index);
         let within = index - class * (self.ids.len() / self.classes.len());
-        // Streams by class and number: a larger album begins with the smaller one's photos.
+        // Streams by class and number: a larger dataset begins with the smaller one's photos.
         let mut rng = Rng::new(self.seed, Purpose::Demo, class as u64, within as u64);
         let (width, height) = match rng.below(4) {
             0 => (224, 288),

@@ -1,6 +1,7 @@
 //! Photos: where they come from, how they are decoded, and the views made of them.
 //!
-//! [`source`] lists photos and reads them ([`Photos`] those that an app hands over), [`decode`] makes pictures of them (by `jpeg` or `image`),
+//! [`source`] lists photos and reads them ([`Photos`] those that an app hands over), [`decode`] makes pictures
+//! of them (by `jpeg` or `image`),
 //! [`resize`], [`augment`] and [`blur`] are the arithmetic, [`views`] draws the random numbers,
 //! [`loader`] turns all of it into batches. Nothing here knows a network.
 

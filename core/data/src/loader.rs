@@ -68,7 +68,7 @@ impl LoaderConfig {
 /// The next batch's place in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Passes over the album finished before.
+    /// Passes over the dataset finished before.
     pub epoch: u64,
     /// Batches of this epoch taken before.
     pub step: u64,
@@ -147,7 +147,7 @@ impl Loader {
     /// The next batch; waits until it is made.
     ///
     /// An unreadable photo's place is taken by the first readable photo that follows this batch
-    /// in the epoch's order (wrapping around to its beginning), none twice. Where the whole album
+    /// in the epoch's order (wrapping around to its beginning), none twice. Where the whole dataset
     /// has too few, the batch holds as many whole groups as there are readable photos for.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ impl Loader {
 
     /// Puts the epoch's following readable photos into the rows `gaps` (rising). Where there are not enough,
     /// what stays empty is left out, and what is then too much for whole groups. By then every photo has been
-    /// tried, so that the result depends on nothing but the album.
+    /// tried, so that the result depends on nothing but the dataset.
     fn fill(
         &mut self,
         photos: &mut Vec<u32>,
@@ -290,7 +290,7 @@ fn check(config: &LoaderConfig, photos: usize) -> Result<()> {
     }
     if config.batch_size > photos {
         return wrong(format!(
-            "batch_size {} is more than the album's {photos} photos; set batch_size={photos} or less",
+            "batch_size {} is more than the dataset's {photos} photos; set batch_size={photos} or less",
             config.batch_size
         ));
     }

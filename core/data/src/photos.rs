@@ -12,7 +12,7 @@ use super::pixels::Pixels;
 use super::source::{MAX_ENCODED_BYTES, PhotoSource};
 use crate::{Error, Result};
 
-/// An app's list of photos. A photo's name is how the app knows it again; a run that goes on asks for
+/// An app's list of photos. A photo's name is how the app knows it again; a run that continues asks for
 /// the same names in the same order.
 #[derive(Clone, Debug, Default)]
 pub struct Photos {

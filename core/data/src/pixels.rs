@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_between_rows_are_not_looked_at() {
+    fn gaps_between_rows_are_not_read() {
         let (width, height, stride) = (650usize, 1300usize, 650 * 4 + 24);
         let mut bytes = vec![0; stride * height];
         for row in bytes.chunks_mut(stride) {

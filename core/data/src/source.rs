@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub use split::split;
 pub use subset::hold_out;
 
-/// A fixed list of photos. Indices are stable: the same album gives the same order every time.
+/// A fixed list of photos. Indices are stable: the same dataset gives the same order every time.
 pub trait PhotoSource: Send + Sync {
     /// How many photos are listed (readable or not).
     fn len(&self) -> usize;
@@ -99,7 +99,7 @@ impl dyn PhotoSource + '_ {
 /// Largest encoded photo that is read.
 pub(super) const MAX_ENCODED_BYTES: u64 = 256 << 20;
 
-/// Opens an album: a folder of images (recursively; class subfolders become labels), CIFAR-10 or
+/// Opens a dataset: a folder of images (recursively; class subfolders become labels), CIFAR-10 or
 /// CIFAR-100 binaries, or `.tar` / `.tar.gz` shards, one file or a folder of them.
 ///
 /// # Errors
@@ -129,12 +129,12 @@ pub fn open_within(path: &Path, budget: Arc<DecodeBudget>) -> Result<Arc<dyn Pho
     }
     let photos = folder::Folder::open(path, budget.clone())?;
     let binaries = cifar::binaries_in(path)?;
-    // Beside photos, `test.bin` is anybody's file; alone it is the data set's, or should be.
+    // Beside photos, `test.bin` is anybody's file; alone it is the dataset's, or should be.
     if !binaries.is_empty() && (photos.is_empty() || cifar::are_records(&binaries)) {
         return Ok(Arc::new(cifar::Cifar::open(&binaries)?));
     }
     let shards = shards::shards_in(path)?;
-    // A pair made for training and testing is a data set on purpose; other archives beside
+    // A pair made for training and testing is a dataset on purpose; other archives beside
     // photos are somebody's backup.
     if let Some((train, test)) = split::shard_pair(&shards) {
         return Ok(Arc::new(shards::Shards::open(&[train, test], budget)?));

@@ -38,7 +38,7 @@ pub fn mask_own(similarities: &mut Array<f32>, own: &Array<u32>, queue: &Array<u
     }
 }
 
-/// Rows of an album, zeros for a photo that it does not have; and which of them are known.
+/// Rows of a dataset, zeros for a photo that it does not have; and which of them are known.
 #[cube(launch_unchecked)]
 pub fn initial_rows(
     initial: &Array<f32>,
@@ -71,7 +71,7 @@ pub fn initial_rows(
     }
 }
 
-/// Where an album says nothing of a pair, or there is no pair.
+/// Where a dataset says nothing of a pair, or there is no pair.
 #[cube(launch_unchecked)]
 pub fn mask_unknown(
     similarities: &mut Array<f32>,

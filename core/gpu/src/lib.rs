@@ -1,7 +1,7 @@
 //! GPUs as a backend: one set of kernels for Vulkan, Metal and CUDA, written in Rust and compiled for
 //! the device at hand when first used (cubecl).
 //!
-//! The same idea as on the processor: normalization and activation are never stored, see `view`. A
+//! The same idea as on the CPU: normalization and activation are never stored, see `view`. A
 //! kernel gets one stream's order for free; nothing waits for the GPU but what the host wants to know.
 //!
 //! `device` says what GPUs there are, `memory` reuses buffers, `forward`, `backward` and `optimizer` turn an
@@ -408,7 +408,7 @@ const AT_ITS_END: [&str; 4] = [
     "can't allocate",
 ];
 
-/// What the device says of itself where it can't go on: memory at its end, with `held` bytes taken, or
+/// What the device says of itself where it can't continue: memory at its end, with `held` bytes taken, or
 /// worse.
 fn refused(complaint: &str, held: usize) -> Error {
     let lower = complaint.to_lowercase();

@@ -90,8 +90,9 @@ fn write(
     out[at + 3 * layer.channels] = inverse;
 }
 
-/// From the sums' parts (micro-batches, pieces, 2, channels), the coefficients of dz; the micro-batches' gradients of
-/// weight and bias are added up in order, times `factor`. `rows` are a micro-batch's, 0 for running statistics.
+/// From the sums' parts (micro-batches, pieces, 2, channels), the coefficients of dz; the micro-batches'
+/// gradients of weight and bias are added up in order, times `factor`. `rows` are a micro-batch's, 0 for
+/// running statistics.
 #[cube(launch_unchecked)]
 pub fn back(
     parts: &Array<f32>,

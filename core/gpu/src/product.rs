@@ -188,7 +188,7 @@ pub struct Sizes {
     pub piece: usize,
 }
 
-/// Cubes are (tiles, pieces of k), where tiles, those of j first, may go on in a second dimension and past
+/// Cubes are (tiles, pieces of k), where tiles, those of j first, may continue in a second dimension and past
 /// the last; a unit has `rows` x `columns` results.
 #[cube(launch_unchecked)]
 pub fn product<A: Float, B: Float, C: Float>(

@@ -1,5 +1,5 @@
 //! Views of photos, made where they are trained on: what [`seedling_data::ViewParams::render`] does on the
-//! processor, from the same random numbers and with the same whole-number arithmetic; only where that
+//! CPU, from the same random numbers and with the same whole-number arithmetic; only where that
 //! uses 64-bit numbers (hue) and in the blur's sums a level may come out next to it.
 //!
 //! A pixel is a word, R lowest. Six launches for a block of views: across, down and the colors before

@@ -1,4 +1,4 @@
-//! The processor as a backend: fused kernels on channels-last slices, in buffers of a [`Workspace`].
+//! The CPU as a backend: fused kernels on channels-last slices, in buffers of a [`Workspace`].
 //!
 //! **Normalization and activation are never stored.** A convolution stores its raw output z. Whoever reads it
 //! computes, on the way into its own tile ([`source::Source`]),
@@ -65,7 +65,7 @@ use super::backend::{Backend, DeviceOps, Host};
 use super::workspace::{Buffer, Workspace};
 use crate::Result;
 
-/// Kernels for the processor, in memory of its workspace.
+/// Kernels for the CPU, in memory of its workspace.
 #[derive(Clone, Debug, Default)]
 pub struct Cpu {
     workspace: Workspace,

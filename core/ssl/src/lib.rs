@@ -3,7 +3,7 @@
 //! [`loss`] and [`queue`] compare embeddings; [`moco`] and [`seed`] (with its [`teacher`]) are the two methods,
 //! [`microbatch`] the loop that both share, [`step`] what goes into and comes out of either, and [`ops`] what
 //! they need of a backend. [`eval`] extracts and measures features, [`whitening`] makes a linear
-//! layer of an album's, and [`verdict`] says from features which weights to keep.
+//! layer of a dataset's, and [`verdict`] says from features which weights to keep.
 
 mod eigen;
 pub mod eval;

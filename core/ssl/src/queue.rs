@@ -7,7 +7,7 @@ use seedling_base::rng::{Purpose, Rng};
 pub const NO_PHOTO: u32 = u32::MAX;
 
 /// The first in, first out store of negatives (MoCo, section 3.2), extended by photo ids so that
-/// a query's own photo can be left out: an album is small, and a photo met again would be its own
+/// a query's own photo can be left out: a dataset is small, and a photo met again would be its own
 /// negative. `K` is where the rows lie.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Queue<K = Vec<f32>> {

@@ -24,7 +24,7 @@ pub enum Target<K = Vec<f32>> {
 /// weights had rightly put together (the paper's over-clustering).
 #[derive(Debug)]
 pub struct Neighbors<K = Vec<f32>> {
-    /// (photos, dim): a unit row for each photo of the album, as the initial weights see it; zeros
+    /// (photos, dim): a unit row for each photo of the dataset, as the initial weights see it; zeros
     /// for a photo that nothing is known of. Without any row each query has its positive alone.
     pub initial: K,
     /// Part of the target that goes to the neighbors in the queue, by the softmax of their

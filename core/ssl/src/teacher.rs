@@ -252,8 +252,8 @@ fn resized(image: &[f32], (height, width): (usize, usize), to: (usize, usize)) -
         for (left, right, across) in &columns {
             for c in 0..3 {
                 let pixel = |y: usize, x: usize| image[(y * width + x) * 3 + c];
-                let mix = |y: usize| pixel(y, *left) * (1.0 - across) + pixel(y, *right) * across;
-                out.push(mix(top) * (1.0 - down) + mix(bottom) * down);
+                let lerp = |y: usize| pixel(y, *left) * (1.0 - across) + pixel(y, *right) * across;
+                out.push(lerp(top) * (1.0 - down) + lerp(bottom) * down);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Whether the trained weights are kept, decided without labels: a guard against accidents.
 //!
 //! No figure that needs no labels tells better weights from worse ones by a few points (docs/results.md): what
-//! training gains on average is known from albums with labels, and kept unless something went wrong. That is
+//! training gains on average is known from datasets with labels, and kept unless something went wrong. That is
 //! where features are not finite, where they have collapsed, and where neighborhoods are torn apart: too few of
 //! a photo's ten nearest by the initial weights are still among its nearest, of all photos or of those that
 //! were held out.
@@ -25,14 +25,14 @@ pub struct Verdict {
     /// Why nothing was trained, where nothing was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untrained: Option<Untrained>,
-    /// Whether the album's statistics lie behind the features.
+    /// Whether the dataset's statistics lie behind the features.
     pub closed_form: bool,
     /// Photos that were processed.
     pub photos: usize,
     /// By interpolation weight: (weight, percent of neighbors that stay, chance taken away).
     /// `None` where the features were not finite, or all alike, or the photos too few to ask.
     pub tried: Vec<(f64, Option<f64>)>,
-    /// Photos among them that were held out from training; 0 where an album is too small for that.
+    /// Photos among them that were held out from training; 0 where a dataset is too small for that.
     pub held_out: usize,
     /// As `tried`, of the photos held out.
     pub held_out_tried: Vec<(f64, Option<f64>)>,
@@ -42,7 +42,7 @@ pub struct Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Untrained {
-    /// The album is smaller than training helps.
+    /// The dataset is smaller than training helps.
     FewPhotos {
         /// From how many photos on it does.
         train_from: usize,
@@ -191,7 +191,7 @@ mod tests {
     use seedling_base::rng::{Purpose, Rng};
 
     /// Six micro-batches of 12 photos; `far` holds them apart.
-    fn album(far: f32) -> Features {
+    fn dataset(far: f32) -> Features {
         let mut rng = Rng::new(1, Purpose::Init, 0, 0);
         let values = (0..72 * 16)
             .map(|i| {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn judged(tried: &[(f64, Features)]) -> Verdict {
-        let mut selector = WeightSelector::new(&album(3.0), Vec::new()).unwrap();
+        let mut selector = WeightSelector::new(&dataset(3.0), Vec::new()).unwrap();
         assert!(selector.can_decide());
         for (interpolation, features) in tried {
             selector.add(*interpolation, features).unwrap();
@@ -211,9 +211,9 @@ mod tests {
         selector.decide()
     }
 
-    /// The album with `noise` of its own on every number.
+    /// The dataset with `noise` of its own on every number.
     fn moved(noise: f32) -> Features {
-        let mut photos = album(3.0);
+        let mut photos = dataset(3.0);
         let mut rng = Rng::new(1, Purpose::Init, 0, 9);
         photos
             .values
@@ -265,8 +265,8 @@ mod tests {
         let verdict = judged(&[(0.25, alike), (0.5, broken)]);
         assert_eq!(verdict.tried, [(0.25, None), (0.5, None)]);
         assert!(verdict.sentence().contains("told apart"));
-        let mut selector = WeightSelector::new(&album(3.0), Vec::new()).unwrap();
-        assert!(selector.add(0.5, &album(3.0).select(&[0, 1])).is_err());
+        let mut selector = WeightSelector::new(&dataset(3.0), Vec::new()).unwrap();
+        assert!(selector.add(0.5, &dataset(3.0).select(&[0, 1])).is_err());
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
             photos.values[row.clone()].copy_from_slice(&worse.values[row]);
         }
         let judged = |held: Vec<usize>| {
-            let mut selector = WeightSelector::new(&album(3.0), held).unwrap();
+            let mut selector = WeightSelector::new(&dataset(3.0), held).unwrap();
             selector.add(0.5, &photos).unwrap();
             selector.decide()
         };
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn few_photos_decide_nothing() {
-        let few = album(3.0).select(&(0..20).collect::<Vec<_>>());
+        let few = dataset(3.0).select(&(0..20).collect::<Vec<_>>());
         let mut selector = WeightSelector::new(&few, Vec::new()).unwrap();
         assert!(!selector.can_decide());
         selector.add(0.5, &few).unwrap();

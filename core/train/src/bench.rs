@@ -49,7 +49,7 @@ pub trait Steps: Send {
     fn step(&mut self) -> Result<()>;
 
     /// What the steps have asked of a GPU, and the most bytes of its memory that they have taken; nothing
-    /// on a processor.
+    /// on a CPU.
     fn gpu(&self) -> Option<(LaunchStats, usize)>;
 }
 
@@ -77,7 +77,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
 }
 
 impl StepBench {
-    /// A step on the processor.
+    /// A step on the CPU.
     ///
     /// # Errors
     /// The settings cannot be meant.
@@ -109,7 +109,7 @@ impl<B: TrainingBackend> StepBench<B> {
     }
 }
 
-/// The settings of a step that asks nothing of an album: its target is the positive.
+/// The settings of a step that asks nothing of a dataset: its target is the positive.
 fn method(config: &Config) -> Config {
     Config {
         neighbor_weight: 0.0,

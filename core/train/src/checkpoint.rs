@@ -1,4 +1,4 @@
-//! Everything a run needs to go on as if it had never stopped, in one file.
+//! Everything a run needs to continue as if it had never stopped, in one file.
 //!
 //! [`State`] lists it, once. The random numbers need no place in it: each is a function of the
 //! seed, its purpose and the step.
@@ -57,14 +57,14 @@ pub struct Before {
     pub photos: DatasetFingerprint,
     /// What it said, as the log has it.
     pub figures: String,
-    /// What the album's statistics come to, where that was asked for.
+    /// What the dataset's statistics come to, where that was asked for.
     pub closed_form: Option<ClosedForm>,
 }
 
 /// The linear layer behind the initial weights' features.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClosedForm {
-    /// `None` where the album has too few photos for one.
+    /// `None` where the dataset has too few photos for one.
     pub layer: Option<LinearLayer>,
     /// The measurement with it, as the log has it.
     pub figures: String,
@@ -342,7 +342,7 @@ pub fn load(folder: &Path) -> Result<(State<'static>, Option<String>)> {
         // Where it can't be put aside the next save replaces it; nothing depends on this.
         let _ = atomic::rename(&newest, &folder.join(DAMAGED));
     }
-    let notice = format!("{problem}; going on from the previous checkpoint instead");
+    let notice = format!("{problem}; continuing from the previous checkpoint instead");
     Ok((state, Some(notice)))
 }
 

@@ -91,7 +91,7 @@ pub struct DeviceInfo {
 pub fn list() -> Vec<BackendDevices> {
     let processor = DeviceInfo {
         device: Device::Cpu,
-        name: format!("{} processor", std::env::consts::ARCH),
+        name: format!("{} CPU", std::env::consts::ARCH),
         driver: format!("{} threads", rayon::current_num_threads()),
     };
     vec![

@@ -1,4 +1,4 @@
-//! Whether training may go on now: pure logic over what the platform reads off its sensors.
+//! Whether training may continue now: pure logic over what the platform reads off its sensors.
 //!
 //! It has no clock and no sensor of its own. What a platform cannot read it leaves out; a reading
 //! that makes no sense counts as left out. A decision to stop stands: whoever starts again begins
@@ -11,7 +11,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Readings {
-    /// Seconds on any clock that goes on while training does.
+    /// Seconds on any clock that continues while training does.
     pub seconds: Option<f64>,
     /// How near the device is to being throttled: 0 is cool, 1 is throttled (Android's thermal
     /// headroom; on iOS 0.4, 0.7, 0.9 and 1 for nominal, fair, serious and critical).
@@ -201,7 +201,7 @@ impl Governor {
 /// How the device is charged.
 struct Plug {
     plugged: bool,
-    /// Whether it may go on without for a moment.
+    /// Whether it may continue without for a moment.
     patient: bool,
 }
 

@@ -205,7 +205,7 @@ impl<B: TrainingBackend> Learner<B> {
         }
     }
 
-    /// Whether the target asks for the initial weights' embeddings of the album, and does not have them.
+    /// Whether the target asks for the initial weights' embeddings of the dataset, and does not have them.
     pub(crate) fn wants_initial_embeddings(&self) -> bool {
         self.wants_initial
     }

@@ -38,7 +38,7 @@ pub fn peak_mb() -> Option<f64> {
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     pub megabytes: usize,
-    /// Whether a GPU would compute in the processor's memory, as phones' do.
+    /// Whether a GPU would compute in the CPU's memory, as phones' do.
     pub unified: bool,
 }
 
@@ -65,7 +65,7 @@ pub fn fit_budget(
     }
     let found = fit_host(config, (init, source), budget.megabytes, asks_for)?;
     if on_gpu {
-        // It may take what would be the processor's.
+        // It may take what would be the CPU's.
         config.device_mb = (found.networks + found.work) as usize;
     }
     Ok(Some(found))

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, appended as a run goes on.
+//! `metrics.jsonl`: one JSON object a line, appended as a run continues.
 //!
 //! A crash can tear only the last line; reading drops it. Resuming from a checkpoint drops what
 //! was logged after it, since those steps will be taken again.
@@ -59,7 +59,7 @@ pub struct StepRecord {
 pub enum When {
     /// With the initial weights.
     Before,
-    /// With the initial weights and the linear layer that the album's statistics come to.
+    /// With the initial weights and the linear layer that the dataset's statistics come to.
     #[serde(rename = "closed_form")]
     ClosedForm,
     /// In between.
@@ -236,7 +236,7 @@ impl MetricsWriter {
         Ok(MetricsWriter { path, file })
     }
 
-    /// Goes on with the file in `run` after the checkpoint of `step`: a torn line and records of
+    /// Continues with the file in `run` after the checkpoint of `step`: a torn line and records of
     /// later steps are dropped, all else is kept as it is. The file is replaced whole, so a crash
     /// here loses nothing.
     ///

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 const NAMES_FILE: &str = "album.json";
 /// One JSON object a slice.
 const LOG_FILE: &str = "slices.jsonl";
-/// There while a slice goes on.
+/// There while a slice continues.
 const BEGUN_FILE: &str = "slice.begun";
 /// Lines of the log that are kept.
 const KEPT: usize = 500;
@@ -60,7 +60,7 @@ impl Slices {
     }
 
     /// The names of the photos that the run was begun with, from its first slice to its last. Between two
-    /// slices a photo may be deleted: then it is skipped, and the run goes on with the others, which a list
+    /// slices a photo may be deleted: then it is skipped, and the run continues with the others, which a list
     /// that had changed would not let it. `None` where it has not begun.
     ///
     /// # Errors

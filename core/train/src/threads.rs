@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use rayon::ThreadPool;
 
-/// Threads that help: more than processors there are only wait for each other, and every one of them takes
+/// Threads that help: more than CPUs there are only wait for each other, and every one of them takes
 /// memory. So many are always granted, that the same command may be tried anywhere.
 const ALWAYS: usize = 64;
 
@@ -13,7 +13,7 @@ pub fn helpful(count: usize) -> usize {
     count.min(processors.max(ALWAYS))
 }
 
-/// A pool of `count` threads (0: one per processor), or as many as are [`helpful`].
+/// A pool of `count` threads (0: one per CPU), or as many as are [`helpful`].
 ///
 /// # Errors
 /// The system grants none.

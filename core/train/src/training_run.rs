@@ -1,6 +1,6 @@
 //! The run of a run, the same for a command line and a phone: measure, train, measure again,
 //! leave weights. In its folder it keeps log, settings and checkpoints, so that it can be killed at
-//! any moment and gone on with.
+//! any moment and resumed.
 //!
 //! The caller owns the loop:
 //!
@@ -38,7 +38,7 @@ use std::task::Poll;
 use watch::Watch;
 
 /// Where the closed form was asked for and is none.
-const TOO_FEW: &str = "too few photos (or all alike) for statistics of the album: the features stay as the \
+const TOO_FEW: &str = "too few photos (or all alike) for statistics of the dataset: the features stay as the \
                        weights give them";
 
 /// A run on its way.
@@ -84,7 +84,7 @@ enum Next {
 pub enum Phase {
     /// There is more to do.
     Going,
-    /// It was canceled. What was trained is saved; `advance` would go on, once the wish is
+    /// It was canceled. What was trained is saved; `advance` would continue, once the wish is
     /// forgotten ([`CancelToken::forget`]).
     Canceled,
     /// Weights, measurements and log are complete.
@@ -154,7 +154,7 @@ impl TrainingRun {
         &self.folder.path
     }
 
-    /// Whether it goes on with an earlier process's run.
+    /// Whether it continues with an earlier process's run.
     pub fn resumed(&self) -> bool {
         self.folder.resumed
     }
@@ -177,7 +177,7 @@ impl TrainingRun {
     pub fn advance(&mut self, observer: &mut dyn Observer) -> Result<Phase> {
         let start = observer.seconds();
         let outcome = self.cancel().check().and_then(|()| {
-            // A run that goes on has been measured before: what follows is the thing to do.
+            // A run that continues has been measured before: what follows is the thing to do.
             if self.next == Next::Before && self.before(observer)? {
                 return Ok(());
             }

@@ -98,7 +98,7 @@ final class Model: ObservableObject {
             do {
                 try await action()
             } catch is CancellationError {
-                message = "Paused: it goes on from here."
+                message = "Paused: it continues from here."
             } catch {
                 message = "\(error)"
             }

@@ -30,7 +30,7 @@ struct AdaptScreen: View {
                 Text("\(String(describing: progress.stage)): \(progress.done) of \(progress.total)")
                 if let loss = progress.loss { Text("Loss \(loss, specifier: "%.3f")") }
             } else {
-                Text("Takes some minutes. It can be left at any moment, and goes on at night while charging.")
+                Text("Takes some minutes. It can be left at any moment, and continues at night while charging.")
             }
             Button(model.isBusy ? "Pause" : "Adapt") { model.isBusy ? model.pause() : model.adapt() }
                 .buttonStyle(.borderedProminent)
@@ -92,7 +92,7 @@ struct StoredScreen: View {
     }
 }
 
-/// A screen with its title, what went wrong, and whether something is going on.
+/// A screen with its title, what went wrong, and whether something is in progress.
 private struct Screen<Content: View>: View {
     let title: String
     @ViewBuilder let content: Content

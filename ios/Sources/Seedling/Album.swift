@@ -2,7 +2,7 @@ import Foundation
 import SeedlingBridge
 
 /// Which photos a run is over, remembered from its first slice to its last. Between two slices a photo may
-/// be deleted or its grant taken back: then it is skipped, and the run goes on with the others, which a
+/// be deleted or its grant taken back: then it is skipped, and the run continues with the others, which a
 /// list that had changed would not let it.
 public struct Album: Sendable {
     private let slices: SeedlingBridge.Slices

@@ -20,7 +20,7 @@ extension Rules {
     public static var usual: Rules { usualRules() }
 }
 
-/// Whether training may go on now, for an app that has its own loop (``Session/step(onProgress:)``);
+/// Whether training may continue now, for an app that has its own loop (``Session/step(onProgress:)``);
 /// ``Session/train(sensors:rules:onProgress:onWarning:)`` has one of its own. A decision to stop stands:
 /// whoever starts again begins with a new one.
 public final class Governor: Sendable {

@@ -1,7 +1,7 @@
 import Foundation
 import SeedlingBridge
 
-/// A list of photos that only grows. A name tells one from the others: a session that goes on after the
+/// A list of photos that only grows. A name tells one from the others: a session that continues after the
 /// app died asks for the same names in the same order.
 public final class Photos: Sendable {
     let inner = SeedlingBridge.Photos()

@@ -10,10 +10,10 @@ public final class Search: Sendable {
 
     private init(_ inner: SeedlingBridge.Search) { self.inner = inner }
 
-    /// Extracts features of every photo, `ttaViews` times each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
-    /// 2 where the weights were fitted to an album. What was seen is kept in `store`, where there is one:
-    /// extraction goes on there after a stop or the death of the app. The features of `beside` stand beside those
-    /// of `weights`. Canceling the task ends it within a few photos.
+    /// Extracts features of every photo, `ttaViews` times each: 1, 2 (with its mirror image) or 8 (both at four
+    /// sizes); 0 is 2 where the weights were fitted to an album. What was seen is kept in `store`, where there
+    /// is one: extraction continues there after a stop or the death of the app. The features of `beside` stand
+    /// beside those of `weights`. Canceling the task ends it within a few photos.
     public static func over(
         _ photos: Photos, with weights: Weights, threads: Int = 0, ttaViews: Int = 0, store: URL? = nil,
         beside: Weights? = nil, onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
@@ -28,8 +28,8 @@ public final class Search: Sendable {
         }
     }
 
-    /// Searches `photos` from now on: extracts features of those that are new, and forgets those that are gone. A photo is
-    /// known by its name. Canceling the task ends it within a few photos.
+    /// Searches `photos` from now on: extracts features of those that are new, and forgets those that are gone.
+    /// A photo is known by its name. Canceling the task ends it within a few photos.
     public func refresh(
         _ photos: Photos, onProgress: @escaping @Sendable (Progress) throws -> Void = { _ in }
     ) async throws {

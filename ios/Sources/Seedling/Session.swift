@@ -11,11 +11,11 @@ public typealias Outcome = SeedlingBridge.Outcome
 public typealias Resources = SeedlingBridge.Resources
 
 /// One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause, a
-/// canceled task or the death of the app, and goes on where its last checkpoint was.
+/// canceled task or the death of the app, and continues where its last checkpoint was.
 public actor Session {
     private nonisolated let inner: SeedlingBridge.Session
 
-    /// A session in `folder`; one that was begun there before will be gone on with. What it takes is
+    /// A session in `folder`; one that was begun there before will be resumed. What it takes is
     /// predicted first: some tenths of a second.
     public init(
         folder: URL, weights: Weights, photos: Photos, settings: Settings = Settings()
@@ -72,7 +72,7 @@ public actor Session {
         }
     }
 
-    /// Ends the run that is going on within a micro-batch, with what was trained saved.
+    /// Ends the run that is in progress within a micro-batch, with what was trained saved.
     public nonisolated func pause() {
         inner.pause()
     }
@@ -97,7 +97,7 @@ public actor Session {
         try typed { try inner.discard() }
     }
 
-    /// Lets go of memory and folder; what was trained is saved. A run that is going on is paused first.
+    /// Lets go of memory and folder; what was trained is saved. A run that is in progress is paused first.
     public func close() async throws {
         let inner = inner
         try await onThread { try inner.shut() }

@@ -31,9 +31,9 @@ public struct SliceRunner: Sendable {
         self.leastFree = leastFree
     }
 
-    /// Trains until the run is done, the slice expires or the task is canceled, or the governor stops it,
-    /// and says to the slice that it is over. What was trained is saved by then, and ``SliceLog`` says how it ended. Returns
-    /// whether more slices are needed.
+    /// Trains until the run is done, the slice expires or the task is canceled, or the governor stops it, and
+    /// says to the slice that it is over. What was trained is saved by then, and ``SliceLog`` says how it
+    /// ended. Returns whether more slices are needed.
     public func run(_ slice: some Slice) async -> Bool {
         try? FileManager.default.createDirectory(at: storage, withIntermediateDirectories: true)
         let slices = SeedlingBridge.Slices(folder: storage.path)

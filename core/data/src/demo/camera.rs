@@ -1,5 +1,5 @@
 //! An odd camera: what a scene becomes through cheap optics, under one colored light, upside down. Features
-//! of photos that share all that differ less in what they show, and an album's statistics say in what.
+//! of photos that share all that differ less in what they show, and a dataset's statistics say in what.
 
 use crate::photo::Photo;
 use seedling_base::rng::Rng;

@@ -136,9 +136,9 @@ impl Noise {
         let (ix, iy) = (fx as i32, fy as i32);
         let ease = |t: f32| t * t * (3.0 - 2.0 * t);
         let (u, v) = (ease(x - fx), ease(y - fy));
-        let top = mix(self.corner(ix, iy), self.corner(ix + 1, iy), u);
-        let bottom = mix(self.corner(ix, iy + 1), self.corner(ix + 1, iy + 1), u);
-        mix(top, bottom, v)
+        let top = lerp(self.corner(ix, iy), self.corner(ix + 1, iy), u);
+        let bottom = lerp(self.corner(ix, iy + 1), self.corner(ix + 1, iy + 1), u);
+        lerp(top, bottom, v)
     }
 
     /// `octaves` of it, each half as large and half as strong: 0 to 1.
@@ -155,13 +155,13 @@ impl Noise {
 }
 
 /// From `a` (`t` = 0) to `b` (`t` = 1).
-pub(super) fn mix(a: f32, b: f32, t: f32) -> f32 {
+pub(super) fn lerp(a: f32, b: f32, t: f32) -> f32 {
     a + (b - a) * t
 }
 
-/// [`mix`] of colors.
+/// [`lerp`] of colors.
 pub(super) fn blend(a: Light, b: Light, t: f32) -> Light {
-    [0, 1, 2].map(|c| mix(a[c], b[c], t))
+    [0, 1, 2].map(|c| lerp(a[c], b[c], t))
 }
 
 /// A color made brighter or darker.

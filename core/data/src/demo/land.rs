@@ -1,6 +1,6 @@
 //! Scenes in the country.
 
-use super::canvas::{Canvas, Noise, blend, dim, hsv, mix, smooth};
+use super::canvas::{Canvas, Noise, blend, dim, hsv, lerp, smooth};
 use super::sky::{daylight, sky};
 use seedling_base::rng::Rng;
 
@@ -15,9 +15,9 @@ pub(super) fn mountains(canvas: &mut Canvas, rng: &mut Rng) {
     for ridge in 0..ridges {
         let noise = Noise::new(rng);
         let far = 1.0 - ridge as f32 / ridges as f32;
-        let base = mix(0.86, 0.42, far);
-        let height = mix(0.22, 0.36, far) * rng.range(0.7, 1.2);
-        let scale = mix(1.6, 2.8, far);
+        let base = lerp(0.86, 0.42, far);
+        let height = lerp(0.22, 0.36, far) * rng.range(0.7, 1.2);
+        let scale = lerp(1.6, 2.8, far);
         let haze = dim(low, 0.95);
         canvas.paint(|x, y, below| {
             let outline = |x: f32| {
@@ -82,9 +82,9 @@ pub(super) fn forest(canvas: &mut Canvas, rng: &mut Rng) {
         let near = layer as f32 / 2.0;
         for _ in 0..3 + rng.below(5) {
             let x0 = rng.range(-0.05, aspect + 0.05);
-            let thick = mix(0.012, 0.055, near) * rng.range(0.6, 1.4);
+            let thick = lerp(0.012, 0.055, near) * rng.range(0.6, 1.4);
             let lean = rng.range(-0.06, 0.06);
-            let foot = mix(ground, 0.97, near * rng.uniform());
+            let foot = lerp(ground, 0.97, near * rng.uniform());
             let bark = if birch {
                 [0.62, 0.60, 0.55]
             } else {

@@ -1,6 +1,6 @@
 //! Scenes of made things.
 
-use super::canvas::{Canvas, Light, Noise, add, blend, dim, hsv, mix, smooth};
+use super::canvas::{Canvas, Light, Noise, add, blend, dim, hsv, lerp, smooth};
 use super::sky::sky;
 use seedling_base::rng::Rng;
 
@@ -16,7 +16,7 @@ pub(super) fn city(canvas: &mut Canvas, rng: &mut Rng) {
         let mut left = -0.05;
         while left < aspect {
             let width = rng.range(0.07, 0.2);
-            let top = street - rng.range(0.15, 0.62) * mix(1.0, 0.75, near);
+            let top = street - rng.range(0.15, 0.62) * lerp(1.0, 0.75, near);
             let wall = dim(
                 blend(low, [0.05, 0.05, 0.07], 0.5 + 0.5 * near),
                 0.25 + 0.2 * rng.uniform(),

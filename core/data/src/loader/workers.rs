@@ -50,7 +50,7 @@ fn order_of(config: &LoaderConfig, photos: usize, epoch: u64) -> Vec<usize> {
     Rng::new(config.seed, Purpose::Order, epoch, 0).permutation(photos)
 }
 
-/// Waiting and locking go on after a panic elsewhere: the state is consistent at every unlock.
+/// Waiting and locking continue after a panic elsewhere: the state is consistent at every unlock.
 pub(super) fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
     condition
         .wait(state)

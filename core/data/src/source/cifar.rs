@@ -29,7 +29,7 @@ pub(super) struct Cifar {
     classes: Vec<String>,
 }
 
-/// Whether the name is one of the data set's.
+/// Whether the name is one of the dataset's.
 pub(super) fn is_binary(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| {
@@ -44,7 +44,7 @@ pub(super) fn is_test(path: &Path) -> bool {
     matches!(name, Some("test.bin" | "test_batch.bin"))
 }
 
-/// The data set's files directly inside `folder`: training files, sorted, then the test file.
+/// The dataset's files directly inside `folder`: training files, sorted, then the test file.
 pub(super) fn binaries_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
@@ -66,7 +66,7 @@ fn label_bytes(path: &Path) -> usize {
     }
 }
 
-/// Whether these files can be the data set's, by name (CIFAR-10's is nobody else's) and size.
+/// Whether these files can be the dataset's, by name (CIFAR-10's is nobody else's) and size.
 pub(super) fn are_records(paths: &[PathBuf]) -> bool {
     let whole = |path: &PathBuf| {
         let record = (label_bytes(path) + 3 * PIXELS) as u64;

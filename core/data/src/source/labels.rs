@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// A part of a data set, by its folder's name.
+/// A part of a dataset, by its folder's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Half {
     Train,
@@ -31,7 +31,7 @@ pub(super) struct Labels {
 
 impl Labels {
     /// Photos have labels where every one lies in a first-level folder and there are two or more
-    /// of those; where all of those are halves of a data set ([`Half`]), `train` among them, the second
+    /// of those; where all of those are halves of a dataset ([`Half`]), `train` among them, the second
     /// level counts.
     pub(super) fn from_ids<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Labels {
         let parts = |id: &'a str| id.split('/').rev().skip(1).collect::<Vec<_>>();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn unclear_albums_have_no_labels() {
+    fn unclear_folders_have_no_labels() {
         let none = Labels::default();
         assert_eq!(labels(&["1.jpg", "dog/2.jpg", "cat/2.jpg"]), none);
         assert_eq!(labels(&["dog/1.jpg", "dog/2.jpg"]), none);

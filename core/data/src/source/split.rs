@@ -1,4 +1,4 @@
-//! Data sets that come in a training and a test half.
+//! Datasets that come in a training and a test half.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::labels::Half;
 use super::subset::Subset;
 use super::{PhotoSource, shards};
 
-/// The training and the test half of `whole`, the data set at `path`, with one list of classes:
+/// The training and the test half of `whole`, the dataset at `path`, with one list of classes:
 /// `train/` and `test/` folders (or `val/`, `validation/`, where there is no test), CIFAR binaries, or a pair
 /// of archives called `...-train` and `...-test`. `None` where there are no such halves, or one is empty.
 pub fn split(
@@ -38,7 +38,7 @@ pub fn split(
     Some((train, half(Half::Test).or_else(|| half(Half::Validation))?))
 }
 
-/// The one pair of archives named as the halves of a data set.
+/// The one pair of archives named as the halves of a dataset.
 pub(super) fn shard_pair(shards: &[PathBuf]) -> Option<(PathBuf, PathBuf)> {
     let half_of = |path: &PathBuf, half: &str| {
         let stem = shards::shard_stem(path)?;

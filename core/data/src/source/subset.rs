@@ -9,7 +9,7 @@ use crate::Result;
 use crate::outline::Outline;
 use crate::photo::Photo;
 
-/// Albums of fewer photos are not parted: what is held out would say too little.
+/// Datasets of fewer photos are not parted: what is held out would say too little.
 const LEAST_TO_PART: usize = 100;
 
 /// Some photos of another source, under the same ids and labels.
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::Photos;
 
-    fn album(names: impl Iterator<Item = usize>) -> Arc<dyn PhotoSource> {
+    fn dataset(names: impl Iterator<Item = usize>) -> Arc<dyn PhotoSource> {
         let mut photos = Photos::default();
         for n in names {
             photos.add_encoded(&format!("{n}.jpg"), vec![0]).unwrap();
@@ -89,14 +89,14 @@ mod tests {
 
     #[test]
     fn a_photos_name_decides() {
-        let whole = album(0..1000);
+        let whole = dataset(0..1000);
         let (rest, held) = hold_out(&whole, 0.2);
         assert_eq!(rest.len() + held.len(), 1000);
         assert!((150..250).contains(&held.len()), "{}", held.len());
         let names: Vec<&str> = held.iter().map(|&index| whole.id(index)).collect();
         assert!((0..rest.len()).all(|index| !names.contains(&rest.id(index))));
         // Whatever else there is, and in whatever order.
-        let other = album((500..1200).rev());
+        let other = dataset((500..1200).rev());
         let (_, again) = hold_out(&other, 0.2);
         let again: Vec<&str> = again.iter().map(|&index| other.id(index)).collect();
         for name in (500..1000).map(|n| format!("{n}.jpg")) {
@@ -106,9 +106,9 @@ mod tests {
 
     #[test]
     fn few_photos_stay_together() {
-        let few = album(0..99);
+        let few = dataset(0..99);
         assert!(hold_out(&few, 0.2).1.is_empty());
         assert_eq!(hold_out(&few, 0.2).0.len(), 99);
-        assert!(hold_out(&album(0..200), 0.0).1.is_empty());
+        assert!(hold_out(&dataset(0..200), 0.0).1.is_empty());
     }
 }

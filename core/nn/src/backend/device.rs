@@ -44,7 +44,7 @@ pub trait DeviceOps: Backend {
     /// though it is f16 where the backend knows no bf16.
     fn halved(&self) -> Result<Self> {
         Err(Error::Config(
-            "precision = bf16 is for GPUs (--device); the processor computes in f32".into(),
+            "precision = bf16 is for GPUs (--device); the CPU computes in f32".into(),
         ))
     }
 

@@ -144,8 +144,8 @@ pub type Output<B> = (<B as Backend>::Buf, Option<<B as ForwardOps>::Moments>);
 
 /// What batch norm normalizes by.
 pub enum Statistics<'a, B: ForwardOps> {
-    /// Each micro-batch's own moments, by which running statistics (in `buffers`) move by `momentum`, one micro-batch
-    /// after another.
+    /// Each micro-batch's own moments, by which running statistics (in `buffers`) move by `momentum`, one
+    /// micro-batch after another.
     Batch {
         moments: B::Moments,
         buffers: &'a mut B::Flat,

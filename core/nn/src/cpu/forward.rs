@@ -51,12 +51,10 @@ impl<'a> Rows<'a, Cpu> {
     }
 }
 
-/// Whether moments are asked for. Micro-batches come one at a time ([`DeviceOps::microbatches_at_once`](crate::backend::DeviceOps::microbatches_at_once)).
+/// Whether moments are asked for. Micro-batches come one at a time
+/// ([`DeviceOps::microbatches_at_once`](crate::backend::DeviceOps::microbatches_at_once)).
 fn wants_moments(microbatches: usize) -> bool {
-    assert!(
-        microbatches <= 1,
-        "the processor takes a micro-batch at a time"
-    );
+    assert!(microbatches <= 1, "the CPU takes a micro-batch at a time");
     microbatches == 1
 }
 

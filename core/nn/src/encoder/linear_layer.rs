@@ -1,4 +1,4 @@
-//! A linear layer behind a backbone's features: what an album's statistics come to (`whitening`), under
+//! A linear layer behind a backbone's features: what a dataset's statistics come to (`whitening`), under
 //! the name of the network's own class layer, so that other programs load it as they load classes.
 
 use super::FeatureNet;

@@ -33,7 +33,7 @@ pub fn lidar(views: &[&Features]) -> Result<Option<f64>> {
     if n < 2 || others.is_empty() {
         return Ok(None);
     }
-    // Spread evenly: an album is sorted.
+    // Spread evenly: a dataset is sorted.
     let row = |view: &Features, i: usize| -> Vec<f64> {
         let row = view.row(i * view.rows / n);
         row.iter().map(|&x| x as f64).collect()

@@ -1,5 +1,5 @@
-//! Several views of a photo (test-time augmentation), and several networks: their features are averaged, or put side by side. Each view
-//! costs a pass through the network; what it gives stands in docs/results.md.
+//! Several views of a photo (test-time augmentation), and several networks: their features are averaged, or put
+//! side by side. Each view costs a pass through the network; what it gives stands in docs/results.md.
 
 use super::Features;
 use super::extract::{EvalView, Extracted, batch, floats, read};
@@ -113,9 +113,9 @@ pub fn extract(
             for (model, views) in &each {
                 let mut sum: Option<Features> = None;
                 for (side, _) in views {
-                    let of_look = floats(&images, place, model.normalize);
+                    let of_view = floats(&images, place, model.normalize);
                     place += 1;
-                    let seen = model.features_of(&of_look, *side)?;
+                    let seen = model.features_of(&of_view, *side)?;
                     let seen = if plain { seen } else { seen.normalized() };
                     match &mut sum {
                         None => sum = Some(seen),

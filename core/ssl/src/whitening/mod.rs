@@ -1,4 +1,4 @@
-//! The closed form: an album's statistics become one linear layer behind the network's features. Nothing
+//! The closed form: a dataset's statistics become one linear layer behind the network's features. Nothing
 //! is trained, no label is asked, and it helps by every figure of the panel (docs/results.md).
 //!
 //! 1. [`moments`] are count, mean and scatter of features, mergeable.

@@ -1,5 +1,5 @@
 //! Count, mean and scatter of features, taken while photos are processed, and mergeable (Chan, Golub and
-//! LeVeque 1979): of parts of an album, or of several.
+//! LeVeque 1979): of parts of a dataset, or of several.
 
 use crate::eval::Features;
 use crate::{Error, Result};

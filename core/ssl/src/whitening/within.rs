@@ -2,15 +2,15 @@
 //!
 //! Relevant component analysis (Bar-Hillel et al. 2003) and within-class covariance normalization (Hatch
 //! et al. 2006) whiten features by the covariance within known micro-batches. Nobody has sorted a person's
-//! album; but what differs between a photo and its mirror image, or between photos that are among each
-//! other's nearest, is mostly no difference of class. In the first K principal components of the album,
+//! dataset; but what differs between a photo and its mirror image, or between photos that are among each
+//! other's nearest, is mostly no difference of class. In the first K principal components of the dataset,
 //!
 //! ```text
 //! R = N / tr N + M / tr M + I / K        W = R^(-1/2) V^T        b = -W mean
 //! ```
 //!
 //! with N the scatter of differences of neighbors (weighted by their cosine), M that of mirror images, and
-//! V the components. Unlike whitening by the album's own covariance (`R = diag(lambda)`), it leaves alone
+//! V the components. Unlike whitening by the dataset's own covariance (`R = diag(lambda)`), it leaves alone
 //! how far apart classes lie. Measured in docs/results.md.
 
 use super::Moments;
@@ -22,9 +22,9 @@ use crate::eval::neighbors::{Exclude, search};
 use seedling_nn::encoder::LinearLayer;
 use seedling_nn::gemm::{MatMul, Matrix, gemm_columns};
 
-/// Fewer photos say nothing about an album.
+/// Fewer photos say nothing about a dataset.
 pub const LEAST_PHOTOS: usize = 8;
-/// More photos change the layer no further; it is fitted to so many of a larger album.
+/// More photos change the layer no further; it is fitted to so many of a larger dataset.
 pub const MAX_PHOTOS: usize = 2000;
 
 /// Components that are kept.
@@ -37,11 +37,11 @@ const NEIGHBORS: usize = 10;
 const NEIGHBOR_COMPONENTS: usize = 64;
 /// See [`NEIGHBOR_COMPONENTS`].
 const EXPONENT: f64 = 0.25;
-/// What lies outside the components of a small album, as a fraction of what lies in the least certain of
+/// What lies outside the components of a small dataset, as a fraction of what lies in the least certain of
 /// them: a few photos do not span what others will show.
 const OUTSIDE: f64 = 0.5;
 
-/// Numbers of the layer for an album of `photos` photos.
+/// Numbers of the layer for a dataset of `photos` photos.
 pub fn numbers(photos: usize, dim: usize) -> usize {
     let components = COMPONENTS.min(dim);
     outputs(photos > COMPONENTS, components, dim) * (dim + 1)
@@ -60,8 +60,8 @@ pub fn bytes(photos: usize, dim: usize) -> usize {
     (3 * photos * dim + numbers(photos, dim)) * 4 + side * side * (4 + 8 + 8)
 }
 
-/// The layer for an album of which `plain` are the features, and `mirrored` those of the mirror images,
-/// row by row. It has 128 outputs, or for an album of up to 128 photos as many as features. `None` below
+/// The layer for a dataset of which `plain` are the features, and `mirrored` those of the mirror images,
+/// row by row. It has 128 outputs, or for a dataset of up to 128 photos as many as features. `None` below
 /// [`LEAST_PHOTOS`], and where all photos look alike.
 ///
 /// Takes some dim x dim numbers of 8 bytes where there are more photos than features.
@@ -88,14 +88,14 @@ pub fn fit(plain: &Features, mirrored: &Features) -> Result<Option<LinearLayer>>
     components.layer(&inverse_root(k, r)).map(Some)
 }
 
-/// The first principal components of an album.
+/// The first principal components of a dataset.
 struct Components {
     mean: Vec<f64>,
     /// The largest first.
     variances: Vec<f64>,
     /// A row of unit length for each variance.
     directions: Features,
-    /// Whether the album could have more: it is larger than they are many.
+    /// Whether the dataset could have more: it is larger than they are many.
     whole: bool,
 }
 
@@ -351,7 +351,7 @@ mod tests {
     use seedling_base::rng::{Purpose, Rng};
 
     /// Kinds far apart along few axes, under noise that mirror images share along others.
-    fn album(photos: usize, dim: usize) -> (Features, Features, Vec<u32>) {
+    fn dataset(photos: usize, dim: usize) -> (Features, Features, Vec<u32>) {
         let mut rng = Rng::new(9, Purpose::Measure, 0, 0);
         let (mut plain, mut mirrored, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         for i in 0..photos {
@@ -378,7 +378,7 @@ mod tests {
     fn what_mirror_images_differ_in_counts_less_by_either_way_to_the_components() {
         // More photos than features, and fewer.
         for (photos, dim) in [(400, 24), (160, 200), (60, 200)] {
-            let (plain, mirrored, labels) = album(photos, dim);
+            let (plain, mirrored, labels) = dataset(photos, dim);
             let layer = fit(&plain, &mirrored).unwrap().unwrap();
             let outputs = if photos > 128 { dim.min(128) } else { dim };
             assert_eq!((layer.inputs(), layer.outputs()), (dim, outputs));
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn bits_depend_on_no_thread() {
-        let (plain, mirrored, _) = album(300, 40);
+        let (plain, mirrored, _) = dataset(300, 40);
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             let pool = pool.build().unwrap();
@@ -405,11 +405,11 @@ mod tests {
 
     #[test]
     fn few_equal_and_broken_photos() {
-        let (plain, mirrored, _) = album(7, 10);
+        let (plain, mirrored, _) = dataset(7, 10);
         assert_eq!(fit(&plain, &mirrored).unwrap(), None);
         let alike = Features::new(40, 3, [0.3, -2.0, 7.7].repeat(40)).unwrap();
         assert_eq!(fit(&alike, &alike).unwrap(), None);
-        let (plain, mirrored, _) = album(9, 10);
+        let (plain, mirrored, _) = dataset(9, 10);
         let layer = fit(&plain, &mirrored).unwrap().unwrap();
         assert!(layer.weight().iter().all(|x| x.is_finite()));
         // Without differences to go by it is the components alone.

@@ -7,7 +7,7 @@ use seedling_nn::backbones::Arch;
 use seedling_nn::encoder::Head;
 
 impl Config {
-    /// Defaults of `adapt`: few photos, shipped weights, a processor.
+    /// Defaults of `adapt`: few photos, shipped weights, a CPU.
     pub fn adapt() -> Config {
         Config {
             arch: Arch::MOBILENET_V3_SMALL,
@@ -97,7 +97,7 @@ impl Config {
         }
     }
 
-    /// Defaults of `distill`: SEED on a processor, from a supervised teacher.
+    /// Defaults of `distill`: SEED on a CPU, from a supervised teacher.
     pub fn distill() -> Config {
         Config {
             init: "random".into(),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// A device, as `--device` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
     /// A GPU by Vulkan or Metal, counted from 0.

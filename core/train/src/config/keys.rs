@@ -291,7 +291,7 @@ settings! {
     warmup_epochs: f64, Number(0.0, 10_000.0), FIXED;
     /// Steps of linear warmup, in addition to warmup_epochs.
     warmup_steps: usize, Whole(0, 1_000_000_000), FIXED;
-    /// Train only data sets of at least this many photos. Smaller ones get the closed-form layer alone, since
+    /// Train only datasets of at least this many photos. Smaller ones get the closed-form layer alone, since
     /// training on few photos helps little on others. Asking for epochs or steps sets this to 0.
     train_from: usize, Whole(0, 1_000_000_000), FIXED;
     /// Passes over the photos.
@@ -304,7 +304,7 @@ settings! {
     /// better keeps the result unless training went wrong, which is judged without labels: then half of
     /// interpolation is tried, or the initial weights stay. always keeps the result.
     keep: Keep, OneOf(Keep::NAMES), FIXED;
-    /// Fraction of the photos held out from training with keep = better, to judge the result on. Data sets of
+    /// Fraction of the photos held out from training with keep = better, to judge the result on. Datasets of
     /// fewer than 100 photos hold out none.
     holdout: f64, Number(0.0, 0.5), FIXED;
     /// Add a linear layer behind the features, computed in closed form from the statistics of the photos. It
@@ -351,7 +351,7 @@ settings! {
     /// Memory for decoding, in MB, for all threads together. A photo that needs more is skipped (a large one
     /// stored on its side is halved first).
     decode_mb: usize, Whole(1, 1_048_576), FIXED;
-    /// Threads for computing and for reading photos. 0 takes all processors. The result does not depend on it.
+    /// Threads for computing and for reading photos. 0 takes all CPUs. The result does not depend on it.
     threads: usize, Whole(0, 4096), FREE;
     /// Seed of all random numbers of the run.
     seed: u64, Whole(0, i64::MAX), FIXED;

@@ -156,14 +156,14 @@ impl Config {
     }
 
     /// Sets what follows from what someone `asks_for` by a key's name: whoever asks for epochs or steps wants
-    /// training, however small the album.
+    /// training, however small the dataset.
     pub fn infer_from_requested(&mut self, asks_for: impl Fn(&str) -> bool) {
         if (asks_for("epochs") || asks_for("steps")) && !asks_for("train_from") {
             self.train_from = 0;
         }
     }
 
-    /// Whether any step is to be taken: otherwise the album's statistics are all there is.
+    /// Whether any step is to be taken: otherwise the dataset's statistics are all there is.
     pub fn trains(&self) -> bool {
         self.epochs > 0 || self.steps > 0
     }

@@ -295,7 +295,7 @@ mod tests {
     use seedling_base::rng::{Purpose, Rng};
     use seedling_ssl::eval::panel;
 
-    fn album(photos: usize, dim: usize, noise: f32) -> (Features, Vec<u32>) {
+    fn dataset(photos: usize, dim: usize, noise: f32) -> (Features, Vec<u32>) {
         let mut rng = Rng::new(6, Purpose::Measure, 0, 0);
         let mut values = Vec::new();
         for i in 0..photos {
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn rows_are_the_linear_systems_solution() {
-        let (features, _) = album(60, 8, 0.5);
+        let (features, _) = dataset(60, 8, 0.5);
         let index = AlbumIndex::new(&features).unwrap();
         for (a, b) in index.rows().values.iter().zip(&solved(&features).values) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn photos_that_come_and_go_leave_the_same_bits_on_any_number_of_threads() {
-        let (all, _) = album(400, 16, 0.6);
+        let (all, _) = dataset(400, 16, 0.6);
         let on = |threads, work: &(dyn Fn() -> AlbumIndex + Sync)| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             pool.build().unwrap().install(work)
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn searches_gain_inside_and_outside() {
-        let (features, labels) = album(600, 24, 0.35);
+        let (features, labels) = dataset(600, 24, 0.35);
         let rows = |from: usize| -> Vec<usize> { (from..600).step_by(2).collect() };
         let labels_of = |rows: &[usize]| rows.iter().map(|&r| labels[r]).collect::<Vec<_>>();
         let (inside, outside) = (rows(0), rows(1));

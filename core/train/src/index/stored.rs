@@ -110,8 +110,8 @@ impl StoredFeatures {
         Ok((all, length))
     }
 
-    /// Extracts features of the photos of `source` that are missing, some at a time, and stores what is seen of them. `done` is
-    /// told how many of how many were processed, and may stop the work by an error.
+    /// Extracts features of the photos of `source` that are missing, some at a time, and stores what is seen of
+    /// them. `done` is told how many of how many were processed, and may stop the work by an error.
     ///
     /// # Errors
     /// A network or the disk refuses, or what `done` says; what was stored before stays.
@@ -124,8 +124,8 @@ impl StoredFeatures {
     ) -> Result<()> {
         let missing = self.missing(source);
         for (i, chunk) in missing.chunks(CHUNK).enumerate() {
-            let found = tta::extract(models, views, source, chunk, |looked| {
-                done(i * CHUNK + looked, missing.len())
+            let found = tta::extract(models, views, source, chunk, |processed| {
+                done(i * CHUNK + processed, missing.len())
             })?;
             self.add(source, &found)?;
         }

@@ -29,7 +29,8 @@ const THREAD: f64 = 2.5;
 /// that meet.
 const SLACK: f64 = 1.06;
 
-/// Photos per forward pass of an estimate of running statistics, at least: the variance within very few says little.
+/// Photos per forward pass of an estimate of running statistics, at least: the variance within very few says
+/// little.
 pub(crate) const STATISTICS_BATCH: usize = 8;
 
 /// Megabytes for decoding below which a phone's usual photo (12 megapixels) would be skipped.
@@ -61,7 +62,7 @@ impl Forecast {
 /// Photos whose headers are processed; of more it is not known how large they are.
 const MOST_OUTLINES: usize = 2000;
 
-/// What decoding and keeping an album's photos takes.
+/// What decoding and keeping a dataset's photos takes.
 #[derive(Debug)]
 struct PhotoStats {
     count: usize,
@@ -139,7 +140,7 @@ const PIXEL_BYTES: f64 = 3.0;
 /// The same where the photo is turned upright then.
 const TURNED_BYTES: f64 = 6.0;
 
-/// Forecasts of runs of one network on one album: what a dry run took is kept.
+/// Forecasts of runs of one network on one dataset: what a dry run took is kept.
 #[derive(Debug)]
 pub struct Forecaster<'a> {
     init: Option<&'a WeightFile>,

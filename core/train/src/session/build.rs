@@ -104,7 +104,7 @@ impl Session {
         })
     }
 
-    /// Goes on from a checkpoint, on `config.threads` threads of its own. `config` holds the settings
+    /// Continues from a checkpoint, on `config.threads` threads of its own. `config` holds the settings
     /// now wanted; those that would change the run must be what they were. `start.init` is not
     /// looked at.
     ///
@@ -122,7 +122,7 @@ impl Session {
         }
         if let Some((key, was, now)) = saved.config.differences(&config).first() {
             return Err(Error::Config(format!(
-                "this run was started with {key} = {was} and cannot go on with {key} = {now}"
+                "this run was started with {key} = {was} and cannot continue with {key} = {now}"
             )));
         }
         pool.clone().install(|| {
@@ -161,7 +161,7 @@ impl Session {
             normalize,
         };
         let photos = run.source.len();
-        // Spread evenly: a data set sorted by class must not give one class's mean.
+        // Spread evenly: a dataset sorted by class must not give one class's mean.
         let sample: Vec<usize> = (0..photos.min(CENTER_PHOTOS))
             .map(|i| i * photos / photos.min(CENTER_PHOTOS))
             .collect();

@@ -43,7 +43,7 @@ impl Session {
         let run = self.state();
         let (source, normalize) = (run.source.clone(), run.metadata.normalize);
         let (side, cancel) = (run.metadata.image_size, run.cancel.clone());
-        // Mixed, since an album is sorted: a batch of one class has less variance than the album.
+        // Mixed, since a dataset is sorted: a batch of one class has less variance than the dataset.
         let mut order =
             Rng::new(run.config.seed, Purpose::Order, u64::MAX, 0).permutation(source.len());
         order.truncate(STATISTICS_PHOTOS);

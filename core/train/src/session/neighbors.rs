@@ -1,4 +1,4 @@
-//! The album as the initial weights see it, in a few numbers a photo.
+//! The dataset as the initial weights see it, in a few numbers a photo.
 
 use super::Session;
 use crate::Result;

@@ -13,7 +13,7 @@ use crate::method::Setup;
 use crate::start::Start;
 use seedling_ssl::ops::TrainingBackend;
 
-/// A trainer: a new one, or one that goes on from `saved`.
+/// A trainer: a new one, or one that continues from `saved`.
 ///
 /// # Errors
 /// The device is not there, weights do not fit, or `saved` is not of such a run.

@@ -55,7 +55,7 @@ pub trait Trainer: Send + Sync {
     /// Sets what is taken from the teacher's features.
     fn center_teacher(&mut self, center: Vec<f32>);
 
-    /// Whether the target asks for embeddings of the album by the initial weights that are not there yet.
+    /// Whether the target asks for embeddings of the dataset by the initial weights that are not there yet.
     fn wants_initial_embeddings(&self) -> bool;
 
     /// Sets them, (photos, dim).

@@ -36,12 +36,12 @@ pub(super) struct Pass<'a> {
     pub(super) views: &'a [EvalView],
 }
 
-/// The linear layer that an album's statistics come to, if any, and the views to measure by.
+/// The linear layer that a dataset's statistics come to, if any, and the views to measure by.
 pub(super) type LayerAndViews = (Option<LinearLayer>, ExtractedViews);
 
 impl TrainingRun {
-    /// Extracts features of some more photos of a pass: all of them are seen where it returns `true`. `tell` hears how
-    /// many of this pass were processed.
+    /// Extracts features of some more photos of a pass: all of them are seen where it returns `true`. `tell`
+    /// hears how many of this pass were processed.
     pub(super) fn extract(
         &mut self,
         pass: &Pass<'_>,
@@ -78,8 +78,8 @@ impl TrainingRun {
         Ok(whole)
     }
 
-    /// Extracts features of some more of the photos that are trained on, with their mirror images, through the closed
-    /// form: what is near by these features is to stay so. Training begins when all are processed.
+    /// Extracts features of some more of the photos that are trained on, with their mirror images, through the
+    /// closed form: what is near by these features is to stay so. Training begins when all are processed.
     pub(super) fn neighbors(&mut self, observer: &mut dyn Observer) -> Result<()> {
         const KEY: &str = "neighbors";
         let source = self.session.source().clone();
@@ -132,7 +132,7 @@ impl TrainingRun {
         }
     }
 
-    /// The album's photos that its statistics are taken of.
+    /// The dataset's photos that its statistics are taken of.
     fn fit_sample(&self) -> Vec<usize> {
         let seed = self.session.config().seed;
         measured::sample(self.selection.0.len(), whitening::MAX_PHOTOS, seed)
@@ -144,9 +144,10 @@ impl TrainingRun {
         measured::sample(self.measured_on.len(), config.measure_photos, config.seed)
     }
 
-    /// Extracts features of the album's photos and of the photos measured, with the weights as they are in this part of the run,
-    /// and fits the linear layer, where one is asked for and the album has enough photos; pending where there
-    /// are more photos to take. Everything that was seen in the part is then forgotten.
+    /// Extracts features of the dataset's photos and of the photos measured, with the weights as they are in
+    /// this part of the run, and fits the linear layer, where one is asked for and the dataset has enough
+    /// photos; pending where there are more photos to take. Everything that was seen in the part is then
+    /// forgotten.
     pub(super) fn extract_and_fit(
         &mut self,
         part: &'static str,
@@ -155,7 +156,7 @@ impl TrainingRun {
     ) -> Result<Poll<LayerAndViews>> {
         let whitening = self.session.config().whitening;
         let (source, sample) = (self.selection.0.clone(), self.fit_sample());
-        // Where the photos measured are the album's, one pass does for both.
+        // Where the photos measured are the dataset's, one pass does for both.
         let together = Arc::ptr_eq(&source, &self.measured_on) && sample == self.measured_sample();
         let apart = match whitening && !together {
             true => sample.len(),
@@ -194,8 +195,8 @@ impl TrainingRun {
         Ok(Poll::Ready((layer, views)))
     }
 
-    /// Extracts features of the photos that are measured, and where asked for of their mirror images; pending where there
-    /// are more. So many other photos were processed `before`.
+    /// Extracts features of the photos that are measured, and where asked for of their mirror images; pending
+    /// where there are more. So many other photos were processed `before`.
     pub(super) fn views(
         &mut self,
         (part, when): (&str, When),

@@ -36,7 +36,7 @@ pub const CONFIG_FILE: &str = "config.toml";
 pub struct RunFolder {
     /// Where it is.
     pub path: PathBuf,
-    /// Whether it was opened to go on with its run.
+    /// Whether it was opened to continue with its run.
     pub resumed: bool,
     /// Whether the folder itself is this run's.
     made: bool,
@@ -134,7 +134,7 @@ impl RunFolder {
             return Err(Error::file(
                 path,
                 format!(
-                    "holds a run already; go on with it (--resume), remove it (rm -r {shown}), or name another folder (--out)"
+                    "holds a run already; continue with it (--resume), remove it (rm -r {shown}), or name another folder (--out)"
                 ),
             ));
         }

@@ -49,7 +49,7 @@ impl TrainingRun {
         Ok((run, notes))
     }
 
-    /// Goes on with the run in `folder`, which was opened to resume it, from its checkpoint `state`.
+    /// Continues with the run in `folder`, which was opened to resume it, from its checkpoint `state`.
     /// `config` holds the settings now wanted.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What a run looks out for as it goes on.
+//! What a run looks out for as it continues.
 
 use crate::session::Progress;
 

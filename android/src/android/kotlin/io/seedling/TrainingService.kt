@@ -23,7 +23,7 @@ import kotlinx.coroutines.launch
  *     <service android:name=".MyTraining" android:permission="android.permission.BIND_JOB_SERVICE"
  *         android:exported="false" />
  *
- * The process may be killed at any moment; the next slice goes on from the last checkpoint.
+ * The process may be killed at any moment; the next slice continues from the last checkpoint.
  */
 abstract class TrainingService : JobService() {
     private val scope = CoroutineScope(SupervisorJob() + Dispatchers.Default)
@@ -86,7 +86,7 @@ abstract class TrainingService : JobService() {
         fun schedule(context: Context, service: Class<out TrainingService>, job: Int): Boolean =
             scheduler(context).schedule(request(ComponentName(context, service), job)) == JobScheduler.RESULT_SUCCESS
 
-        /** Takes the request back, and ends a slice that is going on. */
+        /** Takes the request back, and ends a slice that is in progress. */
         @JvmStatic
         fun cancel(context: Context, job: Int) = scheduler(context).cancel(job)
 

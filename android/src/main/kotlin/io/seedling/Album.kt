@@ -4,7 +4,7 @@ import java.io.File
 
 /**
  * Which photos a run is over, remembered in [storage] from its first slice to its last. Between two slices a
- * photo may be deleted or its grant taken back: then it is skipped, and the run goes on with the others,
+ * photo may be deleted or its grant taken back: then it is skipped, and the run continues with the others,
  * which a list that had changed would not let it.
  */
 class Album(storage: File) {

@@ -19,7 +19,7 @@ typealias Reason = io.seedling.bridge.Reason
 fun usualRules(): Rules = io.seedling.bridge.usualRules()
 
 /**
- * Whether training may go on now, for an app that has its own loop ([Session.step]); [Session.train] has one
+ * Whether training may continue now, for an app that has its own loop ([Session.step]); [Session.train] has one
  * of its own. A decision to stop stands: whoever starts again begins with a new one.
  */
 class Governor @JvmOverloads constructor(rules: Rules = usualRules()) : Closeable {

@@ -5,7 +5,7 @@ import java.io.File
 import java.nio.ByteBuffer
 
 /**
- * A list of photos that only grows. A name tells one from the others: a session that goes on after
+ * A list of photos that only grows. A name tells one from the others: a session that continues after
  * the app died asks for the same names in the same order.
  */
 class Photos : Closeable {
@@ -36,6 +36,6 @@ class Photos : Closeable {
     /** Says what class a photo is of, for [evaluate]. Training never reads it. */
     fun label(name: String, className: String): Photos = apply { inner.label(name, className) }
 
-    /** Lets go of the list. A session that has it goes on. */
+    /** Lets go of the list. A session that has it continues. */
     override fun close() = inner.destroy()
 }

@@ -32,8 +32,8 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
         inner.embeddings().associate { it.name to it.values.toFloatArray() }
 
     /**
-     * Searches [photos] from now on: extracts features of those that are new, and forgets those that are gone. A photo is
-     * known by its name. Canceling the coroutine ends it within a few photos.
+     * Searches [photos] from now on: extracts features of those that are new, and forgets those that are gone.
+     * A photo is known by its name. Canceling the coroutine ends it within a few photos.
      */
     suspend fun refresh(photos: Photos, onProgress: (Progress) -> Unit = {}): Unit = stoppable { stop ->
         inner.refresh(photos.inner, heard(onProgress), stop)
@@ -46,10 +46,10 @@ class Search private constructor(private val inner: io.seedling.bridge.Search) :
 
     companion object {
         /**
-         * Extracts features of every photo, from [ttaViews] views each: 1, 2 (with its mirror image) or 8 (both at four sizes); 0 is
-         * 2 where the weights were fitted to an album. What was seen is kept in [store], where there is one:
-         * extraction goes on there after a stop or the death of the app. The features of [beside] stand beside
-         * those of [weights]. Canceling the coroutine ends it within a few photos.
+         * Extracts features of every photo, from [ttaViews] views each: 1, 2 (with its mirror image) or 8 (both
+         * at four sizes); 0 is 2 where the weights were fitted to an album. What was seen is kept in [store],
+         * where there is one: extraction continues there after a stop or the death of the app. The features of
+         * [beside] stand beside those of [weights]. Canceling the coroutine ends it within a few photos.
          */
         suspend fun over(
             photos: Photos,

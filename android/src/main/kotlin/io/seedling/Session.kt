@@ -21,7 +21,7 @@ typealias Listener = io.seedling.bridge.Listener
 
 /**
  * One run over one list of photos, in a folder of its own. It may be left at any moment, by a pause,
- * a canceled coroutine or the death of the app, and goes on where its last checkpoint was.
+ * a canceled coroutine or the death of the app, and continues where its last checkpoint was.
  */
 class Session private constructor(private val inner: io.seedling.bridge.Session) : Closeable {
     /**
@@ -57,7 +57,7 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
         return untilCancelled(::pause) { inner.step(turn, heard(onProgress)) }
     }
 
-    /** Ends the run that is going on within a micro-batch, with what was trained saved. */
+    /** Ends the run that is in progress within a micro-batch, with what was trained saved. */
     fun pause() = inner.pause()
 
     /** The verdict, once the session is done. */
@@ -72,12 +72,12 @@ class Session private constructor(private val inner: io.seedling.bridge.Session)
     /** Removes everything the session has written; the next run begins anew. */
     fun discard() = inner.discard()
 
-    /** Lets go of memory and folder; what was saved stays. A run that is going on is paused first. */
+    /** Lets go of memory and folder; what was saved stays. A run that is in progress is paused first. */
     override fun close() = inner.shut()
 
     companion object {
         /**
-         * A session in [folder]; one that was begun there before will be gone on with. What it takes is
+         * A session in [folder]; one that was begun there before will be resumed. What it takes is
          * predicted first: some tenths of a second.
          */
         @JvmStatic

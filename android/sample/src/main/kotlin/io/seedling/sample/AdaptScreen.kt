@@ -8,7 +8,7 @@ import java.util.Locale
 /** 2. Learning, with its progress. */
 fun adaptScreen(activity: MainActivity): View = with(activity) {
     val bar = ProgressBar(this, null, android.R.attr.progressBarStyleHorizontal)
-    val line = text("Takes some minutes. It can be left at any moment, and goes on at night while charging.")
+    val line = text("Takes some minutes. It can be left at any moment, and continues at night while charging.")
     val begin = button(if (isBusy) "Pause" else "Adapt") {
         if (isBusy) {
             pause()

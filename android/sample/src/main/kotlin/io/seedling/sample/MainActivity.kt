@@ -52,7 +52,7 @@ class MainActivity : Activity() {
 
     override fun onStop() {
         super.onStop()
-        // What is not finished here goes on at night.
+        // What is not finished here continues at night.
         if (!isChangingConfigurations) {
             work?.cancel()
             NightTraining.schedule(this)
@@ -82,7 +82,7 @@ class MainActivity : Activity() {
             val message = try {
                 withContext(Dispatchers.Default) { action() }
             } catch (_: CancellationException) {
-                "Paused: it goes on from here."
+                "Paused: it continues from here."
             } catch (failed: SeedlingException) {
                 failed.message.orEmpty()
             }
