@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(verdict.interpolation, 0.5, "{verdict:?}");
         let text = verdict.sentence();
         assert!(
-            text.contains("is kept, 50 %") && text.contains("72 photos"),
+            text.contains("are kept, interpolated by 0.50") && text.contains("72 photos"),
             "{text}"
         );
         // The larger weight has torn photos apart, the smaller has not.
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(verdict.interpolation, 0.25, "{verdict:?}");
         let verdict = judged(&[(0.25, moved(5.0)), (0.5, moved(9.0))]);
         assert!(!verdict.accepted());
-        assert!(verdict.sentence().contains("torn apart"));
+        assert!(verdict.sentence().contains("torn neighbors apart"));
     }
 
     #[test]
@@ -248,12 +248,12 @@ mod tests {
         };
         let text = verdict.sentence();
         assert!(
-            text.contains("fewer than 900") && text.contains("closed form"),
+            text.contains("fewer than 900") && text.contains("linear layer"),
             "{text}"
         );
         verdict.untrained = Some(Untrained::NoSteps);
         verdict.closed_form = false;
-        assert!(!verdict.sentence().contains("closed form"));
+        assert!(!verdict.sentence().contains("linear layer"));
         let json = serde_json::to_string(&verdict).unwrap();
         assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), verdict);
     }
@@ -288,7 +288,7 @@ mod tests {
         assert!(verdict.held_out_tried[0].1 < verdict.tried[0].1);
         let sentence = verdict.sentence();
         assert!(
-            sentence.contains("the 18 that were not trained on"),
+            sentence.contains("the 18 that were held out"),
             "{sentence}"
         );
         // All others alone would have been enough.
