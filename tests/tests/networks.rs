@@ -19,7 +19,7 @@ struct Case {
 }
 
 /// A golden file has those that its network can tell apart.
-const CASES: [Case; 4] = [
+const CASES: [Case; 6] = [
     Case {
         name: "b4_64",
         dims: (4, 64, 64),
@@ -28,6 +28,16 @@ const CASES: [Case; 4] = [
     Case {
         name: "b3_47x61",
         dims: (3, 47, 61),
+        padding: Padding::Symmetric,
+    },
+    Case {
+        name: "b4_40",
+        dims: (4, 40, 40),
+        padding: Padding::Symmetric,
+    },
+    Case {
+        name: "b3_33x47",
+        dims: (3, 33, 47),
         padding: Padding::Symmetric,
     },
     Case {
