@@ -287,10 +287,7 @@ mod tests {
         assert!(!verdict.accepted(), "{verdict:?}");
         assert!(verdict.held_out_tried[0].1 < verdict.tried[0].1);
         let sentence = verdict.sentence();
-        assert!(
-            sentence.contains("the 18 that were held out"),
-            "{sentence}"
-        );
+        assert!(sentence.contains("the 18 that were held out"), "{sentence}");
         // All others alone would have been enough.
         assert!(judged(Vec::new()).accepted());
     }
