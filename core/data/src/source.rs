@@ -41,7 +41,7 @@ pub trait PhotoSource: Send + Sync {
 
     /// Reads and decodes one photo and shows it, keeping account of its memory for as long. A
     /// source that decodes within a [`DecodeBudget`] does so here; `show` must not read another
-    /// photo. To be called through [`with`](trait.PhotoSource.html#method.with).
+    /// photo. To be called through `with_photo`.
     ///
     /// # Errors
     /// As [`load`](Self::load).

@@ -98,7 +98,7 @@ impl Memory {
     /// `len` numbers of 4 bytes from the host, in memory that the runtime keeps for transfers.
     ///
     /// # Errors
-    /// As [`Memory::take`].
+    /// As [`Memory::alloc`].
     pub fn send<R: Runtime>(
         &self,
         client: &ComputeClient<R>,

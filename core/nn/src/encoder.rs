@@ -207,7 +207,7 @@ pub struct ForwardCache<B: ForwardOps> {
 }
 
 impl Encoder {
-    /// On the CPU; see [`Encoder::on`]. `workspace` may be shared by encoders that do not run
+    /// On the CPU; see [`Encoder::with_backend`]. `workspace` may be shared by encoders that do not run
     /// at the same time.
     ///
     /// # Errors

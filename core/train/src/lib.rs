@@ -2,7 +2,7 @@
 //!
 //! [`config`] are the settings, [`device`] opens a backend by its name; [`optim`], [`schedule`],
 //! [`checkpoint`] and [`weights`] move and keep the parameters; [`session`] owns all of that: one `step()`
-//! is one optimizer step. [`run`] is a run from the measurement before to the weights and the one after,
+//! is one optimizer step. [`training_run`] is a run from the measurement before to the weights and the one after,
 //! [`records`] are what it writes down, [`governor`] says whether a device may continue training now. [`index`]
 //! is what searches of a dataset ask, [`mod@bench`] one step to be timed.
 

@@ -85,7 +85,7 @@ pub enum Phase {
     /// There is more to do.
     Going,
     /// It was canceled. What was trained is saved; `advance` would continue, once the wish is
-    /// forgotten ([`CancelToken::forget`]).
+    /// forgotten ([`CancelToken::reset`]).
     Canceled,
     /// Weights, measurements and log are complete.
     Done,

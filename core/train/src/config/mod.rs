@@ -29,7 +29,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// An empty layer to [`Layer::put`] dedicated flags into.
+    /// An empty layer to [`Layer::set`] dedicated flags into.
     pub fn new(origin: impl Into<String>) -> Layer {
         Layer {
             origin: origin.into(),
