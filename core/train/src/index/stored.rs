@@ -54,7 +54,7 @@ pub struct StoredFeatures {
 }
 
 impl StoredFeatures {
-    /// Features of `dim` numbers that `models_key` ([`fn@model`]) sees, from the file at
+    /// Features of `dim` numbers that `model` ([`models_key`]) sees, from the file at
     /// `path` where that is of the same model; a file of another is begun anew.
     ///
     /// # Errors
