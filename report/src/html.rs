@@ -49,6 +49,17 @@ pub fn render(run: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A verdict's words, and how they look.
+fn badge(verdict: Trend) -> (&'static str, &'static str) {
+    match verdict {
+        Trend::Better => ("Better", "better"),
+        Trend::Same => ("About the same", "same"),
+        Trend::Unchanged => ("Initial weights kept", "same"),
+        Trend::Worse => ("Worse", "worse"),
+        Trend::Unknown => ("", "unknown"),
+    }
+}
+
 /// The whole page.
 fn page(name: &str, run: &Run, thumbnails: Option<&Thumbnails>, config: Option<&str>) -> String {
     let settings = config.map(|text| text.parse::<toml::Table>());
@@ -57,13 +68,7 @@ fn page(name: &str, run: &Run, thumbnails: Option<&Thumbnails>, config: Option<&
         _ => None,
     };
     let (verdict, sentence) = run.verdict();
-    let (badge, class) = match verdict {
-        Trend::Better => ("Better", "better"),
-        Trend::Same => ("ModelMetadata the same", "same"),
-        Trend::Unchanged => ("Initial weights kept", "same"),
-        Trend::Worse => ("Worse", "worse"),
-        Trend::Unknown => ("", "unknown"),
-    };
+    let (badge, class) = badge(verdict);
     let badge = match badge {
         "" => String::new(),
         text => format!(r#"<p class="badge {class}">{text}</p>"#),
@@ -413,5 +418,24 @@ mod tests {
         assert!(html.contains("<title>{{data}}</title>"));
         assert_eq!(duration(59.6), "1 min 0 s");
         assert_eq!(duration(7384.0), "2 h 3 min");
+    }
+
+    #[test]
+    fn badges_are_words_a_person_reads() {
+        let all = [
+            Trend::Better,
+            Trend::Same,
+            Trend::Unchanged,
+            Trend::Worse,
+            Trend::Unknown,
+        ];
+        let words = [
+            "Better",
+            "About the same",
+            "Initial weights kept",
+            "Worse",
+            "",
+        ];
+        assert_eq!(all.map(|verdict| badge(verdict).0), words);
     }
 }

@@ -40,14 +40,14 @@ impl Console {
         }
     }
 
-    /// What continues, on stderr.
+    /// What is happening, on stderr.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr(), "{text}");
         }
     }
 
-    /// What continues in more detail, on stderr with `-v`.
+    /// What is happening in more detail, on stderr with `-v`.
     pub fn detail(&self, text: &str) {
         if self.verbose {
             self.note(text);

@@ -39,7 +39,7 @@ enum Bar {
 }
 
 impl<'a> TerminalObserver<'a> {
-    /// Before `run` begins, or continues.
+    /// Before `run` starts, or continues.
     ///
     /// # Errors
     /// The events cannot be written.

@@ -57,7 +57,7 @@ def main():
     parser.add_argument("--queue", type=int, default=512)
     parser.add_argument("--temperature", type=float, default=0.1)
     parser.add_argument("--key-momentum", type=float, default=0.99)
-    parser.add_argument("--neighbors", type=float, default=0.9, help="share of the target that goes to initial neighbors")
+    parser.add_argument("--neighbors", type=float, default=0.9, help="weight of the target that goes to initial neighbors")
     parser.add_argument("--neighbor-temperature", type=float, default=0.05)
     parser.add_argument("--interpolation", type=float, default=0.5, help="interpolation weight of the trained weights")
     parser.add_argument("--measure-size", type=int, default=160)

@@ -4,8 +4,8 @@
 
 PyTorch on a GPU. MobileNetV3-Large from random weights on small labeled pictures (archives of
 CLASS/NAME.jpg; 32 px, shown at 64), head d-2048-128, queue 4,096, temperature 0.1, key momentum 0.99, batch
-512, cosine after five epochs of warm-up, crops, flips, color and grayscale. The target puts 1 - share on the
-positive and share / keys on each of the keys nearest to the query. Each arm is a process of its own; it is
+512, cosine after five epochs of warm-up, crops, flips, color and grayscale. The target puts 1 - weight on the
+positive and weight / keys on each of the keys nearest to the query. Each arm is a process of its own; it is
 judged by kNN (best of k, cosine) from the training to the test pictures, and by a linear probe on the same
 features. One seed an arm unless --seeds says more.
 """
@@ -45,7 +45,7 @@ def arm(args):
     import torchvision
     from torch import nn
 
-    share, keys, lr = args.arm
+    weight, keys, lr = args.arm
     keys = int(keys)
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -106,7 +106,7 @@ def arm(args):
             similarities = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1)
             logs = (similarities / 0.1).log_softmax(1)
             near = similarities[:, 1:].detach().topk(keys, dim=1).indices + 1
-            loss = -((1 - share) * logs[:, 0] + share * logs.gather(1, near).mean(1)).mean()
+            loss = -((1 - weight) * logs[:, 0] + weight * logs.gather(1, near).mean(1)).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -134,7 +134,7 @@ def arm(args):
 
     fit.step(close)
     linear = (probe((b - center) / spread).argmax(1) == test_labels).float().mean().item()
-    print(json.dumps({"weight": share, "keys": keys, "lr": lr, "seed": args.seed, "knn": round(100 * knn, 2), "linear": round(100 * linear, 2),
+    print(json.dumps({"weight": weight, "keys": keys, "lr": lr, "seed": args.seed, "knn": round(100 * knn, 2), "linear": round(100 * linear, 2),
                       "loss": round(loss.item(), 4), "seconds": round(time.time() - start)}))
 
 

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A hard limit for processes: a control group of their own. Where this machine lends none, what the
-/// kernel says that they held at most is processed instead.
+/// kernel says that they held at most is read instead.
 struct Limit {
     megabytes: usize,
     group: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use seedling_core::Result;
@@ -45,10 +45,6 @@ fn failure(result: Result<Arc<dyn PhotoSource>>) -> String {
         Ok(_) => panic!("opened"),
         Err(error) => error.to_string(),
     }
-}
-
-fn shared() -> Option<PathBuf> {
-    require::data("photos").map(|photos| photos.join(".."))
 }
 
 #[test]
@@ -283,12 +279,17 @@ fn nothing_to_open_is_said_in_one_line() {
 
 #[test]
 fn the_shared_photos_open() {
-    let Some(data) = shared() else { return };
-    let album = open(&data.join("photos")).unwrap();
+    let (Some(photos), Some(cifar)) = (
+        require::data("photos"),
+        require::data("cifar10-test.tar.gz"),
+    ) else {
+        return;
+    };
+    let album = open(&photos).unwrap();
     assert_eq!((album.len(), album.classes().len()), (1000, 20));
-    let (train, test) = split(&data.join("photos")).unwrap();
+    let (train, test) = split(&photos).unwrap();
     assert_eq!((train.len(), test.len()), (800, 200));
-    let cifar = open(&data.join("cifar10-test.tar.gz")).unwrap();
+    let cifar = open(&cifar).unwrap();
     assert_eq!((cifar.len(), cifar.classes().len()), (2000, 10));
     assert_eq!(cifar.load(1999).unwrap().width, 32);
 }

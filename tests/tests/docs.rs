@@ -59,7 +59,7 @@ fn plain(value: &toml::Value) -> String {
     }
 }
 
-/// The table of names: rows of four or five cells, members without a first one.
+/// The table of names: rows of four cells, members without a first one.
 fn names() -> Vec<Vec<String>> {
     let table = fs::read_to_string(root().join("mobile-ffi/names.tsv")).unwrap();
     let rows = table.lines().filter(|line| !line.starts_with('#'));

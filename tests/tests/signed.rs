@@ -150,7 +150,7 @@ fn each_refusal_has_its_reason() {
     longer.push(0);
     fs::write(signed.weights(), longer).unwrap();
     assert!(matches!(signed.refusal(&[mine], 0), Distrust::Tampered(_)));
-    // Every place is processed: the header, the numbers, the last byte.
+    // Every place is tried: the header, the numbers, the last byte.
     for at in [0, 9, weights.len() / 2, weights.len() - 1] {
         let mut other = weights.clone();
         other[at] ^= 1;

@@ -193,7 +193,10 @@ fn a_good_run_is_kept() {
     let json = ran.json();
     assert_eq!(json["verdict"]["accepted"], true, "{json}");
     let sentence = json["verdict"]["sentence"].as_str().unwrap();
-    assert!(sentence.contains("are kept, interpolated by 0.50"), "{sentence}");
+    assert!(
+        sentence.contains("are kept, interpolated by 0.50"),
+        "{sentence}"
+    );
     assert!(ran.stdout.contains(sentence));
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("The trained weights are kept"));

@@ -50,7 +50,7 @@ const PIECES: usize = 256;
 /// Rows that a unit sums at least.
 const RUN: usize = 16;
 
-/// LoadMode many channels a unit takes at once.
+/// How many channels a unit takes at once.
 fn lanes(channels: usize) -> usize {
     match channels.is_multiple_of(4) {
         true => 4,
@@ -283,7 +283,7 @@ impl<R: Runtime> Default for Finish<'_, R> {
     }
 }
 
-/// LoadMode a segment's rows are cut.
+/// How a segment's rows are cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Pieces {
     segment: usize,

@@ -400,7 +400,7 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
     }
 }
 
-/// LoadMode drivers and the runtime say that memory is at its end.
+/// How drivers and the runtime say that memory is at its end.
 const AT_ITS_END: [&str; 4] = [
     "out of memory",
     "out_of_memory",

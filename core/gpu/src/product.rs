@@ -184,7 +184,7 @@ pub struct Sizes {
     pub i: usize,
     pub j: usize,
     pub k: usize,
-    /// LoadMode much of k a cube sums; results of several pieces lie behind each other.
+    /// How much of k a cube sums; results of several pieces lie behind each other.
     pub piece: usize,
 }
 

@@ -27,7 +27,7 @@ pub enum What {
 }
 
 impl What {
-    /// LoadMode many sums a channel has.
+    /// How many sums a channel has.
     pub fn count(self) -> usize {
         match self {
             What::Values => 1,

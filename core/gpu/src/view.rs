@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use super::activation::{derivative, value};
 use seedling_nn::activation::Act;
 
-/// LoadMode a tensor is read. Known when a kernel is compiled: each way is a kernel of its own.
+/// How a tensor is read. Known when a kernel is compiled: each way is a kernel of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoadMode {
     /// As it is stored.

@@ -103,7 +103,7 @@ impl<R: Runtime> Gpu<R> {
         let scale = normalize.std.map(|std| 1.0 / (255.0 * std));
         let shift: [f32; 3] = std::array::from_fn(|c| -normalize.mean[c] / normalize.std[c]);
         let normal = self.send(&[scale, shift].concat())?;
-        // Blocks take the same memory one after another: a dry_run has seen them all when it has seen one.
+        // Blocks take the same memory one after another: a dry run has seen them all when it has seen one.
         let blocks = if self.dry_run { 1 } else { usize::MAX };
         for (i, views) in views.chunks(BLOCK).take(blocks).enumerate() {
             let mut block = Block::default();

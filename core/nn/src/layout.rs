@@ -10,7 +10,7 @@ use std::ops::Range;
 /// What a tensor is to the network; decides initialization, weight decay and where it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Convolution kernel (out, in / micro-batches, k, k).
+    /// Convolution kernel (out, in / groups, k, k).
     ConvWeight,
     /// Fully connected weight (out, in).
     LinearWeight,

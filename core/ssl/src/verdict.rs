@@ -82,7 +82,7 @@ impl WeightSelector {
         self.initial.is_some()
     }
 
-    /// Hears the features that `interpolation` of what training has changed gives, of the same photos.
+    /// Adds a candidate: features of the same photos, by weights interpolated by `interpolation`.
     ///
     /// # Errors
     /// They are of other photos.
@@ -124,10 +124,9 @@ impl Verdict {
 
     /// For the person whose photos they are: what was done.
     pub fn sentence(&self) -> String {
-        let closed_form = match (self.closed_form, self.accepted()) {
-            (false, _) => "",
-            (true, true) => " A linear layer is fitted to their features.",
-            (true, false) => " A linear layer is fitted to their features.",
+        let closed_form = match self.closed_form {
+            false => "",
+            true => " A linear layer is fitted to their features.",
         };
         self.trained() + closed_form
     }
@@ -190,7 +189,7 @@ mod tests {
     use super::*;
     use seedling_base::rng::{Purpose, Rng};
 
-    /// Six micro-batches of 12 photos; `far` holds them apart.
+    /// Six clusters of 12 photos; `far` holds them apart.
     fn dataset(far: f32) -> Features {
         let mut rng = Rng::new(1, Purpose::Init, 0, 0);
         let values = (0..72 * 16)

@@ -11,7 +11,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Readings {
-    /// Seconds on any clock that continues while training does.
+    /// Seconds on any clock that runs while training does.
     pub seconds: Option<f64>,
     /// How near the device is to being throttled: 0 is cool, 1 is throttled (Android's thermal
     /// headroom; on iOS 0.4, 0.7, 0.9 and 1 for nominal, fair, serious and critical).

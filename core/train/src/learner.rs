@@ -282,11 +282,7 @@ impl<B: TrainingBackend> Learner<B> {
         })
     }
 
-    /// Takes the backbone back to what the run began with, except for `weight` of what has changed;
-    /// returns what it was, for [`Learner::undo_interpolation`]. Does nothing in a run that does not.
-    ///
-    /// # Errors
-    /// The backend's.
+    /// See [`Trainer::interpolate`](crate::session::Trainer::interpolate).
     pub(crate) fn interpolate(&mut self, weight: f32) -> Result<Option<Backbone>> {
         let Some(initial) = &self.initial else {
             return Ok(None);
@@ -308,11 +304,11 @@ impl<B: TrainingBackend> Learner<B> {
         Ok(Some(trained))
     }
 
-    /// Sets the backbone to what it was before.
-    ///
-    /// # Errors
-    /// The backend's.
-    pub(crate) fn undo_interpolation(&mut self, trained: &Backbone) -> Result<()> {
+    /// See [`Trainer::undo_interpolation`](crate::session::Trainer::undo_interpolation).
+    pub(crate) fn undo_interpolation(&mut self, trained: Option<&Backbone>) -> Result<()> {
+        let Some(trained) = trained else {
+            return Ok(());
+        };
         self.encoder_mut().params.edit(|values, buffers| {
             values[..trained.values.len()].copy_from_slice(&trained.values);
             buffers.copy_from_slice(&trained.buffers);

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 const NAMES_FILE: &str = "album.json";
 /// One JSON object a slice.
 const LOG_FILE: &str = "slices.jsonl";
-/// There while a slice continues.
+/// There while a slice is in progress.
 const BEGUN_FILE: &str = "slice.begun";
 /// Lines of the log that are kept.
 const KEPT: usize = 500;

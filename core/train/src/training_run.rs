@@ -1,4 +1,4 @@
-//! The run of a run, the same for a command line and a phone: measure, train, measure again,
+//! A whole run, the same for a command line and a phone: measure, train, measure again,
 //! leave weights. In its folder it keeps log, settings and checkpoints, so that it can be killed at
 //! any moment and resumed.
 //!
@@ -84,8 +84,8 @@ enum Next {
 pub enum Phase {
     /// There is more to do.
     Going,
-    /// It was canceled. What was trained is saved; `advance` would continue, once the wish is
-    /// forgotten ([`CancelToken::reset`]).
+    /// It was canceled. What was trained is saved; `advance` would continue, once the token is
+    /// reset ([`CancelToken::reset`]).
     Canceled,
     /// Weights, measurements and log are complete.
     Done,

@@ -4,7 +4,7 @@ import SeedlingBridge
 public typealias Evaluation = SeedlingBridge.Evaluation
 
 /// Measures `weights` on `photos`: how surely neighbors name a photo's class where
-/// ``Photos/label(_:class:)`` has told all classes, and figures that need none. Canceling the task ends it
+/// ``Photos/label(_:className:)`` has told all classes, and figures that need none. Canceling the task ends it
 /// within a few photos.
 public func evaluate(
     _ photos: Photos, with weights: Weights, threads: Int = 0,

@@ -10,7 +10,7 @@ public final class Search: Sendable {
 
     private init(_ inner: SeedlingBridge.Search) { self.inner = inner }
 
-    /// Extracts features of every photo, `ttaViews` times each: 1, 2 (with its mirror image) or 8 (both at four
+    /// Extracts features of every photo, from `ttaViews` views each: 1, 2 (with its mirror image) or 8 (both at four
     /// sizes); 0 is 2 where the weights were fitted to an album. What was seen is kept in `store`, where there
     /// is one: extraction continues there after a stop or the death of the app. The features of `beside` stand
     /// beside those of `weights`. Canceling the task ends it within a few photos.

@@ -154,7 +154,7 @@ final class SessionTests: XCTestCase {
             XCTAssertTrue((0...100).contains(try XCTUnwrap(figure)))
         }
         XCTAssertEqual(without.uniformity, with.uniformity)
-        await refused("Photos") { try photos.label("none", className: "kind") }
+        await refused("Photos") { try photos.label("none", className: "class") }
     }
 
     func testSearchesAndEvaluationsAreCancelled() async throws {

@@ -217,7 +217,7 @@ dispatch! {
 }
 
 dispatch! {
-    /// derivative += act'(u), slope_centered += act'(u) * (z - mean): [`gate_sums`] without a gradient.
+    /// derivative += act'(u), derivative_centered += act'(u) * (z - mean): [`gate_sums`] without a gradient.
     pub fn derivative_sums<A: Activation>(
         z: &[f32], scale: &[f32], shift: &[f32], mean: &[f32],
         derivative: &mut [f32], derivative_centered: &mut [f32],

@@ -1,8 +1,8 @@
 //! Whitening by the differences within: between a photo and its mirror image, and between neighbors.
 //!
 //! Relevant component analysis (Bar-Hillel et al. 2003) and within-class covariance normalization (Hatch
-//! et al. 2006) whiten features by the covariance within known micro-batches. Nobody has sorted a person's
-//! dataset; but what differs between a photo and its mirror image, or between photos that are among each
+//! et al. 2006) whiten features by the covariance within known clusters. Nobody has sorted a person's
+//! album; but what differs between a photo and its mirror image, or between photos that are among each
 //! other's nearest, is mostly no difference of class. In the first K principal components of the dataset,
 //!
 //! ```text

@@ -241,8 +241,8 @@ settings! {
     /// Photos per micro-batch. The photos of a micro-batch share their batch-norm statistics, as on one of
     /// MoCo's GPUs. Must divide batch_size. Memory grows with bn_group, not with batch_size.
     bn_group: usize, Whole(2, 65_536), FIXED;
-    /// Keys of earlier batches that are kept as negatives (MoCo's queue). Lowered automatically if the data
-    /// set is too small to fill it.
+    /// Keys of earlier batches that are kept as negatives (MoCo's queue). Lowered automatically if the
+    /// dataset is too small to fill it.
     queue_size: usize, Whole(2, 1_048_576), FIXED;
     /// Exclude earlier keys of the same photo from a query's negatives.
     mask_own_photo: bool, Switch, FIXED;

@@ -120,7 +120,7 @@ impl Smaller {
         }
     }
 
-    /// a backend's complaint, and if it is that memory is at its end, what would fit.
+    /// A backend's complaint, and if it is that memory is at its end, what would fit.
     pub(crate) fn explain(&self, error: Error) -> Error {
         match error {
             Error::DeviceMemory { held } => Error::Device(format!(

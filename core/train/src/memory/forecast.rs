@@ -59,7 +59,7 @@ impl Forecast {
     }
 }
 
-/// Photos whose headers are processed; of more it is not known how large they are.
+/// Photos whose headers are read; of more it is not known how large they are.
 const MOST_OUTLINES: usize = 2000;
 
 /// What decoding and keeping a dataset's photos takes.
@@ -131,7 +131,7 @@ impl PhotoStats {
     }
 }
 
-/// Megabytes of an encoded photo, where its file has not been processed.
+/// Megabytes of an encoded photo, where its file has not been read.
 const USUAL_ENCODED: f64 = 4.0;
 
 /// Bytes that a pixel takes while it is decoded.

@@ -1,7 +1,6 @@
 //! The end of a run: batch norm's running statistics, and the weights.
 
 use super::Session;
-use crate::learner::Backbone;
 use crate::memory::forecast::STATISTICS_BATCH;
 use crate::weights::{HEAD_FILE, ModelMetadata, Precision};
 use crate::{Error, Result};
@@ -12,9 +11,6 @@ use std::path::{Path, PathBuf};
 
 /// Name of the trained backbone in a run folder.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
-
-/// What `Session::interpolate_backbone` leaves for `Session::undo_interpolate_backbone`.
-pub struct Interpolated(Option<Backbone>);
 
 /// Photos that statistics are estimated from; more change them no further.
 const STATISTICS_PHOTOS: usize = 2048;
@@ -74,28 +70,6 @@ impl Session {
         match batches {
             0 => Err(Error::NoPhotos("no photo can be read any more".into())),
             _ => Ok(()),
-        }
-    }
-
-    /// Takes the backbone back to what it was before the first step, except for this fraction of what
-    /// training has changed: weights between two networks of which the second was trained from the
-    /// first are good ones, and keep more of what the first knew. Does nothing in a run that keeps no
-    /// initial weights.
-    ///
-    /// # Errors
-    /// The backend's.
-    pub fn interpolate_backbone(&mut self, weight: f64) -> Result<Interpolated> {
-        self.interpolate(weight as f32).map(Interpolated)
-    }
-
-    /// Takes `Session::interpolate_backbone` back, so that a checkpoint never holds interpolated weights.
-    ///
-    /// # Errors
-    /// The backend's.
-    pub fn undo_interpolate_backbone(&mut self, interpolated: &Interpolated) -> Result<()> {
-        match &interpolated.0 {
-            Some(trained) => self.undo_interpolation(trained),
-            None => Ok(()),
         }
     }
 

@@ -83,7 +83,7 @@ impl<B: TrainingBackend> Trainer for Trained<B> {
         self.learner.interpolate(weight)
     }
 
-    fn undo_interpolation(&mut self, trained: &Backbone) -> Result<()> {
+    fn undo_interpolation(&mut self, trained: Option<&Backbone>) -> Result<()> {
         self.learner.undo_interpolation(trained)
     }
 

@@ -73,19 +73,20 @@ pub trait Trainer: Send + Sync {
         see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>,
     ) -> Result<()>;
 
-    /// Takes the backbone back to what the run began with, except for `weight` of what has changed;
-    /// returns what it was, for [`Trainer::undo_interpolation`]. Does nothing in a run that keeps no
-    /// initial weights.
+    /// Sets the backbone to initial + `weight` * (trained - initial): weights between two networks of which the
+    /// second was trained from the first are good ones, and keep more of what the first knew. Returns the
+    /// trained backbone for [`Trainer::undo_interpolation`]; `None`, and nothing is done, in a run that keeps
+    /// no initial weights.
     ///
     /// # Errors
     /// The backend's.
     fn interpolate(&mut self, weight: f32) -> Result<Option<Backbone>>;
 
-    /// Sets the backbone to what it was before it was interpolated.
+    /// Sets the backbone to `trained`, if there is one, so that a checkpoint never holds interpolated weights.
     ///
     /// # Errors
     /// The backend's.
-    fn undo_interpolation(&mut self, trained: &Backbone) -> Result<()>;
+    fn undo_interpolation(&mut self, trained: Option<&Backbone>) -> Result<()>;
 
     /// Writes the backbone, with a linear layer behind its features.
     ///

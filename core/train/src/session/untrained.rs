@@ -104,7 +104,7 @@ impl<B: TrainingBackend> Trainer for Untrained<B> {
         Ok(None)
     }
 
-    fn undo_interpolation(&mut self, _: &Backbone) -> Result<()> {
+    fn undo_interpolation(&mut self, _: Option<&Backbone>) -> Result<()> {
         Ok(())
     }
 

@@ -49,14 +49,14 @@ impl TrainingRun {
             },
         };
         self.ending.interpolation = Some(interpolation);
-        let interpolated = self.session.interpolate_backbone(interpolation)?;
+        let trained = self.session.interpolate(interpolation as f32)?;
         let finished = match interpolation > 0.0 || self.session.config().interpolation == 0.0 {
             true => self.trained(observer, start),
             // The initial weights: what was measured before holds.
             false => self.untrained(observer, start),
         };
         if finished.is_err() || self.next != Next::Nothing {
-            self.session.undo_interpolate_backbone(&interpolated)?;
+            self.session.undo_interpolation(trained.as_ref())?;
         }
         finished
     }
@@ -180,13 +180,13 @@ impl TrainingRun {
         if self.cache.processed(&pass.key) == sample.len() {
             return Ok(true);
         }
-        let interpolated = self.session.interpolate_backbone(interpolation)?;
+        let trained = self.session.interpolate(interpolation as f32)?;
         let total = candidates * sample.len();
         let whole = self.extract(&pass, &mut |done| {
             let done = candidate * sample.len() + done;
             observer.event(Event::Selecting { done, total })
         });
-        self.session.undo_interpolate_backbone(&interpolated)?;
+        self.session.undo_interpolation(trained.as_ref())?;
         whole
     }
 

@@ -29,7 +29,7 @@ pub enum Event<'a> {
         /// The photos that were measured.
         source: &'a dyn PhotoSource,
     },
-    /// So many of the photos are processed that it takes to say which weights to keep.
+    /// So many photos are processed to select the interpolation weight, out of how many.
     Selecting { done: usize, total: usize },
     /// A step was taken, at so many photos a second.
     Step {

@@ -1,5 +1,5 @@
 //! Extracting features of photos: for the closed form, and to measure. A call takes some photos and returns, so
-//! that whoever drives the run can stop between; what was seen is kept (`seen`).
+//! that whoever drives the run can stop between; what was extracted is kept (`feature_cache`).
 
 use super::TrainingRun;
 use super::event::{Event, Observer};
