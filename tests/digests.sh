@@ -65,7 +65,7 @@ run "seed from another size" distill few --arch mobilenet_v3_small --teacher tea
 run "closed form" adapt "$photos" --threads 2 --seed 7 --quiet --epochs 0 --set measure_size=64
 run "adapt" adapt "$photos" "${small[@]}"
 run "adapt, neighbors, L2-SP" adapt "$photos" "${small[@]}" --set neighbor_weight=0.5 --set l2_sp=0.1 \
-    --set mix=0.7 --keep always
+    --set interpolation=0.7 --keep always
 run "adapt, trained alone" adapt "$photos" "${small[@]}" --set whitening=false --keep always
 "$seedling" embed "$photos" --weights shipped --out features.safetensors --threads 2 --tta-views 8 --quiet
 printf 'features %.16s\n' "$(sha256sum <features.safetensors)"

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from learn_moco import finish
-from learning import IMAGENET, Thumbnails, Encoder, common_arguments, learning_rate, loader, normalize, photo_files, prepare
+from learning import IMAGENET, LabeledPhotos, Encoder, common_arguments, learning_rate, loader, normalize, photo_files, prepare
 
 
 @torch.no_grad()
@@ -31,10 +31,10 @@ def features(encoder, images):
 def teacher(files, encoder, args):
     """Unit rows: the mean of unit features over views, less the album's mean."""
     total = 0
-    for scale in {2: [1.0], 8: [0.8, 1.0, 1.2, 1.4]}[args.views]:
+    for scale in {2: [1.0], 8: [0.8, 1.0, 1.2, 1.4]}[args.tta_views]:
         size = round(args.measure_size * scale)
         for start in range(0, len(files), 500):
-            images = torch.stack([Thumbnails.prepare(f, size, args.preprocessing) for f in files[start:start + 500]])
+            images = torch.stack([LabeledPhotos.prepare(f, size, args.preprocessing) for f in files[start:start + 500]])
             rows = sum(F.normalize(features(encoder, x), dim=1) for x in (images, images.flip(3)))
             part = rows if start == 0 else torch.cat([part, rows])
         total = total + part
@@ -67,7 +67,7 @@ def main():
     encoder.to(memory_format=torch.channels_last).train()
     initial = copy.deepcopy(encoder.state_dict())
     near = teacher(files, encoder, args)
-    plain = torch.stack([Thumbnails.prepare(f, args.image_size, args.preprocessing) for f in files])
+    plain = torch.stack([LabeledPhotos.prepare(f, args.image_size, args.preprocessing) for f in files])
     trained = [p for n, p in encoder.named_parameters() if not n.startswith("projection_head.")]
     optimizer = torch.optim.SGD(trained, lr=args.lr, momentum=0.9, weight_decay=1e-4)
     steps, step = args.steps or args.epochs * len(batches), 0
@@ -93,7 +93,7 @@ def main():
             if step == steps:
                 break
         print(f"step {step} of {steps}: loss {sum(losses) / len(losses):.3f}", flush=True)
-    finish(encoder, initial, torch.stack([Thumbnails.prepare(f, args.measure_size, args.preprocessing) for f in files]), args, device)
+    finish(encoder, initial, torch.stack([LabeledPhotos.prepare(f, args.measure_size, args.preprocessing) for f in files]), args, device)
     encoder.save(args.out / "weights.safetensors", image_size=str(args.measure_size))
 
 

@@ -18,7 +18,7 @@ import argparse
 import sys
 
 import torch
-from learning import IMAGENET, ROOT, SHARED, Thumbnails, Curves, Encoder, common_arguments, learning_rate, loader, normalize, photo_files, prepare
+from learning import IMAGENET, ROOT, SHARED, LabeledPhotos, Curves, Encoder, common_arguments, learning_rate, loader, normalize, photo_files, prepare
 
 sys.path.insert(0, str(ROOT / "tests" / "peers"))
 from mobilenet_v2_teacher import load_teacher  # noqa: E402
@@ -40,7 +40,7 @@ def main():
 
     files = photo_files(args.photos)
     batches = loader(files, args.image_size, 1, args.batch_size, args.workers, args.seed)
-    album = Thumbnails(args.album, args.image_size, args.preprocessing)
+    album = LabeledPhotos(args.album, args.image_size, args.preprocessing)
     teacher = load_teacher(args.teacher).to(device, memory_format=torch.channels_last)
     student = Encoder({"linear": 0, "simple": 1024, "wide": 2048}[args.head], args.dropout, args.linear_init).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=args.lr, momentum=0.9, weight_decay=1e-4)

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from learning import IMAGENET, Thumbnails, Curves, Encoder, common_arguments, learning_rate, loader, normalize, photo_files, prepare
+from learning import IMAGENET, LabeledPhotos, Curves, Encoder, common_arguments, learning_rate, loader, normalize, photo_files, prepare
 
 
 def in_mind(files, encoder, args, device):
     """Unit features of the plain photos, less their mean, as the initial weights see them; and the photos."""
-    plain = torch.stack([Thumbnails.prepare(f, args.measure_size, args.preprocessing) for f in files])
+    plain = torch.stack([LabeledPhotos.prepare(f, args.measure_size, args.preprocessing) for f in files])
     encoder.eval()
     with torch.no_grad():
         features = torch.cat([encoder.backbone(normalize(x.to(device).float() / 255, *IMAGENET)).float() for x in plain.split(100)])
@@ -67,7 +67,7 @@ def main():
 
     files = photo_files(args.photos or args.album)
     batches = loader(files, args.image_size, 2, args.batch_size, args.workers, args.seed)
-    album = Thumbnails(args.album, args.measure_size, args.preprocessing)
+    album = LabeledPhotos(args.album, args.measure_size, args.preprocessing)
     query_encoder = Encoder(2048, args.dropout, args.linear_init)
     if args.init:
         query_encoder.load(args.init)

@@ -127,7 +127,7 @@ class Encoder(torch.nn.Module):
         assert not wrong and not unexpected, (wrong, unexpected)
 
 
-class Thumbnails:
+class LabeledPhotos:
     """The labeled album, for measuring."""
 
     def __init__(self, folder, size, preprocessing):
