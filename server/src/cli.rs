@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 /// Adapts small vision models to private photos, on the machine that holds them.
 ///
-/// A first run: `seedling adapt PHOTOS` trains the shipped model on a folder of photos, without
+/// A first run: `seedling adapt PHOTOS` adapts the shipped model to a folder of photos, without
 /// labels, and leaves the adapted weights and a report in `seedling-run/`. No photos at hand?
 /// `seedling adapt --demo`.
 #[derive(Debug, Parser)]

@@ -13,7 +13,7 @@ use seedling_core::config::Config;
 use seedling_core::{Error, Result};
 use std::path::PathBuf;
 
-/// Teach a small model to see images as a larger one does (SEED)
+/// Distill a larger model into a small one (SEED)
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   seedling distill DATA --arch mobilenet_v3_small --teacher mobilenet_v2_imagenet.safetensors --out run

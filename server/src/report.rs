@@ -8,7 +8,7 @@ use seedling_core::Result;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Make report.html of a run folder again, also of a run that is still going on
+/// Make report.html of a run folder again, also of a run in progress
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  seedling report seedling-run")]
 pub struct ReportArgs {
