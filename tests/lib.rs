@@ -1,5 +1,7 @@
 //! Helpers shared by the black-box tests.
 
+#[cfg(feature = "gpu")]
+pub mod emulator;
 pub mod formula;
 pub mod fused;
 pub mod golden;
@@ -10,4 +12,6 @@ pub mod program;
 pub mod recorder;
 pub mod reference;
 pub mod require;
+#[cfg(feature = "gpu")]
+pub mod runtime;
 pub mod trajectory;

@@ -20,11 +20,11 @@ use crate::ops::{self, Operation, See, found};
 use crate::runs;
 
 /// Operations are done, and nothing is compared.
-struct Write<L: Language>(Gpu<Recorder<L>>, bool);
+struct Write<L: Language>(Gpu<Recorder<L>>);
 
 impl<L: Language> See for Write<L> {
     fn operation(&mut self, _: &str, operation: &impl Operation) {
-        found(&self.0, operation, self.1);
+        found(&self.0, operation, self.0.dtype());
     }
 }
 
@@ -33,8 +33,8 @@ fn kernels<L: Language>() -> BTreeMap<String, Source> {
     let (kernels, _) = written::<L>(|client| {
         let gpu = Gpu::new(client);
         let halved = gpu.halved().unwrap();
-        ops::all(&mut Write(gpu.clone(), false));
-        ops::on_maps(&mut Write(halved.clone(), true));
+        ops::all(&mut Write(gpu.clone()));
+        ops::on_maps(&mut Write(halved.clone()));
         // One of each family: others have the same layers in other numbers.
         for name in ["resnet50", "efficientnet_b0", "deit_tiny"] {
             let arch: Arch = name.parse().unwrap();

@@ -6,8 +6,9 @@
 //! tensors are compared as a whole: a derivative that rounding puts on the other side of a corner is another
 //! number.
 
+use cubecl::ir::FloatKind;
 use cubecl::prelude::Runtime;
-use half::f16;
+use half::{bf16, f16};
 use seedling_core::layout::{Layout, Role};
 use seedling_core::loss::{Contrast, Neighbors, Target};
 use seedling_core::nn::activation::Act;
@@ -25,12 +26,14 @@ use seedling_core::ops::TrainingBackend;
 use seedling_core::queue::Queue;
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
-use seedling_tests::gpu::{GpuDevice, gpu};
+use seedling_tests::gpu::gpu;
 use seedling_tests::require::skipped;
 use std::ops::Range;
 
 const TOLERANCE: f64 = 2e-5;
-const HALF_TOLERANCE: f64 = 2e-2;
+/// Of numbers with 11 and with 8 significant bits.
+const F16_TOLERANCE: f64 = 2e-2;
+const BF16_TOLERANCE: f64 = 4e-2;
 
 /// What an operation found, by name.
 pub type Found = Vec<(String, Vec<f32>)>;
@@ -38,8 +41,8 @@ pub type Found = Vec<(String, Vec<f32>)>;
 /// An operation's way through a backend, and what it leaves on the host.
 pub struct Bench<'a, B: TestBackend> {
     b: &'a B,
-    /// Whether activations are of 16 bits.
-    halved: bool,
+    /// What activations are stored in.
+    dtype: FloatKind,
     found: Found,
 }
 
@@ -64,10 +67,12 @@ impl<B: TestBackend> Bench<'_, B> {
     /// Activations, or gradients of such.
     fn maps(&self, stream: u64, len: usize, scale: f64) -> B::Buf {
         let mut numbers = numbers(stream, len, scale);
-        if self.halved {
-            let round = |x: &mut f32| *x = f16::from_f32(*x).to_f32();
-            numbers.iter_mut().for_each(round);
-        }
+        let round = |x: f32| match self.dtype {
+            FloatKind::F16 => f16::from_f32(x).to_f32(),
+            FloatKind::BF16 => bf16::from_f32(x).to_f32(),
+            _ => x,
+        };
+        numbers.iter_mut().for_each(|x| *x = round(*x));
         let numbers = self
             .b
             .upload(len, |out| out.copy_from_slice(&numbers))
@@ -102,10 +107,10 @@ pub trait Operation {
     fn run<B: TestBackend>(&self, bench: &mut Bench<'_, B>);
 }
 
-pub fn found<B: TestBackend>(backend: &B, operation: &impl Operation, halved: bool) -> Found {
+pub fn found<B: TestBackend>(backend: &B, operation: &impl Operation, dtype: FloatKind) -> Found {
     let mut bench = Bench {
         b: backend,
-        halved,
+        dtype,
         found: Vec::new(),
     };
     operation.run(&mut bench);
@@ -124,7 +129,7 @@ impl See for Compare {
     #[track_caller]
     fn operation(&mut self, what: &str, operation: &impl Operation) {
         if let Some(gpu) = gpu() {
-            compare(what, operation, &gpu, false);
+            compare(what, operation, &gpu);
         }
     }
 }
@@ -139,31 +144,37 @@ impl See for CompareHalved {
         match gpu.halved() {
             Ok(halved) => {
                 let halved = halved.with_loss_scale(1.0);
-                compare(what, operation, &halved, true);
+                compare(what, operation, &halved);
             }
             Err(error) => skipped("gpu", error),
         }
     }
 }
 
+/// The numbers of an operation on a GPU beside the CPU's.
 #[track_caller]
-fn compare(what: &str, operation: &impl Operation, gpu: &GpuDevice, halved: bool) {
-    let expected = found(&Cpu::default(), operation, halved);
-    let got = found(gpu, operation, halved);
+pub fn compare<R: Runtime>(what: &str, operation: &impl Operation, gpu: &Gpu<R>) {
+    let dtype = gpu.dtype();
+    let expected = found(&Cpu::default(), operation, dtype);
+    let got = found(gpu, operation, dtype);
     assert!(!expected.is_empty());
     for ((name, expected), (_, got)) in expected.iter().zip(&got) {
         let what = format!("{what}: {name}");
-        if !halved {
-            assert_close(got, expected, TOLERANCE, 0.0, &what);
-            continue;
-        }
+        let tolerance = match dtype {
+            FloatKind::F16 => F16_TOLERANCE,
+            FloatKind::BF16 => BF16_TOLERANCE,
+            _ => {
+                assert_close(got, expected, TOLERANCE, 0.0, &what);
+                continue;
+            }
+        };
         assert_eq!(got.len(), expected.len(), "{what}");
         let length =
             |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
         let off = length(&mut got.iter().zip(expected).map(|(a, b)| a - b));
         let whole = length(&mut expected.iter().copied());
         assert!(
-            off <= HALF_TOLERANCE * whole + 1e-6,
+            off <= tolerance * whole + 1e-6,
             "{what}: {off:e} off, of {whole:e}"
         );
     }
@@ -506,7 +517,7 @@ fn two_hundred_times_in_the_memory_of_one() {
     };
     let held: Vec<usize> = (0..200)
         .map(|_| {
-            found(&gpu, &operation, false);
+            found(&gpu, &operation, FloatKind::F32);
             gpu.most_bytes()
         })
         .collect();

@@ -167,6 +167,11 @@ impl<R: Runtime> Gpu<R> {
         }
     }
 
+    /// What convolutions' outputs are stored in.
+    pub fn dtype(&self) -> FloatKind {
+        self.dtype
+    }
+
     /// What gradients are multiplied by on their way through activations.
     pub fn loss_scale(&self) -> f32 {
         self.loss_scale
