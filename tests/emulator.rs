@@ -38,20 +38,34 @@ struct Kernel {
 /// Arguments, cubes, units of a cube, and a number that their order depends on.
 type Run = unsafe extern "C" fn(*const *const c_void, *const c_uint, *const c_uint, c_uint);
 
-/// What has been compiled, by source.
+/// What has been compiled, by [`key`].
 static COMPILED: Mutex<Option<HashMap<String, Kernel>>> = Mutex::new(None);
 
-/// Kernels that are compiled as one: the compiler reads the standard library for each time it is called.
-const TOGETHER: usize = 12;
+/// A source's lines in order: each time cubecl writes a kernel, it puts types in another order, and shared memory
+/// in other places.
+fn key(text: &str) -> String {
+    let places = |line: &&str| !line.contains("dynamic_shared_mem[");
+    let mut lines: Vec<&str> = text.lines().filter(places).collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}
 
-/// Bytes of a cube's shared memory: the most that an H100 gives one.
-const SHARED: usize = 227 << 10;
+/// Kernels that are compiled as one: the compiler reads the standard library for each time it is called.
+const TOGETHER: usize = 24;
+
+/// Bytes of a cube's shared memory: the most that a kernel takes.
+const SHARED: usize = 72 << 10;
 
 /// Compiles what will be asked for, on all cores.
 ///
 /// # Errors
 /// There is no compiler, or it refuses.
 pub fn prepare(sources: &[&Source]) -> Result<(), String> {
+    // One after another: what two ask for is compiled once.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let new = |source: &&&Source| known(&source.text).is_none();
+    let sources: Vec<&Source> = sources.iter().filter(new).copied().collect();
     let parts: Vec<_> = sources.par_chunks(TOGETHER).map(compile).collect();
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     let compiled = compiled.get_or_insert_default();
@@ -61,11 +75,19 @@ pub fn prepare(sources: &[&Source]) -> Result<(), String> {
     Ok(())
 }
 
+fn known(text: &str) -> Option<Kernel> {
+    let compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    compiled.as_ref()?.get(&key(text)).cloned()
+}
+
 /// The system's C++ compiler, or why there is none.
 ///
 /// # Errors
 /// It can't be called.
 pub fn compiler() -> Result<(), String> {
+    if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) {
+        return Err("the emulator changes stacks as Linux has them on x86-64".into());
+    }
     let found = Command::new("c++").arg("--version").output();
     found
         .map(|_| ())
@@ -102,7 +124,7 @@ fn compile(sources: &[&Source]) -> Result<Vec<(String, Kernel)>, String> {
             run: *run.map_err(|e| e.to_string())?,
             _library: library.clone(),
         };
-        Ok((source.text.clone(), kernel))
+        Ok((key(&source.text), kernel))
     });
     found.collect()
 }
@@ -142,10 +164,6 @@ impl Emulator {
             return known.clone();
         }
         let source = source(kernel, mode).expect("CUDA's language can say it");
-        let known = |text: &str| {
-            let compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-            compiled.as_ref()?.get(text).cloned()
-        };
         let found = known(&source.text).unwrap_or_else(|| {
             if let Err(error) = prepare(&[&source]) {
                 panic!("{}: {error}\n{}", source.entry, source.text);
@@ -159,6 +177,7 @@ impl Emulator {
 
 impl Machine for Emulator {
     type Language = Cuda;
+    const RUNS: bool = true;
 
     fn describe(properties: &mut DeviceProperties) {
         Cuda::describe(properties);

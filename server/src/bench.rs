@@ -8,8 +8,8 @@ use crate::{Outcome, memory, table};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use seedling_core::backbones::Arch;
-use seedling_core::bench::{self, noise};
-use seedling_core::config::{Config, Layer};
+use seedling_core::bench::{self, ImagesIn, noise};
+use seedling_core::config::{Config, Device, Layer};
 use seedling_core::data::bench::{RenderedPhotos, ViewsWork};
 use seedling_core::data::{Normalize, Photo, PhotoSource, Recipe, ViewParams};
 use seedling_core::device::Work;
@@ -113,7 +113,14 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
             "{} at {} px, batch {} in micro-batches of {}, {threads} threads",
             config.arch, config.image_size, config.batch_size, config.bn_group
         ));
-        let step = moco_step(&config, args.seconds)?;
+        // A GPU has its images already: what it takes to send them is measured beside it.
+        let cpu = config.device == Device::Cpu;
+        let place = if cpu {
+            ImagesIn::Host
+        } else {
+            ImagesIn::Device
+        };
+        let step = moco_step(&config, place, args.seconds)?;
         console.say(&format!(
             "training step   {:8.1} images/s, the fastest {:.1}",
             step.rate.mean, step.rate.fastest
@@ -125,6 +132,16 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
             console.say(&format!(
                 "  on the GPU   {:8.0} MB, {:.0} launches a step, {:.1} ms of the host's time",
                 gpu.peak_mb, gpu.launches, gpu.host_ms
+            ));
+        }
+        let sent = match place {
+            ImagesIn::Host => None,
+            ImagesIn::Device => Some(moco_step(&config, ImagesIn::Host, args.seconds)?),
+        };
+        if let Some(sent) = &sent {
+            console.say(&format!(
+                "  images sent  {:8.1} images/s, the fastest {:.1}",
+                sent.rate.mean, sent.rate.fastest
             ));
         }
         let features = features(&config, args.seconds)?;
@@ -164,6 +181,10 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<Outcome> {
                     "host_ms_per_step": gpu.host_ms,
                 })),
             },
+            "moco_step_images_sent": sent.as_ref().map(|sent| json!({
+                "images_per_second": sent.rate.mean,
+                "fastest_images_per_second": sent.rate.fastest,
+            })),
             "features": {
                 "images_per_second": features.mean,
                 "fastest_images_per_second": features.fastest,
@@ -201,9 +222,9 @@ struct GpuFigures {
 
 /// A whole MoCo v2 step (both encoders, loss, backward, SGD) on noise, as often as `seconds`
 /// allow after one that warms up.
-fn moco_step(config: &Config, seconds: f64) -> Result<StepFigures> {
+fn moco_step(config: &Config, images: ImagesIn, seconds: f64) -> Result<StepFigures> {
     memory::reset_peak();
-    let mut bench = bench::open(config)?;
+    let mut bench = bench::open(config, images)?;
     let (mut before, mut begun, mut steps) = (None, Instant::now(), 0.0);
     let rate = rate(config.batch_size, seconds, |n| {
         bench.step()?;

@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ucontext.h>
 #include <utility>
 #include <vector>
 
@@ -87,11 +86,12 @@ namespace emulator {
 
 enum State { READY, AT_WARP, AT_CUBE, DONE };
 struct Unit {
-    ucontext_t context;
+    // Where its stack stands while others run.
+    void* at;
     std::vector<char> stack;
     State state;
 };
-static ucontext_t scheduler;
+static void* scheduler;
 static std::vector<Unit> units;
 static unsigned current, random_state;
 
@@ -100,16 +100,22 @@ inline unsigned random_below(unsigned n) {
     return (random_state >> 8) % n;
 }
 
-inline void wait(State state) {
-    units[current].state = state;
-    swapcontext(&units[current].context, &scheduler);
+// Leaves a stack as a call leaves it (System V, x86-64), and goes on with another.
+__attribute__((naked, noinline)) static void change(void**, void*) {
+    asm("push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
+        "mov %rsp, (%rdi)\n mov %rsi, %rsp\n"
+        "pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbx\n pop %rbp\n ret");
 }
 
-template <class F> void enter(unsigned high, unsigned low) {
-    auto f = reinterpret_cast<F*>(uintptr_t(high) << 32 | low);
-    (*f)();
-    units[current].state = DONE;
-    // Stacks end here: uc_link goes back to the scheduler.
+__attribute__((optimize("O2"))) inline void wait(State state) {
+    units[current].state = state;
+    change(&units[current].at, scheduler);
+}
+
+static const void* work;
+template <class F> void enter() {
+    (*static_cast<const F*>(work))();
+    wait(DONE);
 }
 
 inline void set_unit(unsigned i) {
@@ -118,18 +124,17 @@ inline void set_unit(unsigned i) {
 }
 
 // A cube whose units meet at barriers.
-template <class F> void together(F& f, unsigned count) {
+template <class F> __attribute__((optimize("O2"))) void together(F& f, unsigned count) {
     if (units.size() < count) units.resize(count);
+    work = &f;
     for (unsigned i = 0; i < count; i++) {
         Unit& unit = units[i];
-        unit.stack.resize(96 << 10);
+        unit.stack.resize(256 << 10);
         unit.state = READY;
-        getcontext(&unit.context);
-        unit.context.uc_stack.ss_sp = unit.stack.data();
-        unit.context.uc_stack.ss_size = unit.stack.size();
-        unit.context.uc_link = &scheduler;
-        auto at = reinterpret_cast<uintptr_t>(&f);
-        makecontext(&unit.context, (void (*)())enter<F>, 2, unsigned(at >> 32), unsigned(at));
+        auto top = (reinterpret_cast<uintptr_t>(unit.stack.data()) + unit.stack.size()) & ~uintptr_t(63);
+        auto at = reinterpret_cast<void**>(top) - 8;
+        at[6] = reinterpret_cast<void*>(&enter<F>);
+        unit.at = at;
     }
     std::vector<unsigned> order(count);
     for (unsigned i = 0; i < count; i++) order[i] = i;
@@ -140,7 +145,8 @@ template <class F> void together(F& f, unsigned count) {
             if (units[i].state != READY) continue;
             any = true;
             set_unit(i);
-            swapcontext(&scheduler, &units[i].context);
+            change(&scheduler, units[i].at);
+            if (units[i].at < static_cast<void*>(units[i].stack.data() + 4096)) fail("a unit's stack is at its end");
         }
         unsigned done = 0, waiting = 0;
         for (unsigned i = 0; i < count; i++) {
@@ -255,7 +261,7 @@ void load_matrix_sync(fragment<U, M, N, K, T, L>& f, const S* from, unsigned pit
 }
 
 template <class T, int M, int N, int K, class LA, class LB>
-void mma_sync(fragment<accumulator, M, N, K, float>& d, const fragment<matrix_a, M, N, K, T, LA>& a,
+__attribute__((optimize("O3"))) void mma_sync(fragment<accumulator, M, N, K, float>& d, const fragment<matrix_a, M, N, K, T, LA>& a,
               const fragment<matrix_b, M, N, K, T, LB>& b, const fragment<accumulator, M, N, K, float>& c) {
     if (!lane_0()) return;
     float sums[M * N];

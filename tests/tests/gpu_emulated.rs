@@ -30,16 +30,30 @@ impl See for Compare {
     }
 }
 
-#[test]
-fn in_bf16() {
+/// Kernels that `write` asks for are compiled, on all cores; `None` where there is no compiler.
+fn emulated(write: impl Fn(&Gpu<Recorder<Cuda>>)) -> Option<Gpu<Emulated>> {
     if let Err(why) = emulator::compiler() {
-        return skipped("nvrtc", why);
+        skipped("nvrtc", why);
+        return None;
     }
-    let (kernels, _) = written::<Cuda>(|client| {
-        ops::on_maps(&mut Write(Gpu::new(client).halved().unwrap()));
-    });
+    let kernels = written::<Cuda>(|client| write(&Gpu::new(client)));
     let kernels: Result<Vec<&Source>, &String> = kernels.values().map(Result::as_ref).collect();
     emulator::prepare(&kernels.unwrap()).unwrap();
-    let gpu = Gpu::new(Emulated::client(&Nowhere)).halved().unwrap();
-    ops::on_maps(&mut Compare(gpu));
+    Some(Gpu::new(Emulated::client(&Nowhere)))
+}
+
+#[test]
+fn in_bf16() {
+    let write = |gpu: &Gpu<_>| ops::on_maps(&mut Write(gpu.halved().unwrap()));
+    if let Some(gpu) = emulated(write) {
+        ops::on_maps(&mut Compare(gpu.halved().unwrap()));
+    }
+}
+
+#[test]
+fn in_tf32() {
+    let write = |gpu: &Gpu<_>| ops::of_products(&mut Write(gpu.with_tf32()));
+    if let Some(gpu) = emulated(write) {
+        ops::of_products(&mut Compare(gpu.with_tf32()));
+    }
 }

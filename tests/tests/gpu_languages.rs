@@ -11,6 +11,8 @@ use naga::front::wgsl;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use rayon::prelude::*;
 use seedling_core::backbones::Arch;
+use seedling_core::bench::{ImagesIn, StepBench, Steps};
+use seedling_core::config::Config;
 use seedling_core::nn::backend::DeviceOps;
 use seedling_core::nn::gpu::Gpu;
 use seedling_tests::recorder::{Cuda, Language, Recorder, Source, Wgsl, written};
@@ -30,7 +32,7 @@ impl<L: Language> See for Write<L> {
 
 /// Every kernel there is: of all operations, of a pass of every network, and of a step of a run.
 fn kernels<L: Language>() -> BTreeMap<String, Source> {
-    let (kernels, _) = written::<L>(|client| {
+    let kernels = written::<L>(|client| {
         let gpu = Gpu::new(client);
         let halved = gpu.halved().unwrap();
         ops::all(&mut Write(gpu.clone()));
@@ -121,6 +123,35 @@ fn every_kernel_through_nvidias_compiler() {
     assert!(failed.is_empty(), "{} failed, {}", failed.len(), failed[0]);
 }
 
+/// Each launch costs the host some microseconds: what a step of MobileNetV3-Large asks of CUDA.
+#[test]
+fn a_step_is_few_launches() {
+    let config = Config {
+        arch: Arch::MOBILENET_V3_LARGE,
+        image_size: 64,
+        batch_size: 8,
+        bn_group: 8,
+        queue_size: 64,
+        ..Config::pretrain()
+    };
+    let mut launches = 0;
+    written::<Cuda>(|client| {
+        let gpu = Gpu::new(client).halved().unwrap();
+        let mut bench = StepBench::with_backend(&gpu, &config, ImagesIn::Device).unwrap();
+        let mut step = || {
+            bench.step().unwrap();
+            bench.gpu().unwrap().0.launches
+        };
+        launches = step();
+        launches = step() - launches;
+    });
+    println!("{launches} launches a step");
+    assert!(launches <= MOST_LAUNCHES, "{launches}");
+}
+
+/// See [`a_step_is_few_launches`].
+const MOST_LAUNCHES: u64 = 692;
+
 /// Kernels that are compiled at a time: most of the work is to read NVIDIA's headers.
 const TOGETHER: usize = 16;
 
@@ -144,6 +175,8 @@ fn together(kernels: &[(&String, &Source)]) -> String {
 /// NVIDIA's runtime compiler, which needs neither a GPU nor a driver.
 struct Nvrtc {
     library: libloading::Library,
+    /// What it looks for by name, and finds where that is loaded already.
+    _builtins: libloading::Library,
     /// Where `cuda_fp16.h` is.
     headers: PathBuf,
 }
@@ -198,10 +231,14 @@ impl Nvrtc {
         let path = find(&folder, &library).ok_or_else(|| missing("libnvrtc.so"))?;
         let header = find(&folder, &|name| name == "cuda_fp16.h");
         let headers = header.ok_or_else(|| missing("cuda_fp16.h"))?;
-        // SAFETY: NVIDIA's library, which does nothing when it is loaded.
-        let library = unsafe { libloading::Library::new(&path) }.map_err(|e| e.to_string())?;
+        let builtins = |name: &str| name.starts_with("libnvrtc-builtins.so");
+        let builtins = find(&folder, &builtins).ok_or_else(|| missing("libnvrtc-builtins.so"))?;
+        // SAFETY: NVIDIA's libraries, which do nothing when they are loaded.
+        let load = |path| unsafe { libloading::Library::new(path) }.map_err(|e| e.to_string());
+        let (builtins, library) = (load(builtins)?, load(path)?);
         Ok(Nvrtc {
             library,
+            _builtins: builtins,
             headers: headers.with_file_name(""),
         })
     }

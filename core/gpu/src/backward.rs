@@ -15,6 +15,7 @@ use seedling_nn::window::Window;
 use super::launch::{self, Finish, Pooled};
 use super::product::OperandLayout;
 use super::sums::What;
+use super::tensor_product::ColumnSums;
 use super::{DeviceBuffer, Gpu, GradSums, Norm, NormGrad, PerImage, Squeezed, view};
 use crate::Result;
 
@@ -72,7 +73,7 @@ impl<R: Runtime> Gpu<R> {
             (a, b),
             &Finish::default(),
             &dx,
-        );
+        )?;
         Ok(dx)
     }
 
@@ -112,7 +113,7 @@ impl<R: Runtime> Gpu<R> {
         self.weight_gradient(sizes, (a, b), weight.grads, weight.range, (inputs, taps))
     }
 
-    /// dx, plus `shortcut`, or through the activation of x.
+    /// dx, plus `shortcut`, or through the activation of x; and its sums, where they are taken on the way.
     fn convolution_input_gradient(
         &self,
         dz: &FusedGrad<Self>,
@@ -120,7 +121,7 @@ impl<R: Runtime> Gpu<R> {
         window: Option<&Window>,
         w: &WeightMut<Self>,
         sink: &Sink<Self>,
-    ) -> Result<DeviceBuffer> {
+    ) -> Result<(DeviceBuffer, Option<GradSums>)> {
         let taps = window.map_or(1, |w| w.kernel * w.kernel);
         let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
         let end = match sink {
@@ -137,8 +138,16 @@ impl<R: Runtime> Gpu<R> {
             n: inputs,
             k: outputs * taps,
         };
-        self.product(sizes, (a, b), &end, &dx);
-        Ok(dx)
+        let statistics = match (sink, x.norm) {
+            (Sink::Activated, Some((norm, _))) => (ColumnSums::Norm, norm.microbatches),
+            _ => (ColumnSums::None, 1),
+        };
+        let found = self.product_and_sums(sizes, (a, b), &end, &dx, statistics)?;
+        let sums = found.map(|(parts, pieces)| GradSums {
+            parts,
+            pieces: pieces.count,
+        });
+        Ok((dx, sums))
     }
 }
 
@@ -168,7 +177,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         if matches!(sink, Sink::Images) {
             return Ok(InputGrad::Images);
         }
-        let dx = match conv {
+        let (dx, sums) = match conv {
             Conv::Pointwise => self.convolution_input_gradient(dz, x, None, &weight, &sink)?,
             Conv::Dense(window) => {
                 self.convolution_input_gradient(dz, x, Some(&window), &weight, &sink)?
@@ -181,7 +190,10 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
             Sink::Images => InputGrad::Images,
             Sink::Plain { .. } => InputGrad::Plain(dx),
             Sink::Activated => {
-                let sums = self.sums_of(&dx, x)?;
+                let sums = match sums {
+                    Some(sums) => sums,
+                    None => self.sums_of(&dx, x)?,
+                };
                 InputGrad::Activated(dx, sums)
             }
             Sink::Gated { rows_per_image } => {
@@ -270,7 +282,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
                     images,
                     microbatches: norm.microbatches,
                 };
-                self.pooled_sums(&whole, &numbers, &out, pooled);
+                self.image_sums(&whole, (None, &numbers), &out, pooled);
                 out
             }
         };
@@ -340,7 +352,7 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
             images,
             microbatches: squeezed.microbatches,
         };
-        self.gated_sums(sums, (&squeezed.gate, &pool), &out, pooled);
+        self.image_sums(sums, (Some(&squeezed.gate), &pool), &out, pooled);
         let pool = PerImage {
             numbers: Arc::new(pool),
             image_rows: rows_per_image,

@@ -2,7 +2,12 @@
 
 use cubecl::prelude::*;
 
-use super::rows::{UNITS, largest, total};
+use super::rows::{largest, total};
+
+/// Units of a cube: rows are as long as the queue.
+pub const UNITS: usize = 256;
+/// Numbers of a row that a unit looks at together.
+const TOGETHER: usize = 4;
 
 /// A similarity that counts nowhere.
 pub const NOWHERE: f32 = -1e30;
@@ -263,7 +268,8 @@ pub fn soft_cross_entropy(
     }
 }
 
-/// The largest x, and the sum of exp((x - largest) / t), of a row and one more.
+/// The largest x, and the sum of exp((x - largest) / t), of a row and one more: in one pass, in which what was
+/// summed shrinks whenever something larger is met (Milakov and Gimelshein 2018).
 #[cube]
 fn log_sum(
     x: &Array<f32>,
@@ -274,22 +280,31 @@ fn log_sum(
     shared: &mut SharedMemory<f32>,
 ) -> (f32, f32) {
     let mut top = own;
-    let mut j = UNIT_POS as usize;
-    while j < size {
-        top = max(top, x[at + j]);
-        j += UNITS;
-    }
-    let top = largest(top, shared);
     let mut sum = 0.0f32;
     if UNIT_POS == 0 {
-        sum = ((own - top) / t).exp();
+        sum = 1.0f32;
     }
     let mut j = UNIT_POS as usize;
     while j < size {
-        sum += ((x[at + j] - top) / t).exp();
-        j += UNITS;
+        let mut some = Array::<f32>::new(TOGETHER);
+        let mut most = top;
+        #[unroll]
+        for i in 0..TOGETHER {
+            some[i] = x[at + min(j + i * UNITS, size - 1)];
+            most = max(most, some[i]);
+        }
+        sum *= ((top - most) / t).exp();
+        #[unroll]
+        for i in 0..TOGETHER {
+            let part = ((some[i] - most) / t).exp();
+            sum += select(j + i * UNITS < size, part, 0.0f32);
+        }
+        top = most;
+        j += comptime!(UNITS * TOGETHER);
     }
-    (top, total(sum, shared))
+    let most = largest(top, shared);
+    let sum = sum * ((top - most) / t).exp();
+    (most, total(sum, shared))
 }
 
 /// d loss / d q = sum_j dlogit_j row_j, scaled: the sum of the pieces, and the positive's part.

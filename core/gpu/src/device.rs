@@ -79,13 +79,17 @@ impl DeviceStatus {
         self.launches.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts the time of `wait` as waiting.
-    pub fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+    /// Counts the time of `wait` as waiting. A runtime that panics, since its device's thread has, has
+    /// complained.
+    pub fn waiting<T>(
+        &self,
+        wait: impl FnOnce() -> std::result::Result<T, String>,
+    ) -> std::result::Result<T, String> {
         let begun = Instant::now();
-        let out = wait();
+        let out = catch_unwind(AssertUnwindSafe(wait));
         let nanos = begun.elapsed().as_nanos() as u64;
         self.waited_nanos.fetch_add(nanos, Ordering::Relaxed);
-        out
+        out.unwrap_or_else(|_| Err("its runtime gave up".into()))
     }
 
     pub fn complaint(&self) -> Option<String> {
@@ -194,6 +198,9 @@ fn adapters(instance: &Instance) -> Vec<Adapter> {
 
 #[cfg(feature = "cuda")]
 mod cuda {
+    use std::sync::OnceLock;
+    use std::{panic, thread};
+
     use cubecl::cuda::install::cuda_path;
     use cubecl::cuda::{CudaDevice, CudaRuntime};
     use cudarc::driver::{result, sys};
@@ -271,9 +278,41 @@ mod cuda {
             bytes: found.and_then(total_bytes).ok(),
             ..DeviceStatus::default()
         };
+        listen(about.clone());
         open(&format!("cuda:{index}"), about, || {
             CudaRuntime::client(&CudaDevice::new(index))
         })
+    }
+
+    /// What threads of devices are called.
+    const DEVICE_THREADS: &str = "DSD-";
+
+    /// The runtime says on its own thread, by a panic, that the driver has refused it something (memory, above
+    /// all), and goes on: it becomes a complaint, which whoever asks next hears as an error.
+    fn listen(status: DeviceStatus) {
+        static LISTENING: OnceLock<Mutex<Vec<DeviceStatus>>> = OnceLock::new();
+        let mut first = false;
+        let all = LISTENING.get_or_init(|| {
+            first = true;
+            Mutex::default()
+        });
+        let lock = || all.lock().unwrap_or_else(PoisonError::into_inner);
+        lock().push(status);
+        if !first {
+            return;
+        }
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let thread = thread::current();
+            let device = thread
+                .name()
+                .is_some_and(|name| name.starts_with(DEVICE_THREADS));
+            let says = info.payload_as_str().filter(|_| device);
+            match says {
+                Some(text) => lock().iter().for_each(|one| one.complain(text.into())),
+                None => others(info),
+            }
+        }));
     }
 }
 

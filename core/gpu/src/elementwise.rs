@@ -3,6 +3,7 @@
 use cubecl::prelude::*;
 
 use super::activation::{derivative, hard_sigmoid, sigmoid, value};
+use super::sums::UNITS;
 use super::view::View;
 use seedling_nn::activation::Act;
 use seedling_nn::layer::Gate;
@@ -191,6 +192,23 @@ pub fn scatter_rows(from: &Array<f32>, places: &Array<u32>, to: &mut Array<f32>,
     }
 }
 
+/// Row `rows[i]` of `from` becomes row i of `to`, as far as there are such rows.
+#[cube(launch_unchecked)]
+pub fn gather_rows<N: Size>(
+    from: &Array<Vector<f32, N>>,
+    rows: &Array<u32>,
+    to: &mut Array<Vector<f32, N>>,
+    dim: usize,
+) {
+    let i = ABSOLUTE_POS;
+    if i < to.len() {
+        let at = rows[i / dim] as usize * dim + i % dim;
+        if at < from.len() {
+            to[i] = from[at];
+        }
+    }
+}
+
 /// Gates of logits.
 #[cube(launch_unchecked)]
 pub fn gates(logits: &Array<f32>, out: &mut Array<f32>, #[comptime] gate: Gate) {
@@ -234,53 +252,58 @@ pub fn gates_back(
     }
 }
 
-/// Batch norm's two sums of dy = (g * gate + pool) * act'(u), from the images' five; (micro-batches, 2,
-/// channels). A unit has a micro-batch and channel.
-#[cube(launch_unchecked)]
-pub fn gated_sums(
-    sums: &Array<f32>,
-    gate: &Array<f32>,
-    pool: &Array<f32>,
-    out: &mut Array<f32>,
-    channels: usize,
-    images: usize,
-    microbatches: usize,
-) {
-    let (microbatch, c) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
-    if microbatch < microbatches {
-        let mut sum = 0.0f32;
-        let mut centered = 0.0f32;
-        for i in 0..images {
-            let image = microbatch * images + i;
-            let (gate, pool) = (gate[image * channels + c], pool[image * channels + c]);
-            let at = image * 5 * channels + c;
-            sum += gate * sums[at + channels] + pool * sums[at + 3 * channels];
-            centered += gate * sums[at + 2 * channels] + pool * sums[at + 4 * channels];
-        }
-        out[microbatch * 2 * channels + c] = sum;
-        out[(microbatch * 2 + 1) * channels + c] = centered;
-    }
-}
+/// Channels of a cube that sums over images, whose units share the images.
+pub const LANES: usize = 16;
+const DEEP: usize = UNITS / LANES;
 
-/// The same where only a pooled branch flows back: sums are (images, 2, channels).
+/// Batch norm's two sums of dy = (g * gate + pool) * act'(u), from the images' five; (micro-batches, 2,
+/// channels). Without a gate only a pooled branch flows back, and sums are the last two of five. Cubes are
+/// (blocks of channels, micro-batches).
 #[cube(launch_unchecked)]
-pub fn pooled_sums(
+pub fn image_sums(
     sums: &Array<f32>,
+    gate: &ComptimeOption<Array<f32>>,
     pool: &Array<f32>,
     out: &mut Array<f32>,
     channels: usize,
     images: usize,
-    microbatches: usize,
 ) {
-    let (microbatch, c) = (ABSOLUTE_POS / channels, ABSOLUTE_POS % channels);
-    if microbatch < microbatches {
-        let mut sum = 0.0f32;
-        let mut centered = 0.0f32;
-        for i in 0..images {
+    let mut firsts = SharedMemory::<f32>::new(UNITS);
+    let mut seconds = SharedMemory::<f32>::new(UNITS);
+    let unit = UNIT_POS as usize;
+    let (lane, depth) = (unit % LANES, unit / LANES);
+    let c = CUBE_POS_X as usize * LANES + lane;
+    let microbatch = CUBE_POS_Y as usize;
+    let mut sum = 0.0f32;
+    let mut centered = 0.0f32;
+    if c < channels {
+        let mut i = depth;
+        while i < images {
             let image = microbatch * images + i;
             let pool = pool[image * channels + c];
-            sum += pool * sums[image * 2 * channels + c];
-            centered += pool * sums[(image * 2 + 1) * channels + c];
+            #[comptime]
+            match gate {
+                ComptimeOption::Some(gate) => {
+                    let gate = gate[image * channels + c];
+                    let at = image * 5 * channels + c;
+                    sum += gate * sums[at + channels] + pool * sums[at + 3 * channels];
+                    centered += gate * sums[at + 2 * channels] + pool * sums[at + 4 * channels];
+                }
+                ComptimeOption::None => {
+                    sum += pool * sums[image * 2 * channels + c];
+                    centered += pool * sums[(image * 2 + 1) * channels + c];
+                }
+            }
+            i += DEEP;
+        }
+    }
+    firsts[unit] = sum;
+    seconds[unit] = centered;
+    sync_cube();
+    if depth == 0 && c < channels {
+        for d in 1..DEEP {
+            sum += firsts[d * LANES + lane];
+            centered += seconds[d * LANES + lane];
         }
         out[microbatch * 2 * channels + c] = sum;
         out[(microbatch * 2 + 1) * channels + c] = centered;

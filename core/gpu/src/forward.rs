@@ -13,6 +13,7 @@ use seedling_nn::window::Window;
 use super::launch::{self, Finish};
 use super::product::OperandLayout;
 use super::sums::What;
+use super::tensor_product::ColumnSums;
 use super::{DeviceBuffer, Gpu, Moments, Norm, PerImage, Squeezed};
 use crate::Result;
 
@@ -45,7 +46,7 @@ impl<R: Runtime> Gpu<R> {
             (a, b),
             &end,
             &out,
-        );
+        )?;
         Ok(out)
     }
 
@@ -55,13 +56,14 @@ impl<R: Runtime> Gpu<R> {
         Ok(out)
     }
 
-    /// A convolution, and its channels; without a window it is 1x1.
+    /// A convolution, and the moments of its output's micro-batches; without a window it is 1x1.
     fn convolve(
         &self,
         x: &FusedInput<Self>,
         window: Option<&Window>,
         w: &Param<Self>,
-    ) -> Result<(DeviceBuffer, usize)> {
+        microbatches: usize,
+    ) -> Result<Output<Self>> {
         let taps = window.map_or(1, |w| w.kernel * w.kernel);
         let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
         let pixels = x.z.len() / inputs;
@@ -79,8 +81,22 @@ impl<R: Runtime> Gpu<R> {
             n: outputs,
             k: inputs * taps,
         };
-        self.product(sizes, (a, b), &Finish::default(), &z);
-        Ok((z, outputs))
+        let statistics = match microbatches {
+            0 => ColumnSums::None,
+            _ => ColumnSums::Moments,
+        };
+        let end = Finish::default();
+        let found =
+            self.product_and_sums(sizes, (a, b), &end, &z, (statistics, microbatches.max(1)))?;
+        let moments = match found {
+            Some((parts, pieces)) => Some(Moments {
+                parts,
+                pieces: pieces.count,
+                rows: rows / microbatches,
+            }),
+            None => self.moments(&z, outputs, microbatches)?,
+        };
+        Ok((z, moments))
     }
 
     /// The moments of each of a convolution's output's micro-batches.
@@ -99,7 +115,11 @@ impl<R: Runtime> Gpu<R> {
             What::Moments,
             microbatches,
         )?;
-        Ok(Some(Moments { parts, pieces }))
+        Ok(Some(Moments {
+            parts,
+            pieces: pieces.count,
+            rows: z.len() / channels / microbatches,
+        }))
     }
 
     /// Rows read as they are to be, stored.
@@ -135,13 +155,11 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         w: Param<Self>,
         microbatches: usize,
     ) -> Result<Output<Self>> {
-        let (z, channels) = match conv {
-            Conv::Pointwise => self.convolve(x, None, &w)?,
-            Conv::Dense(window) => self.convolve(x, Some(&window), &w)?,
-            Conv::Depthwise(window) => (self.depthwise_forward(x, &window, &w)?, window.channels),
-        };
-        let moments = self.moments(&z, channels, microbatches)?;
-        Ok((z, moments))
+        match conv {
+            Conv::Pointwise => self.convolve(x, None, &w, microbatches),
+            Conv::Dense(window) => self.convolve(x, Some(&window), &w, microbatches),
+            Conv::Depthwise(window) => self.depthwise_forward(x, &window, &w, microbatches),
+        }
     }
 
     fn norm(

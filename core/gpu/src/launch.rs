@@ -16,7 +16,7 @@ pub(crate) use pooling::Pooled;
 
 use std::ops::Range;
 
-use cubecl::ir::StorageType;
+use cubecl::ir::{FloatKind, StorageType};
 use cubecl::prelude::*;
 
 use super::memory::DeviceBuffer;
@@ -25,6 +25,7 @@ use super::product::{
     self, EndLaunch, OperandLaunch, OperandLayout, SIDE, SizesLaunch, UNITS, WindowsLaunch,
 };
 use super::sums::{self, SpanLaunch, What};
+use super::tensor_product::{self, ColumnSums, Lines, Tile};
 use super::view::{LoadMode, NORM, ViewLaunch};
 use super::{
     Gpu, GradSums, Moments, Norm, PerImage, attention, contrast, depthwise, elementwise, max_pool,
@@ -138,7 +139,7 @@ impl<'a> Reading<'a> {
             some(self.grad),
             some(self.gate),
             some(self.pool),
-            self.offset,
+            self.offset / n,
             self.channels / n,
             self.image_rows,
             self.microbatch_rows,
@@ -294,6 +295,11 @@ pub struct Pieces {
 impl Pieces {
     fn new(segment: usize, least: usize) -> Pieces {
         let piece = segment.div_ceil(PIECES).max(least).min(segment.max(1));
+        Pieces::of(segment, piece)
+    }
+
+    /// Of `piece` rows each.
+    fn of(segment: usize, piece: usize) -> Pieces {
         Pieces {
             segment,
             piece,

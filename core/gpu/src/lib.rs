@@ -28,6 +28,7 @@ mod product;
 mod render;
 mod rows;
 mod sums;
+mod tensor_product;
 mod view;
 mod views;
 
@@ -38,7 +39,6 @@ use cubecl::bytes::Bytes;
 use cubecl::future::block_on;
 use cubecl::ir::{ElemType, FloatKind, StorageType};
 use cubecl::prelude::*;
-use cubecl::server::ServerError;
 use cubecl::stream_id::StreamId;
 
 use self::device::DeviceStatus;
@@ -62,6 +62,8 @@ pub struct Gpu<R: Runtime> {
     memory: Memory,
     /// What convolutions' outputs are stored in; all else is f32.
     dtype: FloatKind,
+    /// Whether products of f32 may be taken of TF32, where a device has it.
+    tf32: bool,
     /// What gradients are multiplied by on their way through activations ([`LOSS_SCALE`]).
     loss_scale: f32,
     /// Micro-batches that go through a network at once.
@@ -97,9 +99,11 @@ pub struct Norm {
 
 /// Moments of a convolution's output.
 pub struct Moments {
-    /// (micro-batches, pieces, 2, channels).
+    /// (micro-batches, pieces, 3, channels): mean, squared deviations from it, rows.
     parts: DeviceBuffer,
-    pieces: Pieces,
+    pieces: usize,
+    /// Rows of a micro-batch.
+    rows: usize,
 }
 
 /// Sums of a gradient.
@@ -151,6 +155,7 @@ impl<R: Runtime> Gpu<R> {
             client,
             memory: Memory::default(),
             dtype: FloatKind::F32,
+            tf32: false,
             loss_scale: 1.0,
             at_once: 1,
             status,
@@ -165,6 +170,21 @@ impl<R: Runtime> Gpu<R> {
             loss_scale: scale,
             ..self.clone()
         }
+    }
+
+    /// The same GPU, whose products of f32 are taken of TF32 (ten bits of mantissa, sums in f32) where it
+    /// has tensor cores for that.
+    #[must_use]
+    pub fn with_tf32(&self) -> Gpu<R> {
+        Gpu {
+            tf32: true,
+            ..self.clone()
+        }
+    }
+
+    /// Whether products of f32 may be taken of TF32.
+    pub fn tf32(&self) -> bool {
+        self.tf32
     }
 
     /// What convolutions' outputs are stored in.
@@ -191,7 +211,7 @@ impl<R: Runtime> Gpu<R> {
     /// The device is lost.
     pub fn reserved_bytes(&self) -> Result<usize> {
         let usage = self.client.memory_usage();
-        let usage = usage.map_err(|error| self.lost(&error))?;
+        let usage = usage.map_err(|error| self.lost(&error.to_string()))?;
         Ok(usage.bytes_reserved as usize)
     }
 
@@ -210,7 +230,10 @@ impl<R: Runtime> Gpu<R> {
 
     /// The bytes of what is on the GPU. Whoever waits for them hears of what went wrong before.
     fn read(&self, numbers: &DeviceBuffer) -> Result<Bytes> {
-        let read = || self.client.read_one(numbers.handle());
+        let read = || {
+            let bytes = self.client.read_one(numbers.handle());
+            bytes.map_err(|error| error.to_string())
+        };
         let bytes = self.status.waiting(read);
         let bytes = bytes.map_err(|error| self.lost(&error))?;
         self.complaint().map(|()| bytes)
@@ -224,7 +247,7 @@ impl<R: Runtime> Gpu<R> {
         }
     }
 
-    fn lost(&self, error: &ServerError) -> Error {
+    fn lost(&self, error: &str) -> Error {
         let first = self.status.complaint();
         let complaint = first.unwrap_or_else(|| error.to_string());
         refused(&complaint, self.memory.most_bytes())
@@ -363,7 +386,8 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
     }
 
     fn wait(&self) -> Result<()> {
-        let done = self.status.waiting(|| block_on(self.client.sync()));
+        let sync = || block_on(self.client.sync()).map_err(|error| error.to_string());
+        let done = self.status.waiting(sync);
         done.map_err(|error| self.lost(&error))?;
         self.complaint()
     }
@@ -392,6 +416,7 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
         };
         Ok(Gpu {
             dtype,
+            tf32: true,
             loss_scale: match dtype {
                 FloatKind::F16 => LOSS_SCALE,
                 _ => 1.0,
@@ -406,11 +431,12 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
 }
 
 /// How drivers and the runtime say that memory is at its end.
-const AT_ITS_END: [&str; 4] = [
+const AT_ITS_END: [&str; 5] = [
     "out of memory",
     "out_of_memory",
     "out-of-memory",
     "can't allocate",
+    "buffertoobig",
 ];
 
 /// What the device says of itself where it can't continue: memory at its end, with `held` bytes taken, or
@@ -439,6 +465,7 @@ mod tests {
             "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
             "An out-of-memory error happened during launch\nCaused by:\n  page",
             "can't allocate buffer of size: 8000000",
+            "called `Result::unwrap()` on an `Err` value: BufferTooBig { size: 8, backtrace: }",
         ] {
             let held = match refused(complaint, 7) {
                 Error::DeviceMemory { held } => held,

@@ -12,6 +12,9 @@ use crate::{Error, Result};
 /// Bytes that every buffer is a multiple of.
 const GRANULE: usize = 256;
 
+/// Numbers that a tensor may have: places are 32 bits wide.
+const MOST: usize = u32::MAX as usize;
+
 /// Buffers in the GPU's memory.
 #[derive(Debug)]
 pub struct DeviceBuffer {
@@ -60,9 +63,15 @@ impl Memory {
         len: usize,
         dtype: FloatKind,
     ) -> Result<DeviceBuffer> {
+        if len > MOST && !self.counted {
+            return Err(Error::Device(format!(
+                "a tensor of {len} numbers: kernels count to 2^32; smaller micro-batches (bn_group) or images \
+                 would do"
+            )));
+        }
         let room = (len.max(1) * bytes(dtype)).next_multiple_of(GRANULE);
         let limit = client.properties().memory.max_page_size as usize;
-        if room > limit && self.counted {
+        if (room > limit || len > MOST) && self.counted {
             // No amount of memory holds it: that is known by the count.
             lock(&self.waiting).most = usize::MAX;
         } else if room > limit {

@@ -1,9 +1,9 @@
 //! Batch norm's coefficients (see [`seedling_nn::cpu::norm`] for the formulas), of all micro-batches in one
-//! launch. A unit has a channel.
+//! launch.
 
 use cubecl::prelude::*;
 
-use super::sums::Span;
+use super::sums::UNITS;
 use super::view::{GRAD, NORM};
 
 /// A layer's places in the flat numbers.
@@ -17,35 +17,65 @@ pub struct Layer {
     pub eps: f32,
 }
 
-/// From the moments' parts (micro-batches, pieces, 2, channels); running statistics move by `momentum` with
-/// every micro-batch, in order.
+/// Channels of a cube, whose units share the parts: [`DEEP`] for each channel.
+pub const LANES: usize = 16;
+const DEEP: usize = UNITS / LANES;
+
+/// From the moments' parts (micro-batches, pieces, 3, channels): mean, squared deviations from it, rows. Running
+/// statistics move by `momentum` with every micro-batch, in order.
 #[cube(launch_unchecked)]
 pub fn of_batch(
     parts: &Array<f32>,
-    span: &Span,
     layer: &Layer,
     values: &Array<f32>,
     buffers: &mut Array<f32>,
     out: &mut Array<f32>,
     microbatches: usize,
+    pieces: usize,
     momentum: f32,
 ) {
-    let c = ABSOLUTE_POS;
-    if c < layer.channels {
-        for microbatch in 0..microbatches {
-            let mut count = 0.0f32;
-            let mut mean = 0.0f32;
-            let mut m2 = 0.0f32;
-            for piece in 0..span.pieces {
+    let mut means = SharedMemory::<f32>::new(UNITS);
+    let mut deviations = SharedMemory::<f32>::new(UNITS);
+    let mut counts = SharedMemory::<f32>::new(UNITS);
+    let unit = UNIT_POS as usize;
+    let (lane, depth) = (unit % LANES, unit / LANES);
+    let channels = layer.channels;
+    let c = CUBE_POS * LANES + lane;
+    for microbatch in 0..microbatches {
+        let mut count = 0.0f32;
+        let mut mean = 0.0f32;
+        let mut m2 = 0.0f32;
+        if c < channels {
+            let mut piece = depth;
+            while piece < pieces {
                 // Chan, Golub and LeVeque 1979.
-                let first = piece * span.piece;
-                let rows = f32::cast_from(min(span.piece, span.segment - first));
-                let at = ((microbatch * span.pieces + piece) * 2) * layer.channels + c;
-                let delta = parts[at] - mean;
-                let ratio = rows / (count + rows);
-                mean += delta * ratio;
-                m2 += parts[at + layer.channels] + delta * delta * count * ratio;
-                count += rows;
+                let at = (microbatch * pieces + piece) * 3 * channels + c;
+                let rows = parts[at + 2 * channels];
+                if rows > 0.0f32 {
+                    let delta = parts[at] - mean;
+                    let ratio = rows / (count + rows);
+                    mean += delta * ratio;
+                    m2 += parts[at + channels] + delta * delta * count * ratio;
+                    count += rows;
+                }
+                piece += DEEP;
+            }
+        }
+        means[unit] = mean;
+        deviations[unit] = m2;
+        counts[unit] = count;
+        sync_cube();
+        if depth == 0 && c < channels {
+            for d in 1..DEEP {
+                let other = d * LANES + lane;
+                let rows = counts[other];
+                if rows > 0.0f32 {
+                    let delta = means[other] - mean;
+                    let ratio = rows / (count + rows);
+                    mean += delta * ratio;
+                    m2 += deviations[other] + delta * delta * count * ratio;
+                    count += rows;
+                }
             }
             let var = m2 / count;
             let mut unbiased = var;
@@ -58,6 +88,7 @@ pub fn of_batch(
             buffers[layer.var + c] = old * (1.0f32 - momentum) + unbiased * momentum;
             write(layer, values, out, microbatch, c, mean, var);
         }
+        sync_cube();
     }
 }
 
@@ -105,18 +136,33 @@ pub fn back(
     rows: usize,
     factor: f32,
 ) {
-    let c = ABSOLUTE_POS;
-    if c < layer.channels {
-        let channels = layer.channels;
-        let mut dweight = 0.0f32;
-        let mut dbias = 0.0f32;
-        for microbatch in 0..microbatches {
-            let mut sum = 0.0f32;
-            let mut centered = 0.0f32;
-            for piece in 0..pieces {
-                let at = ((microbatch * pieces + piece) * 2) * channels + c;
+    let mut firsts = SharedMemory::<f32>::new(UNITS);
+    let mut seconds = SharedMemory::<f32>::new(UNITS);
+    let unit = UNIT_POS as usize;
+    let (lane, depth) = (unit % LANES, unit / LANES);
+    let channels = layer.channels;
+    let c = CUBE_POS * LANES + lane;
+    let mut dweight = 0.0f32;
+    let mut dbias = 0.0f32;
+    for microbatch in 0..microbatches {
+        let mut sum = 0.0f32;
+        let mut centered = 0.0f32;
+        if c < channels {
+            let mut piece = depth;
+            while piece < pieces {
+                let at = (microbatch * pieces + piece) * 2 * channels + c;
                 sum += parts[at];
                 centered += parts[at + channels];
+                piece += DEEP;
+            }
+        }
+        firsts[unit] = sum;
+        seconds[unit] = centered;
+        sync_cube();
+        if depth == 0 && c < channels {
+            for d in 1..DEEP {
+                sum += firsts[d * LANES + lane];
+                centered += seconds[d * LANES + lane];
             }
             let at = microbatch * NORM * channels + c;
             let (scale, mean, inverse) =
@@ -135,6 +181,9 @@ pub fn back(
             out[to + channels] = q;
             out[to + 2 * channels] = r;
         }
+        sync_cube();
+    }
+    if depth == 0 && c < channels {
         grads[layer.weight + c] += dweight * factor;
         grads[layer.bias + c] += dbias * factor;
     }

@@ -38,7 +38,7 @@ pub enum OperandLayout {
 
 impl OperandLayout {
     /// Whether neighbors along k lie side by side, and not those along i.
-    fn along_k(self) -> bool {
+    pub fn along_k(self) -> bool {
         !matches!(
             self,
             OperandLayout::Columns | OperandLayout::PatchColumns | OperandLayout::WeightBack
@@ -59,10 +59,10 @@ pub struct Windows {
     pub pad_left: usize,
 }
 
-/// One side of a product.
+/// One side of a product, of which `N` neighbors are read at once.
 #[derive(CubeType, CubeLaunch)]
-pub struct Operand<F: Float> {
-    pub view: View<F, Const<1>>,
+pub struct Operand<F: Float, N: Size> {
+    pub view: View<F, N>,
     pub windows: ComptimeOption<Windows>,
     /// Channels of the tensor (for a weight: of its input).
     pub channels: usize,
@@ -72,31 +72,34 @@ pub struct Operand<F: Float> {
 }
 
 #[cube]
-impl<F: Float> Operand<F> {
-    fn at(&self, i: usize, k: usize) -> f32 {
+impl<F: Float, N: Size> Operand<F, N> {
+    /// The numbers from (i, k) on, along k or along i, as [`OperandLayout::along_k`] says. Both are multiples
+    /// of `N` in that direction.
+    pub fn at(&self, i: usize, k: usize) -> Vector<f32, N> {
+        let n = N::value();
         let map = comptime!(self.map);
         match map {
-            OperandLayout::Rows => self.view.read(i, k)[0],
-            OperandLayout::Columns => self.view.read(k, i)[0],
+            OperandLayout::Rows => self.view.read(i, k / n),
+            OperandLayout::Columns => self.view.read(k, i / n),
             OperandLayout::Patches => self.patch(i, k),
             OperandLayout::PatchColumns => self.patch(k, i),
             OperandLayout::Outputs => self.output(i, k),
             OperandLayout::Weight => {
                 let (tap, c) = (k / self.channels, k % self.channels);
                 self.view
-                    .stored(0usize, (i * self.channels + c) * self.taps + tap)[0]
+                    .stored(0usize, (i * self.channels + c) * self.taps + tap)
             }
             OperandLayout::WeightBack => {
                 let outputs = self.view.channels;
                 let (tap, out) = (k / outputs, k % outputs);
                 let at = (out * self.channels + i) * self.taps + tap;
-                self.view.stored(0usize, at)[0]
+                self.view.stored(0usize, at)
             }
         }
     }
 
     /// What lies under a tap of the window before an output's pixel.
-    fn patch(&self, pixel: usize, k: usize) -> f32 {
+    fn patch(&self, pixel: usize, k: usize) -> Vector<f32, N> {
         #[comptime]
         match &self.windows {
             ComptimeOption::Some(w) => {
@@ -105,21 +108,23 @@ impl<F: Float> Operand<F> {
                 let (image, oy) = (row / w.out_height, row % w.out_height);
                 let y = oy * w.stride + tap / w.kernel;
                 let x = ox * w.stride + tap % w.kernel;
-                let mut found = 0.0f32;
-                if y >= w.pad_top && x >= w.pad_left {
-                    let (y, x) = (y - w.pad_top, x - w.pad_left);
-                    if y < w.height && x < w.width {
-                        found = self.view.read((image * w.height + y) * w.width + x, c)[0];
-                    }
-                }
-                found
+                let inside = y >= w.pad_top
+                    && x >= w.pad_left
+                    && y - w.pad_top < w.height
+                    && x - w.pad_left < w.width;
+                // Outside, the nearest pixel inside is read and left out: no load waits for a branch.
+                let y = min(max(y, w.pad_top) - w.pad_top, w.height - 1);
+                let x = min(max(x, w.pad_left) - w.pad_left, w.width - 1);
+                let row = (image * w.height + y) * w.width + x;
+                let found = self.view.read(row, c / N::value());
+                select(inside, found, Vector::new(0.0f32))
             }
-            ComptimeOption::None => 0.0f32.runtime(),
+            ComptimeOption::None => Vector::new(0.0f32),
         }
     }
 
     /// What reaches an input's pixel through a tap.
-    fn output(&self, pixel: usize, k: usize) -> f32 {
+    fn output(&self, pixel: usize, k: usize) -> Vector<f32, N> {
         #[comptime]
         match &self.windows {
             ComptimeOption::Some(w) => {
@@ -128,53 +133,66 @@ impl<F: Float> Operand<F> {
                 let (image, y) = (row / w.height, row % w.height);
                 let (y, x) = (y + w.pad_top, x + w.pad_left);
                 let (down, across) = (tap / w.kernel, tap % w.kernel);
-                let mut found = 0.0f32;
-                if y >= down && x >= across {
-                    let (y, x) = (y - down, x - across);
-                    let (oy, ox) = (y / w.stride, x / w.stride);
-                    let exact = y % w.stride == 0 && x % w.stride == 0;
-                    if exact && oy < w.out_height && ox < w.out_width {
-                        found = self
-                            .view
-                            .read((image * w.out_height + oy) * w.out_width + ox, c)[0];
-                    }
-                }
-                found
+                let (oy, ox) = (
+                    (max(y, down) - down) / w.stride,
+                    (max(x, across) - across) / w.stride,
+                );
+                let inside = y == oy * w.stride + down
+                    && x == ox * w.stride + across
+                    && oy < w.out_height
+                    && ox < w.out_width;
+                let (oy, ox) = (min(oy, w.out_height - 1), min(ox, w.out_width - 1));
+                let row = (image * w.out_height + oy) * w.out_width + ox;
+                let found = self.view.read(row, c / N::value());
+                select(inside, found, Vector::new(0.0f32))
             }
-            ComptimeOption::None => 0.0f32.runtime(),
+            ComptimeOption::None => Vector::new(0.0f32),
         }
     }
 }
 
-/// What becomes of a result before it is stored.
+/// What becomes of `N` neighboring results before they are stored.
 #[derive(CubeType, CubeLaunch)]
-pub struct End<F: Float> {
+pub struct End<F: Float, N: Size> {
     /// Added to each row, from this place on.
     pub bias: ComptimeOption<Array<f32>>,
     pub bias_at: usize,
     /// Added number by number.
-    pub shortcut: ComptimeOption<Array<F>>,
+    pub shortcut: ComptimeOption<Array<Vector<F, N>>>,
     /// What the result is the gradient of: it goes through the activation of that.
-    pub through: ComptimeOption<View<F, Const<1>>>,
+    pub through: ComptimeOption<View<F, N>>,
 }
 
 #[cube]
-impl<F: Float> End<F> {
-    fn of(&self, sum: f32, i: usize, j: usize, columns: usize) -> f32 {
+impl<F: Float, N: Size> End<F, N> {
+    /// `j` and `columns` are counted in vectors.
+    pub fn of(&self, sum: Vector<f32, N>, i: usize, j: usize, columns: usize) -> Vector<f32, N> {
         let mut y = sum;
         #[comptime]
         if let ComptimeOption::Some(bias) = &self.bias {
-            y += bias[self.bias_at + j];
+            #[unroll]
+            for lane in 0..N::value() {
+                y[lane] += bias[self.bias_at + j * N::value() + lane];
+            }
         }
         #[comptime]
         if let ComptimeOption::Some(shortcut) = &self.shortcut {
-            y += f32::cast_from(shortcut[i * columns + j]);
+            y += Vector::cast_from(shortcut[i * columns + j]);
         }
         #[comptime]
         if let ComptimeOption::Some(x) = &self.through {
-            y *= x.derivative(i, j)[0];
+            y *= x.derivative(i, j);
         }
         y
+    }
+
+    /// z off its mean, where results go through an activation of it.
+    pub fn centered(&self, i: usize, j: usize) -> Vector<f32, N> {
+        #[comptime]
+        match &self.through {
+            ComptimeOption::Some(x) => x.centered(i, j),
+            ComptimeOption::None => Vector::new(0.0f32),
+        }
     }
 }
 
@@ -192,9 +210,9 @@ pub struct Sizes {
 /// the last; a unit has `rows` x `columns` results.
 #[cube(launch_unchecked)]
 pub fn product<A: Float, B: Float, C: Float>(
-    a: &Operand<A>,
-    b: &Operand<B>,
-    end: &End<A>,
+    a: &Operand<A, Const<1>>,
+    b: &Operand<B, Const<1>>,
+    end: &End<C, Const<1>>,
     out: &mut Array<C>,
     sizes: &Sizes,
     #[comptime] rows: usize,
@@ -227,7 +245,7 @@ pub fn product<A: Float, B: Float, C: Float>(
             let (i, k) = tile_place(place, tall, comptime!(a.map.along_k()));
             let mut x = 0.0f32;
             if first_i + i < sizes.i && first_k + k < finish {
-                x = a.at(first_i + i, first_k + k);
+                x = a.at(first_i + i, first_k + k)[0];
             }
             tile_a[k * stride_a + i] = x;
         }
@@ -236,7 +254,7 @@ pub fn product<A: Float, B: Float, C: Float>(
             let (j, k) = tile_place(place, wide, comptime!(b.map.along_k()));
             let mut x = 0.0f32;
             if first_j + j < sizes.j && first_k + k < finish {
-                x = b.at(first_j + j, first_k + k);
+                x = b.at(first_j + j, first_k + k)[0];
             }
             tile_b[k * stride_b + j] = x;
         }
@@ -268,8 +286,8 @@ pub fn product<A: Float, B: Float, C: Float>(
         for c in 0..columns {
             let j = first_j + across + c * SIDE;
             if i < sizes.i && j < sizes.j {
-                let y = end.of(sums[r * columns + c], i, j, sizes.j);
-                out[out_at + i * sizes.j + j] = C::cast_from(y);
+                let y = end.of(Vector::new(sums[r * columns + c]), i, j, sizes.j);
+                out[out_at + i * sizes.j + j] = C::cast_from(y[0]);
             }
         }
     }
@@ -284,6 +302,9 @@ fn tile_place(place: usize, #[comptime] side: usize, #[comptime] along_k: bool) 
         (place % side, place / side)
     }
 }
+
+/// Numbers of a cube that adds parts; its other units share their parts.
+pub const LANES: usize = 32;
 
 /// Adds the sums of `pieces` parts, times `factor`, to the gradient of a weight (out, in, taps), from
 /// place `at` on.
@@ -300,11 +321,26 @@ pub fn add_parts(
     factor: f32,
     #[comptime] in_order: bool,
 ) {
-    let i = ABSOLUTE_POS;
+    let deep = comptime!(UNITS as usize / LANES);
+    let mut shared = SharedMemory::<f32>::new(comptime!(UNITS as usize));
+    let unit = UNIT_POS as usize;
+    let (lane, depth) = (unit % LANES, unit / LANES);
+    let i = CUBE_POS * LANES + lane;
+    let mut sum = 0.0f32;
     if i < len {
-        let mut sum = 0.0f32;
-        for piece in 0..pieces {
+        let mut piece = depth;
+        while piece < pieces {
             sum += parts[piece * len + i];
+            piece += deep;
+        }
+    }
+    shared[unit] = sum;
+    sync_cube();
+    if depth == 0 && i < len {
+        let mut sum = 0.0f32;
+        #[unroll]
+        for d in 0..deep {
+            sum += shared[d * LANES + lane];
         }
         sum *= factor;
         if comptime!(in_order) {

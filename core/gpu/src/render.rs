@@ -12,33 +12,30 @@ use super::rows::total;
 
 /// Words of a view's record, by name.
 pub mod record {
-    /// Where its photo's bytes begin.
-    pub const PHOTO: usize = 0;
-    /// Pixels in a row of the photo.
+    /// Where the bytes of its crop begin.
+    pub const CROP: usize = 0;
+    /// Pixels in a row of the crop.
     pub const WIDTH: usize = 1;
-    /// The crop's first column, and its first row that any output looks at.
-    pub const LEFT: usize = 2;
-    pub const TOP: usize = 3;
     /// Where its narrowed rows begin, and how many there are.
-    pub const ROWS: usize = 4;
-    pub const COUNT: usize = 5;
+    pub const ROWS: usize = 2;
+    pub const COUNT: usize = 3;
     /// Where the axis across begins, and its taps.
-    pub const ACROSS: usize = 6;
-    pub const ACROSS_TAPS: usize = 7;
-    /// The same down; starts are counted from [`TOP`].
-    pub const DOWN: usize = 8;
-    pub const DOWN_TAPS: usize = 9;
+    pub const ACROSS: usize = 4;
+    pub const ACROSS_TAPS: usize = 5;
+    /// The same down; starts are counted from the first row that any output looks at.
+    pub const DOWN: usize = 6;
+    pub const DOWN_TAPS: usize = 7;
     /// Four steps of color, each [`super::step`]; what is before contrast is done first.
-    pub const STEPS: usize = 10;
+    pub const STEPS: usize = 8;
     /// Steps before contrast.
-    pub const BEFORE: usize = 14;
+    pub const BEFORE: usize = 12;
     /// Whether color is dropped, and whether it is mirrored.
-    pub const GRAY: usize = 15;
-    pub const FLIP: usize = 16;
+    pub const GRAY: usize = 13;
+    pub const FLIP: usize = 14;
     /// Where the blur's weights begin, and how many there are from the middle outwards.
-    pub const BLUR: usize = 17;
-    pub const BLUR_TAPS: usize = 18;
-    pub const LEN: usize = 19;
+    pub const BLUR: usize = 15;
+    pub const BLUR_TAPS: usize = 16;
+    pub const LEN: usize = 17;
 }
 
 /// Steps of color.
@@ -170,8 +167,8 @@ fn colored(p: u32, kind: u32, factor: f32, mean: f32) -> u32 {
 }
 
 #[cube]
-fn byte(photos: &Array<u32>, at: usize) -> u32 {
-    (photos[at / 4] >> ((at % 4) as u32 * 8u32)) & 255u32
+fn byte(crops: &Array<u32>, at: usize) -> u32 {
+    (crops[at / 4] >> ((at % 4) as u32 * 8u32)) & 255u32
 }
 
 /// Level of a weighted sum.
@@ -192,7 +189,7 @@ fn here() -> (usize, usize, usize) {
 /// Rows of the crops, narrowed.
 #[cube(launch_unchecked)]
 pub fn across(
-    photos: &Array<u32>,
+    crops: &Array<u32>,
     records: &Array<u32>,
     axes: &Array<u32>,
     rows: &mut Array<u32>,
@@ -204,10 +201,8 @@ pub fn across(
         let axis = records[at + comptime!(record::ACROSS)] as usize;
         let taps = records[at + comptime!(record::ACROSS_TAPS)] as usize;
         let width = records[at + comptime!(record::WIDTH)] as usize;
-        let left = records[at + comptime!(record::LEFT)] as usize;
-        let row = records[at + comptime!(record::TOP)] as usize + y;
-        let first = row * width + left + axes[axis + x] as usize;
-        let from = records[at + comptime!(record::PHOTO)] as usize + first * 3;
+        let first = y * width + axes[axis + x] as usize;
+        let from = records[at + comptime!(record::CROP)] as usize + first * 3;
         let weights = axis + size + x * taps;
         let half = comptime!(1u32 << (BITS - 1));
         let mut r = half.runtime();
@@ -215,9 +210,9 @@ pub fn across(
         let mut b = half.runtime();
         for tap in 0..taps {
             let weight = axes[weights + tap];
-            r += byte(photos, from + tap * 3) * weight;
-            g += byte(photos, from + tap * 3 + 1) * weight;
-            b += byte(photos, from + tap * 3 + 2) * weight;
+            r += byte(crops, from + tap * 3) * weight;
+            g += byte(crops, from + tap * 3 + 1) * weight;
+            b += byte(crops, from + tap * 3 + 2) * weight;
         }
         let to = records[at + comptime!(record::ROWS)] as usize;
         rows[to + place] = pack(clip(r), clip(g), clip(b));

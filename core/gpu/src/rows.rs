@@ -31,7 +31,7 @@ pub fn largest(x: f32, shared: &mut SharedMemory<f32>) -> f32 {
     let unit = UNIT_POS as usize;
     shared[unit] = x;
     sync_cube();
-    let mut half = comptime!(UNITS / 2).runtime();
+    let mut half = CUBE_DIM as usize / 2;
     while half > 0 {
         if unit < half {
             shared[unit] = max(shared[unit], shared[unit + half]);

@@ -16,7 +16,7 @@ use seedling_nn::activation::Act;
 pub enum What {
     /// x as it is read.
     Values,
-    /// Mean, and squared deviations from it, of z.
+    /// Mean, squared deviations from it, and rows, of z.
     Moments,
     /// g, and g * (z - mean).
     Norm,
@@ -31,7 +31,8 @@ impl What {
     pub fn count(self) -> usize {
         match self {
             What::Values => 1,
-            What::Moments | What::Norm | What::Derivatives(_) => 2,
+            What::Norm | What::Derivatives(_) => 2,
+            What::Moments => 3,
             What::Gate(_) => 5,
         }
     }
@@ -140,6 +141,7 @@ pub fn sums<F: Float, N: Size>(
             let mean = totals[0] / rows;
             totals[1] = max(totals[1] - totals[0] * mean, Vector::new(0.0f32));
             totals[0] = shift + mean;
+            totals[2] = rows;
         }
         let at = (segment * span.pieces + piece) * count;
         #[unroll]

@@ -26,6 +26,16 @@ pub enum LoadMode {
     PooledGradient(Act),
 }
 
+impl LoadMode {
+    /// Whether what is read is the gradient of what is stored, or of z.
+    pub fn is_gradient(self) -> bool {
+        matches!(
+            self,
+            LoadMode::Gradient | LoadMode::GatedGradient(_) | LoadMode::PooledGradient(_)
+        )
+    }
+}
+
 /// A tensor (rows, channels), and what it is read through. `N` channels are read at once.
 #[derive(CubeType, CubeLaunch)]
 pub struct View<F: Float, N: Size> {
@@ -40,7 +50,7 @@ pub struct View<F: Float, N: Size> {
     /// (images, channels).
     pub gate: ComptimeOption<Array<Vector<f32, N>>>,
     pub pool: ComptimeOption<Array<Vector<f32, N>>>,
-    /// Where in `a` the tensor begins.
+    /// Where in `a` the tensor begins, in vectors.
     pub offset: usize,
     /// Of `N` channels each.
     pub channels: usize,

@@ -7,47 +7,46 @@ use super::launch::launch;
 use super::memory::DeviceBuffer;
 use super::render::{self, UNITS, record, step};
 use crate::Result;
-use seedling_data::{Color, Normalize, Photo, ViewParams, blur_kernel, resize_axis};
+use rayon::prelude::*;
+use seedling_data::{Color, Normalize, Photo, Rect, ViewParams, blur_kernel, resize_axis};
 
 /// Views that are made together: what is between photos and views is there for so many at a time.
 const BLOCK: usize = 64;
 
-/// What a block of views needs from the host.
-#[derive(Default)]
-struct Block {
-    photos: Vec<u8>,
-    records: Vec<u32>,
+/// What a view needs from the host. Places in its record are counted from its own beginnings.
+struct View<'a> {
+    photo: &'a Photo,
+    /// What is sent of the photo: the crop, but for rows that no output looks at.
+    sent: Rect,
+    record: [u32; record::LEN],
     axes: Vec<u32>,
-    factors: Vec<f32>,
+    factors: [f32; 4],
     weights: Vec<f32>,
-    /// Rows of all crops, narrowed, and the most that a view has.
-    rows: usize,
-    most_rows: usize,
 }
 
-impl Block {
-    fn add(&mut self, photo: &Photo, params: &ViewParams, size: usize) {
+impl<'a> View<'a> {
+    fn new(photo: &'a Photo, params: &ViewParams, size: usize) -> View<'a> {
         let crop = params.crop_of(photo);
         let mut words = [0; record::LEN];
         let across = resize_axis(crop.width, size);
         let down = resize_axis(crop.height, size);
         let needed = down.reach();
-        words[record::PHOTO] = self.photos.len() as u32;
-        words[record::WIDTH] = photo.width as u32;
-        words[record::LEFT] = crop.left as u32;
-        words[record::TOP] = (crop.top + needed.start) as u32;
-        words[record::ROWS] = (self.rows * size) as u32;
-        words[record::COUNT] = needed.len() as u32;
+        let sent = Rect {
+            top: crop.top + needed.start,
+            height: needed.len(),
+            ..crop
+        };
+        words[record::WIDTH] = sent.width as u32;
+        words[record::COUNT] = sent.height as u32;
+        let mut axes = Vec::new();
         for (axis, first, at, taps) in [
             (&across, 0, record::ACROSS, record::ACROSS_TAPS),
             (&down, needed.start, record::DOWN, record::DOWN_TAPS),
         ] {
-            words[at] = self.axes.len() as u32;
+            words[at] = axes.len() as u32;
             words[taps] = axis.taps as u32;
-            let starts = axis.starts.iter().map(|start| (start - first) as u32);
-            self.axes.extend(starts);
-            self.axes
-                .extend(axis.weights.iter().map(|weight| *weight as u32));
+            axes.extend(axis.starts.iter().map(|start| (start - first) as u32));
+            axes.extend(axis.weights.iter().map(|weight| *weight as u32));
         }
         let mut factors = [0.0; 4];
         let contrast = |step: &Color| matches!(step, Color::Contrast(_));
@@ -67,20 +66,87 @@ impl Block {
             words[record::STEPS + i] = kind;
             factors[i] = factor;
         }
-        self.factors.extend(factors);
         words[record::GRAY] = params.gray.into();
         words[record::FLIP] = params.flip.into();
         let weights = match params.blur {
             Some(sigma) => blur_kernel(sigma, size),
             None => vec![1.0],
         };
-        words[record::BLUR] = self.weights.len() as u32;
         words[record::BLUR_TAPS] = weights.len() as u32;
-        self.weights.extend(weights);
-        self.photos.extend(&photo.rgb);
-        self.rows += needed.len();
-        self.most_rows = self.most_rows.max(needed.len());
-        self.records.extend(words);
+        View {
+            photo,
+            sent,
+            record: words,
+            axes,
+            factors,
+            weights,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.sent.width * self.sent.height * 3
+    }
+
+    fn copy(&self, to: &mut [u8]) {
+        let row = self.sent.width * 3;
+        let from = (self.sent.top * self.photo.width + self.sent.left) * 3;
+        let rows = self.photo.rgb[from..].chunks(self.photo.width * 3);
+        for (to, from) in to.chunks_exact_mut(row).zip(rows) {
+            to.copy_from_slice(&from[..row]);
+        }
+    }
+}
+
+/// A block of views, as it is sent.
+struct Block {
+    crops: Vec<u8>,
+    records: Vec<u32>,
+    axes: Vec<u32>,
+    factors: Vec<f32>,
+    weights: Vec<f32>,
+    /// Rows of all crops, narrowed, and the most that a view has.
+    rows: usize,
+    most_rows: usize,
+}
+
+impl Block {
+    fn new(views: &[(&Photo, &ViewParams)], size: usize) -> Block {
+        let mut views: Vec<View> = views
+            .par_iter()
+            .map(|(photo, params)| View::new(photo, params, size))
+            .collect();
+        let mut block = Block {
+            crops: vec![0; round(views.iter().map(View::bytes).sum())],
+            records: Vec::new(),
+            axes: Vec::new(),
+            factors: Vec::new(),
+            weights: Vec::new(),
+            rows: 0,
+            most_rows: 0,
+        };
+        let (mut rest, mut begin) = (&mut block.crops[..], 0);
+        let mut copies = Vec::new();
+        for view in &mut views {
+            let words = &mut view.record;
+            words[record::CROP] = begin as u32;
+            words[record::ROWS] = (block.rows * size) as u32;
+            words[record::ACROSS] += block.axes.len() as u32;
+            words[record::DOWN] += block.axes.len() as u32;
+            words[record::BLUR] = block.weights.len() as u32;
+            block.records.extend(*words);
+            block.axes.append(&mut view.axes);
+            block.weights.append(&mut view.weights);
+            block.factors.extend(view.factors);
+            block.rows += view.sent.height;
+            block.most_rows = block.most_rows.max(view.sent.height);
+            let (to, behind) = rest.split_at_mut(view.bytes());
+            (rest, begin) = (behind, begin + to.len());
+            copies.push((&*view, to));
+        }
+        copies.into_par_iter().for_each(|(view, to)| view.copy(to));
+        block.axes.resize(round(block.axes.len()), 0);
+        block.weights.resize(round(block.weights.len()), 0.0);
+        block
     }
 }
 
@@ -106,27 +172,27 @@ impl<R: Runtime> Gpu<R> {
         // Blocks take the same memory one after another: a dry run has seen them all when it has seen one.
         let blocks = if self.dry_run { 1 } else { usize::MAX };
         for (i, views) in views.chunks(BLOCK).take(blocks).enumerate() {
-            let mut block = Block::default();
-            for (photo, params) in views {
-                block.add(photo, params, size);
-            }
-            self.make_block(block, views.len(), size, (&out, i * BLOCK * image), &normal)?;
+            let block = Block::new(views, size);
+            self.make_block(
+                &block,
+                views.len(),
+                size,
+                (&out, i * BLOCK * image),
+                &normal,
+            )?;
         }
         Ok(out)
     }
 
     fn make_block(
         &self,
-        mut block: Block,
+        block: &Block,
         views: usize,
         size: usize,
         (out, at): (&DeviceBuffer, usize),
         normal: &DeviceBuffer,
     ) -> Result<()> {
-        block.photos.resize(round(block.photos.len()), 0);
-        block.axes.resize(round(block.axes.len()), 0);
-        block.weights.resize(round(block.weights.len()), 0.0);
-        let photos = self.send_bytes(&block.photos)?;
+        let crops = self.send_bytes(&block.crops)?;
         let records = self.send_whole(&block.records)?;
         let axes = self.send_whole(&block.axes)?;
         let factors = self.send(&block.factors)?;
@@ -144,7 +210,7 @@ impl<R: Runtime> Gpu<R> {
             self,
             render::across,
             cubes(block.most_rows * size),
-            photos.arg(),
+            crops.arg(),
             records.arg(),
             axes.arg(),
             rows.arg(),

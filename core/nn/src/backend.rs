@@ -30,7 +30,7 @@ use crate::Result;
 /// Memory of a device, or of the host. Cloning shares it.
 pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Activations or gradients, rows of channels; also images, (n, height, width, 3).
-    type Buf: Debug + Send + Sync;
+    type Buf: Debug + Send + Sync + 'static;
 
     /// All parameters of a network, or all its gradients, or all its running statistics.
     type Flat: Debug + Send + Sync;

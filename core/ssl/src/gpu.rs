@@ -48,6 +48,13 @@ impl<R: Runtime> LossOps for Gpu<R> {
         Ok(all)
     }
 
+    fn select_rows(&self, x: &DeviceBuffer, rows: &[usize], dim: usize) -> Result<DeviceBuffer> {
+        let out = self.alloc(rows.len() * dim)?;
+        let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+        self.gather_rows(x, &self.send_whole(&rows)?, &out, dim);
+        Ok(out)
+    }
+
     fn contrast(
         &self,
         queries: &DeviceBuffer,

@@ -20,6 +20,12 @@ pub trait LossOps: Backend {
     /// The backend's.
     fn gather(&self, parts: &[Self::Buf], order: &[usize], dim: usize) -> Result<Self::Buf>;
 
+    /// Rows of `x` (n, dim), in the order of `rows`.
+    ///
+    /// # Errors
+    /// The backend's.
+    fn select_rows(&self, x: &Self::Buf, rows: &[usize], dim: usize) -> Result<Self::Buf>;
+
     /// Loss and gradient of `queries`, which are the batch's at `rows` (see [`crate::loss`]).
     ///
     /// # Errors
@@ -99,6 +105,14 @@ impl LossOps for Cpu {
             let rows = parts.iter().flat_map(|part| part.chunks_exact(dim));
             for (row, &place) in rows.zip(order) {
                 all[place * dim..(place + 1) * dim].copy_from_slice(row);
+            }
+        })
+    }
+
+    fn select_rows(&self, x: &Self::Buf, rows: &[usize], dim: usize) -> Result<Self::Buf> {
+        self.upload(rows.len() * dim, |all| {
+            for (&row, out) in rows.iter().zip(all.chunks_exact_mut(dim)) {
+                out.copy_from_slice(&x[row * dim..(row + 1) * dim]);
             }
         })
     }

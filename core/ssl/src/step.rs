@@ -1,5 +1,6 @@
 //! What goes into a training step of either method, and what comes out of it.
 
+use std::any::Any;
 use std::fmt::Debug;
 
 use crate::loss::Agreement;
@@ -18,6 +19,13 @@ pub trait Pixels: Debug {
     /// pixels yet.
     fn undrawn(&self, view: usize, rows: &[usize]) -> Option<Undrawn<'_>> {
         let _ = (view, rows);
+        None
+    }
+
+    /// All images of `view`, where they are a buffer ([`seedling_nn::backend::Backend::Buf`]) of a backend
+    /// already.
+    fn resident(&self, view: usize) -> Option<&dyn Any> {
+        let _ = view;
         None
     }
 }
@@ -45,6 +53,21 @@ impl Pixels for [&[f32]; 2] {
     }
 }
 
+/// Two views that are in memory of a backend already.
+impl<B: TrainingBackend> Pixels for Resident<B> {
+    fn write(&self, _: usize, _: &[usize], _: &mut [f32]) {
+        unreachable!("images that are on a device are read there");
+    }
+
+    fn resident(&self, view: usize) -> Option<&dyn Any> {
+        Some(&self.0[view])
+    }
+}
+
+/// Images of two views, (batch, height, width, 3) each.
+#[derive(Debug)]
+pub struct Resident<B: TrainingBackend>(pub [B::Buf; 2]);
+
 /// Views of a batch of photos.
 #[derive(Clone, Copy, Debug)]
 pub struct Views<'a> {
@@ -69,6 +92,15 @@ impl Views<'_> {
                 pixels: backend.views(&views, self.size.0, &normalize)?,
                 n: views.len(),
                 size: (self.size.0, self.size.0),
+            });
+        }
+        let resident = self.pixels.resident(view);
+        if let Some(all) = resident.and_then(|all| all.downcast_ref::<B::Buf>()) {
+            let image = self.size.0 * self.size.1 * 3;
+            return Ok(Images {
+                pixels: backend.select_rows(all, rows, image)?,
+                n: rows.len(),
+                size: self.size,
             });
         }
         Images::new(backend, rows.len(), self.size, |out| {

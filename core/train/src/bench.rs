@@ -17,7 +17,7 @@ use seedling_nn::backend::LaunchStats;
 use seedling_nn::cpu::Cpu;
 use seedling_nn::encoder::Architecture;
 use seedling_ssl::ops::TrainingBackend;
-use seedling_ssl::step::Views;
+use seedling_ssl::step::{Pixels, Resident, Views};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -34,10 +34,25 @@ const PHOTOS: usize = 8;
 /// A training step of contrast (both encoders, loss, backward, optimizer, momentum update) on noise.
 pub struct StepBench<B: TrainingBackend = Cpu> {
     learner: Learner<B>,
-    pixels: [Vec<f32>; 2],
+    pixels: Noise<B>,
     photos: Vec<u32>,
     side: usize,
     taken: u64,
+}
+
+/// Where the images of a step lie.
+enum Noise<B: TrainingBackend> {
+    Host([Vec<f32>; 2]),
+    Device(Resident<B>),
+}
+
+/// Where a step finds its images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImagesIn {
+    /// On the host: each step sends them to its device.
+    Host,
+    /// In the device's memory, where they stay.
+    Device,
 }
 
 /// Steps on whatever device.
@@ -57,8 +72,8 @@ pub trait Steps: Send {
 ///
 /// # Errors
 /// The settings cannot be meant, or the device is not there.
-pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
-    struct Open<'a>(&'a Config);
+pub fn open(config: &Config, images: ImagesIn) -> Result<Box<dyn Steps>> {
+    struct Open<'a>(&'a Config, ImagesIn);
     impl Work for Open<'_> {
         type Output = Box<dyn Steps>;
 
@@ -70,10 +85,12 @@ pub fn open(config: &Config) -> Result<Box<dyn Steps>> {
                 start: &Start::default(),
             };
             let (backend, _) = fitted(backend, setup)?;
-            Ok(Box::new(StepBench::with_backend(&backend, &config)?))
+            Ok(Box::new(StepBench::with_backend(
+                &backend, &config, self.1,
+            )?))
         }
     }
-    config.device.run(Open(config))
+    config.device.run(Open(config, images))
 }
 
 impl StepBench {
@@ -82,7 +99,7 @@ impl StepBench {
     /// # Errors
     /// The settings cannot be meant.
     pub fn new(config: &Config) -> Result<StepBench> {
-        StepBench::with_backend(&Cpu::default(), config)
+        StepBench::with_backend(&Cpu::default(), config, ImagesIn::Host)
     }
 }
 
@@ -91,7 +108,7 @@ impl<B: TrainingBackend> StepBench<B> {
     ///
     /// # Errors
     /// The settings cannot be meant, or the backend's.
-    pub fn with_backend(backend: &B, config: &Config) -> Result<StepBench<B>> {
+    pub fn with_backend(backend: &B, config: &Config, images: ImagesIn) -> Result<StepBench<B>> {
         config.validate()?;
         let config = method(config);
         let setup = Setup {
@@ -99,9 +116,18 @@ impl<B: TrainingBackend> StepBench<B> {
             metadata: &metadata(&config),
             start: &Start::default(),
         };
+        let views = [noise(&config, 0), noise(&config, 1)];
+        let pixels = match images {
+            ImagesIn::Host => Noise::Host(views),
+            ImagesIn::Device => {
+                let send = |view: &[f32]| backend.upload(view.len(), |to| to.copy_from_slice(view));
+                let [first, second] = &views;
+                Noise::Device(Resident([send(first)?, send(second)?]))
+            }
+        };
         Ok(StepBench {
             learner: Learner::new(backend.clone(), setup, None)?,
-            pixels: [noise(&config, 0), noise(&config, 1)],
+            pixels,
             photos: (0..config.batch_size as u32).collect(),
             side: config.image_size,
             taken: 0,
@@ -131,9 +157,16 @@ fn metadata(config: &Config) -> ModelMetadata {
 
 impl<B: TrainingBackend> Steps for StepBench<B> {
     fn step(&mut self) -> Result<()> {
-        let [first, second] = &self.pixels;
+        let host;
+        let pixels: &dyn Pixels = match &self.pixels {
+            Noise::Host([first, second]) => {
+                host = [&first[..], &second[..]];
+                &host
+            }
+            Noise::Device(resident) => resident,
+        };
         let views = Views {
-            pixels: &[&first[..], &second[..]],
+            pixels,
             size: (self.side, self.side),
             photos: &self.photos,
         };
@@ -160,7 +193,7 @@ pub fn times(
     now: impl Fn() -> f64,
     asked: impl Fn() -> Result<()>,
 ) -> Result<Vec<f64>> {
-    let mut work = open(config)?;
+    let mut work = open(config, ImagesIn::Host)?;
     work.step()?;
     let (start, mut taken) = (now(), Vec::new());
     while taken.len() < 2 || now() - start < seconds {

@@ -203,6 +203,26 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
+    pub fn gather_rows(
+        &self,
+        from: &DeviceBuffer,
+        rows: &DeviceBuffer,
+        to: &DeviceBuffer,
+        dim: usize,
+    ) {
+        let n = lanes(dim);
+        launch!(
+            self,
+            elementwise::gather_rows,
+            elementwise_grid(to.len() / n),
+            n,
+            from.arg(),
+            rows.arg(),
+            to.arg(),
+            dim / n
+        );
+    }
+
     pub fn scatter_rows(
         &self,
         from: &DeviceBuffer,

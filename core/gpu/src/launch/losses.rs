@@ -11,6 +11,11 @@ pub struct Logits {
     pub queue: DeviceBuffer,
 }
 
+/// A cube for each of `n` queries.
+fn per_query(n: usize) -> (CubeCount, CubeDim) {
+    (cubes(n), CubeDim::new_1d(contrast::UNITS as u32))
+}
+
 impl Logits {
     fn size(&self) -> usize {
         self.queue.len() / self.positive.len().max(1)
@@ -45,7 +50,7 @@ impl<R: Runtime> Gpu<R> {
             operands,
             &Finish::default(),
             &out,
-        );
+        )?;
         Ok(out)
     }
 
@@ -65,7 +70,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             contrast::dots,
-            per_row(positive.len()),
+            per_query(positive.len()),
             rows.arg(),
             positives.arg(),
             first * dim,
@@ -102,7 +107,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             contrast::initial_rows,
-            per_row(photos.len()),
+            per_query(photos.len()),
             initial.arg(),
             photos.arg(),
             out.arg(),
@@ -148,7 +153,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             contrast::near_targets,
-            per_row(n),
+            per_query(n),
             similarities.arg(),
             positive.arg(),
             similarities.len() / n.max(1),
@@ -173,7 +178,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             contrast::nearest_targets,
-            per_row(logits.positive.len()),
+            per_query(logits.positive.len()),
             logits.queue.arg(),
             targets.queue.arg(),
             targets.positive.arg(),
@@ -189,7 +194,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             contrast::teacher_targets,
-            per_row(logits.positive.len()),
+            per_query(logits.positive.len()),
             logits.queue.arg(),
             logits.positive.arg(),
             logits.size(),
@@ -214,7 +219,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             contrast::soft_cross_entropy,
-            per_row(logits.positive.len()),
+            per_query(logits.positive.len()),
             logits.queue.arg(),
             logits.positive.arg(),
             targets.map(|targets| targets.queue.arg()).into(),
@@ -239,7 +244,7 @@ impl<R: Runtime> Gpu<R> {
         scale: f32,
     ) -> Result<DeviceBuffer> {
         let (n, size) = (dlogits.positive.len(), keys.len() / dim);
-        let piece = size.div_ceil(64).max(256);
+        let piece = size.div_ceil(64).max(256).next_multiple_of(8);
         let pieces = size.div_ceil(piece);
         let parts = self.alloc(pieces * n * dim)?;
         let (a, b) = (

@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// Cubes for the channels of a norm.
+fn norm_grid(of: &BatchNorm) -> (CubeCount, CubeDim) {
+    let units = CubeDim::new_1d(sums::UNITS as u32);
+    (cubes(of.channels.div_ceil(norm::LANES)), units)
+}
+
 impl<R: Runtime> Gpu<R> {
     pub(crate) fn norm_of_batch(
         &self,
@@ -11,26 +17,25 @@ impl<R: Runtime> Gpu<R> {
         moments: &Moments,
         momentum: f32,
     ) -> Result<Norm> {
-        let Pieces { segment, count, .. } = moments.pieces;
-        let microbatches = moments.parts.len() / (count * 2 * of.channels);
+        let microbatches = moments.parts.len() / (moments.pieces * 3 * of.channels);
         let out = self.alloc(microbatches * NORM * of.channels)?;
         launch!(
             self,
             norm::of_batch,
-            elementwise_grid(of.channels),
+            norm_grid(of),
             moments.parts.arg(),
-            moments.pieces.arg(),
             layer(of),
             values.arg(),
             buffers.arg(),
             out.arg(),
             microbatches,
+            moments.pieces,
             momentum
         );
         Ok(Norm {
             numbers: out,
             microbatches,
-            rows: segment,
+            rows: moments.rows,
         })
     }
 
@@ -68,7 +73,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             norm::back,
-            elementwise_grid(of.channels),
+            norm_grid(of),
             sums.parts.arg(),
             norm.numbers.arg(),
             layer(of),

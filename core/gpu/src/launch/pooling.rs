@@ -44,44 +44,26 @@ impl<R: Runtime> Gpu<R> {
         );
     }
 
-    pub(crate) fn gated_sums(
+    /// A norm's two sums from those of images; without a gate only a pooled branch flows back.
+    pub(crate) fn image_sums(
         &self,
         sums: &DeviceBuffer,
-        (gate, pool): (&DeviceBuffer, &DeviceBuffer),
+        (gate, pool): (Option<&DeviceBuffer>, &DeviceBuffer),
         out: &DeviceBuffer,
         pooled: Pooled,
     ) {
+        let blocks = pooled.channels.div_ceil(elementwise::LANES) as u32;
+        let count = CubeCount::Static(blocks, pooled.microbatches as u32, 1);
         launch!(
             self,
-            elementwise::gated_sums,
-            elementwise_grid(pooled.microbatches * pooled.channels),
+            elementwise::image_sums,
+            (count, CubeDim::new_1d(sums::UNITS as u32)),
             sums.arg(),
-            gate.arg(),
+            gate.map(|gate| gate.arg()).into(),
             pool.arg(),
             out.arg(),
             pooled.channels,
-            pooled.images / pooled.microbatches,
-            pooled.microbatches
-        );
-    }
-
-    pub(crate) fn pooled_sums(
-        &self,
-        sums: &DeviceBuffer,
-        pool: &DeviceBuffer,
-        out: &DeviceBuffer,
-        pooled: Pooled,
-    ) {
-        launch!(
-            self,
-            elementwise::pooled_sums,
-            elementwise_grid(pooled.microbatches * pooled.channels),
-            sums.arg(),
-            pool.arg(),
-            out.arg(),
-            pooled.channels,
-            pooled.images / pooled.microbatches,
-            pooled.microbatches
+            pooled.images / pooled.microbatches
         );
     }
 

@@ -101,7 +101,7 @@ impl<R: Runtime> Gpu<R> {
             sides,
             &Finish::default(),
             &out,
-        );
+        )?;
         Ok(Some(out))
     }
 }
