@@ -1,12 +1,21 @@
 //! What a test may lack: it says so and passes, or fails where that is required.
 //!
-//! `SEEDLING_REQUIRE=gpu,nvrtc,data` names what has to be there. `.ci/run` sets it to all that it has installed.
+//! `SEEDLING_REQUIRE=gpu,nvrtc,c++,data` names what has to be there. `.ci/run` sets it to all that it has installed.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// What `SEEDLING_REQUIRE` may name.
-const KNOWN: [&str; 6] = ["gpu", "nvrtc", "data", "tensorboard", "mount", "peak"];
+const KNOWN: [&str; 8] = [
+    "gpu",
+    "tf32",
+    "nvrtc",
+    "c++",
+    "data",
+    "tensorboard",
+    "mount",
+    "peak",
+];
 
 /// To be called by a test that cannot run without `what`, before it returns.
 ///

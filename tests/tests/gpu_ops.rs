@@ -26,7 +26,7 @@ use seedling_core::ops::TrainingBackend;
 use seedling_core::queue::Queue;
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
-use seedling_tests::gpu::gpu;
+use seedling_tests::gpu::{GpuDevice, gpu};
 use seedling_tests::require::skipped;
 use std::ops::Range;
 
@@ -133,6 +133,16 @@ impl See for Compare {
         if let Some(gpu) = gpu() {
             compare(what, operation, &gpu);
         }
+    }
+}
+
+/// The same on a GPU that is set so.
+struct CompareOn(GpuDevice);
+
+impl See for CompareOn {
+    #[track_caller]
+    fn operation(&mut self, what: &str, operation: &impl Operation) {
+        compare(what, operation, &self.0);
     }
 }
 
@@ -435,6 +445,16 @@ fn pointwise_cases(see: &mut impl See) {
 #[test]
 fn in_half_precision() {
     on_maps(&mut CompareHalved);
+}
+
+/// Where the GPU has tensor cores for it; where it has none, gpu_emulated.rs does this.
+#[test]
+fn in_tf32() {
+    let Some(gpu) = gpu() else { return };
+    match gpu.with_tf32() {
+        Ok(gpu) => of_products(&mut CompareOn(gpu)),
+        Err(error) => skipped("tf32", error),
+    }
 }
 
 #[test]
@@ -911,13 +931,10 @@ impl Operation for Losses {
                 target: &target,
                 batch: n + 3,
             };
-            let found = b.contrast(&queries, 2..2 + n, &contrast).unwrap();
-            bench.see("gradient", &found.grad);
-            let figures = vec![
-                found.loss,
-                found.agreement.positive,
-                found.agreement.accuracy,
-            ];
+            let (grad, found) = b.contrast(&queries, 2..2 + n, &contrast).unwrap();
+            bench.see("gradient", &grad);
+            let (loss, agreement) = b.found(found).unwrap();
+            let figures = vec![loss, agreement.positive, agreement.accuracy];
             bench.found.push(("figures".into(), figures));
         }
         // Around the end of the ring, and once more than it holds.

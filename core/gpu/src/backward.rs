@@ -12,12 +12,15 @@ use seedling_nn::gemm::MatMul;
 use seedling_nn::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use seedling_nn::window::Window;
 
-use super::launch::{self, Finish, Pooled};
+use super::launch::{self, Finish, Pooled, Reading};
 use super::product::OperandLayout;
 use super::sums::What;
 use super::tensor_product::ColumnSums;
 use super::{DeviceBuffer, Gpu, GradSums, Norm, NormGrad, PerImage, Squeezed, view};
 use crate::Result;
+
+/// Rows that a cube sums by itself.
+const MOST_ROWS: usize = 4096;
 
 impl<R: Runtime> Gpu<R> {
     /// What a norm's backward sums of `g`, behind the activation of `x`.
@@ -35,21 +38,21 @@ impl<R: Runtime> Gpu<R> {
         })
     }
 
-    /// Adds the gradients of weight and bias; dx.
+    /// Adds the gradients of weight and bias; dx, which `end` has the last word of.
     fn affine_back(
         &self,
         values: &DeviceBuffer,
         grads: &mut DeviceBuffer,
         (weight, bias): (&Range<usize>, &Range<usize>),
-        x: &DeviceBuffer,
-        dy: &DeviceBuffer,
+        (x, dy): (Reading, &DeviceBuffer),
+        end: Finish,
     ) -> Result<DeviceBuffer> {
         let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
         let rows = x.len() / inputs;
-        let (x, dy) = (FusedInput::plain(x, inputs), FusedInput::plain(dy, outputs));
-        self.bias_gradient(dy.z, outputs, grads, bias.start)?;
-        let a = self.source(&dy, OperandLayout::Columns, None);
-        let b = self.source(&x, OperandLayout::Columns, None);
+        self.bias_gradient(dy, outputs, grads, bias.start)?;
+        let dy = Reading::plain(dy, outputs);
+        let a = dy.side(OperandLayout::Columns);
+        let b = x.side(OperandLayout::Columns);
         self.weight_gradient(
             MatMul {
                 m: outputs,
@@ -61,8 +64,8 @@ impl<R: Runtime> Gpu<R> {
             weight,
             (inputs, 1),
         )?;
-        let dx = self.alloc(x.z.len())?;
-        let a = self.source(&dy, OperandLayout::Rows, None);
+        let dx = self.alloc(x.len())?;
+        let a = dy.side(OperandLayout::Rows);
         let b = launch::weight(values, weight, (outputs, inputs), 1, true);
         self.product(
             MatMul {
@@ -71,7 +74,7 @@ impl<R: Runtime> Gpu<R> {
                 k: outputs,
             },
             (a, b),
-            &Finish::default(),
+            &end,
             &dx,
         )?;
         Ok(dx)
@@ -85,6 +88,10 @@ impl<R: Runtime> Gpu<R> {
         grads: &mut DeviceBuffer,
         at: usize,
     ) -> Result<()> {
+        if dy.len() / channels <= MOST_ROWS {
+            self.add_columns(dy, channels, grads, at);
+            return Ok(());
+        }
         let x = FusedInput::plain(dy, channels);
         let (parts, pieces) = self.sums(&x, None, What::Values, 1)?;
         self.add_bias(&parts, grads, at, channels, pieces.count);
@@ -126,7 +133,7 @@ impl<R: Runtime> Gpu<R> {
         let (inputs, outputs) = (x.channels, w.range.len() / taps / x.channels);
         let end = match sink {
             Sink::Plain { shortcut } => Finish::adding(*shortcut),
-            Sink::Activated => Finish::through(x),
+            Sink::Activated => Finish::through(launch::reading(x)),
             Sink::Images | Sink::Gated { .. } => Finish::default(),
         };
         let dx = self.alloc_as(x.z.len(), x.z.dtype())?;
@@ -337,15 +344,20 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     ) -> Result<(PerImage, GradSums)> {
         let channels = layer.channels;
         let images = squeezed.gate.len() / channels;
-        let dlogits = self.alloc(squeezed.logits.len())?;
-        self.gates_back(sums, &squeezed.logits, &dlogits, channels, layer.gate);
+        let dlogits = self.alloc(squeezed.gate.len())?;
+        self.gates_back(sums, &squeezed.gate, &dlogits, channels, layer.gate);
+        let hidden = launch::activated(&squeezed.inner, layer.act, layer.b1.len());
         let second = (&layer.w2, &layer.b2);
-        let dhidden = self.affine_back(values, grads, second, &squeezed.hidden, &dlogits)?;
-        self.through(&dhidden, &launch::activated(&squeezed.inner, layer.act));
+        let through = Finish::through(hidden);
+        let dinner = self.affine_back(values, grads, second, (hidden, &dlogits), through)?;
         let first = (&layer.w1, &layer.b1);
-        let dpooled = self.affine_back(values, grads, first, &squeezed.pooled, &dhidden)?;
-        let pool = self.alloc(dpooled.len())?;
-        self.spread_rows(&dpooled, &pool, channels, 1, 1.0 / rows_per_image as f32);
+        let pooled = Reading::plain(&squeezed.pooled, channels);
+        // Every row of an image has its part of the mean's gradient.
+        let spread = Finish {
+            factor: 1.0 / rows_per_image as f32,
+            ..Finish::default()
+        };
+        let pool = self.affine_back(values, grads, first, (pooled, &dinner), spread)?;
         let out = self.alloc(squeezed.microbatches * 2 * channels)?;
         let pooled = Pooled {
             channels,
@@ -372,8 +384,10 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
         (x, u): (&DeviceBuffer, &DeviceBuffer),
         dy: DeviceBuffer,
     ) -> Result<DeviceBuffer> {
-        self.through(&dy, &launch::activated(u, layer.act));
-        self.affine_back(values, grads, (&layer.weight, &layer.bias), x, &dy)
+        self.through(&dy, &launch::activated(u, layer.act, 1));
+        let weight = (&layer.weight, &layer.bias);
+        let x = Reading::plain(x, layer.weight.len() / layer.bias.len());
+        self.affine_back(values, grads, weight, (x, &dy), Finish::default())
     }
 
     fn tokens_back(
@@ -432,10 +446,15 @@ impl<R: Runtime> BackwardOps for Gpu<R> {
     ) -> Result<DeviceBuffer> {
         let read = self.rows_read(values, x)?;
         let input = read.as_ref().unwrap_or(x.x);
-        let mut dx = self.affine_back(values, grads, (&layer.weight, &layer.bias), input, dy)?;
+        let weight = (&layer.weight, &layer.bias);
+        let input = Reading::plain(input, layer.weight.len() / layer.bias.len());
+        let end = match x.read {
+            Read::Act(act) => Finish::through(launch::activated(x.x, act, input.channels())),
+            _ => Finish::default(),
+        };
+        let mut dx = self.affine_back(values, grads, weight, (input, dy), end)?;
         match x.read {
-            Read::Plain => {}
-            Read::Act(act) => self.through(&dx, &launch::activated(x.x, act)),
+            Read::Plain | Read::Act(_) => {}
             Read::Norm(layer, stats) => {
                 self.layer_norm_back(layer, values, grads, (x.x, stats), &mut dx)?;
             }

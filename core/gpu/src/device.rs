@@ -199,13 +199,16 @@ fn adapters(instance: &Instance) -> Vec<Adapter> {
 #[cfg(feature = "cuda")]
 mod cuda {
     use std::sync::OnceLock;
-    use std::{panic, thread};
+    use std::{env, panic, thread};
 
+    use cubecl::config::cache::CacheConfig;
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
     use cubecl::cuda::install::cuda_path;
     use cubecl::cuda::{CudaDevice, CudaRuntime};
     use cudarc::driver::{result, sys};
 
     use super::*;
+    use crate::kept::folder;
 
     /// GPUs by CUDA, or why there is none.
     ///
@@ -278,10 +281,43 @@ mod cuda {
             bytes: found.and_then(total_bytes).ok(),
             ..DeviceStatus::default()
         };
+        keep_kernels(&kind(index));
         listen(about.clone());
         open(&format!("cuda:{index}"), about, || {
             CudaRuntime::client(&CudaDevice::new(index))
         })
+    }
+
+    /// Keeps kernels for `device` from now on ([`crate::kept`]). A `cubecl.toml` that says where has its way.
+    fn keep_kernels(device: &str) {
+        let Some(folder) = folder(device, |name| env::var_os(name)) else {
+            return;
+        };
+        let mut config = CubeClRuntimeConfig::clone(&CubeClRuntimeConfig::get());
+        if config.compilation.cache.is_none() {
+            config.compilation.cache = Some(CacheConfig::File(folder));
+            *CubeClRuntimeConfig::storage().lock() = Some(Arc::new(config));
+        }
+    }
+
+    /// What compiled kernels fit: the architecture, and the compiler.
+    fn kind(index: usize) -> String {
+        use sys::CUdevice_attribute_enum as About;
+        let part = |which| {
+            let device = result::device::get(index as i32).ok()?;
+            // SAFETY: it is a device.
+            unsafe { result::device::get_attribute(device, which) }.ok()
+        };
+        let major = part(About::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+        let minor = part(About::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+        let (mut first, mut second) = (0, 0);
+        // SAFETY: it writes two numbers; that the library is there has been seen.
+        unsafe { cudarc::nvrtc::sys::nvrtcVersion(&raw mut first, &raw mut second) };
+        format!(
+            "sm_{}{}-nvrtc-{first}.{second}",
+            major.unwrap_or_default(),
+            minor.unwrap_or_default()
+        )
     }
 
     /// What threads of devices are called.

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::activation::{derivative, hard_sigmoid, sigmoid, value};
+use super::activation::{derivative, value};
 use super::sums::UNITS;
 use super::view::View;
 use seedling_nn::activation::Act;
@@ -209,25 +209,11 @@ pub fn gather_rows<N: Size>(
     }
 }
 
-/// Gates of logits.
-#[cube(launch_unchecked)]
-pub fn gates(logits: &Array<f32>, out: &mut Array<f32>, #[comptime] gate: Gate) {
-    let i = ABSOLUTE_POS;
-    if i < out.len() {
-        let u = Vector::<f32, Const<1>>::new(logits[i]);
-        let y = match gate {
-            Gate::HardSigmoid => hard_sigmoid::<Const<1>>(u),
-            Gate::Sigmoid => sigmoid::<Const<1>>(u),
-        };
-        out[i] = y[0];
-    }
-}
-
-/// The logits' gradient from the first of the images' five sums.
+/// The logits' gradient from the first of the images' five sums, and the gates.
 #[cube(launch_unchecked)]
 pub fn gates_back(
     sums: &Array<f32>,
-    logits: &Array<f32>,
+    gates: &Array<f32>,
     out: &mut Array<f32>,
     channels: usize,
     #[comptime] gate: Gate,
@@ -235,18 +221,15 @@ pub fn gates_back(
     let i = ABSOLUTE_POS;
     if i < out.len() {
         let (image, c) = (i / channels, i % channels);
-        let u = logits[i];
+        let s = gates[i];
         let mut derivative = 0.0f32;
         match gate {
             Gate::HardSigmoid => {
-                if u > -3.0f32 && u < 3.0f32 {
+                if s > 0.0f32 && s < 1.0f32 {
                     derivative = 1.0f32 / 6.0f32;
                 }
             }
-            Gate::Sigmoid => {
-                let s = sigmoid::<Const<1>>(Vector::new(u))[0];
-                derivative = s * (1.0f32 - s);
-            }
+            Gate::Sigmoid => derivative = s * (1.0f32 - s),
         }
         out[i] = sums[image * 5 * channels + c] * derivative;
     }

@@ -10,7 +10,7 @@ use seedling_nn::gemm::MatMul;
 use seedling_nn::layer::{BatchNorm, Heads, LayerNorm, Linear, Positions, SqueezeExcite};
 use seedling_nn::window::Window;
 
-use super::launch::{self, Finish};
+use super::launch::{self, Finish, Reading};
 use super::product::OperandLayout;
 use super::sums::What;
 use super::tensor_product::ColumnSums;
@@ -23,19 +23,17 @@ impl<R: Runtime> Gpu<R> {
         &self,
         values: &DeviceBuffer,
         (weight, bias): (&Range<usize>, &Range<usize>),
-        x: &DeviceBuffer,
-        shortcut: Option<&DeviceBuffer>,
+        x: Reading,
+        end: Finish,
     ) -> Result<DeviceBuffer> {
         let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
         let rows = x.len() / inputs;
         let out = self.alloc(rows * outputs)?;
-        let x = FusedInput::plain(x, inputs);
         let end = Finish {
             bias: Some((values, bias.start)),
-            shortcut,
-            through: None,
+            ..end
         };
-        let a = self.source(&x, OperandLayout::Rows, None);
+        let a = x.side(OperandLayout::Rows);
         let b = launch::weight(values, weight, (outputs, inputs), 1, false);
         self.product(
             MatMul {
@@ -52,7 +50,7 @@ impl<R: Runtime> Gpu<R> {
 
     fn activated(&self, x: &DeviceBuffer, act: Act) -> Result<DeviceBuffer> {
         let out = self.alloc(x.len())?;
-        self.read_into(&launch::activated(x, act), &out);
+        self.read_into(&launch::activated(x, act, 1), &out);
         Ok(out)
     }
 
@@ -232,9 +230,12 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
 
     fn pool(&self, x: &FusedInput<Self>, rows_per_image: usize) -> Result<DeviceBuffer> {
         let images = x.z.len() / x.channels / rows_per_image;
+        let scale = 1.0 / rows_per_image as f32;
+        if let Some(means) = self.image_means(x, images, scale)? {
+            return Ok(means);
+        }
         let (parts, pieces) = self.sums(x, None, What::Values, images)?;
         let means = self.alloc(images * x.channels)?;
-        let scale = 1.0 / rows_per_image as f32;
         self.add_pieces(&parts, &means, x.channels, pieces.count, scale);
         Ok(means)
     }
@@ -247,17 +248,17 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         rows_per_image: usize,
     ) -> Result<(Squeezed, PerImage)> {
         let pooled = self.pool(x, rows_per_image)?;
-        let inner = self.affine(values, (&layer.w1, &layer.b1), &pooled, None)?;
-        let hidden = self.activated(&inner, layer.act)?;
-        let logits = self.affine(values, (&layer.w2, &layer.b2), &hidden, None)?;
-        let gate = self.alloc(logits.len())?;
-        self.gates(&logits, &gate, layer.gate);
-        let gate = Arc::new(gate);
+        let x1 = Reading::plain(&pooled, layer.channels);
+        let inner = self.affine(values, (&layer.w1, &layer.b1), x1, Finish::default())?;
+        let x2 = launch::activated(&inner, layer.act, layer.b1.len());
+        let end = Finish {
+            gate: Some(layer.gate),
+            ..Finish::default()
+        };
+        let gate = Arc::new(self.affine(values, (&layer.w2, &layer.b2), x2, end)?);
         let squeezed = Squeezed {
             pooled,
             inner,
-            hidden,
-            logits,
             gate: gate.clone(),
             microbatches: x.norm.map_or(1, |(norm, _)| norm.microbatches),
         };
@@ -274,7 +275,9 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
         values: &DeviceBuffer,
         x: &DeviceBuffer,
     ) -> Result<(DeviceBuffer, DeviceBuffer)> {
-        let u = self.affine(values, (&layer.weight, &layer.bias), x, None)?;
+        let rows = Reading::plain(x, layer.weight.len() / layer.bias.len());
+        let weight = (&layer.weight, &layer.bias);
+        let u = self.affine(values, weight, rows, Finish::default())?;
         Ok((self.activated(&u, layer.act)?, u))
     }
 
@@ -353,7 +356,9 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
     ) -> Result<DeviceBuffer> {
         let read = self.rows_read(values, x)?;
         let x = read.as_ref().unwrap_or(x.x);
-        self.affine(values, (&layer.weight, &layer.bias), x, shortcut)
+        let rows = Reading::plain(x, layer.weight.len() / layer.bias.len());
+        let end = Finish::adding(shortcut);
+        self.affine(values, (&layer.weight, &layer.bias), rows, end)
     }
 
     fn attention(&self, qkv: &DeviceBuffer, heads: &Heads) -> Result<DeviceBuffer> {

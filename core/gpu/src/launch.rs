@@ -99,7 +99,8 @@ pub struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn plain(a: &'a DeviceBuffer, channels: usize) -> Reading<'a> {
+    /// Rows of so many numbers as they are stored.
+    pub fn plain(a: &'a DeviceBuffer, channels: usize) -> Reading<'a> {
         Reading {
             a,
             b: None,
@@ -118,6 +119,15 @@ impl<'a> Reading<'a> {
 
     fn dtype(&self) -> StorageType {
         self.a.storage()
+    }
+
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Numbers of all rows.
+    pub fn len(&self) -> usize {
+        self.a.len()
     }
 
     fn normed(self, norm: &'a Norm, how: LoadMode) -> Reading<'a> {
@@ -163,11 +173,11 @@ pub fn reading<'a, R: Runtime>(x: &FusedInput<'a, Gpu<R>>) -> Reading<'a> {
     }
 }
 
-/// Numbers behind an activation.
-pub fn activated(x: &DeviceBuffer, act: Act) -> Reading<'_> {
+/// Rows of so many numbers behind an activation.
+pub fn activated(x: &DeviceBuffer, act: Act, channels: usize) -> Reading<'_> {
     Reading {
         how: LoadMode::Activated(act),
-        ..Reading::plain(x, 1)
+        ..Reading::plain(x, channels)
     }
 }
 
@@ -212,6 +222,19 @@ fn gradient<'a, R: Runtime>(dz: &FusedGrad<'a, Gpu<R>>, channels: usize) -> Read
     }
 }
 
+impl<'a> Reading<'a> {
+    /// These rows as a side of a product.
+    pub fn side(self, map: OperandLayout) -> Side<'a> {
+        Side {
+            reading: self,
+            window: None,
+            channels: self.channels,
+            taps: 1,
+            map,
+        }
+    }
+}
+
 /// A side of a product.
 pub struct Side<'a> {
     reading: Reading<'a>,
@@ -249,14 +272,19 @@ pub fn weight<'a>(
     }
 }
 
-/// What becomes of a product's results.
-pub struct Finish<'a, R: Runtime> {
+/// What becomes of a product's results, in this order.
+#[derive(Clone, Copy)]
+pub struct Finish<'a> {
     pub bias: Option<(&'a DeviceBuffer, usize)>,
     pub shortcut: Option<&'a DeviceBuffer>,
-    pub through: Option<&'a FusedInput<'a, Gpu<R>>>,
+    /// They go through the activation of what is read so.
+    pub through: Option<Reading<'a>>,
+    /// They are logits of gates, which are stored.
+    pub gate: Option<Gate>,
+    pub factor: f32,
 }
 
-impl<'a, R: Runtime> Finish<'a, R> {
+impl<'a> Finish<'a> {
     /// A shortcut's gradient is added, if there is one.
     pub fn adding(shortcut: Option<&'a DeviceBuffer>) -> Self {
         Finish {
@@ -266,7 +294,7 @@ impl<'a, R: Runtime> Finish<'a, R> {
     }
 
     /// What is found goes through the activation of x.
-    pub fn through(x: &'a FusedInput<'a, Gpu<R>>) -> Self {
+    pub fn through(x: Reading<'a>) -> Self {
         Finish {
             through: Some(x),
             ..Finish::default()
@@ -274,12 +302,14 @@ impl<'a, R: Runtime> Finish<'a, R> {
     }
 }
 
-impl<R: Runtime> Default for Finish<'_, R> {
+impl Default for Finish<'_> {
     fn default() -> Self {
         Finish {
             bias: None,
             shortcut: None,
             through: None,
+            gate: None,
+            factor: 1.0,
         }
     }
 }

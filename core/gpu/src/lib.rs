@@ -4,7 +4,7 @@
 //! The same idea as on the CPU: normalization and activation are never stored, see `view`. A
 //! kernel gets one stream's order for free; nothing waits for the GPU but what the host wants to know.
 //!
-//! `device` says what GPUs there are, `memory` reuses buffers, `forward`, `backward` and `optimizer` turn an
+//! `device` says what GPUs there are, `kept` keeps compiled kernels, `memory` reuses buffers, `forward`, `backward` and `optimizer` turn an
 //! operation into launches, and `launch` those into kernels. Kernels: `view` how tensors are loaded,
 //! `activation`, `product` (1x1 and dense convolutions, linear layers), `depthwise`, `sums` (two phases),
 //! `norm`, `elementwise`, `max_pool`, `rows` (norms of rows), `attention`, `contrast` (the losses), `optim`, and
@@ -18,6 +18,8 @@ mod depthwise;
 pub mod device;
 mod elementwise;
 mod forward;
+#[cfg(any(feature = "cuda", test))]
+mod kept;
 mod launch;
 mod max_pool;
 mod memory;
@@ -133,8 +135,6 @@ pub struct PerImage {
 pub struct Squeezed {
     pooled: DeviceBuffer,
     inner: DeviceBuffer,
-    hidden: DeviceBuffer,
-    logits: DeviceBuffer,
     /// What [`PerImage`] reads, too.
     gate: Arc<DeviceBuffer>,
     /// Micro-batches of the norm before.
@@ -168,16 +168,6 @@ impl<R: Runtime> Gpu<R> {
     pub fn with_loss_scale(&self, scale: f32) -> Gpu<R> {
         Gpu {
             loss_scale: scale,
-            ..self.clone()
-        }
-    }
-
-    /// The same GPU, whose products of f32 are taken of TF32 (ten bits of mantissa, sums in f32) where it
-    /// has tensor cores for that.
-    #[must_use]
-    pub fn with_tf32(&self) -> Gpu<R> {
-        Gpu {
-            tf32: true,
             ..self.clone()
         }
     }
@@ -262,7 +252,7 @@ impl<R: Runtime> Gpu<R> {
             return Ok(x);
         }
         let out = self.alloc_as(x.len(), self.dtype)?;
-        self.read_into(&launch::activated(&x, Act::Identity), &out);
+        self.read_into(&launch::activated(&x, Act::Identity, 1), &out);
         Ok(out)
     }
 
@@ -305,7 +295,7 @@ impl<R: Runtime> Gpu<R> {
         self.complaint()?;
         if numbers.dtype() != FloatKind::F32 {
             let wide = self.alloc(numbers.len())?;
-            self.read_into(&launch::activated(numbers, Act::Identity), &wide);
+            self.read_into(&launch::activated(numbers, Act::Identity, 1), &wide);
             return self.receive(&wide);
         }
         let bytes = self.read(numbers)?;
@@ -421,6 +411,18 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
                 FloatKind::F16 => LOSS_SCALE,
                 _ => 1.0,
             },
+            ..self.clone()
+        })
+    }
+
+    fn with_tf32(&self) -> Result<Self> {
+        if !self.multiplies(FloatKind::TF32) {
+            return Err(Error::Device(
+                "precision = tf32: this device has no tensor cores for TF32 (CUDA since Ampere has)".into(),
+            ));
+        }
+        Ok(Gpu {
+            tf32: true,
             ..self.clone()
         })
     }

@@ -9,7 +9,9 @@
 
 use cubecl::prelude::*;
 
+use super::activation::{hard_sigmoid, sigmoid};
 use super::view::View;
+use seedling_nn::layer::Gate;
 
 /// Units of a cube along each side.
 pub const SIDE: usize = 16;
@@ -161,6 +163,10 @@ pub struct End<F: Float, N: Size> {
     pub shortcut: ComptimeOption<Array<Vector<F, N>>>,
     /// What the result is the gradient of: it goes through the activation of that.
     pub through: ComptimeOption<View<F, N>>,
+    pub factor: f32,
+    /// Whether results are logits of gates.
+    #[cube(comptime)]
+    pub gate: Option<Gate>,
 }
 
 #[cube]
@@ -183,7 +189,12 @@ impl<F: Float, N: Size> End<F, N> {
         if let ComptimeOption::Some(x) = &self.through {
             y *= x.derivative(i, j);
         }
-        y
+        let gate = comptime!(self.gate);
+        match gate {
+            None => y * Vector::new(self.factor),
+            Some(Gate::HardSigmoid) => hard_sigmoid::<N>(y),
+            Some(Gate::Sigmoid) => sigmoid::<N>(y),
+        }
     }
 
     /// z off its mean, where results go through an activation of it.

@@ -58,6 +58,7 @@ pub fn sums<F: Float, N: Size>(
     g: &ComptimeOption<Array<Vector<F, N>>>,
     parts: &mut Array<Vector<f32, N>>,
     span: &Span,
+    factor: f32,
     #[comptime] what: What,
     #[comptime] lanes: usize,
     #[define(F)] _type: StorageType,
@@ -143,11 +144,49 @@ pub fn sums<F: Float, N: Size>(
             totals[0] = shift + mean;
             totals[2] = rows;
         }
+        if comptime!(matches!(what, What::Values)) {
+            totals[0] *= Vector::new(factor);
+        }
         let at = (segment * span.pieces + piece) * count;
         #[unroll]
         for s in 0..count {
             parts[(at + s) * x.channels + c] = totals[s];
         }
+    }
+}
+
+/// Columns of a cube of [`add_columns`].
+pub const COLUMNS: usize = 32;
+
+/// Adds the sums of (rows, channels) over the rows, times `factor`, to a layer's gradient.
+#[cube(launch_unchecked)]
+pub fn add_columns(
+    x: &Array<f32>,
+    grads: &mut Array<f32>,
+    at: usize,
+    channels: usize,
+    factor: f32,
+) {
+    let deep = comptime!(UNITS / COLUMNS);
+    let mut shared = SharedMemory::<f32>::new(UNITS);
+    let unit = UNIT_POS as usize;
+    let (lane, depth) = (unit % COLUMNS, unit / COLUMNS);
+    let c = CUBE_POS * COLUMNS + lane;
+    let mut sum = 0.0f32;
+    if c < channels {
+        let mut i = depth * channels + c;
+        while i < x.len() {
+            sum += x[i];
+            i += deep * channels;
+        }
+    }
+    shared[unit] = sum;
+    sync_cube();
+    if depth == 0 && c < channels {
+        for d in 1..deep {
+            sum += shared[d * COLUMNS + lane];
+        }
+        grads[at + c] += sum * factor;
     }
 }
 

@@ -6,7 +6,7 @@ use seedling_data::{Normalize, Photo, ViewParams};
 use seedling_gpu::{DeviceBuffer, Gpu, Logits, Runtime};
 
 use crate::Result;
-use crate::loss::{Agreement, Contrast, Evaluated, Target};
+use crate::loss::{Agreement, Contrast, Target};
 use crate::ops::{LossOps, ViewOps};
 use crate::queue::{NO_PHOTO, Queue};
 
@@ -36,6 +36,9 @@ impl<R: Runtime> ViewOps for Gpu<R> {
 }
 
 impl<R: Runtime> LossOps for Gpu<R> {
+    /// (queries, 3): loss, similarity of the positive, and whether that was nearest; and the batch's queries.
+    type Found = (DeviceBuffer, usize);
+
     fn gather(&self, parts: &[DeviceBuffer], order: &[usize], dim: usize) -> Result<DeviceBuffer> {
         let all = self.alloc(order.len() * dim)?;
         let mut order = order;
@@ -60,7 +63,7 @@ impl<R: Runtime> LossOps for Gpu<R> {
         queries: &DeviceBuffer,
         rows: Range<usize>,
         contrast: &Contrast<'_, DeviceBuffer, DeviceBuffer>,
-    ) -> Result<Evaluated<DeviceBuffer>> {
+    ) -> Result<(DeviceBuffer, Self::Found)> {
         let (n, dim) = (rows.len(), contrast.queue.dim);
         let at_once = (LOGITS / contrast.queue.size().max(1)).max(1);
         let (grad, found) = if n <= at_once {
@@ -81,20 +84,21 @@ impl<R: Runtime> LossOps for Gpu<R> {
             }
             (grad, found)
         };
+        Ok((grad, (found, contrast.batch)))
+    }
+
+    fn found(&self, (found, batch): Self::Found) -> Result<(f32, Agreement)> {
         let found = self.receive(&found)?;
         let mean = |which: usize| {
             let column = found.iter().skip(which).step_by(3);
             let sum: f64 = column.map(|&x| x as f64).sum();
-            (sum / contrast.batch as f64) as f32
+            (sum / batch as f64) as f32
         };
-        Ok(Evaluated {
-            loss: mean(0),
-            grad,
-            agreement: Agreement {
-                positive: mean(1),
-                accuracy: mean(2),
-            },
-        })
+        let agreement = Agreement {
+            positive: mean(1),
+            accuracy: mean(2),
+        };
+        Ok((mean(0), agreement))
     }
 
     fn enqueue(

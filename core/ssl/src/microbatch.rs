@@ -95,18 +95,24 @@ impl MicroBatches {
     ) -> Result<()> {
         let backend = encoder.backend().clone();
         let order: Vec<usize> = (0..views.photos.len()).collect();
-        let mut parts = Vec::new();
+        let (mut parts, mut all_found) = (Vec::new(), Vec::new());
         for (rows, count) in self.together(&backend, &order) {
             self.cancel.check()?;
             let images = views.images(&backend, view, rows)?;
             let first = pass(Side::Query, view, rows[0] / self.bn_group);
             let (queries, cache) = encoder.forward(&images, self.mode.at_pass(first, count))?;
-            let found = backend.contrast(&queries, rows[0]..rows[0] + rows.len(), contrast)?;
-            encoder.backward(&images, cache, found.grad)?;
-            stats.loss += found.loss;
-            stats.agreement.positive += found.agreement.positive;
-            stats.agreement.accuracy += found.agreement.accuracy;
+            let (grad, found) =
+                backend.contrast(&queries, rows[0]..rows[0] + rows.len(), contrast)?;
+            encoder.backward(&images, cache, grad)?;
+            all_found.push(found);
             parts.push(queries);
+        }
+        // Only now is a device waited for: until here it has never been without work.
+        for found in all_found {
+            let (loss, agreement) = backend.found(found)?;
+            stats.loss += loss;
+            stats.agreement.positive += agreement.positive;
+            stats.agreement.accuracy += agreement.accuracy;
         }
         let dim = encoder.output_dim();
         let queries = backend.gather(&parts, &order, dim)?;

@@ -8,11 +8,14 @@ use seedling_nn::backend::{Backend, BackwardOps, DeviceOps, OptimizerOps};
 use seedling_nn::cpu::Cpu;
 
 use crate::Result;
-use crate::loss::{self, Contrast, Evaluated};
+use crate::loss::{self, Agreement, Contrast};
 use crate::queue::Queue;
 
 /// Losses over a queue of keys.
 pub trait LossOps: Backend {
+    /// Loss and agreement of some queries, where they have been computed.
+    type Found;
+
     /// The rows of `parts`, end to end, in another order: the i-th becomes row `order[i]`. `order`
     /// is a permutation; rows have `dim` numbers.
     ///
@@ -26,7 +29,7 @@ pub trait LossOps: Backend {
     /// The backend's.
     fn select_rows(&self, x: &Self::Buf, rows: &[usize], dim: usize) -> Result<Self::Buf>;
 
-    /// Loss and gradient of `queries`, which are the batch's at `rows` (see [`crate::loss`]).
+    /// The gradient of `queries`, which are the batch's at `rows` (see [`crate::loss`]), and what else was found.
     ///
     /// # Errors
     /// The backend's.
@@ -35,7 +38,13 @@ pub trait LossOps: Backend {
         queries: &Self::Buf,
         rows: Range<usize>,
         contrast: &Contrast<'_, Self::Buf, Self::Flat>,
-    ) -> Result<Evaluated<Self::Buf>>;
+    ) -> Result<(Self::Buf, Self::Found)>;
+
+    /// What was found, on the host: that may have to wait for it.
+    ///
+    /// # Errors
+    /// The backend's.
+    fn found(&self, found: Self::Found) -> Result<(f32, Agreement)>;
 
     /// Overwrites the oldest rows of `queue` with `keys` (n, dim) of `photos` (n).
     ///
@@ -100,6 +109,8 @@ impl ViewOps for Cpu {
 }
 
 impl LossOps for Cpu {
+    type Found = (f32, Agreement);
+
     fn gather(&self, parts: &[Self::Buf], order: &[usize], dim: usize) -> Result<Self::Buf> {
         self.upload(order.len() * dim, |all| {
             let rows = parts.iter().flat_map(|part| part.chunks_exact(dim));
@@ -122,14 +133,14 @@ impl LossOps for Cpu {
         queries: &Self::Buf,
         rows: Range<usize>,
         contrast: &Contrast<'_, Self::Buf, Vec<f32>>,
-    ) -> Result<Evaluated<Self::Buf>> {
+    ) -> Result<(Self::Buf, Self::Found)> {
         let found = loss::evaluate(queries, &contrast.select_rows(rows));
         let grad = self.upload(found.grad.len(), |grad| grad.copy_from_slice(&found.grad))?;
-        Ok(Evaluated {
-            loss: found.loss,
-            grad,
-            agreement: found.agreement,
-        })
+        Ok((grad, (found.loss, found.agreement)))
+    }
+
+    fn found(&self, found: (f32, Agreement)) -> Result<(f32, Agreement)> {
+        Ok(found)
     }
 
     fn enqueue(&self, queue: &mut Queue, keys: &Self::Buf, photos: &[u32]) -> Result<()> {

@@ -13,21 +13,10 @@ pub(crate) struct Pooled {
 }
 
 impl<R: Runtime> Gpu<R> {
-    pub(crate) fn gates(&self, logits: &DeviceBuffer, out: &DeviceBuffer, gate: Gate) {
-        launch!(
-            self,
-            elementwise::gates,
-            elementwise_grid(out.len()),
-            logits.arg(),
-            out.arg(),
-            gate
-        );
-    }
-
     pub(crate) fn gates_back(
         &self,
         sums: &DeviceBuffer,
-        logits: &DeviceBuffer,
+        gates: &DeviceBuffer,
         out: &DeviceBuffer,
         channels: usize,
         gate: Gate,
@@ -37,7 +26,7 @@ impl<R: Runtime> Gpu<R> {
             elementwise::gates_back,
             elementwise_grid(out.len()),
             sums.arg(),
-            logits.arg(),
+            gates.arg(),
             out.arg(),
             channels,
             gate

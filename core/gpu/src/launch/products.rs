@@ -87,6 +87,11 @@ impl<R: Runtime> Gpu<R> {
             (None, true) => FloatKind::TF32,
             (None, false) => return None,
         };
+        self.multiplies(dtype).then_some(Fragments(dtype))
+    }
+
+    /// Whether the device has tensor cores for numbers of a dtype, and the shared memory that they take here.
+    pub(crate) fn multiplies(&self, dtype: FloatKind) -> bool {
         let fragments = Fragments(dtype);
         let config = MmaConfig {
             a_type: fragments.dtype(),
@@ -98,7 +103,7 @@ impl<R: Runtime> Gpu<R> {
         };
         let device = self.client.properties();
         let room = device.hardware.max_shared_memory_size >= tensor_product::SHARED_BYTES;
-        (room && device.features.matmul.cmma.contains(&config)).then_some(fragments)
+        room && device.features.matmul.cmma.contains(&config)
     }
 }
 
@@ -144,12 +149,14 @@ impl<R: Runtime> Gpu<R> {
         )
     }
 
-    fn end<F: Float, N: Size>(&self, end: &Finish<R>, n: usize) -> EndLaunch<F, N, R> {
+    fn end<F: Float, N: Size>(&self, end: &Finish, n: usize) -> EndLaunch<F, N, R> {
         EndLaunch::new(
             end.bias.map(|(bias, _)| bias.arg()).into(),
             end.bias.map_or(0, |(_, at)| at),
             end.shortcut.map(|shortcut| shortcut.arg()).into(),
-            end.through.map(|x| reading(x).view(n)).into(),
+            end.through.map(|x| x.view(n)).into(),
+            end.factor,
+            end.gate,
         )
     }
 
@@ -158,7 +165,7 @@ impl<R: Runtime> Gpu<R> {
         &self,
         sizes: MatMul,
         sides: (Side, Side),
-        end: &Finish<R>,
+        end: &Finish,
         out: &DeviceBuffer,
     ) -> Result<()> {
         self.product_and_sums(sizes, sides, end, out, (ColumnSums::None, 1))
@@ -171,7 +178,7 @@ impl<R: Runtime> Gpu<R> {
         &self,
         sizes: MatMul,
         (a, b): (Side, Side),
-        end: &Finish<R>,
+        end: &Finish,
         out: &DeviceBuffer,
         (column_sums, segments): (ColumnSums, usize),
     ) -> Result<Option<(DeviceBuffer, Pieces)>> {
@@ -201,7 +208,7 @@ impl<R: Runtime> Gpu<R> {
         &self,
         MatMul { m: i, n: j, k }: MatMul,
         (a, b): (Side, Side),
-        end: &Finish<R>,
+        end: &Finish,
         out: &DeviceBuffer,
         (parts, column_sums): (Option<&DeviceBuffer>, ColumnSums),
         work: TensorWork,
@@ -249,7 +256,7 @@ impl<R: Runtime> Gpu<R> {
         &self,
         MatMul { m: i, n: j, k }: MatMul,
         (a, b): (Side, Side),
-        end: &Finish<R>,
+        end: &Finish,
         out: &DeviceBuffer,
         piece: usize,
     ) {

@@ -48,6 +48,13 @@ pub trait DeviceOps: Backend {
         ))
     }
 
+    /// The same backend, which multiplies f32 as TF32 (10 bits of mantissa, sums in f32).
+    fn with_tf32(&self) -> Result<Self> {
+        Err(Error::Config(
+            "precision = tf32 is for GPUs (--device); the CPU computes in f32".into(),
+        ))
+    }
+
     /// How many micro-batches of photos, each with statistics of its own, go through a network at once at
     /// most. Each takes memory of its own.
     fn microbatches_at_once(&self) -> usize {

@@ -80,10 +80,12 @@ choice! {
 }
 
 choice! {
-    /// What a GPU stores activations in.
+    /// What a GPU stores activations in, and multiplies.
     ActivationDtype {
         /// Single precision.
         F32 = "f32",
+        /// Stored in f32; products are of TF32.
+        Tf32 = "tf32",
         /// bf16, or f16 where there is no bf16.
         Bf16 = "bf16",
     }

@@ -362,7 +362,8 @@ settings! {
     /// nine tenths of what the GPU reports, or 1024 if it reports nothing.
     device_mb: usize, Whole(0, 1_048_576), FREE;
     /// Dtype of the activations on a GPU: f32, or bf16 for half the memory (f16 if the GPU has no bf16, as by
-    /// Vulkan and Metal). Weights, statistics and losses are f32 either way.
+    /// Vulkan and Metal). Weights, statistics and losses are f32 either way. With bf16 and tf32, products are taken
+    /// by tensor cores (CUDA since Ampere): of bf16, and of TF32 (10 bits of mantissa) where both factors are f32.
     precision: ActivationDtype, OneOf(ActivationDtype::NAMES), FREE;
 }
 

@@ -24,6 +24,7 @@ const MB: usize = 1_000_000;
 pub(crate) fn in_precision<B: TrainingBackend>(backend: B, config: &Config) -> Result<B> {
     match config.precision {
         ActivationDtype::Bf16 => backend.halved(),
+        ActivationDtype::Tf32 => backend.with_tf32(),
         ActivationDtype::F32 => Ok(backend),
     }
 }
