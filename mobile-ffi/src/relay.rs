@@ -33,6 +33,7 @@ impl Observer for Relay {
             Event::Step {
                 progress,
                 photos_per_second,
+                ..
             } => self.throttle.progress(Progress {
                 stage: Stage::Training,
                 done: progress.step as i64,

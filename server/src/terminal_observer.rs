@@ -8,7 +8,7 @@ use seedling_core::Result;
 use seedling_core::data::Skipped;
 use seedling_core::records::{self, RunRecord, When};
 use seedling_core::session::{self, Progress};
-use seedling_core::training_run::{Event, Observer, TrainingRun};
+use seedling_core::training_run::{Event, Observer, TrainingRun, Waits};
 use seedling_report::summary::Run as Summary;
 use seedling_report::{EventWriter, thumbnails as thumbnails_file};
 use serde_json::json;
@@ -27,8 +27,13 @@ pub struct TerminalObserver<'a> {
     console: &'a Console,
     events: EventWriter,
     bar: Option<(Bar, ProgressBar)>,
+    /// Averaged over the last steps.
+    waits: Option<Waits>,
     start: Instant,
 }
+
+/// From here on, a person should know that a CPU waits for photos.
+const SLOW_PHOTOS: f64 = 0.1;
 
 /// What a bar is about.
 #[derive(PartialEq)]
@@ -60,6 +65,7 @@ impl<'a> TerminalObserver<'a> {
                 true => EventWriter::resume(folder, wall_time(), session.steps_done())?,
             },
             bar: None,
+            waits: None,
             start: Instant::now(),
         })
     }
@@ -87,7 +93,8 @@ impl<'a> TerminalObserver<'a> {
         }
     }
 
-    fn step(&mut self, progress: &Progress, photos_per_second: f64) {
+    fn step(&mut self, progress: &Progress, photos_per_second: f64, waits: Waits) {
+        let waiting = self.waiting(waits);
         let fresh = !matches!(&self.bar, Some((Bar::Training, _)));
         let bar = self.bar(Bar::Training, progress.steps, "train");
         if fresh {
@@ -97,9 +104,27 @@ impl<'a> TerminalObserver<'a> {
         }
         bar.set_position(progress.step);
         bar.set_message(format!(
-            "loss {:.3}  lr {:.2e}  {photos_per_second:.0} img/s",
+            "loss {:.3}  lr {:.2e}  {photos_per_second:.0} img/s{waiting}",
             progress.stats.loss, progress.lr
         ));
+    }
+
+    /// Who waits for whom, over the last steps, where it matters.
+    fn waiting(&mut self, now: Waits) -> String {
+        let smooth = |old: f64, new: f64| 0.9 * old + 0.1 * new;
+        let old = self.waits.unwrap_or(now);
+        let gpu = now.gpu.map(|new| smooth(old.gpu.unwrap_or(new), new));
+        let photos = smooth(old.photos, now.photos);
+        self.waits = Some(Waits { photos, gpu });
+        match gpu {
+            Some(gpu) => format!(
+                "  waits: {:.0}% photos, {:.0}% GPU",
+                100.0 * photos,
+                100.0 * gpu
+            ),
+            None if photos >= SLOW_PHOTOS => format!("  waits: {:.0}% photos", 100.0 * photos),
+            None => String::new(),
+        }
     }
 
     fn epoch(&self, progress: &Progress, mean_loss: f64) {
@@ -193,7 +218,8 @@ impl Observer for TerminalObserver<'_> {
             Event::Step {
                 progress,
                 photos_per_second,
-            } => self.step(progress, photos_per_second),
+                waits,
+            } => self.step(progress, photos_per_second, waits),
             Event::Epoch {
                 progress,
                 mean_loss,

@@ -191,6 +191,38 @@ pub fn a_step_of_each<B: TrainingBackend>(backend: &B) {
     distill(backend, (1, 0.0));
 }
 
+/// Memory that is taken until there is none: an error that says so. In a process of its own, since a device
+/// that has refused something is done with; where memory is everybody's, as on a stand-in, nobody should try.
+#[cfg(feature = "cuda")]
+#[test]
+fn memory_at_its_end_is_an_error() {
+    use seedling_core::Error;
+    use std::process::Command;
+
+    const CHILD: &str = "SEEDLING_TEST_FILLS_MEMORY";
+    let Some(gpu) = another() else { return };
+    if std::env::var_os(CHILD).is_none() {
+        let name = "runs::memory_at_its_end_is_an_error";
+        let done = Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let bytes = gpu.memory_bytes().expect("CUDA says how much there is");
+    let mut held = Vec::new();
+    let error = (0..64).find_map(|_| {
+        let taken = gpu.alloc(bytes / 32 / 4);
+        let taken = taken.and_then(|taken| gpu.wait().map(|()| taken));
+        taken.map(|taken| held.push(taken)).err()
+    });
+    let is_memory = matches!(error, Some(Error::DeviceMemory { .. }));
+    assert!(is_memory, "after {}: {error:?}", held.len());
+}
+
 #[test]
 fn twenty_steps_of_moco() {
     let Some(gpu) = gpu() else { return };

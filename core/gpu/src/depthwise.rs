@@ -187,6 +187,7 @@ impl<N: Size> Sums<N> {
             second = max(second - first * mean, Vector::new(0.0f32));
             first = self.shift[0] + mean;
         }
+        sync_cube();
         firsts[place] = first;
         seconds[place] = second;
         counts[place] = self.count[0];

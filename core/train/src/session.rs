@@ -28,6 +28,7 @@ use seedling_data::{PhotoSource, Skipped};
 use seedling_ssl::step::{StepStats, Views};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A run in progress, on whatever backend.
 pub type Session = dyn Trainer;
@@ -54,6 +55,23 @@ pub struct Progress {
 }
 
 impl Session {
+    /// Waits for the photos of the next step, which does so itself otherwise.
+    ///
+    /// # Errors
+    /// Too few photos are readable.
+    pub fn prepare(&mut self) -> Result<()> {
+        let state = self.state_mut();
+        if state.pending.is_none() {
+            state.pending = Some(state.loader()?.next_batch()?);
+        }
+        Ok(())
+    }
+
+    /// How long a GPU has been waited for so far; nothing on a CPU.
+    pub fn waited_for_gpu(&self) -> Option<Duration> {
+        self.launch_stats().map(|stats| stats.waited)
+    }
+
     /// Takes one optimizer step.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ mod folder;
 mod start;
 mod watch;
 
-pub use event::{Event, Observer};
+pub use event::{Event, Observer, Waits};
 pub use folder::{CONFIG_FILE, RunFolder, forget};
 pub use start::Sources;
 
@@ -308,8 +308,16 @@ impl TrainingRun {
 
     fn step(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let start = observer.seconds();
+        self.session.prepare()?;
+        let (ready, waited) = (observer.seconds(), self.session.waited_for_gpu());
         let progress = self.session.step()?;
-        let photos_per_second = progress.photos as f64 / (observer.seconds() - start).max(1e-9);
+        let seconds = (observer.seconds() - start).max(1e-9);
+        let photos_per_second = progress.photos as f64 / seconds;
+        let gpu = self.session.waited_for_gpu().zip(waited);
+        let waits = Waits {
+            photos: (ready - start) / seconds,
+            gpu: gpu.map(|(after, before)| (after - before).as_secs_f64() / seconds),
+        };
         self.append(
             &Record::Step(StepRecord {
                 step: progress.step,
@@ -325,6 +333,7 @@ impl TrainingRun {
         observer.event(Event::Step {
             progress: &progress,
             photos_per_second,
+            waits,
         })?;
         let asked = self.session.config().batch_size;
         if progress.photos < asked && !self.short {

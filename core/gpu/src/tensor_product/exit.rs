@@ -241,6 +241,8 @@ impl Exit {
         let unit = UNIT_POS as usize;
         let lane = unit % 32;
         let place = unit / 32 * comptime!(32 / across) + lane / across;
+        // Other warps may still be on their way out.
+        sync_cube();
         if lane.is_multiple_of(across) {
             counts[place] = self.count[0];
         }

@@ -7,6 +7,7 @@ use crate::checkpoint::TrainingState;
 use crate::learner::{Backbone, Learner};
 use crate::memory::device::Smaller;
 use crate::weights::{self, ModelMetadata, Precision};
+use seedling_nn::backend::LaunchStats;
 use seedling_nn::encoder::{FeatureNet, LinearLayer};
 use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::step::{StepStats, Views};
@@ -32,6 +33,10 @@ impl<B: TrainingBackend> Trainer for Trained<B> {
     fn learn(&mut self, views: &Views, step: u64, lr: f32) -> Result<StepStats> {
         let stats = self.learner.step(views, step, lr);
         stats.map_err(|error| self.smaller.explain(error))
+    }
+
+    fn launch_stats(&self) -> Option<LaunchStats> {
+        self.learner.encoder().backend().launch_stats()
     }
 
     fn network(&self) -> &dyn FeatureNet {

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::checkpoint::TrainingState;
 use crate::learner::Backbone;
 use crate::weights::{ModelMetadata, Precision};
+use seedling_nn::backend::LaunchStats;
 use seedling_nn::encoder::{FeatureNet, LinearLayer};
 use seedling_ssl::step::{StepStats, Views};
 use std::path::Path;
@@ -22,6 +23,9 @@ pub trait Trainer: Send + Sync {
     /// # Errors
     /// See `Session::step`.
     fn learn(&mut self, views: &Views, step: u64, lr: f32) -> Result<StepStats>;
+
+    /// What the steps have asked of a GPU; nothing on a CPU.
+    fn launch_stats(&self) -> Option<LaunchStats>;
 
     /// The network that is trained, for measurements between steps.
     fn network(&self) -> &dyn FeatureNet;

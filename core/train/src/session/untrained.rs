@@ -8,6 +8,7 @@ use crate::learner::{Backbone, network, restore};
 use crate::start::Start;
 use crate::weights::{self, ModelMetadata, Precision};
 use crate::{Error, Result};
+use seedling_nn::backend::LaunchStats;
 use seedling_nn::encoder::{Architecture, Encoder, FeatureNet, LinearLayer};
 use seedling_nn::init::initialize;
 use seedling_ssl::ops::TrainingBackend;
@@ -62,6 +63,10 @@ impl<B: TrainingBackend> Trainer for Untrained<B> {
 
     fn observe(&mut self, _: &[Vec<f32>], _: (usize, usize), _: f32) -> Result<()> {
         refused()
+    }
+
+    fn launch_stats(&self) -> Option<LaunchStats> {
+        None
     }
 
     fn network(&self) -> &dyn FeatureNet {

@@ -8,6 +8,16 @@ use crate::session::Progress;
 use seedling_data::{PhotoSource, Skipped};
 use seedling_ssl::eval::Measured;
 
+/// Who waits for whom: parts of a step's time, by the observer's clock. What is left is the host's own work: on a
+/// CPU the training, on a GPU packing and sending views and asking for kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Waits {
+    /// For photos to be read and decoded.
+    pub photos: f64,
+    /// For the GPU, where there is one.
+    pub gpu: Option<f64>,
+}
+
 /// Something happened.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
@@ -35,6 +45,7 @@ pub enum Event<'a> {
     Step {
         progress: &'a Progress,
         photos_per_second: f64,
+        waits: Waits,
     },
     /// An epoch ended with this step.
     Epoch {
