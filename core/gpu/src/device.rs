@@ -343,8 +343,10 @@ mod cuda {
             let device = thread
                 .name()
                 .is_some_and(|name| name.starts_with(DEVICE_THREADS));
-            let says = info.payload_as_str().filter(|_| device);
-            match says {
+            let says = info.payload();
+            let text = says.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| says.downcast_ref::<&str>().copied());
+            match text.filter(|_| device) {
                 Some(text) => lock().iter().for_each(|one| one.complain(text.into())),
                 None => others(info),
             }

@@ -55,16 +55,21 @@ pub struct Progress {
 }
 
 impl Session {
-    /// Waits for the photos of the next step, which does so itself otherwise.
+    /// Waits for the photos of the next step, which does so itself otherwise: as where the dataset has to be
+    /// embedded before, so that no photos are decoded beside that.
     ///
     /// # Errors
     /// Too few photos are readable.
     pub fn prepare(&mut self) -> Result<()> {
-        let state = self.state_mut();
-        if state.pending.is_none() {
-            state.pending = Some(state.loader()?.next_batch()?);
+        if self.wants_neighbors() {
+            return Ok(());
         }
-        Ok(())
+        let pool = self.state().pool.clone();
+        pool.install(|| {
+            let state = self.state_mut();
+            state.pending = Some(state.next_batch()?);
+            Ok(())
+        })
     }
 
     /// How long a GPU has been waited for so far; nothing on a CPU.
@@ -86,10 +91,7 @@ impl Session {
                 self.set_initial_embeddings(embeddings)?;
             }
             let state = self.state_mut();
-            let batch = match state.pending.take() {
-                Some(batch) => batch,
-                None => state.loader()?.next_batch()?,
-            };
+            let batch = state.next_batch()?;
             let (side, step) = (state.config.image_size, state.step);
             let lr = state.schedule.lr(step as usize);
             let views = Views {

@@ -98,6 +98,17 @@ impl RunState {
         self
     }
 
+    /// The batch of the next step.
+    ///
+    /// # Errors
+    /// Too few photos are readable.
+    pub(super) fn next_batch(&mut self) -> Result<Batch> {
+        match self.pending.take() {
+            Some(batch) => Ok(batch),
+            None => self.loader()?.next_batch(),
+        }
+    }
+
     /// What makes batches, at the place of the next step.
     pub(super) fn loader(&mut self) -> Result<&mut Loader> {
         let loader = match self.loader.take() {
