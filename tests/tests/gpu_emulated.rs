@@ -9,26 +9,8 @@ use seedling_tests::recorder::{Cuda, Recorder, Source, written};
 use seedling_tests::require::skipped;
 use seedling_tests::runtime::Nowhere;
 
-use crate::ops::{self, Operation, See, compare, found};
-
-/// Operations are done, and their kernels written down.
-struct Write(Gpu<Recorder<Cuda>>);
-
-impl See for Write {
-    fn operation(&mut self, _: &str, operation: &impl Operation) {
-        found(&self.0, operation, self.0.dtype());
-    }
-}
-
-/// The emulated GPU's numbers are compared with the CPU's.
-struct Compare(Gpu<Emulated>);
-
-impl See for Compare {
-    #[track_caller]
-    fn operation(&mut self, what: &str, operation: &impl Operation) {
-        compare(what, operation, &self.0);
-    }
-}
+use crate::languages::Write;
+use crate::ops::{self, CompareOn};
 
 /// Kernels that `write` asks for are compiled, on all cores; `None` where there is no compiler.
 fn emulated(write: impl Fn(&Gpu<Recorder<Cuda>>)) -> Option<Gpu<Emulated>> {
@@ -46,7 +28,7 @@ fn emulated(write: impl Fn(&Gpu<Recorder<Cuda>>)) -> Option<Gpu<Emulated>> {
 fn in_bf16() {
     let write = |gpu: &Gpu<_>| ops::on_maps(&mut Write(gpu.halved().unwrap()));
     if let Some(gpu) = emulated(write) {
-        ops::on_maps(&mut Compare(gpu.halved().unwrap()));
+        ops::on_maps(&mut CompareOn(gpu.halved().unwrap()));
     }
 }
 
@@ -54,6 +36,6 @@ fn in_bf16() {
 fn in_tf32() {
     let write = |gpu: &Gpu<_>| ops::of_products(&mut Write(gpu.with_tf32().unwrap()));
     if let Some(gpu) = emulated(write) {
-        ops::of_products(&mut Compare(gpu.with_tf32().unwrap()));
+        ops::of_products(&mut CompareOn(gpu.with_tf32().unwrap()));
     }
 }

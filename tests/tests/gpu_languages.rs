@@ -22,7 +22,7 @@ use crate::ops::{self, Operation, See, found};
 use crate::runs;
 
 /// Operations are done, and nothing is compared.
-struct Write<L: Language>(Gpu<Recorder<L>>);
+pub struct Write<L: Language>(pub Gpu<Recorder<L>>);
 
 impl<L: Language> See for Write<L> {
     fn operation(&mut self, _: &str, operation: &impl Operation) {
@@ -141,6 +141,17 @@ fn some_of_each(kernels: &BTreeMap<String, Source>, most: usize) -> Vec<(&String
         places.into_iter().map(move |place| all[place])
     });
     some.collect()
+}
+
+/// Kernels count places in 32 bits: what would wrap around is refused.
+#[test]
+fn tensors_of_too_many_numbers_are_refused() {
+    written::<Cuda>(|client| {
+        let gpu = Gpu::new(client);
+        let error = gpu.alloc(1 << 32).unwrap_err().to_string();
+        assert!(error.contains("2^32"), "{error}");
+        gpu.alloc(1 << 20).unwrap();
+    });
 }
 
 /// Each launch costs the host some microseconds: what a step of MobileNetV3-Large asks of CUDA.

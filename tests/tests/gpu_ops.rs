@@ -26,7 +26,7 @@ use seedling_core::ops::TrainingBackend;
 use seedling_core::queue::Queue;
 use seedling_tests::formula::numbers;
 use seedling_tests::fused::assert_close;
-use seedling_tests::gpu::{GpuDevice, gpu};
+use seedling_tests::gpu::gpu;
 use seedling_tests::require::skipped;
 use std::ops::Range;
 
@@ -137,9 +137,9 @@ impl See for Compare {
 }
 
 /// The same on a GPU that is set so.
-struct CompareOn(GpuDevice);
+pub struct CompareOn<R: Runtime>(pub Gpu<R>);
 
-impl See for CompareOn {
+impl<R: Runtime> See for CompareOn<R> {
     #[track_caller]
     fn operation(&mut self, what: &str, operation: &impl Operation) {
         compare(what, operation, &self.0);
@@ -165,7 +165,7 @@ impl See for CompareHalved {
 
 /// The numbers of an operation on a GPU beside the CPU's.
 #[track_caller]
-pub fn compare<R: Runtime>(what: &str, operation: &impl Operation, gpu: &Gpu<R>) {
+fn compare<R: Runtime>(what: &str, operation: &impl Operation, gpu: &Gpu<R>) {
     let dtype = gpu.dtype();
     let expected = found(&Cpu::default(), operation, dtype);
     let got = found(gpu, operation, dtype);

@@ -51,8 +51,8 @@ impl<R: Runtime> Gpu<R> {
         let rows = x.len() / inputs;
         self.bias_gradient(dy, outputs, grads, bias.start)?;
         let dy = Reading::plain(dy, outputs);
-        let a = dy.side(OperandLayout::Columns);
-        let b = x.side(OperandLayout::Columns);
+        let a = dy.side(OperandLayout::Columns, None);
+        let b = x.side(OperandLayout::Columns, None);
         self.weight_gradient(
             MatMul {
                 m: outputs,
@@ -65,7 +65,7 @@ impl<R: Runtime> Gpu<R> {
             (inputs, 1),
         )?;
         let dx = self.alloc(x.len())?;
-        let a = dy.side(OperandLayout::Rows);
+        let a = dy.side(OperandLayout::Rows, None);
         let b = launch::weight(values, weight, (outputs, inputs), 1, true);
         self.product(
             MatMul {
@@ -110,8 +110,8 @@ impl<R: Runtime> Gpu<R> {
         let taps = window.map_or(1, |w| w.kernel * w.kernel);
         let (inputs, outputs) = (x.channels, weight.range.len() / taps / x.channels);
         let map = window.map_or(OperandLayout::Columns, |_| OperandLayout::PatchColumns);
-        let a = self.gradient(dz, outputs, OperandLayout::Columns, None);
-        let b = self.source(x, map, window);
+        let a = launch::gradient(dz, outputs).side(OperandLayout::Columns, None);
+        let b = launch::reading(x).side(map, window);
         let sizes = MatMul {
             m: outputs,
             n: inputs * taps,
@@ -138,7 +138,7 @@ impl<R: Runtime> Gpu<R> {
         };
         let dx = self.alloc_as(x.z.len(), x.z.dtype())?;
         let map = window.map_or(OperandLayout::Rows, |_| OperandLayout::Outputs);
-        let a = self.gradient(dz, outputs, map, window);
+        let a = launch::gradient(dz, outputs).side(map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, true);
         let sizes = MatMul {
             m: x.z.len() / inputs,

@@ -6,7 +6,7 @@ use super::rows::{largest, total};
 
 /// Units of a cube: rows are as long as the queue.
 pub const UNITS: usize = 256;
-/// Numbers of a row that a unit looks at together.
+/// Numbers of a row that a unit reads together.
 const TOGETHER: usize = 4;
 
 /// A similarity that counts nowhere.

@@ -5,7 +5,8 @@
 
 use cubecl::prelude::*;
 
-use super::sums::{Span, UNITS};
+use super::product::{Windows, clamped};
+use super::sums::{Span, UNITS, merge};
 use super::tensor_product::ColumnSums;
 use super::view::View;
 
@@ -56,15 +57,6 @@ impl Shape {
         let tap = (t + pad + self.stride * self.lead(pad)).checked_sub(self.stride * q)?;
         (tap < self.kernel).then_some(tap)
     }
-}
-
-/// A tensor's height and width, and those of the outputs.
-#[derive(CubeType, CubeLaunch)]
-pub struct Sides {
-    pub height: usize,
-    pub width: usize,
-    pub out_height: usize,
-    pub out_width: usize,
 }
 
 /// A unit's channels, and its place among those that have the same.
@@ -197,15 +189,11 @@ impl<N: Size> Sums<N> {
             for depth in 1..comptime!(shape.deep()) {
                 let other = depth * shape.lanes + unit.lane;
                 if comptime!(column_sums == ColumnSums::Moments) {
-                    // Chan, Golub and LeVeque 1979.
                     let rows = counts[other];
-                    if rows > 0.0f32 {
-                        let delta = firsts[other] - first;
-                        let ratio = rows / (count + rows);
-                        first += delta * Vector::new(ratio);
-                        second += seconds[other] + delta * delta * Vector::new(count * ratio);
-                        count += rows;
-                    }
+                    let all = merge::<N>(count, first, second, rows, firsts[other], seconds[other]);
+                    count = all.0;
+                    first = all.1;
+                    second = all.2;
                 } else {
                     first += firsts[other];
                     second += seconds[other];
@@ -228,7 +216,7 @@ pub fn forward<F: Float, N: Size>(
     x: &View<F, N>,
     w: &Array<f32>,
     at: usize,
-    sides: &Sides,
+    sides: &Windows,
     z: &mut Array<Vector<F, N>>,
     parts: &mut ComptimeOption<Array<Vector<f32, N>>>,
     span: &Span,
@@ -253,22 +241,14 @@ pub fn forward<F: Float, N: Size>(
         }
         #[unroll]
         for r in 0..comptime!(shape.reach(shape.rows)) {
-            let y = oy * shape.stride + r;
-            let inside_y = y >= shape.pad_top && y - shape.pad_top < sides.height;
-            let y = min(max(y, shape.pad_top) - shape.pad_top, sides.height - 1);
+            let (y, inside_y) = clamped(oy * shape.stride + r, shape.pad_top, sides.height);
             let from = (image * sides.height + y) * sides.width;
             let mut xs = Array::<Vector<f32, N>>::new(comptime!(shape.reach(shape.columns)));
             #[unroll]
             for t in 0..comptime!(shape.reach(shape.columns)) {
-                // Outside, the nearest pixel inside is read and left out: no load waits for a branch.
-                let column = ox * shape.stride + t;
-                let inside =
-                    inside_y && column >= shape.pad_left && column - shape.pad_left < sides.width;
-                let column = min(
-                    max(column, shape.pad_left) - shape.pad_left,
-                    sides.width - 1,
-                );
-                xs[t] = select(inside, x.read(from + column, unit.c), Vector::new(0.0f32));
+                let (column, inside) = clamped(ox * shape.stride + t, shape.pad_left, sides.width);
+                let read = x.read(from + column, unit.c);
+                xs[t] = select(inside_y && inside, read, Vector::new(0.0f32));
             }
             #[unroll]
             for s in 0..shape.rows {
@@ -316,7 +296,7 @@ pub fn back<F: Float, N: Size>(
     dz: &View<F, N>,
     w: &Array<f32>,
     at: usize,
-    sides: &Sides,
+    sides: &Windows,
     shortcut: &ComptimeOption<Array<Vector<F, N>>>,
     through: &ComptimeOption<View<F, N>>,
     dx: &mut Array<Vector<F, N>>,
@@ -342,17 +322,13 @@ pub fn back<F: Float, N: Size>(
         }
         #[unroll]
         for q in 0..comptime!(shape.under(shape.rows, shape.pad_top)) {
-            let oy = y / shape.stride + q;
-            let inside_y = oy >= lead_y && oy - lead_y < sides.out_height;
-            let oy = min(max(oy, lead_y) - lead_y, sides.out_height - 1);
+            let (oy, inside_y) = clamped(y / shape.stride + q, lead_y, sides.out_height);
             let from = (image * sides.out_height + oy) * sides.out_width;
             #[unroll]
             for p in 0..comptime!(shape.under(shape.columns, shape.pad_left)) {
-                let ox = x / shape.stride + p;
-                let inside = inside_y && ox >= lead_x && ox - lead_x < sides.out_width;
-                let ox = min(max(ox, lead_x) - lead_x, sides.out_width - 1);
+                let (ox, inside) = clamped(x / shape.stride + p, lead_x, sides.out_width);
                 let read = dz.read(from + ox, unit.c);
-                let g = select(inside, read, Vector::new(0.0f32));
+                let g = select(inside_y && inside, read, Vector::new(0.0f32));
                 #[unroll]
                 for s in 0..shape.rows {
                     #[unroll]
@@ -412,7 +388,7 @@ pub fn back<F: Float, N: Size>(
 pub fn weight_gradient<F: Float, N: Size>(
     dz: &View<F, N>,
     x: &View<F, N>,
-    sides: &Sides,
+    sides: &Windows,
     parts: &mut Array<Vector<f32, N>>,
     span: &Span,
     #[comptime] shape: Shape,
@@ -451,21 +427,13 @@ pub fn weight_gradient<F: Float, N: Size>(
         }
         #[unroll]
         for r in 0..comptime!(shape.reach(shape.rows)) {
-            let y = oy * shape.stride + r;
-            let inside_y = y >= shape.pad_top && y - shape.pad_top < sides.height;
-            let y = min(max(y, shape.pad_top) - shape.pad_top, sides.height - 1);
+            let (y, inside_y) = clamped(oy * shape.stride + r, shape.pad_top, sides.height);
             let from = (image * sides.height + y) * sides.width;
             #[unroll]
             for t in 0..comptime!(shape.reach(shape.columns)) {
-                let column = ox * shape.stride + t;
-                let inside =
-                    inside_y && column >= shape.pad_left && column - shape.pad_left < sides.width;
-                let column = min(
-                    max(column, shape.pad_left) - shape.pad_left,
-                    sides.width - 1,
-                );
+                let (column, inside) = clamped(ox * shape.stride + t, shape.pad_left, sides.width);
                 let read = x.read(from + column, unit.c);
-                let x = select(inside, read, Vector::new(0.0f32));
+                let x = select(inside_y && inside, read, Vector::new(0.0f32));
                 #[unroll]
                 for s in 0..shape.rows {
                     #[unroll]

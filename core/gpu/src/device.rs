@@ -208,7 +208,7 @@ mod cuda {
     use cudarc::driver::{result, sys};
 
     use super::*;
-    use crate::kept::folder;
+    use crate::kernel_cache::folder;
 
     /// GPUs by CUDA, or why there is none.
     ///
@@ -288,7 +288,7 @@ mod cuda {
         })
     }
 
-    /// Keeps kernels for `device` from now on ([`crate::kept`]). A `cubecl.toml` that says where has its way.
+    /// Keeps kernels for `device` from now on ([`crate::kernel_cache`]). A `cubecl.toml` that says where has its way.
     fn keep_kernels(device: &str) {
         let Some(folder) = folder(device, |name| env::var_os(name)) else {
             return;

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::activation::{derivative, value};
-use super::sums::UNITS;
+use super::sums::{DEEP, LANES, UNITS, lane_total};
 use super::view::View;
 use seedling_nn::activation::Act;
 use seedling_nn::layer::Gate;
@@ -235,12 +235,8 @@ pub fn gates_back(
     }
 }
 
-/// Channels of a cube that sums over images, whose units share the images.
-pub const LANES: usize = 16;
-const DEEP: usize = UNITS / LANES;
-
 /// Batch norm's two sums of dy = (g * gate + pool) * act'(u), from the images' five; (micro-batches, 2,
-/// channels). Without a gate only a pooled branch flows back, and sums are the last two of five. Cubes are
+/// channels). Without a gate only a pooled branch flows back, and sums are (images, 2, channels). Cubes are
 /// (blocks of channels, micro-batches).
 #[cube(launch_unchecked)]
 pub fn image_sums(
@@ -251,8 +247,7 @@ pub fn image_sums(
     channels: usize,
     images: usize,
 ) {
-    let mut firsts = SharedMemory::<f32>::new(UNITS);
-    let mut seconds = SharedMemory::<f32>::new(UNITS);
+    let mut shared = SharedMemory::<f32>::new(UNITS);
     let unit = UNIT_POS as usize;
     let (lane, depth) = (unit % LANES, unit / LANES);
     let c = CUBE_POS_X as usize * LANES + lane;
@@ -280,14 +275,9 @@ pub fn image_sums(
             i += DEEP;
         }
     }
-    firsts[unit] = sum;
-    seconds[unit] = centered;
-    sync_cube();
+    let sum = lane_total(sum, &mut shared, LANES);
+    let centered = lane_total(centered, &mut shared, LANES);
     if depth == 0 && c < channels {
-        for d in 1..DEEP {
-            sum += firsts[d * LANES + lane];
-            centered += seconds[d * LANES + lane];
-        }
         out[microbatch * 2 * channels + c] = sum;
         out[(microbatch * 2 + 1) * channels + c] = centered;
     }

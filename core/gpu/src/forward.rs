@@ -33,7 +33,7 @@ impl<R: Runtime> Gpu<R> {
             bias: Some((values, bias.start)),
             ..end
         };
-        let a = x.side(OperandLayout::Rows);
+        let a = x.side(OperandLayout::Rows, None);
         let b = launch::weight(values, weight, (outputs, inputs), 1, false);
         self.product(
             MatMul {
@@ -72,7 +72,7 @@ impl<R: Runtime> Gpu<R> {
         let dtype = window.map_or(x.z.dtype(), |_| self.dtype);
         let z = self.alloc_as(rows * outputs, dtype)?;
         let map = window.map_or(OperandLayout::Rows, |_| OperandLayout::Patches);
-        let a = self.source(x, map, window);
+        let a = launch::reading(x).side(map, window);
         let b = launch::weight(w.values, w.range, (outputs, inputs), taps, false);
         let sizes = MatMul {
             m: rows,
@@ -231,13 +231,8 @@ impl<R: Runtime> ForwardOps for Gpu<R> {
     fn pool(&self, x: &FusedInput<Self>, rows_per_image: usize) -> Result<DeviceBuffer> {
         let images = x.z.len() / x.channels / rows_per_image;
         let scale = 1.0 / rows_per_image as f32;
-        if let Some(means) = self.image_means(x, images, scale)? {
-            return Ok(means);
-        }
-        let (parts, pieces) = self.sums(x, None, What::Values, images)?;
-        let means = self.alloc(images * x.channels)?;
-        self.add_pieces(&parts, &means, x.channels, pieces.count, scale);
-        Ok(means)
+        let (parts, pieces) = self.scaled_sums((x, None), What::Values, images, scale)?;
+        self.whole(parts, &pieces, x.channels)
     }
 
     fn squeeze(

@@ -181,7 +181,8 @@ pub fn activated(x: &DeviceBuffer, act: Act, channels: usize) -> Reading<'_> {
     }
 }
 
-fn gradient<'a, R: Runtime>(dz: &FusedGrad<'a, Gpu<R>>, channels: usize) -> Reading<'a> {
+/// A [`FusedGrad`] of so many channels as kernels know it.
+pub fn gradient<'a, R: Runtime>(dz: &FusedGrad<'a, Gpu<R>>, channels: usize) -> Reading<'a> {
     match *dz {
         FusedGrad::Normed { dy, z, grad } => Reading {
             b: Some(z),
@@ -223,11 +224,11 @@ fn gradient<'a, R: Runtime>(dz: &FusedGrad<'a, Gpu<R>>, channels: usize) -> Read
 }
 
 impl<'a> Reading<'a> {
-    /// These rows as a side of a product.
-    pub fn side(self, map: OperandLayout) -> Side<'a> {
+    /// These rows, or the pixels under a window, as a side of a product.
+    pub fn side(self, map: OperandLayout, window: Option<&Window>) -> Side<'a> {
         Side {
             reading: self,
-            window: None,
+            window: window.copied(),
             channels: self.channels,
             taps: 1,
             map,

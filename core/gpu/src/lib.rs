@@ -4,11 +4,12 @@
 //! The same idea as on the CPU: normalization and activation are never stored, see `view`. A
 //! kernel gets one stream's order for free; nothing waits for the GPU but what the host wants to know.
 //!
-//! `device` says what GPUs there are, `kept` keeps compiled kernels, `memory` reuses buffers, `forward`, `backward` and `optimizer` turn an
-//! operation into launches, and `launch` those into kernels. Kernels: `view` how tensors are loaded,
-//! `activation`, `product` (1x1 and dense convolutions, linear layers), `depthwise`, `sums` (two phases),
-//! `norm`, `elementwise`, `max_pool`, `rows` (norms of rows), `attention`, `contrast` (the losses), `optim`, and
-//! `render` (views, with its host's side in `views`).
+//! `device` says what GPUs there are, `kernel_cache` where compiled kernels are kept, `memory` reuses buffers,
+//! `forward`, `backward` and `optimizer` turn an operation into launches, and `launch` those into kernels. Kernels:
+//! `view` how tensors are loaded, `activation`, `product` (1x1 and dense convolutions, linear layers) and
+//! `tensor_product` (the same on tensor cores), `depthwise`, `sums` (two phases), `norm`, `elementwise`, `max_pool`,
+//! `rows` (norms of rows), `attention`, `contrast` (the losses), `optim`, and `render` (views, with its host's side
+//! in `views`).
 
 mod activation;
 mod attention;
@@ -19,7 +20,7 @@ pub mod device;
 mod elementwise;
 mod forward;
 #[cfg(any(feature = "cuda", test))]
-mod kept;
+mod kernel_cache;
 mod launch;
 mod max_pool;
 mod memory;

@@ -63,28 +63,22 @@ impl Memory {
         len: usize,
         dtype: FloatKind,
     ) -> Result<DeviceBuffer> {
-        if len > MOST && !self.counted {
-            return Err(Error::Device(format!(
-                "a tensor of {len} numbers: kernels count to 2^32; smaller micro-batches (bn_group) or images \
-                 would do"
-            )));
-        }
         let room = (len.max(1) * bytes(dtype)).next_multiple_of(GRANULE);
-        let limit = client.properties().memory.max_page_size as usize;
-        if (room > limit || len > MOST) && self.counted {
+        let fits = fits(client, len, room);
+        match self.counted {
             // No amount of memory holds it: that is known by the count.
-            lock(&self.waiting).most = usize::MAX;
-        } else if room > limit {
-            return Err(Error::Device(format!(
-                "a tensor of {} MB is more than this device takes in one piece ({} MB)",
-                room >> 20,
-                limit >> 20
-            )));
+            true if fits.is_err() => lock(&self.waiting).most = usize::MAX,
+            true => {}
+            false => fits?,
         }
         let mut waiting = lock(&self.waiting);
         // The tightest that fits, unless half of it would lie idle.
-        let fits = |(bytes, _): &(usize, Option<Handle>)| *bytes >= room && *bytes <= 2 * room;
-        let found = waiting.free.iter().enumerate().filter(|(_, one)| fits(one));
+        let tight = |(bytes, _): &(usize, Option<Handle>)| *bytes >= room && *bytes <= 2 * room;
+        let found = waiting
+            .free
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| tight(one));
         let best = found.min_by_key(|(_, (bytes, _))| *bytes).map(|(i, _)| i);
         let (room, handle) = match best {
             Some(i) => waiting.free.swap_remove(i),
@@ -117,6 +111,7 @@ impl Memory {
         if len == 0 {
             return self.alloc(client, 0, FloatKind::F32);
         }
+        fits(client, len, bytes.len())?;
         let mut waiting = lock(&self.waiting);
         waiting.lent += bytes.len();
         Ok(DeviceBuffer {
@@ -187,6 +182,25 @@ impl Drop for DeviceBuffer {
             waiting.free.push((self.room, self.handle.take()));
         }
     }
+}
+
+/// Whether the device takes `len` numbers of `room` bytes in one piece.
+fn fits<R: Runtime>(client: &ComputeClient<R>, len: usize, room: usize) -> Result<()> {
+    let limit = client.properties().memory.max_page_size as usize;
+    let why = if len > MOST {
+        format!(
+            "a tensor of {len} numbers: kernels count to 2^32; smaller micro-batches (bn_group) or images would do"
+        )
+    } else if room > limit {
+        format!(
+            "a tensor of {} MB is more than this device takes in one piece ({} MB)",
+            room >> 20,
+            limit >> 20
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::Device(why))
 }
 
 /// Bytes of a number.

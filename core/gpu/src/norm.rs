@@ -3,7 +3,7 @@
 
 use cubecl::prelude::*;
 
-use super::sums::UNITS;
+use super::sums::{DEEP, LANES, UNITS, lane_total, merge};
 use super::view::{GRAD, NORM};
 
 /// A layer's places in the flat numbers.
@@ -16,10 +16,6 @@ pub struct Layer {
     pub channels: usize,
     pub eps: f32,
 }
-
-/// Channels of a cube, whose units share the parts: [`DEEP`] for each channel.
-pub const LANES: usize = 16;
-const DEEP: usize = UNITS / LANES;
 
 /// From the moments' parts (micro-batches, pieces, 3, channels): mean, squared deviations from it, rows. Running
 /// statistics move by `momentum` with every micro-batch, in order.
@@ -34,8 +30,8 @@ pub fn of_batch(
     pieces: usize,
     momentum: f32,
 ) {
-    let mut means = SharedMemory::<f32>::new(UNITS);
-    let mut deviations = SharedMemory::<f32>::new(UNITS);
+    let mut means = SharedMemory::<Vector<f32, Const<1>>>::new(UNITS);
+    let mut deviations = SharedMemory::<Vector<f32, Const<1>>>::new(UNITS);
     let mut counts = SharedMemory::<f32>::new(UNITS);
     let unit = UNIT_POS as usize;
     let (lane, depth) = (unit % LANES, unit / LANES);
@@ -43,21 +39,21 @@ pub fn of_batch(
     let c = CUBE_POS * LANES + lane;
     for microbatch in 0..microbatches {
         let mut count = 0.0f32;
-        let mut mean = 0.0f32;
-        let mut m2 = 0.0f32;
+        let mut mean = Vector::<f32, Const<1>>::new(0.0f32);
+        let mut m2 = Vector::<f32, Const<1>>::new(0.0f32);
         if c < channels {
             let mut piece = depth;
             while piece < pieces {
-                // Chan, Golub and LeVeque 1979.
                 let at = (microbatch * pieces + piece) * 3 * channels + c;
-                let rows = parts[at + 2 * channels];
-                if rows > 0.0f32 {
-                    let delta = parts[at] - mean;
-                    let ratio = rows / (count + rows);
-                    mean += delta * ratio;
-                    m2 += parts[at + channels] + delta * delta * count * ratio;
-                    count += rows;
-                }
+                let other = (
+                    Vector::new(parts[at]),
+                    Vector::new(parts[at + channels]),
+                    parts[at + 2 * channels],
+                );
+                let all = merge::<Const<1>>(count, mean, m2, other.2, other.0, other.1);
+                count = all.0;
+                mean = all.1;
+                m2 = all.2;
                 piece += DEEP;
             }
         }
@@ -68,15 +64,19 @@ pub fn of_batch(
         if depth == 0 && c < channels {
             for d in 1..DEEP {
                 let other = d * LANES + lane;
-                let rows = counts[other];
-                if rows > 0.0f32 {
-                    let delta = means[other] - mean;
-                    let ratio = rows / (count + rows);
-                    mean += delta * ratio;
-                    m2 += deviations[other] + delta * delta * count * ratio;
-                    count += rows;
-                }
+                let all = merge::<Const<1>>(
+                    count,
+                    mean,
+                    m2,
+                    counts[other],
+                    means[other],
+                    deviations[other],
+                );
+                count = all.0;
+                mean = all.1;
+                m2 = all.2;
             }
+            let (mean, m2) = (mean[0], m2[0]);
             let var = m2 / count;
             let mut unbiased = var;
             if count > 1.0f32 {
@@ -136,8 +136,7 @@ pub fn back(
     rows: usize,
     factor: f32,
 ) {
-    let mut firsts = SharedMemory::<f32>::new(UNITS);
-    let mut seconds = SharedMemory::<f32>::new(UNITS);
+    let mut shared = SharedMemory::<f32>::new(UNITS);
     let unit = UNIT_POS as usize;
     let (lane, depth) = (unit % LANES, unit / LANES);
     let channels = layer.channels;
@@ -156,14 +155,9 @@ pub fn back(
                 piece += DEEP;
             }
         }
-        firsts[unit] = sum;
-        seconds[unit] = centered;
-        sync_cube();
+        let sum = lane_total(sum, &mut shared, LANES);
+        let centered = lane_total(centered, &mut shared, LANES);
         if depth == 0 && c < channels {
-            for d in 1..DEEP {
-                sum += firsts[d * LANES + lane];
-                centered += seconds[d * LANES + lane];
-            }
             let at = microbatch * NORM * channels + c;
             let (scale, mean, inverse) =
                 (norm[at], norm[at + 2 * channels], norm[at + 3 * channels]);
@@ -181,7 +175,6 @@ pub fn back(
             out[to + channels] = q;
             out[to + 2 * channels] = r;
         }
-        sync_cube();
     }
     if depth == 0 && c < channels {
         grads[layer.weight + c] += dweight * factor;

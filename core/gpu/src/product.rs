@@ -10,6 +10,7 @@
 use cubecl::prelude::*;
 
 use super::activation::{hard_sigmoid, sigmoid};
+use super::sums::lane_total;
 use super::view::View;
 use seedling_nn::layer::Gate;
 
@@ -61,6 +62,14 @@ pub struct Windows {
     pub pad_left: usize,
 }
 
+/// The place that lies `before` a place, as long as it is one of so many, or the nearest; and whether it is one.
+/// Outside, the nearest is read and left out: no load waits for a branch.
+#[cube]
+pub fn clamped(place: usize, before: usize, places: usize) -> (usize, bool) {
+    let inside = place >= before && place - before < places;
+    (min(max(place, before) - before, places - 1), inside)
+}
+
 /// One side of a product, of which `N` neighbors are read at once.
 #[derive(CubeType, CubeLaunch)]
 pub struct Operand<F: Float, N: Size> {
@@ -110,16 +119,11 @@ impl<F: Float, N: Size> Operand<F, N> {
                 let (image, oy) = (row / w.out_height, row % w.out_height);
                 let y = oy * w.stride + tap / w.kernel;
                 let x = ox * w.stride + tap % w.kernel;
-                let inside = y >= w.pad_top
-                    && x >= w.pad_left
-                    && y - w.pad_top < w.height
-                    && x - w.pad_left < w.width;
-                // Outside, the nearest pixel inside is read and left out: no load waits for a branch.
-                let y = min(max(y, w.pad_top) - w.pad_top, w.height - 1);
-                let x = min(max(x, w.pad_left) - w.pad_left, w.width - 1);
+                let (y, inside_y) = clamped(y, w.pad_top, w.height);
+                let (x, inside_x) = clamped(x, w.pad_left, w.width);
                 let row = (image * w.height + y) * w.width + x;
                 let found = self.view.read(row, c / N::value());
-                select(inside, found, Vector::new(0.0f32))
+                select(inside_y && inside_x, found, Vector::new(0.0f32))
             }
             ComptimeOption::None => Vector::new(0.0f32),
         }
@@ -345,15 +349,8 @@ pub fn add_parts(
             piece += deep;
         }
     }
-    shared[unit] = sum;
-    sync_cube();
+    let sum = lane_total(sum, &mut shared, LANES) * factor;
     if depth == 0 && i < len {
-        let mut sum = 0.0f32;
-        #[unroll]
-        for d in 0..deep {
-            sum += shared[d * LANES + lane];
-        }
-        sum *= factor;
         if comptime!(in_order) {
             grads[at + i] += sum;
         } else {

@@ -22,7 +22,7 @@ pub mod record {
     /// Where the axis across begins, and its taps.
     pub const ACROSS: usize = 4;
     pub const ACROSS_TAPS: usize = 5;
-    /// The same down; starts are counted from the first row that any output looks at.
+    /// The same down; starts are counted from the first row that any output reads.
     pub const DOWN: usize = 6;
     pub const DOWN_TAPS: usize = 7;
     /// Four steps of color, each [`super::step`]; what is before contrast is done first.

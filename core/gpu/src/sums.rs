@@ -155,8 +155,48 @@ pub fn sums<F: Float, N: Size>(
     }
 }
 
-/// Columns of a cube of [`add_columns`].
-pub const COLUMNS: usize = 32;
+/// Channels of a cube whose units share what is summed: each has every [`DEEP`]th of it.
+pub const LANES: usize = 16;
+pub const DEEP: usize = UNITS / LANES;
+
+/// The sum over a cube's units that have the same lane, for the first of them.
+#[cube]
+pub fn lane_total(x: f32, shared: &mut SharedMemory<f32>, #[comptime] lanes: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    shared[unit] = x;
+    sync_cube();
+    let mut sum = x;
+    if unit < lanes {
+        for depth in 1..comptime!(UNITS / lanes) {
+            sum += shared[depth * lanes + unit];
+        }
+    }
+    sync_cube();
+    sum
+}
+
+/// Count, mean and squared deviations of some rows, with those of others (Chan, Golub and LeVeque 1979).
+#[cube]
+pub fn merge<N: Size>(
+    count: f32,
+    mean: Vector<f32, N>,
+    m2: Vector<f32, N>,
+    rows: f32,
+    other: Vector<f32, N>,
+    other_m2: Vector<f32, N>,
+) -> (f32, Vector<f32, N>, Vector<f32, N>) {
+    let mut all = count;
+    let mut mean = mean;
+    let mut m2 = m2;
+    if rows > 0.0f32 {
+        let delta = other - mean;
+        let ratio = rows / (count + rows);
+        mean += delta * Vector::new(ratio);
+        m2 += other_m2 + delta * delta * Vector::new(count * ratio);
+        all += rows;
+    }
+    (all, mean, m2)
+}
 
 /// Adds the sums of (rows, channels) over the rows, times `factor`, to a layer's gradient.
 #[cube(launch_unchecked)]
@@ -167,25 +207,20 @@ pub fn add_columns(
     channels: usize,
     factor: f32,
 ) {
-    let deep = comptime!(UNITS / COLUMNS);
     let mut shared = SharedMemory::<f32>::new(UNITS);
     let unit = UNIT_POS as usize;
-    let (lane, depth) = (unit % COLUMNS, unit / COLUMNS);
-    let c = CUBE_POS * COLUMNS + lane;
+    let (lane, depth) = (unit % LANES, unit / LANES);
+    let c = CUBE_POS * LANES + lane;
     let mut sum = 0.0f32;
     if c < channels {
         let mut i = depth * channels + c;
         while i < x.len() {
             sum += x[i];
-            i += deep * channels;
+            i += DEEP * channels;
         }
     }
-    shared[unit] = sum;
-    sync_cube();
+    let sum = lane_total(sum, &mut shared, LANES);
     if depth == 0 && c < channels {
-        for d in 1..deep {
-            sum += shared[d * COLUMNS + lane];
-        }
         grads[at + c] += sum * factor;
     }
 }

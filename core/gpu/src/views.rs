@@ -16,7 +16,7 @@ const BLOCK: usize = 64;
 /// What a view needs from the host. Places in its record are counted from its own beginnings.
 struct View<'a> {
     photo: &'a Photo,
-    /// What is sent of the photo: the crop, but for rows that no output looks at.
+    /// What is sent of the photo: the crop, but for rows that no output reads.
     sent: Rect,
     record: [u32; record::LEN],
     axes: Vec<u32>,

@@ -1,7 +1,7 @@
 //! Depthwise convolution and its two gradients.
 
 use super::*;
-use crate::depthwise::{Shape, SidesLaunch};
+use crate::depthwise::Shape;
 
 /// Bytes of shared memory for a cube's weights, beside what its sums take.
 const WEIGHTS: usize = 7 << 10;
@@ -83,10 +83,6 @@ fn channels_at_once(window: &Window) -> usize {
     }
 }
 
-fn sides<R: Runtime>(w: &Window) -> SidesLaunch<R> {
-    SidesLaunch::new(w.height, w.width, w.out_height, w.out_width)
-}
-
 impl<R: Runtime> Gpu<R> {
     /// z, and the moments of so many micro-batches (none: no moments).
     pub(crate) fn depthwise_forward(
@@ -114,7 +110,7 @@ impl<R: Runtime> Gpu<R> {
             reading(x).view(n),
             w.values.arg(),
             w.range.start,
-            sides(window),
+            windows(window),
             z.arg(),
             parts.as_ref().map(|parts| parts.arg()).into(),
             work.pieces.arg(),
@@ -166,7 +162,7 @@ impl<R: Runtime> Gpu<R> {
             gradient(dz, window.channels).view(n),
             w.values.arg(),
             w.range.start,
-            sides(window),
+            windows(window),
             shortcut.map(|shortcut| shortcut.arg()).into(),
             through.then(|| reading(x).view(n)).into(),
             dx.arg(),
@@ -207,7 +203,7 @@ impl<R: Runtime> Gpu<R> {
             work.n,
             gradient(dz, window.channels).view(n),
             reading(x).view(n),
-            sides(window),
+            windows(window),
             parts.arg(),
             work.pieces.arg(),
             work.shape,

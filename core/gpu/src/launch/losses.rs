@@ -35,11 +35,9 @@ impl<R: Runtime> Gpu<R> {
     ) -> Result<DeviceBuffer> {
         let (n, size) = (rows.len() / dim, keys.len() / dim);
         let out = self.alloc(n * size)?;
-        let a = FusedInput::plain(rows, dim);
-        let b = FusedInput::plain(keys, dim);
         let operands = (
-            self.source(&a, OperandLayout::Rows, None),
-            self.source(&b, OperandLayout::Rows, None),
+            Reading::plain(rows, dim).side(OperandLayout::Rows, None),
+            Reading::plain(keys, dim).side(OperandLayout::Rows, None),
         );
         self.product(
             MatMul {
@@ -247,13 +245,9 @@ impl<R: Runtime> Gpu<R> {
         let piece = size.div_ceil(64).max(256).next_multiple_of(8);
         let pieces = size.div_ceil(piece);
         let parts = self.alloc(pieces * n * dim)?;
-        let (a, b) = (
-            FusedInput::plain(&dlogits.queue, size),
-            FusedInput::plain(keys, dim),
-        );
         let sides = (
-            self.source(&a, OperandLayout::Rows, None),
-            self.source(&b, OperandLayout::Columns, None),
+            Reading::plain(&dlogits.queue, size).side(OperandLayout::Rows, None),
+            Reading::plain(keys, dim).side(OperandLayout::Columns, None),
         );
         self.product_in_pieces(
             MatMul {

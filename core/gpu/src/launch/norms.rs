@@ -5,7 +5,7 @@ use super::*;
 /// Cubes for the channels of a norm.
 fn norm_grid(of: &BatchNorm) -> (CubeCount, CubeDim) {
     let units = CubeDim::new_1d(sums::UNITS as u32);
-    (cubes(of.channels.div_ceil(norm::LANES)), units)
+    (cubes(of.channels.div_ceil(sums::LANES)), units)
 }
 
 impl<R: Runtime> Gpu<R> {

@@ -41,7 +41,7 @@ impl<R: Runtime> Gpu<R> {
         out: &DeviceBuffer,
         pooled: Pooled,
     ) {
-        let blocks = pooled.channels.div_ceil(elementwise::LANES) as u32;
+        let blocks = pooled.channels.div_ceil(sums::LANES) as u32;
         let count = CubeCount::Static(blocks, pooled.microbatches as u32, 1);
         launch!(
             self,

@@ -105,39 +105,6 @@ impl<R: Runtime> Gpu<R> {
         let room = device.hardware.max_shared_memory_size >= tensor_product::SHARED_BYTES;
         room && device.features.matmul.cmma.contains(&config)
     }
-}
-
-impl<R: Runtime> Gpu<R> {
-    pub(crate) fn source<'a>(
-        &self,
-        x: &FusedInput<'a, Self>,
-        map: OperandLayout,
-        window: Option<&Window>,
-    ) -> Side<'a> {
-        Side {
-            reading: reading(x),
-            window: window.copied(),
-            channels: x.channels,
-            taps: 1,
-            map,
-        }
-    }
-
-    pub(crate) fn gradient<'a>(
-        &self,
-        dz: &FusedGrad<'a, Self>,
-        channels: usize,
-        map: OperandLayout,
-        window: Option<&Window>,
-    ) -> Side<'a> {
-        Side {
-            reading: gradient(dz, channels),
-            window: window.copied(),
-            channels,
-            taps: 1,
-            map,
-        }
-    }
 
     fn operand<F: Float, N: Size>(&self, side: &Side, n: usize) -> OperandLaunch<F, N, R> {
         OperandLaunch::new(

@@ -14,46 +14,26 @@ impl<R: Runtime> Gpu<R> {
         what: What,
         segments: usize,
     ) -> Result<(DeviceBuffer, Pieces)> {
-        let lanes = block(x.channels / lanes(x.channels));
-        let rows = x.z.len() / x.channels;
-        let segment = rows / segments.max(1);
+        self.scaled_sums((x, g), what, segments, 1.0)
+    }
+
+    /// The same; [`What::Values`] are times `factor`.
+    pub(crate) fn scaled_sums(
+        &self,
+        (x, g): (&FusedInput<Self>, Option<&DeviceBuffer>),
+        what: What,
+        segments: usize,
+        factor: f32,
+    ) -> Result<(DeviceBuffer, Pieces)> {
+        let n = lanes(x.channels);
+        let vectors = x.channels / n;
+        let lanes = block(vectors);
+        let segment = x.z.len() / x.channels / segments.max(1);
         let pieces = match segments {
             0..IMAGES => Pieces::new(segment, sums::UNITS / lanes * RUN),
             _ => Pieces::of(segment, segment.max(1)),
         };
         let parts = self.alloc(segments * pieces.count * what.count() * x.channels)?;
-        self.sum_pieces((x, g), what, &parts, (segments, pieces), 1.0);
-        Ok((parts, pieces))
-    }
-
-    /// The sums of x over each image, times `factor`, where there are images enough for a cube to have one whole.
-    pub(crate) fn image_means(
-        &self,
-        x: &FusedInput<Self>,
-        images: usize,
-        factor: f32,
-    ) -> Result<Option<DeviceBuffer>> {
-        if images < IMAGES {
-            return Ok(None);
-        }
-        let rows = x.z.len() / x.channels / images;
-        let means = self.alloc(images * x.channels)?;
-        let whole = (images, Pieces::of(rows, rows.max(1)));
-        self.sum_pieces((x, None), What::Values, &means, whole, factor);
-        Ok(Some(means))
-    }
-
-    fn sum_pieces(
-        &self,
-        (x, g): (&FusedInput<Self>, Option<&DeviceBuffer>),
-        what: What,
-        parts: &DeviceBuffer,
-        (segments, pieces): (usize, Pieces),
-        factor: f32,
-    ) {
-        let n = lanes(x.channels);
-        let vectors = x.channels / n;
-        let lanes = block(vectors);
         let count = CubeCount::Static(
             vectors.div_ceil(lanes) as u32,
             pieces.count as u32,
@@ -73,6 +53,7 @@ impl<R: Runtime> Gpu<R> {
             lanes,
             x.z.storage(),
         );
+        Ok((parts, pieces))
     }
 
     /// Adds the sums over the rows of dy (rows, channels) to a bias' gradient.
@@ -87,7 +68,7 @@ impl<R: Runtime> Gpu<R> {
         launch!(
             self,
             sums::add_columns,
-            (cubes(channels.div_ceil(sums::COLUMNS)), units),
+            (cubes(channels.div_ceil(sums::LANES)), units),
             dy.arg(),
             grads.arg(),
             at,

@@ -84,13 +84,9 @@ impl<R: Runtime> Gpu<R> {
             _ => (there, here),
         };
         let out = self.alloc(to * layer.dim)?;
-        let (a, b) = (
-            FusedInput::plain(&matrix, here),
-            FusedInput::plain(positions, layer.dim),
-        );
         let sides = (
-            self.source(&a, map, None),
-            self.source(&b, OperandLayout::Columns, None),
+            Reading::plain(&matrix, here).side(map, None),
+            Reading::plain(positions, layer.dim).side(OperandLayout::Columns, None),
         );
         self.product(
             MatMul {

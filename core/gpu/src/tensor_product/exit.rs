@@ -4,6 +4,7 @@ use cubecl::cmma;
 use cubecl::prelude::*;
 
 use super::super::product::End;
+use super::super::sums::merge;
 use super::tile::{ColumnSums, Tile};
 use super::{SIDE, WARPS, WIDE};
 
@@ -20,6 +21,16 @@ pub struct Corner {
     pub out_at: usize,
     /// Whether it is the cube's first.
     pub begins: bool,
+}
+
+/// Waits for the warps that share a strip.
+#[cube]
+fn meet(#[comptime] tile: Tile) {
+    if comptime!(tile.split > 1) {
+        sync_cube();
+    } else {
+        sync_plane();
+    }
 }
 
 /// What warps share on their way out, and what units have summed.
@@ -95,11 +106,7 @@ impl Exit {
                     );
                 }
             }
-            if comptime!(tile.split > 1) {
-                sync_cube();
-            } else {
-                sync_plane();
-            }
+            meet(tile);
             let mut weighted = Array::<Vector<f32, Const<WIDE>>>::new(pair);
             let v = lane % (2 * pair);
             if part == 0 {
@@ -165,11 +172,7 @@ impl Exit {
                     self.second[group] += sum;
                 }
             }
-            if comptime!(tile.split > 1) {
-                sync_cube();
-            } else {
-                sync_plane();
-            }
+            meet(tile);
         }
     }
 
@@ -236,8 +239,8 @@ impl Exit {
         let (across, wide) = comptime!((SIDE * tile.pair(), tile.wide()));
         let units = comptime!(tile.column_parts());
         let mut counts = SharedMemory::<f32>::new(units);
-        let mut firsts = SharedMemory::<f32>::new(comptime!(units * wide));
-        let mut seconds = SharedMemory::<f32>::new(comptime!(units * wide));
+        let mut firsts = SharedMemory::<Vector<f32, Const<1>>>::new(comptime!(units * wide));
+        let mut seconds = SharedMemory::<Vector<f32, Const<1>>>::new(comptime!(units * wide));
         let unit = UNIT_POS as usize;
         let lane = unit % 32;
         let place = unit / 32 * comptime!(32 / across) + lane / across;
@@ -253,38 +256,33 @@ impl Exit {
             let (first, second) = (self.first[group], self.second[group]);
             if comptime!(column_sums == ColumnSums::Moments) {
                 let mean = first / rows;
-                firsts[to] = self.shift[group] + mean;
-                seconds[to] = max(second - first * mean, 0.0f32);
+                firsts[to] = Vector::new(self.shift[group] + mean);
+                seconds[to] = Vector::new(max(second - first * mean, 0.0f32));
             } else {
-                firsts[to] = first;
-                seconds[to] = second;
+                firsts[to] = Vector::new(first);
+                seconds[to] = Vector::new(second);
             }
         }
         sync_cube();
         let j = first_j + unit;
         if unit < wide && j < columns {
-            let mut first = 0.0f32;
-            let mut second = 0.0f32;
+            let mut first = Vector::<f32, Const<1>>::new(0.0f32);
+            let mut second = Vector::<f32, Const<1>>::new(0.0f32);
             let mut count = 0.0f32;
             for place in 0..units {
                 let (a, b) = (firsts[place * wide + unit], seconds[place * wide + unit]);
                 if comptime!(column_sums == ColumnSums::Moments) {
-                    // Chan, Golub and LeVeque 1979.
-                    let rows = counts[place];
-                    if rows > 0.0f32 {
-                        let delta = a - first;
-                        let ratio = rows / (count + rows);
-                        first += delta * ratio;
-                        second += b + delta * delta * count * ratio;
-                        count += rows;
-                    }
+                    let all = merge::<Const<1>>(count, first, second, counts[place], a, b);
+                    count = all.0;
+                    first = all.1;
+                    second = all.2;
                 } else {
                     first += a;
                     second += b;
                 }
             }
-            parts[at + j] = first;
-            parts[at + columns + j] = second;
+            parts[at + j] = first[0];
+            parts[at + columns + j] = second[0];
             if comptime!(column_sums == ColumnSums::Moments) {
                 parts[at + 2 * columns + j] = count;
             }
