@@ -93,9 +93,16 @@ impl<'a> TerminalObserver<'a> {
         }
     }
 
+    fn compiling(&mut self, done: u64, steps: u64) {
+        let bar = self.bar(Bar::Training, steps, "train");
+        bar.set_position(done);
+        bar.set_message("compiling the GPU's kernels, which may take a minute the first time");
+    }
+
     fn step(&mut self, progress: &Progress, photos_per_second: f64, waits: Waits) {
+        let first = self.waits.is_none();
         let waiting = self.waiting(waits);
-        let fresh = !matches!(&self.bar, Some((Bar::Training, _)));
+        let fresh = first || !matches!(&self.bar, Some((Bar::Training, _)));
         let bar = self.bar(Bar::Training, progress.steps, "train");
         if fresh {
             // The time left is reckoned from here.
@@ -215,6 +222,7 @@ impl Observer for TerminalObserver<'_> {
                     }
                 }
             }
+            Event::Compiling { done, steps } => self.compiling(done, steps),
             Event::Step {
                 progress,
                 photos_per_second,

@@ -165,19 +165,21 @@ fn a_step_is_few_launches() {
         queue_size: 64,
         ..Config::pretrain()
     };
-    let mut launches = 0;
+    let (mut launches, mut waits) = (0, 0);
     written::<Cuda>(|client| {
         let gpu = Gpu::new(client).halved().unwrap();
         let mut bench = StepBench::with_backend(&gpu, &config, ImagesIn::Device).unwrap();
         let mut step = || {
             bench.step().unwrap();
-            bench.gpu().unwrap().0.launches
+            let stats = bench.gpu().unwrap().0;
+            (stats.launches, stats.waits)
         };
-        launches = step();
-        launches = step() - launches;
+        let (first, second) = (step(), step());
+        (launches, waits) = (second.0 - first.0, second.1 - first.1);
     });
     println!("{launches} launches a step");
     assert!(launches <= MOST_LAUNCHES, "{launches}");
+    assert_eq!(waits, 1, "the host waits at a step's end, once");
 }
 
 /// See [`a_step_is_few_launches`].

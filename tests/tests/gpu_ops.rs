@@ -146,22 +146,28 @@ impl<R: Runtime> See for CompareOn<R> {
     }
 }
 
-/// The same where activations are stored in 16 bits.
+/// The same where activations are stored in 16 bits, of each dtype that the GPU has.
 struct CompareHalved;
 
 impl See for CompareHalved {
     #[track_caller]
     fn operation(&mut self, what: &str, operation: &impl Operation) {
         let Some(gpu) = gpu() else { return };
-        match gpu.halved() {
-            Ok(halved) => {
-                let halved = halved.with_loss_scale(1.0);
-                compare(what, operation, &halved);
-            }
-            Err(error) => skipped("gpu", error),
+        let mut halved = HALVES
+            .into_iter()
+            .filter_map(|dtype| gpu.storing(dtype))
+            .peekable();
+        if halved.peek().is_none() {
+            skipped("gpu", "it has neither bf16 nor f16");
+        }
+        for gpu in halved {
+            compare(what, operation, &gpu.with_loss_scale(1.0));
         }
     }
 }
+
+/// What activations may be stored in, in 16 bits.
+pub const HALVES: [FloatKind; 2] = [FloatKind::BF16, FloatKind::F16];
 
 /// The numbers of an operation on a GPU beside the CPU's.
 #[track_caller]
@@ -933,7 +939,11 @@ impl Operation for Losses {
             };
             let (grad, found) = b.contrast(&queries, 2..2 + n, &contrast).unwrap();
             bench.see("gradient", &grad);
-            let (loss, agreement) = b.found(found).unwrap();
+            let grads = b.flat(vec![0.0; 3]).unwrap();
+            let read = b.read_step(vec![found], &queries, &grads).unwrap();
+            assert!(read.finite);
+            bench.found.push(("queries".into(), read.queries));
+            let (loss, agreement) = read.found[0];
             let figures = vec![loss, agreement.positive, agreement.accuracy];
             bench.found.push(("figures".into(), figures));
         }

@@ -156,7 +156,7 @@ fn moco_above<B: TrainingBackend>(
         let stats = moco
             .step(&views, &key_orders(1, step as u64, BATCH))
             .unwrap();
-        assert!(moco.query_encoder.params.grads_are_finite().unwrap());
+        assert!(stats.finite);
         sgd.step(&mut moco.query_encoder.params, LR).unwrap();
         moco.momentum_update().unwrap();
         losses.push(stats.loss);
@@ -184,6 +184,17 @@ fn follows(got: &[f32], expected: &[f32], off: &[f32]) {
 
 const OFF: f32 = 1e-6;
 const LR: f32 = 1e-3;
+
+/// Losses of a MoCo run.
+pub fn losses<B: TrainingBackend>(backend: &B, steps: usize) -> Vec<f32> {
+    moco(backend, (steps, BATCH, 0.0), |_| ()).0
+}
+
+/// A run whose products are of fewer bits stays near one in f32.
+#[track_caller]
+pub fn stays_near(got: &[f32], expected: &[f32]) {
+    assert_close(got, expected, 2e-2, 0.0, "losses");
+}
 
 /// A step of every kind of training.
 pub fn a_step_of_each<B: TrainingBackend>(backend: &B) {
@@ -230,6 +241,21 @@ fn twenty_steps_of_moco() {
         [0.0, OFF].map(|off| moco(&Cpu::default(), (STEPS, BATCH, off), |_| ()).0);
     follows(&moco(&gpu, (STEPS, BATCH, 0.0), |_| ()).0, &expected, &off);
     assert_ne!(expected.first(), expected.last());
+}
+
+/// What a GPU has besides f32: where it has neither, gpu_emulated.rs does some of this.
+#[test]
+fn twenty_steps_in_fewer_bits() {
+    let Some(gpu) = gpu() else { return };
+    let expected = losses(&Cpu::default(), STEPS);
+    match gpu.with_tf32() {
+        Ok(gpu) => stays_near(&losses(&gpu, STEPS), &expected),
+        Err(error) => skipped("tf32", error),
+    }
+    match gpu.halved() {
+        Ok(gpu) => stays_near(&losses(&gpu, STEPS), &expected),
+        Err(error) => skipped("gpu", error),
+    }
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub struct DeviceStatus {
     pub bytes: Option<usize>,
     complaint: Arc<Mutex<Option<String>>>,
     launches: Arc<AtomicU64>,
+    waits: Arc<AtomicU64>,
     waited_nanos: Arc<AtomicU64>,
 }
 
@@ -71,6 +72,7 @@ impl DeviceStatus {
     pub fn launch_stats(&self) -> LaunchStats {
         LaunchStats {
             launches: self.launches.load(Ordering::Relaxed),
+            waits: self.waits.load(Ordering::Relaxed),
             waited: Duration::from_nanos(self.waited_nanos.load(Ordering::Relaxed)),
         }
     }
@@ -88,6 +90,7 @@ impl DeviceStatus {
         let begun = Instant::now();
         let out = catch_unwind(AssertUnwindSafe(wait));
         let nanos = begun.elapsed().as_nanos() as u64;
+        self.waits.fetch_add(1, Ordering::Relaxed);
         self.waited_nanos.fetch_add(nanos, Ordering::Relaxed);
         out.unwrap_or_else(|_| Err("its runtime gave up".into()))
     }

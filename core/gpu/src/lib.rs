@@ -42,6 +42,7 @@ use cubecl::bytes::Bytes;
 use cubecl::future::block_on;
 use cubecl::ir::{ElemType, FloatKind, StorageType};
 use cubecl::prelude::*;
+use cubecl::reader::read_sync;
 use cubecl::stream_id::StreamId;
 
 use self::device::DeviceStatus;
@@ -173,6 +174,22 @@ impl<R: Runtime> Gpu<R> {
         }
     }
 
+    /// The same GPU, which stores convolutions' outputs in 16 bits of this dtype, if it knows it.
+    #[must_use]
+    pub fn storing(&self, dtype: FloatKind) -> Option<Gpu<R>> {
+        let storage = StorageType::Scalar(ElemType::Float(dtype));
+        let known = self.client.properties().supports_type(storage);
+        known.then(|| Gpu {
+            dtype,
+            tf32: true,
+            loss_scale: match dtype {
+                FloatKind::F16 => LOSS_SCALE,
+                _ => 1.0,
+            },
+            ..self.clone()
+        })
+    }
+
     /// Whether products of f32 may be taken of TF32.
     pub fn tf32(&self) -> bool {
         self.tf32
@@ -219,10 +236,11 @@ impl<R: Runtime> Gpu<R> {
         self.memory.alloc(&self.client, len, dtype)
     }
 
-    /// The bytes of what is on the GPU. Whoever waits for them hears of what went wrong before.
-    fn read(&self, numbers: &DeviceBuffer) -> Result<Bytes> {
+    /// The bytes of what is on the GPU, which is waited for once. Whoever waits hears of what went wrong before.
+    fn read(&self, buffers: &[&DeviceBuffer]) -> Result<Vec<Bytes>> {
+        let handles = buffers.iter().map(|buffer| buffer.handle()).collect();
         let read = || {
-            let bytes = self.client.read_one(numbers.handle());
+            let bytes = read_sync(self.client.read_async(handles));
             bytes.map_err(|error| error.to_string())
         };
         let bytes = self.status.waiting(read);
@@ -299,8 +317,23 @@ impl<R: Runtime> Gpu<R> {
             self.read_into(&launch::activated(numbers, Act::Identity, 1), &wide);
             return self.receive(&wide);
         }
-        let bytes = self.read(numbers)?;
-        Ok(f32::from_bytes(&bytes).to_vec())
+        let read = self.receive_all(&[numbers])?;
+        Ok(read.into_iter().next().unwrap_or_default())
+    }
+
+    /// All of these, each of f32, to the host, which waits once.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn receive_all(&self, buffers: &[&DeviceBuffer]) -> Result<Vec<Vec<f32>>> {
+        if self.dry_run {
+            return Ok(buffers.iter().map(|one| vec![0.0; one.len()]).collect());
+        }
+        let read = self.read(buffers)?;
+        Ok(read
+            .iter()
+            .map(|one| f32::from_bytes(one).to_vec())
+            .collect())
     }
 
     /// The sums of each image put together: (images, sums, channels).
@@ -395,24 +428,9 @@ impl<R: Runtime> DeviceOps for Gpu<R> {
     }
 
     fn halved(&self) -> Result<Self> {
-        let known = |dtype: &FloatKind| {
-            let dtype = StorageType::Scalar(ElemType::Float(*dtype));
-            self.client.properties().supports_type(dtype)
-        };
-        let dtype = [FloatKind::BF16, FloatKind::F16].into_iter().find(known);
-        let Some(dtype) = dtype else {
-            return Err(Error::Device(
-                "precision = bf16: this device has neither bf16 nor f16".into(),
-            ));
-        };
-        Ok(Gpu {
-            dtype,
-            tf32: true,
-            loss_scale: match dtype {
-                FloatKind::F16 => LOSS_SCALE,
-                _ => 1.0,
-            },
-            ..self.clone()
+        let mut known = [FloatKind::BF16, FloatKind::F16].into_iter();
+        known.find_map(|dtype| self.storing(dtype)).ok_or_else(|| {
+            Error::Device("precision = bf16: this device has neither bf16 nor f16".into())
         })
     }
 

@@ -103,7 +103,7 @@ pub fn ema_update(own: &mut Array<f32>, other: &Array<f32>, momentum: f32, from:
 
 /// How many of a cube's numbers are not finite, as their bits say: a comparison might be optimized away.
 #[cube(launch_unchecked)]
-pub fn not_finite(x: &Array<f32>, found: &mut Array<u32>) {
+pub fn not_finite(x: &Array<f32>, found: &mut Array<f32>) {
     let mut shared = SharedMemory::<u32>::new(UNITS);
     let unit = UNIT_POS as usize;
     let mut bad = 0u32;
@@ -124,7 +124,7 @@ pub fn not_finite(x: &Array<f32>, found: &mut Array<u32>) {
             sum += shared[j];
         }
         if CUBE_POS < found.len() {
-            found[CUBE_POS] = sum;
+            found[CUBE_POS] = f32::cast_from(sum);
         }
     }
 }

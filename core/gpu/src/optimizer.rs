@@ -20,11 +20,8 @@ impl<R: Runtime> OptimizerOps for Gpu<R> {
 
     fn all_finite(&self, flat: &DeviceBuffer) -> Result<bool> {
         let found = self.not_finite(flat)?;
-        if self.dry_run {
-            return Ok(true);
-        }
-        let bytes = self.read(&found)?;
-        Ok(u32::from_bytes(&bytes).iter().all(|count| *count == 0))
+        let counts = self.receive(&found)?;
+        Ok(counts.iter().all(|count| *count == 0.0))
     }
 
     fn sgd(

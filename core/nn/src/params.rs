@@ -104,12 +104,4 @@ impl<B: OptimizerOps> Params<B> {
     pub fn zero_grads(&mut self) -> Result<()> {
         self.backend.clear(&mut self.grads)
     }
-
-    /// Whether every gradient is a finite number.
-    ///
-    /// # Errors
-    /// The backend's.
-    pub fn grads_are_finite(&self) -> Result<bool> {
-        self.backend.all_finite(&self.grads)
-    }
 }

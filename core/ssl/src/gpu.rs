@@ -7,7 +7,7 @@ use seedling_gpu::{DeviceBuffer, Gpu, Logits, Runtime};
 
 use crate::Result;
 use crate::loss::{Agreement, Contrast, Target};
-use crate::ops::{LossOps, ViewOps};
+use crate::ops::{LossOps, StepRead, ViewOps};
 use crate::queue::{NO_PHOTO, Queue};
 
 /// Logits that are there at a time: of 256 queries and the method's queue.
@@ -87,18 +87,23 @@ impl<R: Runtime> LossOps for Gpu<R> {
         Ok((grad, (found, contrast.batch)))
     }
 
-    fn found(&self, (found, batch): Self::Found) -> Result<(f32, Agreement)> {
-        let found = self.receive(&found)?;
-        let mean = |which: usize| {
-            let column = found.iter().skip(which).step_by(3);
-            let sum: f64 = column.map(|&x| x as f64).sum();
-            (sum / batch as f64) as f32
-        };
-        let agreement = Agreement {
-            positive: mean(1),
-            accuracy: mean(2),
-        };
-        Ok((mean(0), agreement))
+    fn read_step(
+        &self,
+        found: Vec<Self::Found>,
+        queries: &DeviceBuffer,
+        grads: &DeviceBuffer,
+    ) -> Result<StepRead> {
+        let not_finite = self.not_finite(grads)?;
+        let mut buffers: Vec<&DeviceBuffer> = found.iter().map(|(found, _)| found).collect();
+        buffers.extend([queries, &not_finite]);
+        let mut read = self.receive_all(&buffers)?;
+        let (not_finite, queries) = (read.pop(), read.pop().unwrap_or_default());
+        let batches = found.iter().map(|(_, batch)| *batch);
+        Ok(StepRead {
+            found: read.iter().zip(batches).map(mean_of).collect(),
+            queries,
+            finite: not_finite.is_some_and(|counts| counts.iter().all(|count| *count == 0.0)),
+        })
     }
 
     fn enqueue(
@@ -117,6 +122,20 @@ impl<R: Runtime> LossOps for Gpu<R> {
         self.scatter_rows(keys, &self.send_whole(&places)?, &queue.keys, queue.dim);
         Ok(())
     }
+}
+
+/// Loss and agreement of the queries of a batch of so many, of what a kernel found of each.
+fn mean_of((found, batch): (&Vec<f32>, usize)) -> (f32, Agreement) {
+    let mean = |which: usize| {
+        let column = found.iter().skip(which).step_by(3);
+        let sum: f64 = column.map(|&x| x as f64).sum();
+        (sum / batch as f64) as f32
+    };
+    let agreement = Agreement {
+        positive: mean(1),
+        accuracy: mean(2),
+    };
+    (mean(0), agreement)
 }
 
 /// Gradient (n, dim), and loss and agreement (n, 3), of queries that are the batch's at `rows`.

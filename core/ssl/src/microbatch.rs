@@ -11,7 +11,7 @@ use seedling_nn::encoder::{Encoder, Mode};
 use crate::Result;
 use crate::loss::Contrast;
 use crate::ops::TrainingBackend;
-use crate::step::{StepStats, Views, spread};
+use crate::step::{Learned, Views};
 
 /// How batches go through networks.
 #[derive(Clone, Debug)]
@@ -80,8 +80,8 @@ impl MicroBatches {
         backend.gather(&parts, order, encoder.output_dim())
     }
 
-    /// Loss of `view` as `encoder` sees it, by `contrast`, added to `stats`; its gradient is added to
-    /// `encoder.params.grads`.
+    /// Loss of `view` as `encoder` sees it, by `contrast`, added to what was `learned`; its gradient is added to
+    /// `encoder.params.grads`. Nothing here waits for a device: it is never without work.
     ///
     /// # Errors
     /// As [`MicroBatches::encode`].
@@ -91,11 +91,11 @@ impl MicroBatches {
         views: &Views,
         view: usize,
         contrast: &Contrast<'_, B::Buf, B::Flat>,
-        stats: &mut StepStats,
+        learned: &mut Learned<B>,
     ) -> Result<()> {
         let backend = encoder.backend().clone();
         let order: Vec<usize> = (0..views.photos.len()).collect();
-        let (mut parts, mut all_found) = (Vec::new(), Vec::new());
+        let mut parts = Vec::new();
         for (rows, count) in self.together(&backend, &order) {
             self.cancel.check()?;
             let images = views.images(&backend, view, rows)?;
@@ -104,19 +104,10 @@ impl MicroBatches {
             let (grad, found) =
                 backend.contrast(&queries, rows[0]..rows[0] + rows.len(), contrast)?;
             encoder.backward(&images, cache, grad)?;
-            all_found.push(found);
+            learned.found.push(found);
             parts.push(queries);
         }
-        // Only now is a device waited for: until here it has never been without work.
-        for found in all_found {
-            let (loss, agreement) = backend.found(found)?;
-            stats.loss += loss;
-            stats.agreement.positive += agreement.positive;
-            stats.agreement.accuracy += agreement.accuracy;
-        }
-        let dim = encoder.output_dim();
-        let queries = backend.gather(&parts, &order, dim)?;
-        stats.spread = spread(&backend.download(&queries)?, dim);
+        learned.queries = Some(backend.gather(&parts, &order, encoder.output_dim())?);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::loss::{Contrast, Target};
 use crate::microbatch::MicroBatches;
 use crate::ops::TrainingBackend;
 use crate::queue::Queue;
-use crate::step::{StepStats, Views};
+use crate::step::{Learned, StepStats, Views};
 use crate::{Error, Result};
 
 /// The method's numbers.
@@ -89,20 +89,20 @@ impl<B: TrainingBackend> Moco<B> {
     pub fn step(&mut self, views: &Views, key_order: &[Vec<usize>; 2]) -> Result<StepStats> {
         self.query_encoder.params.zero_grads()?;
         let batch = views.photos.len();
-        let mut stats = StepStats::default();
+        let mut learned = Learned::new();
         if self.config.symmetric {
             let k_1 = self.encode_keys(views, 0, &key_order[0])?;
             let k_2 = self.encode_keys(views, 1, &key_order[1])?;
-            self.learn_queries(views, 0, &k_2, 2 * batch, &mut stats)?;
-            self.learn_queries(views, 1, &k_1, 2 * batch, &mut stats)?;
+            self.learn_queries(views, 0, &k_2, 2 * batch, &mut learned)?;
+            self.learn_queries(views, 1, &k_1, 2 * batch, &mut learned)?;
             self.enqueue(&k_1, views.photos)?;
             self.enqueue(&k_2, views.photos)?;
         } else {
             let k = self.encode_keys(views, 1, &key_order[0])?;
-            self.learn_queries(views, 0, &k, batch, &mut stats)?;
+            self.learn_queries(views, 0, &k, batch, &mut learned)?;
             self.enqueue(&k, views.photos)?;
         }
-        Ok(stats)
+        learned.stats(&self.query_encoder)
     }
 
     /// After the optimizer's step: f_k <- m f_k + (1 - m) f_q (equation 2).
@@ -134,7 +134,7 @@ impl<B: TrainingBackend> Moco<B> {
         view: usize,
         k: &B::Buf,
         total: usize,
-        stats: &mut StepStats,
+        learned: &mut Learned<B>,
     ) -> Result<()> {
         let contrast = Contrast {
             positives: k,
@@ -146,7 +146,7 @@ impl<B: TrainingBackend> Moco<B> {
             batch: total,
         };
         let batches = &self.config.batches;
-        batches.learn(&mut self.query_encoder, views, view, &contrast, stats)
+        batches.learn(&mut self.query_encoder, views, view, &contrast, learned)
     }
 
     fn enqueue(&mut self, k: &B::Buf, photos: &[u32]) -> Result<()> {

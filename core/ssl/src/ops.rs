@@ -40,11 +40,17 @@ pub trait LossOps: Backend {
         contrast: &Contrast<'_, Self::Buf, Self::Flat>,
     ) -> Result<(Self::Buf, Self::Found)>;
 
-    /// What was found, on the host: that may have to wait for it.
+    /// What was found, some `queries`, and whether every one of `grads` is finite, on the host: a device is waited
+    /// for once.
     ///
     /// # Errors
     /// The backend's.
-    fn found(&self, found: Self::Found) -> Result<(f32, Agreement)>;
+    fn read_step(
+        &self,
+        found: Vec<Self::Found>,
+        queries: &Self::Buf,
+        grads: &Self::Flat,
+    ) -> Result<StepRead>;
 
     /// Overwrites the oldest rows of `queue` with `keys` (n, dim) of `photos` (n).
     ///
@@ -56,6 +62,15 @@ pub trait LossOps: Backend {
         keys: &Self::Buf,
         photos: &[u32],
     ) -> Result<()>;
+}
+
+/// What a step leaves, on the host.
+#[derive(Debug)]
+pub struct StepRead {
+    pub found: Vec<(f32, Agreement)>,
+    pub queries: Vec<f32>,
+    /// Whether the gradient is.
+    pub finite: bool,
 }
 
 /// Views of photos, where a backend makes them itself.
@@ -139,8 +154,17 @@ impl LossOps for Cpu {
         Ok((grad, (found.loss, found.agreement)))
     }
 
-    fn found(&self, found: (f32, Agreement)) -> Result<(f32, Agreement)> {
-        Ok(found)
+    fn read_step(
+        &self,
+        found: Vec<(f32, Agreement)>,
+        queries: &Self::Buf,
+        grads: &Vec<f32>,
+    ) -> Result<StepRead> {
+        Ok(StepRead {
+            found,
+            queries: queries.to_vec(),
+            finite: self.all_finite(grads)?,
+        })
     }
 
     fn enqueue(&self, queue: &mut Queue, keys: &Self::Buf, photos: &[u32]) -> Result<()> {

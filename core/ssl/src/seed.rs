@@ -11,7 +11,7 @@ use crate::loss::{Contrast, Target};
 use crate::microbatch::MicroBatches;
 use crate::ops::TrainingBackend;
 use crate::queue::{NO_PHOTO, Queue};
-use crate::step::{StepStats, Views};
+use crate::step::{Learned, StepStats, Views};
 use crate::{Error, Result};
 
 /// The method's numbers.
@@ -77,10 +77,10 @@ impl<B: TrainingBackend> Seed<B> {
             batch,
         };
         let batches = &self.config.batches;
-        let mut stats = StepStats::default();
-        batches.learn(&mut self.student, views, 0, &contrast, &mut stats)?;
+        let mut learned = Learned::new();
+        batches.learn(&mut self.student, views, 0, &contrast, &mut learned)?;
         let backend = self.student.backend();
         backend.enqueue(&mut self.queue, t, &vec![NO_PHOTO; batch])?;
-        Ok(stats)
+        learned.stats(&self.student)
     }
 }

@@ -7,7 +7,7 @@ use crate::loss::Agreement;
 use crate::ops::TrainingBackend;
 use seedling_base::error::Result;
 use seedling_data::{Batch, Normalize, Photo, ViewParams};
-use seedling_nn::encoder::Images;
+use seedling_nn::encoder::{Encoder, Images};
 
 /// Pixels of a batch's views, turned into floats only when a micro-batch asks for them.
 pub trait Pixels: Debug {
@@ -119,6 +119,48 @@ pub struct StepStats {
     /// Spread of the trained embeddings: their standard deviation over the batch, averaged over
     /// dimensions, times sqrt(dim). 1 is uniform on the sphere, 0 is collapse.
     pub spread: f32,
+    /// Whether loss and gradient are finite.
+    pub finite: bool,
+}
+
+/// What a step has found so far, where it was found.
+pub(crate) struct Learned<B: TrainingBackend> {
+    /// Of each part of a batch.
+    pub(crate) found: Vec<B::Found>,
+    /// The embeddings of the view that was learned last, (batch, dim).
+    pub(crate) queries: Option<B::Buf>,
+}
+
+impl<B: TrainingBackend> Learned<B> {
+    pub(crate) fn new() -> Self {
+        Learned {
+            found: Vec::new(),
+            queries: None,
+        }
+    }
+
+    /// What a step of `encoder` reports. Only here it waits for a device.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub(crate) fn stats(self, encoder: &Encoder<B>) -> Result<StepStats> {
+        let Some(queries) = &self.queries else {
+            return Ok(StepStats::default());
+        };
+        let grads = &encoder.params.grads;
+        let read = encoder.backend().read_step(self.found, queries, grads)?;
+        let mut stats = StepStats {
+            spread: spread(&read.queries, encoder.output_dim()),
+            ..StepStats::default()
+        };
+        for (loss, agreement) in read.found {
+            stats.loss += loss;
+            stats.agreement.positive += agreement.positive;
+            stats.agreement.accuracy += agreement.accuracy;
+        }
+        stats.finite = read.finite && stats.loss.is_finite();
+        Ok(stats)
+    }
 }
 
 /// [`StepStats::spread`] of rows of `dim` numbers.

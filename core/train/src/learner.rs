@@ -147,8 +147,7 @@ impl<B: TrainingBackend> Learner<B> {
             let _ = self.recall_statistics();
         }
         let stats = stats?;
-        let params = &self.encoder().params;
-        if !stats.loss.is_finite() || !params.grads_are_finite()? {
+        if !stats.finite {
             return Err(Error::Training(format!(
                 "training diverged at step {} (loss {}); a lower lr than {} may help",
                 step + 1,

@@ -65,6 +65,8 @@ pub struct TrainingRun {
     watch: Watch,
     /// Whether batches were seen to be smaller than asked for.
     short: bool,
+    /// Whether a GPU has taken a step.
+    compiled: bool,
     /// Seconds spent in [`TrainingRun::advance`].
     seconds: f64,
 }
@@ -140,6 +142,7 @@ impl TrainingRun {
             log,
             watch: Watch::default(),
             short: false,
+            compiled: false,
             seconds: 0.0,
         })
     }
@@ -310,6 +313,13 @@ impl TrainingRun {
         let start = observer.seconds();
         self.session.prepare()?;
         let (ready, waited) = (observer.seconds(), self.session.waited_for_gpu());
+        if waited.is_some() && !self.compiled {
+            self.compiled = true;
+            observer.event(Event::Compiling {
+                done: self.session.steps_done(),
+                steps: self.session.steps(),
+            })?;
+        }
         let progress = self.session.step()?;
         let seconds = (observer.seconds() - start).max(1e-9);
         let photos_per_second = progress.photos as f64 / seconds;

@@ -92,7 +92,10 @@ impl<R: Runtime> Gpu<R> {
     }
 
     /// For each cube, how many numbers are not finite.
-    pub(crate) fn not_finite(&self, x: &DeviceBuffer) -> Result<DeviceBuffer> {
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn not_finite(&self, x: &DeviceBuffer) -> Result<DeviceBuffer> {
         let count = x.len().div_ceil(optim::UNITS * optim::EACH).max(1);
         let found = self.alloc(count)?;
         launch!(

@@ -67,6 +67,7 @@ pub trait DeviceOps: Backend {
 pub struct LaunchStats {
     /// Kernels that were launched.
     pub launches: u64,
-    /// How long the host did nothing but wait for numbers.
+    /// How often the host did nothing but wait for numbers, and how long.
+    pub waits: u64,
     pub waited: Duration,
 }

@@ -41,6 +41,9 @@ pub enum Event<'a> {
     },
     /// So many photos are processed to select the interpolation weight, out of how many.
     Selecting { done: usize, total: usize },
+    /// A GPU is about to take the first step of this process: it compiles the kernels that were not kept from an
+    /// earlier start.
+    Compiling { done: u64, steps: u64 },
     /// A step was taken, at so many photos a second.
     Step {
         progress: &'a Progress,
