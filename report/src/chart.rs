@@ -176,7 +176,7 @@ fn bucket(points: &[(f64, f64)]) -> Vec<Bucket> {
 }
 
 /// A linear axis with round tick values.
-struct Axis {
+pub(crate) struct Axis {
     low: f64,
     high: f64,
     step: f64,
@@ -184,7 +184,7 @@ struct Axis {
 
 impl Axis {
     /// From and to a round value around `low`..`high`, with about `count` steps.
-    fn new(low: f64, high: f64, count: usize) -> Axis {
+    pub(crate) fn new(low: f64, high: f64, count: usize) -> Axis {
         let pad = if high > low {
             0.0
         } else {
@@ -206,7 +206,7 @@ impl Axis {
     }
 
     /// Where `v` lies between the ends, 0 to 1.
-    fn fraction(&self, v: f64) -> f64 {
+    pub(crate) fn fraction(&self, v: f64) -> f64 {
         if self.high > self.low {
             (v - self.low) / (self.high - self.low)
         } else {
@@ -214,7 +214,7 @@ impl Axis {
         }
     }
 
-    fn ticks(&self) -> Vec<(f64, String)> {
+    pub(crate) fn ticks(&self) -> Vec<(f64, String)> {
         let from = (self.low / self.step - 1e-6).ceil() as i64;
         let to = (self.high / self.step + 1e-6).floor() as i64;
         (from..=to)

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub const FILE_NAME: &str = "report.html";
 
 const PAGE: &str = include_str!("template/page.html");
-const STYLE: &str = include_str!("template/style.css");
+pub(crate) const STYLE: &str = include_str!("template/style.css");
 const PROGRAM: &str = include_str!("template/page.js");
 
 /// Renders the run folder `run` into `report.html` inside it, from whatever it holds: its

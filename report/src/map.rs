@@ -22,7 +22,7 @@ pub type Point = [f64; 2];
 /// With `start`, the layout of the same photos by other features, photos begin there and the
 /// result is turned to match it, so that the two maps can be compared.
 pub fn layout(features: &Features, start: Option<&[Point]>) -> Vec<Point> {
-    let coordinates = pca(features);
+    let coordinates = principal(features);
     let n = coordinates.rows;
     let start = start.filter(|points| points.len() == n);
     let mut points = match start {
@@ -45,8 +45,8 @@ pub fn layout(features: &Features, start: Option<&[Point]>) -> Vec<Point> {
     points
 }
 
-/// Unit rows, centered and projected on their principal subspace.
-fn pca(features: &Features) -> Features {
+/// Unit rows, centered and projected on their principal subspace of [`PCA_DIM`] dimensions.
+pub fn principal(features: &Features) -> Features {
     let mut x = features.normalized();
     let mean = x.mean();
     for row in x.values.chunks_exact_mut(x.dim.max(1)) {
@@ -116,7 +116,7 @@ fn orthonormalize(axes: &mut [Vec<f64>]) {
 
 /// Symmetric joint probabilities of neighborhood, n x n, each row's width found by bisection so
 /// that it has the wanted perplexity.
-fn affinities(x: &Features) -> Vec<f32> {
+pub fn affinities(x: &Features) -> Vec<f32> {
     let n = x.rows;
     let perplexity = PERPLEXITY.min((n - 1) as f64 / 3.0).max(1.0);
     let conditional: Vec<Vec<f64>> = (0..n)
@@ -173,6 +173,24 @@ fn affinities(x: &Features) -> Vec<f32> {
             ((conditional[i][j] + conditional[j][i]) / (2.0 * n as f64)).max(1e-12) as f32
         })
         .collect()
+}
+
+/// Kullback and Leibler's divergence of a map from `affinities`: what t-SNE makes small.
+pub fn divergence(affinities: &[f32], points: &[Point]) -> f64 {
+    let near = |a: &Point, b: &Point| {
+        let d = [a[0] - b[0], a[1] - b[1]];
+        1.0 / (1.0 + d[0] * d[0] + d[1] * d[1])
+    };
+    let q: Vec<f64> = points
+        .iter()
+        .flat_map(|a| points.iter().map(move |b| near(a, b)))
+        .collect();
+    let total = q.iter().sum::<f64>() - points.len() as f64;
+    let n = points.len();
+    let pairs = affinities.iter().zip(&q).enumerate();
+    let apart = pairs.filter(|(at, _)| at / n != at % n);
+    let terms = apart.map(|(_, (&p, q))| f64::from(p) * (f64::from(p) * total / q).ln());
+    terms.sum()
 }
 
 /// Gradient descent with momentum and per-coordinate gains, as in the t-SNE paper.

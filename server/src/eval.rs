@@ -1,5 +1,9 @@
 //! `seedling eval`: how good the features of a weight file are on some photos.
 
+mod judge;
+mod probe;
+mod show;
+
 use crate::console::Console;
 use crate::flags::Common;
 use crate::photos::{self, budget};
@@ -7,18 +11,16 @@ use crate::settings::Settings;
 use crate::{Outcome, shipped};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
+use judge::{Judge, Judged};
+use probe::{Lr, TransferTo};
 use seedling_core::backbones::Arch;
 use seedling_core::config::{Config, Layer};
-use seedling_core::data::{self, PhotoSource, Skipped};
+use seedling_core::data;
 use seedling_core::device::Device;
 use seedling_core::encoder::{Architecture, FeatureNet};
-use seedling_core::eval::extract::{EvalView, Extractor};
-use seedling_core::eval::{
-    Features, Knn, Measured, Metric, Panel, knn, measure_photos, measured, panel_train_test,
-};
+use seedling_core::eval::Metric;
 use seedling_core::weights::WeightFile;
 use seedling_core::{Error, Result, session};
-use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,19 +29,35 @@ use std::sync::Arc;
 #[command(after_help = "Examples:
   seedling eval ~/Pictures --weights seedling-run/weights.safetensors
   seedling eval PHOTOS --weights shipped --protocol knn --json
-DATA with train/ and test/ inside is judged train -> test, any other by leave-one-out.")]
+  seedling eval CIFAR --weights a.safetensors b.safetensors --protocol all --page eval.html
+DATA with train/ and test/ inside is judged train -> test, any other by leave-one-out; a linear layer is then
+trained on a part of each class and asked about the rest.")]
 pub struct EvalArgs {
     /// Folder of photos; class subfolders make labels
     pub data: PathBuf,
-    /// The weights: a file, or shipped
-    #[arg(long, value_name = "W")]
-    pub weights: String,
+    /// The weights: files, or shipped; several are shown side by side
+    #[arg(long, value_name = "W", required = true, num_args = 1..)]
+    pub weights: Vec<String>,
     /// What to measure
     #[arg(long, value_delimiter = ',', default_value = "geometry,knn,panel")]
     pub protocol: Vec<Protocol>,
     /// What near means
     #[arg(long, default_value = "euclidean")]
     pub metric: MetricName,
+    /// Learning rate of the linear layers: a number, or search, which tries rates on a fifth of the training photos
+    /// [default: the paper's, 30 for linear, 1.5 or 2 for transfer]
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<Lr>,
+    /// Crops of each training photo whose features a linear layer is trained on, an epoch on each in turn
+    /// [default: 10, fewer for more than 2,000 photos]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub crops: Option<u32>,
+    /// Whose schedule transfer has
+    #[arg(long, value_name = "DATASET", default_value = "auto")]
+    pub transfer_to: TransferTo,
+    /// Write table and figures (t-SNE, alignment and uniformity) into this page
+    #[arg(long, value_name = "FILE.html")]
+    pub page: Option<PathBuf>,
     /// The network, for files that do not say it
     #[arg(long, value_parser = PossibleValuesParser::new(Arch::NAMES))]
     pub arch: Option<String>,
@@ -53,8 +71,14 @@ pub enum Protocol {
     Geometry,
     /// k nearest neighbors, the best over k
     Knn,
-    /// What an app asks: precision at 10, mean average precision, 1- and 5-shot accuracy, purity
+    /// What an app asks: precision at 10, mean average precision, 1-, 5- and 20-shot accuracy, purity
     Panel,
+    /// A linear layer on frozen features, by the paper's schedule (100 epochs)
+    Linear,
+    /// A linear layer on unit features, as the paper transfers to CIFAR and Caltech-101
+    Transfer,
+    /// All of these
+    All,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,6 +87,19 @@ pub enum MetricName {
     Euclidean,
     /// Angle between them
     Cosine,
+}
+
+impl EvalArgs {
+    fn wants(&self, protocol: Protocol) -> bool {
+        self.protocol.contains(&protocol) || self.protocol.contains(&Protocol::All)
+    }
+
+    fn metric(&self) -> Metric {
+        match self.metric {
+            MetricName::Euclidean => Metric::Euclidean,
+            MetricName::Cosine => Metric::Cosine,
+        }
+    }
 }
 
 /// A network with its weights, ready to measure or embed.
@@ -116,162 +153,46 @@ pub fn load(
 /// # Errors
 /// Weights, photos or settings cannot be used.
 pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
-    let loaded = load(&args.weights, args.arch.as_deref(), &args.common, console)?;
-    let whole = photos::open(&args.data, &budget(&loaded.config), console)?;
-    let halves = data::split(&args.data, &whole);
-    if let Some((train, test)) = &halves {
-        let others = whole.len() - train.len() - test.len();
-        if others > 0 {
-            console.note(&format!(
-                "train and test are judged; {others} photos beside them (validation, say) are not asked about"
-            ));
-        }
-    }
-    let metric = match args.metric {
-        MetricName::Euclidean => Metric::Euclidean,
-        MetricName::Cosine => Metric::Cosine,
-    };
-    let wants = |protocol| args.protocol.contains(&protocol);
-    session::on_own_threads(loaded.config.threads, || {
-        let extractor = |source| Extractor {
-            encoder: &*loaded.encoder,
-            source,
-            image_size: loaded.image_size,
-            normalize: &loaded.file.metadata.normalize,
+    let mut all: Vec<Judged> = Vec::new();
+    let names = show::names(&args.weights);
+    let mut source = None;
+    for (weights, name) in args.weights.iter().zip(names) {
+        let loaded = load(weights, args.arch.as_deref(), &args.common, console)?;
+        let whole = match &source {
+            Some(whole) => Arc::clone(whole),
+            None => source
+                .insert(photos::open(&args.data, &budget(&loaded.config), console)?)
+                .clone(),
         };
-        let seed = loaded.config.seed;
-        // With halves, geometry looks at the test half; kNN and panel ask it of the training half.
-        let judged = halves.as_ref().map_or(&whole, |(_, test)| test);
-        let sample = measured::sample(judged.len(), 0, seed);
-        let views = wants(Protocol::Geometry);
-        let classes = wants(Protocol::Knn) || wants(Protocol::Panel);
-        let alone = classes && halves.is_none();
-        let judged = extractor(&**judged);
-        let knows = (views, alone || views);
-        let bar = console.bar(sample.len() as u64, "measure");
-        let mut measured = measure_photos(&judged, &sample, (seed, metric), knows, |done| {
-            bar.set_position(done as u64);
-            Ok(())
-        })?;
-        bar.finish_and_clear();
-        if let Some((train, _)) = halves.as_ref().filter(|_| classes) {
-            let test = Test {
-                features: &measured.features,
-                photos: &measured.photos,
-                source: judged.source,
-            };
-            let skipped = &mut measured.skipped;
-            let train = extractor(&**train);
-            let found = train_test(&train, &test, (seed, metric), skipped, console)?;
-            (measured.figures.knn, measured.figures.panel) = match found {
-                Some((knn, panel)) => (knn, Some(panel)),
-                None => (None, None),
-            };
+        let halves = data::split(&args.data, &whole);
+        if let (Some((train, test)), true) = (&halves, all.is_empty()) {
+            let others = whole.len() - train.len() - test.len();
+            if others > 0 {
+                console.note(&format!(
+                    "train and test are judged; {others} photos beside them (validation, say) are not asked about"
+                ));
+            }
         }
-        if classes && measured.figures.panel.is_none() {
-            console.note("no class folders here: neighbors and classes cannot be judged");
+        if args.weights.len() > 1 {
+            console.note(&format!("{name} ({weights})"));
         }
-        if !wants(Protocol::Knn) {
-            measured.figures.knn = None;
-        }
-        if !wants(Protocol::Panel) {
-            measured.figures.panel = None;
-        }
-        console.skipped(&measured.skipped);
-        show(args, &loaded, &measured, console);
-        Ok(Outcome::Done)
-    })?
-}
-
-/// The features of a test half, and the photos that they are of.
-struct Test<'a> {
-    features: &'a Features,
-    photos: &'a [usize],
-    source: &'a dyn PhotoSource,
-}
-
-fn train_test(
-    train: &Extractor<'_>,
-    test: &Test<'_>,
-    (seed, metric): (u64, Metric),
-    skipped: &mut Vec<Skipped>,
-    console: &Console,
-) -> Result<Option<(Option<Knn>, Panel)>> {
-    let all: Vec<usize> = (0..train.source.len()).collect();
-    let bar = console.bar(all.len() as u64, "train");
-    let found = train.features(&all, &EvalView::Plain, |done| {
-        bar.set_position(done as u64);
-        Ok(())
-    })?;
-    bar.finish_and_clear();
-    skipped.extend(found.skipped);
-    let labels = (
-        measured::labels(train.source, &found.photos),
-        measured::labels(test.source, test.photos),
-    );
-    let (Some(train_labels), Some(test_labels)) = labels else {
-        return Ok(None);
-    };
-    let (train, test) = (
-        (&found.features, &train_labels[..]),
-        (test.features, &test_labels[..]),
-    );
-    Ok(Some((
-        knn(train, test, metric)?,
-        panel_train_test(train, test, seed)?,
-    )))
-}
-
-fn show(args: &EvalArgs, loaded: &Loaded, measured: &Measured, console: &Console) {
-    let geometry = &measured.figures.geometry;
-    let line = |name: &str, value: Option<f64>, unit: &str| {
-        if let Some(value) = value {
-            console.say(&format!("{name:<24}{value:>10.3}{unit}"));
-        }
-    };
-    console.say(&format!(
-        "{} on {} photos at {} px",
-        loaded.file.metadata.architecture.arch,
-        measured.photos.len(),
-        loaded.image_size
-    ));
-    if args.protocol.contains(&Protocol::Geometry) {
-        line("alignment", geometry.alignment, "");
-        line("uniformity", geometry.uniformity, "");
-        line("intra-class alignment", geometry.intra_class_alignment, "");
-        line(
-            "instance discrimination",
-            geometry.instance_discrimination,
-            " %",
-        );
-        line("LiDAR", geometry.lidar, "");
+        let judge = Judge {
+            args,
+            loaded: &loaded,
+            whole: &whole,
+            halves: halves.as_ref().map(|(train, test)| (train, test)),
+            console,
+        };
+        let judged =
+            session::on_own_threads(loaded.config.threads, || judge.judge(name, weights))??;
+        console.skipped(&judged.skipped);
+        all.push(judged);
     }
-    if let Some(knn) = &measured.figures.knn {
-        let how = format!(
-            " % (k = {}, {}, {:?})",
-            knn.k,
-            knn.protocol.name(),
-            args.metric
-        );
-        line("best-NN", Some(knn.best_nn), &how.to_lowercase());
+    show::table(args, &all, console);
+    if let Some(path) = &args.page {
+        show::page(path, &args.data, args, &all)?;
+        console.say(&format!("page     {}", path.display()));
     }
-    if let Some(panel) = &measured.figures.panel {
-        line("precision at 10", panel.precision_at_10, " %");
-        line("mean average precision", panel.mean_average_precision, " %");
-        line("1-shot accuracy", panel.one_shot, " %");
-        line("5-shot accuracy", panel.five_shot, " %");
-        line("purity of clusters", panel.purity, " %");
-    }
-    console.summary(&json!({
-        "command": "eval",
-        "weights": args.weights,
-        "arch": loaded.file.metadata.architecture.arch.name(),
-        "image_size": loaded.image_size,
-        "photos": measured.photos.len(),
-        "skipped": measured.skipped.len(),
-        "geometry": args.protocol.contains(&Protocol::Geometry).then_some(geometry),
-        "knn": measured.figures.knn,
-        "panel": measured.figures.panel,
-        "collapse": measured.figures.collapse,
-    }));
+    console.summary(&show::summary(args, &all));
+    Ok(Outcome::Done)
 }

@@ -43,6 +43,40 @@ fn a_whole_life_of_weights() {
     let seen = &figures["geometry"]["alignment"];
     assert_eq!(*seen, summary["after"]["alignment"]);
 
+    let page = folder.path().join("eval.html");
+    let page_text = page.to_string_lossy();
+    let more = ["--protocol", "all", "--page", &page_text, "--crops", "2"];
+    let all = [
+        &[
+            "eval",
+            &photos_text,
+            "--weights",
+            &weights,
+            "shipped",
+            "--json",
+        ],
+        &more[..],
+    ]
+    .concat();
+    let judged = run(&all);
+    assert_eq!(judged.code, Some(0), "{judged:?}");
+    let both = &judged.json()["weights"];
+    assert_eq!(both[0]["geometry"], figures["geometry"]);
+    for one in [&both[0], &both[1]] {
+        for probe in ["linear", "transfer"] {
+            let found = &one[probe];
+            let photos = |name: &str| found[name].as_u64().unwrap();
+            assert_eq!(photos("train_photos") + photos("test_photos"), 24);
+            assert!((0.0..=100.0).contains(&found["top1"].as_f64().unwrap()));
+            assert_eq!(found["crops"], 2);
+        }
+    }
+    let shown = fs::read_to_string(&page).unwrap();
+    assert_eq!(shown.matches("class=\"triangles\"").count(), 2);
+    assert_eq!(shown.matches("class=\"plane\"").count(), 1);
+    let twice = run(&[&all[..], &["--lr", "search"]].concat()).json();
+    assert_eq!(twice["weights"][0]["linear"]["lr_searched"], true);
+
     for name in ["f.safetensors", "f.csv"] {
         let file = folder.path().join(name);
         let file_text = file.to_string_lossy();

@@ -12,6 +12,7 @@ mod ops;
 mod ops_shapes;
 mod optim;
 mod photos;
+mod probe;
 mod views;
 
 #[test]

@@ -1,5 +1,5 @@
-//! Antialiased bilinear resizing, bit for bit Pillow's: a triangle filter widened by the scale,
-//! 22-bit fixed-point weights, first across (rounded to 8 bits), then down.
+//! Antialiased resizing, bit for bit Pillow's: a filter widened by the scale, 22-bit fixed-point
+//! weights, first across (rounded to 8 bits), then down.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,6 +21,36 @@ pub struct Rect {
     pub height: usize,
 }
 
+/// What pixels between pixels are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// A triangle.
+    #[default]
+    Bilinear,
+    /// Keys' cubic with a = -1/2 (1981).
+    Bicubic,
+}
+
+impl Filter {
+    /// How far it reaches, in input pixels of an unscaled picture.
+    fn support(self) -> f64 {
+        match self {
+            Filter::Bilinear => 1.0,
+            Filter::Bicubic => 2.0,
+        }
+    }
+
+    fn weight(self, distance: f64) -> f64 {
+        let x = distance.abs();
+        match self {
+            Filter::Bilinear => (1.0 - x).max(0.0),
+            Filter::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Filter::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+            Filter::Bicubic => 0.0,
+        }
+    }
+}
+
 /// Fraction bits of the filter weights.
 const BITS: u32 = 22;
 const HALF: i32 = 1 << (BITS - 1);
@@ -33,19 +63,20 @@ pub struct Axis {
     pub taps: usize,
 }
 
-/// The axis of `from` input positions that become `to`.
+/// The axis of `from` input positions that become `to`, bilinear.
 pub fn resize_axis(from: usize, to: usize) -> Axis {
     let mut axis = Axis::default();
-    axis.set(from, to, 0..to);
+    axis.set(Filter::Bilinear, (from, to), 0..to);
     axis
 }
 
 impl Axis {
     /// Refills for the output positions `wanted` out of `to`, made of `from` input positions;
     /// keeps the buffers.
-    fn set(&mut self, from: usize, to: usize, wanted: Range<usize>) {
+    fn set(&mut self, filter: Filter, (from, to): (usize, usize), wanted: Range<usize>) {
         let scale = from as f64 / to as f64;
-        let support = scale.max(1.0);
+        let widened = scale.max(1.0);
+        let support = filter.support() * widened;
         // Padding every window to the same length makes the inner loops' bounds known.
         self.taps = (support.ceil() as usize * 2 + 1).min(from);
         self.starts.clear();
@@ -59,15 +90,15 @@ impl Axis {
             window.clear();
             let mut total = 0.0;
             for x in first..last {
-                let distance = ((x as f64 - center + 0.5) / support).abs();
-                let weight = (1.0 - distance).max(0.0);
+                let weight = filter.weight((x as f64 - center + 0.5) / widened);
                 total += weight;
                 window.push(weight);
             }
             let start = first.min(from - self.taps);
             self.starts.push(start);
             for (slot, weight) in weights[first - start..].iter_mut().zip(&window) {
-                *slot = (0.5 + weight / total * f64::from(1u32 << BITS)) as i32;
+                let scaled = weight / total * f64::from(1u32 << BITS);
+                *slot = (scaled + 0.5f64.copysign(scaled)) as i32;
             }
         }
     }
@@ -92,15 +123,14 @@ pub struct ResizeScratch {
     rows: Vec<u8>,
 }
 
-/// Cuts `rect` out of `photo` and resizes it to `width` x `height`, into three planes
+/// Cuts `rect` out of `photo` and resizes it by `filter` to `width` x `height`, into three planes
 /// (R, then G, then B; `3 * height * width` bytes). Pixels outside `rect` have no influence.
 ///
 /// `rect` must lie inside the photo and `planes` have that length; both are the caller's duty.
 pub fn crop_resize(
     photo: &Photo,
     rect: Rect,
-    width: usize,
-    height: usize,
+    (filter, width, height): (Filter, usize, usize),
     scratch: &mut ResizeScratch,
     planes: &mut [u8],
 ) {
@@ -110,15 +140,15 @@ pub fn crop_resize(
         width,
         height,
     };
-    resize_window(photo, rect, (width, height), whole, scratch, planes);
+    resize_window(photo, rect, (filter, width, height), whole, scratch, planes);
 }
 
-/// The part `window` of what `rect` of `photo` is when resized to `size` (width, height): nothing
+/// The part `window` of what `rect` of `photo` is when resized to a width and a height: nothing
 /// is computed but this part, however large the whole would be.
 fn resize_window(
     photo: &Photo,
     rect: Rect,
-    size: (usize, usize),
+    (filter, whole_width, whole_height): (Filter, usize, usize),
     window: Rect,
     scratch: &mut ResizeScratch,
     planes: &mut [u8],
@@ -126,8 +156,9 @@ fn resize_window(
     let (width, height) = (window.width, window.height);
     let columns = window.left..window.left + width;
     let lines = window.top..window.top + height;
-    scratch.across.set(rect.width, size.0, columns);
-    scratch.down.set(rect.height, size.1, lines);
+    let (across, down) = ((rect.width, whole_width), (rect.height, whole_height));
+    scratch.across.set(filter, across, columns);
+    scratch.down.set(filter, down, lines);
     // Rows of the narrowed picture, each as three runs of `width` bytes.
     let needed = scratch.down.reach();
     scratch.rows.resize(needed.len() * width * 3, 0);
@@ -272,7 +303,8 @@ fn resize_rect(photo: &Photo, rect: Rect, width: usize, height: usize) -> Photo 
     let (width, height) = (width.max(1), height.max(1));
     let mut planes = vec![0; width * height * 3];
     let mut scratch = ResizeScratch::default();
-    crop_resize(photo, rect, width, height, &mut scratch, &mut planes);
+    let size = (Filter::Bilinear, width, height);
+    crop_resize(photo, rect, size, &mut scratch, &mut planes);
     let mut rgb = vec![0; planes.len()];
     interleave(&planes, width, false, &mut rgb);
     Photo { width, height, rgb }
@@ -325,11 +357,11 @@ fn middle(slack: usize) -> usize {
 /// `out` takes `size * size * 3` numbers, rows of R, G, B. Only the middle is computed: the whole
 /// of a photo of one by many thousand pixels would be enormous.
 pub fn evaluation_view(photo: &Photo, size: usize, normalize: &Normalize, out: &mut [f32]) {
-    normalize.apply(&evaluation_bytes(photo, size), out);
+    normalize.apply(&evaluation_bytes(photo, size, Filter::Bilinear), out);
 }
 
-/// The same as bytes.
-pub fn evaluation_bytes(photo: &Photo, size: usize) -> Vec<u8> {
+/// The same as bytes, resized by any filter.
+pub fn evaluation_bytes(photo: &Photo, size: usize, filter: Filter) -> Vec<u8> {
     let side = (size * 256 + 112) / 224;
     let (width, height) = shorter_side_size(photo, side.max(1));
     let whole = Rect {
@@ -349,7 +381,7 @@ pub fn evaluation_bytes(photo: &Photo, size: usize) -> Vec<u8> {
     resize_window(
         photo,
         whole,
-        (width, height),
+        (filter, width, height),
         window,
         &mut scratch,
         &mut planes,

@@ -7,7 +7,7 @@ use super::augment;
 use super::blur::{self, BlurScratch};
 use super::photo::Photo;
 use super::pixel_norm::Normalize;
-use super::resize::{self, Rect, ResizeScratch};
+use super::resize::{self, Filter, Rect, ResizeScratch};
 use crate::{Error, Result};
 use seedling_base::rng::Rng;
 
@@ -69,13 +69,7 @@ pub const RECIPES: [Recipe; 6] = [
         blur_p: 1.0,
         ..BASE
     },
-    Recipe {
-        name: "plain",
-        jitter_p: 0.0,
-        gray_p: 0.0,
-        blur_p: 0.0,
-        ..BASE
-    },
+    Recipe::PLAIN,
     Recipe {
         name: "cifar",
         scale: (0.08, 1.0),
@@ -124,6 +118,15 @@ pub struct Scratch {
 impl Recipe {
     /// MoCo v2's.
     pub const STANDARD: Recipe = BASE;
+
+    /// Crops and mirrors only.
+    pub const PLAIN: Recipe = Recipe {
+        name: "plain",
+        jitter_p: 0.0,
+        gray_p: 0.0,
+        blur_p: 0.0,
+        ..BASE
+    };
 
     /// The recipe called `name`.
     ///
@@ -231,10 +234,23 @@ impl ViewParams {
     ///
     /// A crop that reaches outside the photo is cut to it.
     pub fn render(&self, photo: &Photo, size: usize, scratch: &mut Scratch, out: &mut [u8]) {
+        self.render_by(Filter::Bilinear, photo, size, scratch, out);
+    }
+
+    /// The same, with the crop resized by any filter.
+    pub fn render_by(
+        &self,
+        filter: Filter,
+        photo: &Photo,
+        size: usize,
+        scratch: &mut Scratch,
+        out: &mut [u8],
+    ) {
         let crop = self.crop_of(photo);
         scratch.planes.resize(size * size * 3, 0);
         let planes = scratch.planes.as_mut_slice();
-        resize::crop_resize(photo, crop, size, size, &mut scratch.resize, planes);
+        let resized = (filter, size, size);
+        resize::crop_resize(photo, crop, resized, &mut scratch.resize, planes);
         for step in &self.jitter {
             step.apply(planes);
         }

@@ -4,7 +4,7 @@ use super::Features;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use seedling_base::rng::{Purpose, Rng};
-use seedling_data::resize::{evaluation_bytes, shrunk};
+use seedling_data::resize::{Filter, evaluation_bytes, shrunk};
 use seedling_data::{Normalize, Photo, PhotoSource, Recipe, Scratch, Skipped};
 use seedling_nn::encoder::FeatureNet;
 use std::slice::from_ref;
@@ -27,7 +27,9 @@ pub fn batch(side: usize) -> usize {
 pub enum EvalView {
     /// Its middle, unaltered, as torchvision's evaluation shows it.
     Plain,
-    /// The same, left and right exchanged.
+    /// The same, resized by a cubic, as the transfer protocol shows it.
+    PlainBicubic,
+    /// The same as [`EvalView::Plain`], left and right exchanged.
     Mirrored,
     /// A random view, always the same for the same seed, number and photo.
     Random {
@@ -38,7 +40,20 @@ pub enum EvalView {
         /// Where the randomness starts.
         seed: u64,
     },
+    /// A random crop of the photo in its own size, mirrored every other time: what a linear layer is trained on.
+    Crop {
+        /// Least and greatest part of the photo's area.
+        scale: (f32, f32),
+        /// How it is resized.
+        filter: Filter,
+        /// As for [`EvalView::Random`].
+        number: u64,
+        seed: u64,
+    },
 }
+
+/// The first number of a [`EvalView::Crop`]'s random stream; those before belong to [`EvalView::Random`].
+const CROPS: u64 = 1000;
 
 /// Reads photos and asks an encoder about them.
 #[derive(Clone, Copy)]
@@ -213,12 +228,13 @@ fn shown(photo: &Photo, index: usize, views: &[(usize, &EvalView)]) -> Vec<Vec<u
         let pixels = match view {
             EvalView::Plain => {
                 plain = Some((side, place));
-                evaluation_bytes(photo, side)
+                evaluation_bytes(photo, side, Filter::Bilinear)
             }
+            EvalView::PlainBicubic => evaluation_bytes(photo, side, Filter::Bicubic),
             EvalView::Mirrored => {
                 let mut pixels = match plain {
                     Some((same, place)) if same == side => shown[place].clone(),
-                    _ => evaluation_bytes(photo, side),
+                    _ => evaluation_bytes(photo, side, Filter::Bilinear),
                 };
                 for row in pixels.chunks_exact_mut(3 * side) {
                     row.as_chunks_mut::<3>().0.reverse();
@@ -240,6 +256,22 @@ fn shown(photo: &Photo, index: usize, views: &[(usize, &EvalView)]) -> Vec<Vec<u
                 let view = recipe.sample(photo.width, photo.height, &mut rng);
                 let mut pixels = vec![0; side * side * 3];
                 view.render(photo, side, &mut Scratch::default(), &mut pixels);
+                pixels
+            }
+            &EvalView::Crop {
+                scale,
+                filter,
+                number,
+                seed,
+            } => {
+                let recipe = Recipe {
+                    scale,
+                    ..Recipe::PLAIN
+                };
+                let mut rng = Rng::new(seed, Purpose::Measure, CROPS + number, index as u64);
+                let view = recipe.sample(photo.width, photo.height, &mut rng);
+                let mut pixels = vec![0; side * side * 3];
+                view.render_by(filter, photo, side, &mut Scratch::default(), &mut pixels);
                 pixels
             }
         };

@@ -5,7 +5,8 @@
 //!    [`mod@lidar`] in how many directions that matter.
 //! 3. [`neighbors`] finds the nearest rows; [`retrieval`] turns them into accuracies, [`neighborhood`] says
 //!    how many stay among a photo's nearest.
-//! 4. [`ranking`], [`few_shot`] and [`clusters`] are what an app asks of features, [`mod@panel`] all three.
+//! 4. [`ranking`], [`few_shot`] and [`clusters`] are what an app asks of features, [`mod@panel`] all three;
+//!    [`linear_probe`] trains a linear layer on them.
 //! 5. [`tta`] averages features over several views of a photo, and puts those of networks side by side.
 //! 6. [`measurement`] takes all of these at once; [`measured`] does so for the photos of a source, as
 //!    a run's before and after.
@@ -18,6 +19,7 @@ pub mod features;
 pub mod few_shot;
 pub mod geometry;
 pub mod lidar;
+pub mod linear_probe;
 pub mod measured;
 pub mod measurement;
 pub mod neighborhood;

@@ -1,4 +1,4 @@
-//! The panel: what an app asks of features, in five figures where there are classes. One figure alone
+//! The panel: what an app asks of features, in six figures where there are classes. One figure alone
 //! misleads: full whitening raises best-NN and ruins mean average precision.
 
 use super::clusters::mean_purity;
@@ -16,7 +16,7 @@ const CLUSTERINGS: u64 = 3;
 const STREAM: u64 = 90;
 
 /// Figures in percent, all of features scaled to unit length; `None` where there are too few photos.
-/// Best-NN, the sixth, is [`super::Knn`].
+/// Best-NN, the seventh, is [`super::Knn`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Panel {
@@ -32,6 +32,9 @@ pub struct Panel {
     /// See [`few_shot`]: five.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub five_shot: Option<f64>,
+    /// See [`few_shot`]: twenty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub twenty_shot: Option<f64>,
     /// See [`mean_purity`]: clusters of the photos that are asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purity: Option<f64>,
@@ -78,6 +81,7 @@ fn compute(
         mean_average_precision: ranking.and_then(|found| found.mean_average_precision),
         one_shot: shots(1)?,
         five_shot: shots(5)?,
+        twenty_shot: shots(20)?,
         purity: mean_purity(&queries.0.normalized(), queries.1, rngs)?,
     })
 }
