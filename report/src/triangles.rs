@@ -18,7 +18,7 @@ pub struct Triangles {
 }
 
 /// Colors of classes, which tell apart on light and on dark paper.
-const COLORS: [&str; 10] = [
+pub(crate) const COLORS: [&str; 10] = [
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#e07b39", "#44aa99",
     "#8866cc", "#999966",
 ];

@@ -2,7 +2,7 @@
 
 use crate::{
     adapt, bench, convert, devices, distill, embed, eval, keygen, presets, pretrain, report,
-    search, sign, verify,
+    search, sign, study, verify,
 };
 use clap::{Parser, Subcommand};
 
@@ -32,6 +32,7 @@ pub enum Command {
     Eval(eval::EvalArgs),
     Embed(embed::EmbedArgs),
     Search(search::SearchArgs),
+    Study(study::StudyArgs),
     Report(report::ReportArgs),
     Convert(convert::ConvertArgs),
     Bench(bench::BenchArgs),

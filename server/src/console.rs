@@ -111,6 +111,17 @@ impl Console {
         bar
     }
 
+    /// A bar for work of unknown length, of 1,000 parts: the message says how long it will take.
+    pub fn work_bar(&self, what: &str) -> ProgressBar {
+        let bar = self.bar(1000, what);
+        if let Ok(style) =
+            ProgressStyle::with_template("{prefix:>9} {bar:24} {elapsed}, {wide_msg}")
+        {
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        }
+        bar
+    }
+
     /// A line above a running bar.
     pub fn above(&self, bar: &ProgressBar, text: &str) {
         match bar.is_hidden() {

@@ -1,4 +1,4 @@
-//! `seedling distill`: SEED, the way initial weights are made.
+//! `seedling distill`: how initial weights are made, by SEED or another recipe.
 
 use crate::Outcome;
 use crate::console::Console;
@@ -9,16 +9,20 @@ use crate::train::{self, Plan};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use seedling_core::backbones::Arch;
-use seedling_core::config::Config;
+use seedling_core::config::{Choice, Config, DistillMethod, Layer};
 use seedling_core::{Error, Result};
 use std::path::PathBuf;
 
-/// Distill a larger model into a small one (SEED)
+/// Distill a larger model into a small one, by SEED, CompRess, DisCo or SimDis
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   seedling distill DATA --arch mobilenet_v3_small --teacher mobilenet_v2_imagenet.safetensors --out run
   seedling distill DATA --arch resnet18 --teacher moco_v2_800ep_pretrain.pth.tar --out run
   seedling distill DATA --arch deit_tiny --teacher dino.onnx --set teacher_size=224 --out run
+  seedling distill DATA --method simdis --teacher mobilenet_v2_imagenet.safetensors --out run
+--method: seed places images among a queue of the teacher's embeddings as the teacher does; compress does so with two
+queues, each of one side's embeddings (temperatures 0.04); disco is MoCo near the teacher's embeddings of both views
+(temperature 0.2, head hidden2048); simdis regresses to the teacher's embeddings of both views (head deep).
 An ONNX graph needs a program built with --features onnx. It takes a batch of RGB images, normalized by
 --set teacher_mean=R,G,B and teacher_std=R,G,B (ImageNet's unless said), and puts out features, tokens or maps
 (--set teacher_output=NAME, else its first).
@@ -29,6 +33,9 @@ pub struct DistillArgs {
     /// The student
     #[arg(long, value_parser = PossibleValuesParser::new(Arch::TRAINED))]
     pub arch: Option<String>,
+    /// How the student learns [default: seed]
+    #[arg(long, value_parser = PossibleValuesParser::new(DistillMethod::NAMES))]
+    pub method: Option<String>,
     /// The teacher's weights: ours, another program's (see seedling convert), or an .onnx graph
     #[arg(long, value_name = "WEIGHTS")]
     pub teacher: Option<String>,
@@ -55,7 +62,9 @@ pub fn run(args: &DistillArgs, console: &Console) -> Result<Outcome> {
         .set("init", args.init.clone())
         .set("teacher", args.teacher.clone())
         .set("teacher_arch", args.teacher_arch.clone());
-    let settings = Settings::new(Config::distill(), Vec::new(), &args.common, flags)?;
+    let method = args.method.as_deref().map(str::parse).transpose()?;
+    let recipe = method.map(recipe).into_iter().collect();
+    let settings = Settings::new(Config::distill(), recipe, &args.common, flags)?;
     if settings.config.teacher.is_empty() && !args.training.resume {
         return Err(Error::Config(
             "name the teacher's weight file with --teacher".into(),
@@ -69,4 +78,28 @@ pub fn run(args: &DistillArgs, console: &Console) -> Result<Outcome> {
         photos: Photos::At(&args.data),
     };
     train::run(plan, console)
+}
+
+/// A method, and what it has otherwise than SEED.
+fn recipe(method: DistillMethod) -> Layer {
+    let mut layer = Layer::new(format!("--method {method}"));
+    layer.set("method", Some(method.name()));
+    match method {
+        DistillMethod::Seed => {}
+        DistillMethod::Compress => {
+            layer
+                .set("teacher_temperature", Some(0.04))
+                .set("student_temperature", Some(0.04));
+        }
+        DistillMethod::Disco => {
+            layer
+                .set("temperature", Some(0.2))
+                .set("key_momentum", Some(0.999))
+                .set("head", Some("hidden2048"));
+        }
+        DistillMethod::SimDis => {
+            layer.set("head", Some("deep"));
+        }
+    }
+    layer
 }

@@ -29,14 +29,14 @@ use std::sync::Arc;
 #[command(after_help = "Examples:
   seedling eval ~/Pictures --weights seedling-run/weights.safetensors
   seedling eval PHOTOS --weights shipped --protocol knn --json
-  seedling eval CIFAR --weights a.safetensors b.safetensors --protocol all --page eval.html
+  seedling eval CIFAR --weights a.safetensors --weights b.safetensors --protocol all --page eval.html
 DATA with train/ and test/ inside is judged train -> test, any other by leave-one-out; a linear layer is then
 trained on a part of each class and asked about the rest.")]
 pub struct EvalArgs {
     /// Folder of photos; class subfolders make labels
     pub data: PathBuf,
-    /// The weights: files, or shipped; several are shown side by side
-    #[arg(long, value_name = "W", required = true, num_args = 1..)]
+    /// The weights: a file, or shipped; repeatable, and shown side by side
+    #[arg(long, value_name = "W", required = true)]
     pub weights: Vec<String>,
     /// What to measure
     #[arg(long, value_delimiter = ',', default_value = "geometry,knn,panel")]
@@ -58,6 +58,9 @@ pub struct EvalArgs {
     /// Write table and figures (t-SNE, alignment and uniformity) into this page
     #[arg(long, value_name = "FILE.html")]
     pub page: Option<PathBuf>,
+    /// Write the figure of photos and their views, as SVG
+    #[arg(long, value_name = "FILE.svg", hide = true)]
+    pub triangles: Option<PathBuf>,
     /// The network, for files that do not say it
     #[arg(long, value_parser = PossibleValuesParser::new(Arch::NAMES))]
     pub arch: Option<String>,
@@ -155,9 +158,11 @@ pub fn load(
 pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
     let mut all: Vec<Judged> = Vec::new();
     let names = show::names(&args.weights);
+    // A mistake in the last name is told before the first is measured.
+    let load = |weights: &String| load(weights, args.arch.as_deref(), &args.common, console);
+    let loaded: Vec<Loaded> = args.weights.iter().map(load).collect::<Result<_>>()?;
     let mut source = None;
-    for (weights, name) in args.weights.iter().zip(names) {
-        let loaded = load(weights, args.arch.as_deref(), &args.common, console)?;
+    for ((weights, name), loaded) in args.weights.iter().zip(names).zip(&loaded) {
         let whole = match &source {
             Some(whole) => Arc::clone(whole),
             None => source
@@ -178,7 +183,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
         }
         let judge = Judge {
             args,
-            loaded: &loaded,
+            loaded,
             whole: &whole,
             halves: halves.as_ref().map(|(train, test)| (train, test)),
             console,
@@ -189,6 +194,9 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<Outcome> {
         all.push(judged);
     }
     show::table(args, &all, console);
+    if let Some(path) = &args.triangles {
+        show::triangles(path, &all)?;
+    }
     if let Some(path) = &args.page {
         show::page(path, &args.data, args, &all)?;
         console.say(&format!("page     {}", path.display()));

@@ -30,6 +30,7 @@ mod search;
 mod settings;
 mod shipped;
 mod sign;
+mod study;
 mod table;
 mod terminal_observer;
 mod thumbnails;
@@ -80,6 +81,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Command::Eval(args) => eval::run(args, &Console::new(&args.common)),
         Command::Embed(args) => embed::run(args, &Console::new(&args.common)),
         Command::Search(args) => search::run(args, &Console::new(&args.common)),
+        Command::Study(args) => study::run(args, &Console::new(&args.common)),
         Command::Report(args) => report::run(args, &Console::new(&args.common)),
         Command::Convert(args) => convert::run(args, &Console::new(&args.common)),
         Command::Bench(args) => bench::run(args, &Console::new(&args.common)),

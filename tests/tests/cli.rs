@@ -52,6 +52,7 @@ fn a_whole_life_of_weights() {
             &photos_text,
             "--weights",
             &weights,
+            "--weights",
             "shipped",
             "--json",
         ],

@@ -170,7 +170,7 @@ fn teacher_embeddings_are_centered_projected_and_normalized() {
         photos: &[NO_PHOTO; 3],
     };
     let in_microbatches = teacher
-        .embed_views(&views, 2, &CancelToken::default())
+        .embed_views(&views, 0, 2, &CancelToken::default())
         .unwrap();
     assert_close(
         &in_microbatches,

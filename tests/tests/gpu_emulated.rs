@@ -58,7 +58,7 @@ fn in_tf32() {
 /// Steps on tensor cores, beside the CPU's in f32. Twenty take minutes here: gpu_runs.rs takes them on a GPU.
 #[test]
 fn runs_in_bf16_and_tf32() {
-    const STEPS: usize = 4;
+    const STEPS: usize = 2;
     let Some(gpu) = emulated(|gpu| {
         runs::losses(&gpu.halved().unwrap(), 1);
         runs::losses(&gpu.with_tf32().unwrap(), 1);

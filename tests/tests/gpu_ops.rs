@@ -10,7 +10,7 @@ use cubecl::ir::FloatKind;
 use cubecl::prelude::Runtime;
 use half::{bf16, f16};
 use seedling_core::layout::{Layout, Role};
-use seedling_core::loss::{Contrast, Neighbors, Target};
+use seedling_core::loss::{Contrast, Neighbors, Regression, Target, TeacherQueue};
 use seedling_core::nn::activation::Act;
 use seedling_core::nn::backend::{
     AdamUpdate, Conv, DeviceOps, FusedGrad, FusedInput, InputGrad, Param, Read, Rows, Sink,
@@ -921,11 +921,19 @@ impl Operation for Losses {
                 weight: 0.4,
                 temperature: 0.1,
             }),
-            _ => Target::Nearest {
+            3 => Target::Nearest {
                 weight: 0.3,
                 count: 4,
             },
+            4 => Target::TeacherQueue(TeacherQueue {
+                queue: Queue::random(size, dim, 4)
+                    .with_keys(|keys| b.flat(keys))
+                    .unwrap(),
+                temperature: 0.04,
+            }),
+            _ => Target::Nothing,
         };
+        let to = upload(&unit(6, n + 3));
         let queries = upload(&unit(4, n));
         for masked in [false, true] {
             let contrast = Contrast {
@@ -936,6 +944,11 @@ impl Operation for Losses {
                 temperature: 0.2,
                 target: &target,
                 batch: n + 3,
+                // Beside a target, and alone.
+                regression: [0, 5].contains(&which).then_some(Regression {
+                    to: &to,
+                    weight: 0.3,
+                }),
             };
             let (grad, found) = b.contrast(&queries, 2..2 + n, &contrast).unwrap();
             bench.see("gradient", &grad);
@@ -960,7 +973,7 @@ impl Operation for Losses {
 }
 
 fn losses_cases(see: &mut impl See) {
-    for which in 0..4 {
+    for which in 0..6 {
         for (queries, size, dim) in [(1, 5, 3), (7, 100, 128), (3, 1000, 16)] {
             see.operation(
                 &format!("loss {which}: {queries} queries, queue of {size}, {dim} numbers"),

@@ -356,7 +356,7 @@ fn distill<B: TrainingBackend>(backend: &B, (steps, off): (usize, f32)) -> Vec<f
             photos: &PHOTOS,
         };
         let targets = teacher
-            .embed_views(&views, BATCH, &CancelToken::default())
+            .embed_views(&views, 0, BATCH, &CancelToken::default())
             .unwrap();
         let stats = seed.step(&views, &targets).unwrap();
         sgd.step(&mut seed.student.params, LR).unwrap();

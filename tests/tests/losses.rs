@@ -3,8 +3,9 @@
 
 use seedling_core::loss::{Contrast, Neighbors, Target, evaluate};
 use seedling_core::queue::{NO_PHOTO, Queue};
+use seedling_tests::formula::numbers;
 use seedling_tests::fused::{assert_close, on_one_and_three_threads};
-use seedling_tests::golden::Golden;
+use seedling_tests::golden::{Golden, worst};
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -51,6 +52,7 @@ fn info_nce_matches_whatever_is_masked() {
                     temperature: get("temperature")[0],
                     target: &Target::Positive,
                     batch,
+                    regression: None,
                 };
                 losses.push(evaluate(&query[row.clone()], &contrast(1)).loss);
                 let part = evaluate(&query[row.clone()], &contrast(n));
@@ -70,6 +72,7 @@ fn info_nce_matches_whatever_is_masked() {
                     temperature: get("temperature")[0],
                     target: &Target::Positive,
                     batch: n,
+                    regression: None,
                 };
                 let result = evaluate(query, &whole);
                 close(&golden, case, "loss", &[result.loss]);
@@ -98,6 +101,7 @@ fn each_query_of_a_batch_has_its_own_mask() {
             temperature: 0.2,
             target: &Target::Positive,
             batch: 4,
+            regression: None,
         };
         evaluate(&queries[from * 16..to * 16], &contrast)
     };
@@ -148,6 +152,7 @@ fn smoothed_targets_are_as_by_autograd() {
                     temperature: number(&facts["temperature"]),
                     target: &target,
                     batch,
+                    regression: None,
                 };
                 let queries = &query[rows.start * shape[1]..rows.end * shape[1]];
                 evaluate(queries, &whole.select_rows(rows))
@@ -181,6 +186,7 @@ fn distillation_loss_matches() {
                         temperature: get("temperatures")[1],
                     },
                     batch,
+                    regression: None,
                 };
                 evaluate(&student[rows.start * dim..rows.end * dim], &contrast)
             };
@@ -191,4 +197,63 @@ fn distillation_loss_matches() {
             close(&golden, case, "losses", &losses);
         }
     });
+}
+
+/// CompRess, SimDis and DisCo (golden/recipes.py).
+#[test]
+fn other_recipes_are_pytorchs() {
+    use seedling_core::loss::{Regression, TeacherQueue};
+    const N: usize = 5;
+    const DIM: usize = 16;
+    const SIZE: usize = 11;
+    let golden = Golden::open("recipes");
+    let rows = |stream: u64, count: usize| -> Vec<f32> {
+        let mut rows = numbers(stream, count * DIM, 2.0);
+        for row in rows.chunks_exact_mut(DIM) {
+            let norm = row
+                .iter()
+                .map(|x| f64::from(*x).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            row.iter_mut()
+                .for_each(|x| *x = (f64::from(*x) / norm) as f32);
+        }
+        rows
+    };
+    let queue = |stream: u64| Queue {
+        keys: rows(stream, SIZE),
+        photos: vec![NO_PHOTO; SIZE],
+        next: 0,
+        dim: DIM,
+    };
+    let (queries, t, k) = (rows(60, N), rows(61, N), rows(62, N));
+    let own = queue(63);
+    let teachers = Target::TeacherQueue(TeacherQueue {
+        queue: queue(64),
+        temperature: 0.04,
+    });
+    let recipe = |name: &str| -> Contrast<'_> {
+        let (positives, temperature, target, weight) = match name {
+            "compress" => (&t, 0.1, &teachers, None),
+            "simdis" => (&t, 1.0, &Target::Nothing, Some(1.0)),
+            _ => (&k, 0.2, &Target::Positive, Some(0.3)),
+        };
+        Contrast {
+            positives,
+            queue: &own,
+            photos: &[NO_PHOTO; N],
+            mask_own_photo: false,
+            temperature,
+            target,
+            batch: 8,
+            regression: weight.map(|weight| Regression { to: &t[..], weight }),
+        }
+    };
+    for name in ["compress", "simdis", "disco"] {
+        let found = evaluate(&queries, &recipe(name));
+        let off =
+            |found: &[f32], tensor: &str| worst(found, golden.floats(&format!("{name}.{tensor}")));
+        assert!(off(&[found.loss], "loss") < 1e-6, "{name}: {}", found.loss);
+        assert!(off(&found.grad, "grad") < 2e-6, "{name}");
+    }
 }

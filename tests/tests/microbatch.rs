@@ -124,6 +124,7 @@ fn a_batch_of_two_microbatches_is_two_devices() {
             temperature: 0.2,
             target: &Target::Positive,
             batch: MICROBATCH,
+            regression: None,
         };
         // The device's own mean loss.
         let result = evaluate(&queries, &contrast);

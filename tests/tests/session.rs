@@ -1,7 +1,7 @@
 //! Sessions from inside: stopping and going on changes nothing, for both methods.
 
 use seedling_core::checkpoint::{self, Network};
-use seedling_core::config::Config;
+use seedling_core::config::{Choice, Config, DistillMethod};
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Head};
 use seedling_core::eval::extract::{EvalView, Extractor};
@@ -120,11 +120,25 @@ fn distillation_goes_on_where_it_stopped() {
         .save_weights(folder.path(), "by a test", None)
         .unwrap();
     let teacher = WeightFile::open(&path, None).unwrap();
-    let config = Config {
-        mask_own_photo: false,
-        ..config()
-    };
-    both_ways(folder.path(), &config, Some(&teacher));
+    let mut first = Vec::new();
+    for &method in DistillMethod::ALL {
+        let config = Config {
+            mask_own_photo: false,
+            method,
+            ..config()
+        };
+        both_ways(folder.path(), &config, Some(&teacher));
+        let start = Start {
+            teacher: Some(TeacherSource::Weights(&teacher)),
+            ..Start::default()
+        };
+        let source = data::open(&folder.path().join("photos")).unwrap();
+        let mut session = Session::new(config, source, &start).unwrap();
+        first.push(session.step().unwrap().stats.loss);
+    }
+    // No two of them are the same.
+    first.sort_by(f32::total_cmp);
+    assert!(first.windows(2).all(|pair| pair[0] != pair[1]), "{first:?}");
 }
 
 #[test]

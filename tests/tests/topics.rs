@@ -18,6 +18,7 @@ mod report;
 mod resume;
 mod session;
 mod signed;
+mod study;
 mod teacher;
 mod verdict;
 mod weights;

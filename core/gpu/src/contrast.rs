@@ -268,6 +268,50 @@ pub fn soft_cross_entropy(
     }
 }
 
+/// weight * |x - y|^2 = weight * (2 - 2 x.y) of unit rows, and `scale` * y, its gradient: added to what a loss has
+/// found, or, `alone`, in its place, with the similarity of the two.
+#[cube(launch_unchecked)]
+pub fn regression(
+    x: &Array<f32>,
+    y: &Array<f32>,
+    y_at: usize,
+    grad: &mut Array<f32>,
+    found: &mut Array<f32>,
+    dim: usize,
+    weight: f32,
+    scale: f32,
+    #[comptime] alone: bool,
+) {
+    let mut shared = SharedMemory::<f32>::new(UNITS);
+    let row = CUBE_POS;
+    if row < found.len() / 3 {
+        let mut dot = 0.0f32;
+        let mut c = UNIT_POS as usize;
+        while c < dim {
+            let at = row * dim + c;
+            let to = y[y_at + at];
+            dot = fma(x[at], to, dot);
+            if comptime!(alone) {
+                grad[at] = scale * to;
+            } else {
+                grad[at] = fma(scale, to, grad[at]);
+            }
+            c += UNITS;
+        }
+        let dot = total(dot, &mut shared);
+        if UNIT_POS == 0 {
+            let loss = weight * (2.0f32 - 2.0f32 * dot);
+            if comptime!(alone) {
+                found[row * 3] = loss;
+                found[row * 3 + 1] = dot;
+                found[row * 3 + 2] = 0.0f32;
+            } else {
+                found[row * 3] += loss;
+            }
+        }
+    }
+}
+
 /// The largest x, and the sum of exp((x - largest) / t), of a row and one more: in one pass, in which what was
 /// summed shrinks whenever something larger is met (Milakov and Gimelshein 2018).
 #[cube]

@@ -6,7 +6,7 @@ use seedling_data::{Normalize, Photo, ViewParams};
 use seedling_gpu::{DeviceBuffer, Gpu, Logits, Runtime};
 
 use crate::Result;
-use crate::loss::{Agreement, Contrast, Target};
+use crate::loss::{Agreement, Contrast, Regression, Target};
 use crate::ops::{LossOps, StepRead, ViewOps};
 use crate::queue::{NO_PHOTO, Queue};
 
@@ -66,8 +66,11 @@ impl<R: Runtime> LossOps for Gpu<R> {
     ) -> Result<(DeviceBuffer, Self::Found)> {
         let (n, dim) = (rows.len(), contrast.queue.dim);
         let at_once = (LOGITS / contrast.queue.size().max(1)).max(1);
-        let (grad, found) = if n <= at_once {
-            contrast_rows(self, queries, rows, contrast)?
+        let alone = matches!(contrast.target, Target::Nothing);
+        let (grad, found) = if alone {
+            (self.alloc(n * dim)?, self.alloc(n * 3)?)
+        } else if n <= at_once {
+            contrast_rows(self, queries, rows.clone(), contrast)?
         } else {
             let (grad, found) = (self.alloc(n * dim)?, self.alloc(n * 3)?);
             let copy = |from: (&DeviceBuffer, usize), to: (&DeviceBuffer, usize), len| {
@@ -84,6 +87,11 @@ impl<R: Runtime> LossOps for Gpu<R> {
             }
             (grad, found)
         };
+        if let Some(Regression { to, weight }) = &contrast.regression {
+            let scale = -2.0 * f64::from(self.loss_scale() * weight) / contrast.batch as f64;
+            let how = (*weight, scale as f32, alone);
+            self.regression(queries, (to, rows.start), (&grad, &found), dim, how);
+        }
         Ok((grad, (found, contrast.batch)))
     }
 
@@ -131,9 +139,13 @@ fn mean_of((found, batch): (&Vec<f32>, usize)) -> (f32, Agreement) {
         let sum: f64 = column.map(|&x| x as f64).sum();
         (sum / batch as f64) as f32
     };
-    let agreement = Agreement {
-        positive: mean(1),
-        accuracy: mean(2),
+    let agreement = match mean(1) {
+        // There was none.
+        positive if positive < -1.5 => Agreement::default(),
+        positive => Agreement {
+            positive,
+            accuracy: mean(2),
+        },
     };
     (mean(0), agreement)
 }
@@ -148,7 +160,11 @@ fn contrast_rows<R: Runtime>(
     let (keys, dim) = (&contrast.queue.keys, contrast.queue.dim);
     let positives = (contrast.positives, rows.start);
     let logits = gpu.logits(queries, positives, keys, dim)?;
-    leave_out(gpu, &logits, &rows, contrast)?;
+    match contrast.target {
+        // Queues of which nobody knows the photos.
+        Target::TeacherQueue(_) => gpu.without_positive(&logits),
+        _ => leave_out(gpu, &logits, &rows, contrast)?,
+    }
     let targets = targets(gpu, &logits, &rows, contrast)?;
     let found = gpu.soft_cross_entropy(&logits, targets.as_ref(), contrast.temperature)?;
     let scale = gpu.loss_scale() as f64 / (contrast.batch as f64 * contrast.temperature as f64);
@@ -180,7 +196,15 @@ fn targets<R: Runtime>(
 ) -> Result<Option<Logits>> {
     let (n, dim) = (rows.len(), contrast.queue.dim);
     Ok(match contrast.target {
-        Target::Positive => None,
+        Target::Positive | Target::Nothing => None,
+        Target::TeacherQueue(teacher) => {
+            let own = gpu.alloc(n * dim)?;
+            let from = (contrast.positives, rows.start * dim);
+            gpu.copy_runs(from, dim, (&own, 0), dim, (dim, n * dim));
+            let logits = gpu.logits(&own, (&own, 0), &teacher.queue.keys, dim)?;
+            gpu.without_positive(&logits);
+            Some(gpu.teacher_targets(logits, teacher.temperature))
+        }
         &Target::Teacher { temperature } => {
             let own = gpu.alloc(n * dim)?;
             let from = (contrast.positives, rows.start * dim);

@@ -1,10 +1,11 @@
 //! Learning without labels.
 //!
-//! [`loss`] and [`queue`] compare embeddings; [`moco`] and [`seed`] (with its [`teacher`]) are the two methods,
-//! [`microbatch`] the loop that both share, [`step`] what goes into and comes out of either, and [`ops`] what
-//! they need of a backend. [`eval`] extracts and measures features, [`whitening`] makes a linear
+//! [`loss`] and [`queue`] compare embeddings; [`moco`] and, with a [`teacher`], [`seed`], [`compress`] and [`simdis`] are
+//! the methods (DisCo is MoCo beside a teacher), [`microbatch`] the loop that all share, [`step`] what goes into and comes
+//! out of each, and [`ops`] what they need of a backend. [`eval`] extracts and measures features, [`whitening`] makes a linear
 //! layer of a dataset's, and [`verdict`] says from features which weights to keep.
 
+pub mod compress;
 mod eigen;
 pub mod eval;
 #[cfg(feature = "gpu")]
@@ -16,6 +17,7 @@ pub mod moco;
 pub mod ops;
 pub mod queue;
 pub mod seed;
+pub mod simdis;
 pub mod step;
 mod target;
 pub mod teacher;

@@ -9,7 +9,7 @@ use seedling_base::rng::{Purpose, Rng};
 use seedling_nn::cpu::Cpu;
 use seedling_nn::encoder::Encoder;
 
-use crate::loss::{Contrast, Target};
+use crate::loss::{Contrast, Regression, Target};
 use crate::microbatch::MicroBatches;
 use crate::ops::TrainingBackend;
 use crate::queue::Queue;
@@ -87,19 +87,52 @@ impl<B: TrainingBackend> Moco<B> {
     /// The views have no pixels, or someone has canceled: parameters and queue are then as they
     /// were, running statistics may have moved.
     pub fn step(&mut self, views: &Views, key_order: &[Vec<usize>; 2]) -> Result<StepStats> {
+        self.step_beside(views, key_order, None)
+    }
+
+    /// The same, where queries of both views are near a teacher's embeddings of these besides (DisCo).
+    ///
+    /// # Errors
+    /// As [`Moco::step`].
+    pub fn step_beside(
+        &mut self,
+        views: &Views,
+        key_order: &[Vec<usize>; 2],
+        teacher: Option<(&[B::Buf; 2], f32)>,
+    ) -> Result<StepStats> {
         self.query_encoder.params.zero_grads()?;
         let batch = views.photos.len();
         let mut learned = Learned::new();
         if self.config.symmetric {
             let k_1 = self.encode_keys(views, 0, &key_order[0])?;
             let k_2 = self.encode_keys(views, 1, &key_order[1])?;
-            self.learn_queries(views, 0, &k_2, 2 * batch, &mut learned)?;
-            self.learn_queries(views, 1, &k_1, 2 * batch, &mut learned)?;
+            // Averaged over twice the queries, so that a regression counts twice.
+            let near = |view: usize| regression(teacher, view, 2.0);
+            self.learn_queries(views, 0, (&k_2, near(0)), 2 * batch, &mut learned)?;
+            self.learn_queries(views, 1, (&k_1, near(1)), 2 * batch, &mut learned)?;
             self.enqueue(&k_1, views.photos)?;
             self.enqueue(&k_2, views.photos)?;
         } else {
             let k = self.encode_keys(views, 1, &key_order[0])?;
-            self.learn_queries(views, 0, &k, batch, &mut learned)?;
+            let near = regression(teacher, 0, 1.0);
+            self.learn_queries(views, 0, (&k, near), batch, &mut learned)?;
+            if let Some(near) = regression(teacher, 1, 1.0) {
+                let contrast = Contrast {
+                    positives: near.to,
+                    queue: &self.queue,
+                    photos: views.photos,
+                    mask_own_photo: false,
+                    temperature: self.config.tau,
+                    target: &Target::Nothing,
+                    batch,
+                    regression: Some(near),
+                };
+                // What a step reports is of the queries.
+                let mut of_keys = Learned::new();
+                let batches = &self.config.batches;
+                batches.learn(&mut self.query_encoder, views, 1, &contrast, &mut of_keys)?;
+                learned.found_besides(of_keys);
+            }
             self.enqueue(&k, views.photos)?;
         }
         learned.stats(&self.query_encoder)
@@ -132,7 +165,7 @@ impl<B: TrainingBackend> Moco<B> {
         &mut self,
         views: &Views,
         view: usize,
-        k: &B::Buf,
+        (k, regression): (&B::Buf, Option<Regression<'_, B::Buf>>),
         total: usize,
         learned: &mut Learned<B>,
     ) -> Result<()> {
@@ -144,6 +177,7 @@ impl<B: TrainingBackend> Moco<B> {
             temperature: self.config.tau,
             target: &self.target,
             batch: total,
+            regression,
         };
         let batches = &self.config.batches;
         batches.learn(&mut self.query_encoder, views, view, &contrast, learned)
@@ -153,6 +187,18 @@ impl<B: TrainingBackend> Moco<B> {
         let backend = self.key_encoder.backend();
         backend.enqueue(&mut self.queue, k, photos)
     }
+}
+
+/// What makes queries of a view near a teacher's embeddings.
+fn regression<B>(
+    teacher: Option<(&[B; 2], f32)>,
+    view: usize,
+    factor: f32,
+) -> Option<Regression<'_, B>> {
+    teacher.map(|(embeddings, weight)| Regression {
+        to: &embeddings[view],
+        weight: factor * weight,
+    })
 }
 
 /// The key orders of step `step`: a random one for each direction.

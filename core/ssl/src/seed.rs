@@ -75,6 +75,7 @@ impl<B: TrainingBackend> Seed<B> {
             temperature: self.config.student_temperature,
             target: &self.target,
             batch,
+            regression: None,
         };
         let batches = &self.config.batches;
         let mut learned = Learned::new();

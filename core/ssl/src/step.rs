@@ -127,6 +127,8 @@ pub struct StepStats {
 pub(crate) struct Learned<B: TrainingBackend> {
     /// Of each part of a batch.
     pub(crate) found: Vec<B::Found>,
+    /// The same, of which only the loss counts.
+    beside: Vec<B::Found>,
     /// The embeddings of the view that was learned last, (batch, dim).
     pub(crate) queries: Option<B::Buf>,
 }
@@ -135,8 +137,14 @@ impl<B: TrainingBackend> Learned<B> {
     pub(crate) fn new() -> Self {
         Learned {
             found: Vec::new(),
+            beside: Vec::new(),
             queries: None,
         }
+    }
+
+    /// What was found of something else: its loss counts, and nothing else of it.
+    pub(crate) fn found_besides(&mut self, other: Learned<B>) {
+        self.beside.extend(other.found);
     }
 
     /// What a step of `encoder` reports. Only here it waits for a device.
@@ -148,15 +156,19 @@ impl<B: TrainingBackend> Learned<B> {
             return Ok(StepStats::default());
         };
         let grads = &encoder.params.grads;
-        let read = encoder.backend().read_step(self.found, queries, grads)?;
+        let counted = self.found.len();
+        let found = self.found.into_iter().chain(self.beside).collect();
+        let read = encoder.backend().read_step(found, queries, grads)?;
         let mut stats = StepStats {
             spread: spread(&read.queries, encoder.output_dim()),
             ..StepStats::default()
         };
-        for (loss, agreement) in read.found {
+        for (i, (loss, agreement)) in read.found.into_iter().enumerate() {
             stats.loss += loss;
-            stats.agreement.positive += agreement.positive;
-            stats.agreement.accuracy += agreement.accuracy;
+            if i < counted {
+                stats.agreement.positive += agreement.positive;
+                stats.agreement.accuracy += agreement.accuracy;
+            }
         }
         stats.finite = read.finite && stats.loss.is_finite();
         Ok(stats)

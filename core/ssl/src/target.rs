@@ -18,6 +18,12 @@ pub enum Target<K = Vec<f32>> {
     Nearest { weight: f32, count: usize },
     /// The teacher's own distribution over [t.t, t.Q] at this temperature (SEED, equation 4).
     Teacher { temperature: f32 },
+    /// What a teacher makes of a queue of its own, whose rows are of the same photos as the student's queue
+    /// (CompRess: Koohpayegani, Tejankar and Pirsiavash 2020). The positive, which is what the teacher makes of the
+    /// query's own image, is in neither.
+    TeacherQueue(TeacherQueue<K>),
+    /// Nothing: there is a [`crate::loss::Regression`] alone.
+    Nothing,
 }
 
 /// Who was near whom before training. Instance discrimination alone pulls apart what the initial
@@ -30,6 +36,13 @@ pub struct Neighbors<K = Vec<f32>> {
     /// Part of the target that goes to the neighbors in the queue, by the softmax of their
     /// similarities at `temperature`.
     pub weight: f32,
+    pub temperature: f32,
+}
+
+/// A teacher's queue.
+#[derive(Debug)]
+pub struct TeacherQueue<K = Vec<f32>> {
+    pub queue: Queue<K>,
     pub temperature: f32,
 }
 

@@ -202,13 +202,14 @@ impl<B: TrainingBackend> Teacher<B> {
         Ok(out)
     }
 
-    /// The same of the first view of a whole batch, `microbatch` images at a time.
+    /// The same of a view (0 or 1) of a whole batch, `microbatch` images at a time.
     ///
     /// # Errors
     /// The views have no pixels, someone has canceled, or as [`Teacher::features`].
     pub fn embed_views(
         &self,
         views: &Views,
+        view: usize,
         microbatch: usize,
         cancel: &CancelToken,
     ) -> Result<B::Buf> {
@@ -216,7 +217,7 @@ impl<B: TrainingBackend> Teacher<B> {
         let mut microbatches = Vec::new();
         for rows in order.chunks(microbatch.max(1)) {
             cancel.check()?;
-            microbatches.push(self.embed(views.images(&self.backend, 0, rows)?)?);
+            microbatches.push(self.embed(views.images(&self.backend, view, rows)?)?);
         }
         self.backend
             .gather(&microbatches, &order, self.embedding_dim())

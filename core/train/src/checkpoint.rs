@@ -84,9 +84,9 @@ pub struct Network<'a> {
 pub struct TrainingState<'a> {
     /// Query encoder or student.
     pub trained: Network<'a>,
-    /// Key encoder; empty in a distillation, whose teacher never changes.
+    /// Key encoder; empty where there is none: a teacher never changes.
     pub key_encoder: Network<'a>,
-    /// The queue's rows.
+    /// The queue's rows; where there are two queues, the student's and then the teacher's.
     pub queue_keys: Cow<'a, [f32]>,
     /// The photo of each row.
     pub queue_photos: Cow<'a, [u32]>,

@@ -1,8 +1,8 @@
 //! What learns, on a backend: method, networks, queue and optimizer.
 
 use crate::checkpoint::{Network, TrainingState};
-use crate::config::{Config, OptimizerKind};
-use crate::method::{Method, Setup};
+use crate::config::{Config, DistillMethod, OptimizerKind};
+use crate::method::{Method, Queues, Setup};
 use crate::optim::{AdamW, AdamWConfig, Optimizer, Sgd, SgdConfig, WeightDecay};
 use crate::start::Start;
 use crate::weights::HEAD_PREFIX;
@@ -75,8 +75,10 @@ impl<B: TrainingBackend> Learner<B> {
             }
         };
         let dim = encoder.output_dim();
-        let queue = queue(config, dim, saved.as_mut())?.with_keys(|keys| backend.flat(keys))?;
-        let mut method = Method::new(encoder, queue, setup)?;
+        let (first, second) = queues(setup, dim, saved.as_mut())?;
+        let on_device = |queue: Queue| queue.with_keys(|keys| backend.flat(keys));
+        let queues = (on_device(first)?, second.map(on_device).transpose()?);
+        let mut method = Method::new(encoder, queues, setup)?;
         let mut optimizer = optimizer(config, method.encoder())?;
         let mut wants_initial = method.wants_initial_embeddings();
         if let Some(saved) = saved {
@@ -91,20 +93,17 @@ impl<B: TrainingBackend> Learner<B> {
                     adamw.steps = saved.updates;
                 }
             }
-            match &mut method {
-                Method::Moco(moco) => {
-                    restore(&mut moco.key_encoder.params, saved.key_encoder)?;
-                    if let Target::Neighbors(neighbors) = &mut moco.target {
-                        wants_initial = saved.initial_embeddings.is_empty();
-                        neighbors.initial = backend.flat(saved.initial_embeddings.into_owned())?;
-                    }
+            if let Some(moco) = method.moco_mut() {
+                restore(&mut moco.key_encoder.params, saved.key_encoder)?;
+                if let Target::Neighbors(neighbors) = &mut moco.target {
+                    wants_initial = saved.initial_embeddings.is_empty();
+                    neighbors.initial = backend.flat(saved.initial_embeddings.into_owned())?;
                 }
-                Method::Seed { teacher, .. } => {
-                    if let Some(projection) = &mut teacher.projection {
-                        let size = projection.center.len();
-                        projection.center = fitting(size, saved.teacher_center)?;
-                    }
-                }
+            }
+            let teacher = method.teacher_mut();
+            if let Some(projection) = teacher.and_then(|teacher| teacher.projection.as_mut()) {
+                let size = projection.center.len();
+                projection.center = fitting(size, saved.teacher_center)?;
             }
         }
         let kept = method
@@ -157,7 +156,7 @@ impl<B: TrainingBackend> Learner<B> {
         }
         let params = &mut self.method.encoder_mut().params;
         self.optimizer.step(params, lr)?;
-        if let Method::Moco(moco) = &mut self.method {
+        if let Some(moco) = self.method.moco_mut() {
             moco.momentum_update()?;
         }
         Ok(stats)
@@ -188,18 +187,15 @@ impl<B: TrainingBackend> Learner<B> {
 
     /// The teacher, where features of it are learned.
     pub(crate) fn teacher(&self) -> Option<&dyn FeatureNet> {
-        match &self.method {
-            Method::Moco(_) => None,
-            // One with a head says embeddings, from which nothing is taken.
-            Method::Seed { teacher, .. } => teacher.projection.as_ref().map(|_| teacher.net()),
-        }
+        // One with a head says embeddings, from which nothing is taken.
+        let teacher = self.method.teacher()?;
+        teacher.projection.as_ref().map(|_| teacher.net())
     }
 
     /// Sets what is taken from the teacher's features.
     pub(crate) fn center_teacher(&mut self, center: Vec<f32>) {
-        if let Method::Seed { teacher, .. } = &mut self.method
-            && let Some(projection) = &mut teacher.projection
-        {
+        let teacher = self.method.teacher_mut();
+        if let Some(projection) = teacher.and_then(|teacher| teacher.projection.as_mut()) {
             projection.center = center;
         }
     }
@@ -215,7 +211,7 @@ impl<B: TrainingBackend> Learner<B> {
     /// The backend's.
     pub(crate) fn set_initial_embeddings(&mut self, embeddings: Vec<f32>) -> Result<()> {
         let backend = self.encoder().backend().clone();
-        if let Method::Moco(moco) = &mut self.method
+        if let Some(moco) = self.method.moco_mut()
             && let Target::Neighbors(neighbors) = &mut moco.target
         {
             neighbors.initial = backend.flat(embeddings)?;
@@ -233,28 +229,24 @@ impl<B: TrainingBackend> Learner<B> {
         see: &mut dyn FnMut(TrainingState<'_>) -> Result<()>,
     ) -> Result<()> {
         let backend = self.encoder().backend();
-        let (mut training, queue) = match &self.method {
-            Method::Moco(moco) => {
-                let training = TrainingState {
-                    key_encoder: network(&moco.key_encoder.params)?,
-                    initial_embeddings: match &moco.target {
-                        Target::Neighbors(neighbors) => backend.host(&neighbors.initial)?,
-                        _ => Cow::default(),
-                    },
-                    ..TrainingState::default()
-                };
-                (training, &moco.queue)
+        let mut training = TrainingState::default();
+        if let Some(moco) = self.method.moco() {
+            training.key_encoder = network(&moco.key_encoder.params)?;
+            if let Target::Neighbors(neighbors) = &moco.target {
+                training.initial_embeddings = backend.host(&neighbors.initial)?;
             }
-            Method::Seed { seed, teacher } => {
-                let projection = teacher.projection.as_ref();
-                let center = projection.map_or(&[][..], |projection| &projection.center);
-                let training = TrainingState {
-                    teacher_center: Cow::Borrowed(center),
-                    ..TrainingState::default()
-                };
-                (training, &seed.queue)
-            }
-        };
+        }
+        let teacher = self.method.teacher();
+        if let Some(projection) = teacher.and_then(|teacher| teacher.projection.as_ref()) {
+            training.teacher_center = Cow::Borrowed(&projection.center);
+        }
+        let (queue, second) = self.method.queues();
+        let mut queue_keys = backend.host(&queue.keys)?;
+        if let Some(second) = second {
+            queue_keys
+                .to_mut()
+                .extend_from_slice(&backend.host(&second.keys)?);
+        }
         match &self.optimizer {
             Optimizer::Sgd(sgd) => {
                 training.velocity = backend.host(&sgd.velocity)?;
@@ -274,7 +266,7 @@ impl<B: TrainingBackend> Learner<B> {
         }
         see(TrainingState {
             trained: network(&self.encoder().params)?,
-            queue_keys: backend.host(&queue.keys)?,
+            queue_keys,
             queue_photos: Cow::Borrowed(&queue.photos),
             queue_next: queue.next as u64,
             ..training
@@ -354,22 +346,39 @@ fn init_params<B: TrainingBackend>(
     }
 }
 
-fn queue(config: &Config, dim: usize, saved: Option<&mut TrainingState<'_>>) -> Result<Queue> {
-    let Some(saved) = saved else {
-        return Ok(Queue::random(config.queue_size, dim, config.seed));
+/// The method's queue, and a second one where it has two: random ones, or those of a checkpoint.
+fn queues(
+    setup: Setup<'_>,
+    dim: usize,
+    saved: Option<&mut TrainingState<'_>>,
+) -> Result<Queues<Vec<f32>>> {
+    let config = setup.config;
+    let two = setup.start.teacher.is_some() && config.method == DistillMethod::Compress;
+    let count = 1 + usize::from(two);
+    let size = match &saved {
+        None => config.queue_size,
+        Some(saved) => saved.queue_photos.len(),
     };
-    let mut queue = Queue::random(saved.queue_photos.len(), dim, config.seed);
-    queue.keys = fitting(queue.keys.len(), take(&mut saved.queue_keys))?;
-    queue.photos = fitting(queue.photos.len(), take(&mut saved.queue_photos))?;
-    queue.next = saved.queue_next as usize;
-    match saved.queue_next < queue.size() as u64 {
-        true => Ok(queue),
-        false => Err(Error::Shape {
-            tensor: "the queue's next row in the checkpoint".into(),
-            expected: vec![queue.size()],
-            got: vec![queue.next],
-        }),
+    let mut queue = Queue::random(count * size, dim, config.seed);
+    queue.photos.truncate(size);
+    if let Some(saved) = saved {
+        queue.keys = fitting(queue.keys.len(), take(&mut saved.queue_keys))?;
+        queue.photos = fitting(size, take(&mut saved.queue_photos))?;
+        queue.next = saved.queue_next as usize;
+        if saved.queue_next >= size as u64 {
+            return Err(Error::Shape {
+                tensor: "the queue's next row in the checkpoint".into(),
+                expected: vec![size],
+                got: vec![queue.next],
+            });
+        }
     }
+    let second = queue.keys.split_off(size * dim);
+    let second = two.then(|| Queue {
+        keys: second,
+        ..queue.clone()
+    });
+    Ok((queue, second))
 }
 
 /// The backbone of `params` as it is now; the head's numbers lie behind it.
@@ -448,9 +457,8 @@ mod tests {
             start: &Start::default(),
         };
         let learner = Learner::new(Cpu::default(), setup, None);
-        let Method::Moco(mut moco) = learner.unwrap().method else {
-            panic!("another method");
-        };
+        let mut method = learner.unwrap().method;
+        let moco = method.moco_mut().expect("MoCo");
         // Equal numbers at the beginning: whatever differs is how they are used.
         let embed = |encoder: &mut Encoder| {
             let noise = |out: &mut [f32]| {

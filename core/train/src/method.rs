@@ -1,6 +1,6 @@
-//! The two ways to train, as the settings have them.
+//! The ways to train, as the settings have them.
 
-use crate::config::{Config, TeacherHead};
+use crate::config::{Config, DistillMethod, TeacherHead};
 use crate::start::{Start, TeacherSource};
 use crate::weights::{ModelMetadata, WeightFile};
 use crate::{Error, Result};
@@ -8,12 +8,14 @@ use seedling_nn::backbones::Arch;
 use seedling_nn::block::Dropping;
 use seedling_nn::encoder::{Architecture, Encoder, Head, Mode};
 use seedling_nn::params::Params;
-use seedling_ssl::loss::{Neighbors, Target};
+use seedling_ssl::compress::Compress;
+use seedling_ssl::loss::{Neighbors, Target, TeacherQueue};
 use seedling_ssl::microbatch::MicroBatches;
 use seedling_ssl::moco::{Moco, MocoConfig, key_orders};
 use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::queue::Queue;
 use seedling_ssl::seed::{Seed, SeedConfig};
+use seedling_ssl::simdis::SimDis;
 use seedling_ssl::step::{StepStats, Views};
 use seedling_ssl::teacher::Teacher;
 
@@ -30,18 +32,29 @@ pub(crate) struct Setup<'a> {
     pub(crate) start: &'a Start<'a>,
 }
 
-/// The two ways to train.
-pub(crate) enum Method<B: TrainingBackend> {
-    /// Contrast with one's own slowly moving copy.
-    Moco(Moco<B>),
-    /// Learn from a larger network's view of the same images.
-    Seed { seed: Seed<B>, teacher: Teacher<B> },
+/// What is learned, and whose embeddings help.
+pub(crate) struct Method<B: TrainingBackend> {
+    objective: Objective<B>,
+    teacher: Option<Teacher<B>>,
 }
+
+/// The ways to train.
+enum Objective<B: TrainingBackend> {
+    /// Contrast with one's own slowly moving copy; with a teacher (DisCo), near its embeddings by this weight.
+    Moco(Moco<B>, f32),
+    /// Learn from a larger network's view of the same images, of these three kinds.
+    Seed(Seed<B>),
+    Compress(Compress<B>),
+    SimDis(SimDis<B>),
+}
+
+/// The queue of a method, and a second one where it has two.
+pub(crate) type Queues<K> = (Queue<K>, Option<Queue<K>>);
 
 impl<B: TrainingBackend> Method<B> {
     pub(crate) fn new(
         encoder: Encoder<B>,
-        queue: Queue<B::Flat>,
+        (queue, second): Queues<B::Flat>,
         setup: Setup<'_>,
     ) -> Result<Method<B>> {
         let Setup {
@@ -55,112 +68,198 @@ impl<B: TrainingBackend> Method<B> {
             mode: training_mode(config, metadata.architecture.arch),
             cancel: start.cancel.clone(),
         };
-        let Some(teacher) = start.teacher else {
-            let key = Encoder::with_backend(
-                backend.clone(),
-                metadata.architecture,
-                false,
-                config.freeze,
-            )?;
-            let target = target(config, &backend)?;
-            let config = MocoConfig {
-                m: config.key_momentum as f32,
-                tau: config.temperature as f32,
-                symmetric: config.symmetric,
-                mask_own_photo: config.mask_own_photo,
-                batches,
-            };
-            return Ok(Method::Moco(Moco::new(
-                encoder, key, queue, target, config,
-            )?));
-        };
-        let (ours, theirs) = (&metadata.normalize, teacher.normalize());
-        let rescale = std::array::from_fn(|c| {
-            (
-                ours.std[c] / theirs.std[c],
-                (ours.mean[c] - theirs.mean[c]) / theirs.std[c],
-            )
-        });
         let dim = encoder.output_dim();
-        let seed_config = SeedConfig {
-            student_temperature: config.student_temperature as f32,
-            teacher_temperature: config.teacher_temperature as f32,
-            batches,
+        let teacher = match start.teacher {
+            None => None,
+            Some(source) => Some(teacher(source, &backend, dim, setup)?),
         };
-        let mut teacher = match teacher {
-            TeacherSource::Foreign(teacher) => {
-                Teacher::foreign(teacher.net.clone(), backend, rescale, dim, config.seed)?
-            }
-            TeacherSource::Weights(file) => {
-                let architecture = Architecture {
-                    head: teacher_head(file, config)?,
-                    ..file.metadata.architecture
+        let objective = match (teacher.is_some(), config.method) {
+            (false, _) | (true, DistillMethod::Disco) => {
+                let arch = metadata.architecture;
+                let key = Encoder::with_backend(backend.clone(), arch, false, config.freeze)?;
+                let target = target(config, &backend)?;
+                let moco_config = MocoConfig {
+                    m: config.key_momentum as f32,
+                    tau: config.temperature as f32,
+                    symmetric: config.symmetric,
+                    mask_own_photo: config.mask_own_photo,
+                    batches,
                 };
-                let mut network = Encoder::with_backend(backend, architecture, false, 0)?;
-                file.load_backbone(&mut network.params)?;
-                if let Some(head) = architecture.head {
-                    file.load_head_of(&mut network.params, head)?;
-                }
-                Teacher::new(network, rescale, dim, config.seed)?
+                // The mean squared error is over the numbers of an embedding, too.
+                let weight = config.regression_weight as f32 / dim as f32;
+                let moco = Moco::new(encoder, key, queue, target, moco_config)?;
+                Objective::Moco(moco, weight)
+            }
+            (true, DistillMethod::Seed) => {
+                let seed_config = SeedConfig {
+                    student_temperature: config.student_temperature as f32,
+                    teacher_temperature: config.teacher_temperature as f32,
+                    batches,
+                };
+                Objective::Seed(Seed::new(encoder, queue, seed_config)?)
+            }
+            (true, DistillMethod::Compress) => {
+                let second = second
+                    .ok_or_else(|| Error::Config("method = compress needs two queues".into()))?;
+                let of_teacher = TeacherQueue {
+                    queue: second,
+                    temperature: config.teacher_temperature as f32,
+                };
+                let temperature = config.student_temperature as f32;
+                let queues = (queue, of_teacher);
+                Objective::Compress(Compress::new(encoder, queues, temperature, batches)?)
+            }
+            (true, DistillMethod::SimDis) => {
+                Objective::SimDis(SimDis::new(encoder, queue, batches)?)
             }
         };
-        teacher.side = (config.teacher_size > 0).then_some(config.teacher_size);
-        let seed = Seed::new(encoder, queue, seed_config)?;
-        Ok(Method::Seed { seed, teacher })
+        Ok(Method { objective, teacher })
     }
 
     /// Loss and gradient of step number `step` of a run with this random seed.
     pub(crate) fn step(&mut self, views: &Views, random_seed: u64, step: u64) -> Result<StepStats> {
-        match self {
-            Method::Moco(moco) => {
-                let batches = &mut moco.config.batches;
-                batches.mode = batches.mode.at_step(step);
-                moco.step(views, &key_orders(random_seed, step, views.photos.len()))
+        let batches = match &mut self.objective {
+            Objective::Moco(moco, _) => &mut moco.config.batches,
+            Objective::Seed(seed) => &mut seed.config.batches,
+            Objective::Compress(compress) => &mut compress.batches,
+            Objective::SimDis(simdis) => &mut simdis.batches,
+        };
+        batches.mode = batches.mode.at_step(step);
+        let (bn_group, cancel) = (batches.bn_group, batches.cancel.clone());
+        let teacher = self.teacher.as_ref();
+        let embed = |view: usize| match teacher {
+            Some(teacher) => teacher.embed_views(views, view, bn_group, &cancel),
+            None => Err(Error::Config("a distillation needs a teacher".into())),
+        };
+        match &mut self.objective {
+            Objective::Moco(moco, weight) => {
+                let order = key_orders(random_seed, step, views.photos.len());
+                let embeddings = match teacher {
+                    Some(_) => Some([embed(0)?, embed(1)?]),
+                    None => None,
+                };
+                let near = embeddings.as_ref().map(|both| (both, *weight));
+                moco.step_beside(views, &order, near)
             }
-            Method::Seed { seed, teacher } => {
-                let batches = &mut seed.config.batches;
-                batches.mode = batches.mode.at_step(step);
-                let t = teacher.embed_views(views, batches.bn_group, &batches.cancel)?;
-                seed.step(views, &t)
-            }
+            Objective::Seed(seed) => seed.step(views, &embed(0)?),
+            Objective::Compress(compress) => compress.step(views, &embed(0)?),
+            Objective::SimDis(simdis) => simdis.step(views, &[embed(0)?, embed(1)?]),
         }
     }
 
     /// The network that is trained.
     pub(crate) fn encoder(&self) -> &Encoder<B> {
-        match self {
-            Method::Moco(moco) => &moco.query_encoder,
-            Method::Seed { seed, .. } => &seed.student,
+        match &self.objective {
+            Objective::Moco(moco, _) => &moco.query_encoder,
+            Objective::Seed(seed) => &seed.student,
+            Objective::Compress(compress) => &compress.student,
+            Objective::SimDis(simdis) => &simdis.student,
         }
     }
 
     pub(crate) fn encoder_mut(&mut self) -> &mut Encoder<B> {
-        match self {
-            Method::Moco(moco) => &mut moco.query_encoder,
-            Method::Seed { seed, .. } => &mut seed.student,
+        match &mut self.objective {
+            Objective::Moco(moco, _) => &mut moco.query_encoder,
+            Objective::Seed(seed) => &mut seed.student,
+            Objective::Compress(compress) => &mut compress.student,
+            Objective::SimDis(simdis) => &mut simdis.student,
         }
     }
 
+    /// Its queue, and the second where there are two.
+    pub(crate) fn queues(&self) -> (&Queue<B::Flat>, Option<&Queue<B::Flat>>) {
+        match &self.objective {
+            Objective::Moco(moco, _) => (&moco.queue, None),
+            Objective::Seed(seed) => (&seed.queue, None),
+            Objective::Compress(compress) => (&compress.queue, Some(compress.teacher_queue())),
+            Objective::SimDis(simdis) => (&simdis.queue, None),
+        }
+    }
+
+    /// Where it is MoCo: query encoder, key encoder and what follows them.
+    pub(crate) fn moco(&self) -> Option<&Moco<B>> {
+        match &self.objective {
+            Objective::Moco(moco, _) => Some(moco),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn moco_mut(&mut self) -> Option<&mut Moco<B>> {
+        match &mut self.objective {
+            Objective::Moco(moco, _) => Some(moco),
+            _ => None,
+        }
+    }
+
+    /// Who teaches, where somebody does.
+    pub(crate) fn teacher(&self) -> Option<&Teacher<B>> {
+        self.teacher.as_ref()
+    }
+
+    pub(crate) fn teacher_mut(&mut self) -> Option<&mut Teacher<B>> {
+        self.teacher.as_mut()
+    }
+
     pub(crate) fn wants_initial_embeddings(&self) -> bool {
-        matches!(self, Method::Moco(moco) if matches!(moco.target, Target::Neighbors(_)))
+        let target = self.moco().map(|moco| &moco.target);
+        matches!(target, Some(Target::Neighbors(_)))
     }
 
     /// The networks whose running statistics move.
     pub(crate) fn moving(&self) -> Vec<&Params<B>> {
-        match self {
-            Method::Moco(moco) => vec![&moco.query_encoder.params, &moco.key_encoder.params],
-            Method::Seed { seed, .. } => vec![&seed.student.params],
-        }
+        let keys = self.moco().map(|moco| &moco.key_encoder.params);
+        std::iter::once(&self.encoder().params)
+            .chain(keys)
+            .collect()
     }
 
     pub(crate) fn moving_mut(&mut self) -> Vec<&mut Params<B>> {
-        match self {
-            Method::Moco(moco) => {
+        match &mut self.objective {
+            Objective::Moco(moco, _) => {
                 vec![&mut moco.query_encoder.params, &mut moco.key_encoder.params]
             }
-            Method::Seed { seed, .. } => vec![&mut seed.student.params],
+            Objective::Seed(seed) => vec![&mut seed.student.params],
+            Objective::Compress(compress) => vec![&mut compress.student.params],
+            Objective::SimDis(simdis) => vec![&mut simdis.student.params],
         }
     }
+}
+
+/// The teacher whose embeddings have `dim` numbers, as the student's do.
+fn teacher<B: TrainingBackend>(
+    source: TeacherSource<'_>,
+    backend: &B,
+    dim: usize,
+    setup: Setup<'_>,
+) -> Result<Teacher<B>> {
+    let config = setup.config;
+    let (ours, theirs) = (&setup.metadata.normalize, source.normalize());
+    let rescale = std::array::from_fn(|c| {
+        (
+            ours.std[c] / theirs.std[c],
+            (ours.mean[c] - theirs.mean[c]) / theirs.std[c],
+        )
+    });
+    let mut teacher = match source {
+        TeacherSource::Foreign(teacher) => {
+            let net = teacher.net.clone();
+            Teacher::foreign(net, backend.clone(), rescale, dim, config.seed)?
+        }
+        TeacherSource::Weights(file) => {
+            let architecture = Architecture {
+                head: teacher_head(file, config)?,
+                ..file.metadata.architecture
+            };
+            let mut network = Encoder::with_backend(backend.clone(), architecture, false, 0)?;
+            file.load_backbone(&mut network.params)?;
+            if let Some(head) = architecture.head {
+                file.load_head_of(&mut network.params, head)?;
+            }
+            Teacher::new(network, rescale, dim, config.seed)?
+        }
+    };
+    teacher.side = (config.teacher_size > 0).then_some(config.teacher_size);
+    Ok(teacher)
 }
 
 /// What MoCo's queries are pulled towards.

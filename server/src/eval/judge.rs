@@ -15,13 +15,16 @@ use std::sync::Arc;
 const MAP_CLASSES: usize = 10;
 const MAP_PHOTOS: usize = 30;
 
+/// Photos, as they are shared.
+pub(super) type Source = Arc<dyn PhotoSource>;
+
 /// What is asked, of which weights and photos.
 pub(super) struct Judge<'a> {
     pub(super) args: &'a EvalArgs,
     pub(super) loaded: &'a Loaded,
-    pub(super) whole: &'a Arc<dyn PhotoSource>,
+    pub(super) whole: &'a Source,
     /// For training and for testing, where the dataset has such halves.
-    pub(super) halves: Option<(&'a Arc<dyn PhotoSource>, &'a Arc<dyn PhotoSource>)>,
+    pub(super) halves: Option<(&'a Source, &'a Source)>,
     pub(super) console: &'a Console,
 }
 
@@ -75,10 +78,8 @@ impl Judge<'_> {
             false => Ok(None),
         };
         let (linear, transfer) = (probe(Protocol::Linear)?, probe(Protocol::Transfer)?);
-        let triangles = match self.args.page {
-            Some(_) => Some(self.triangles(test)?),
-            None => None,
-        };
+        let wanted = self.args.page.is_some() || self.args.triangles.is_some();
+        let triangles = wanted.then(|| self.triangles(test)).transpose()?;
         for figures in [&mut found.figures].into_iter().chain(&mut train_figures) {
             figures.knn.take_if(|_| !self.args.wants(Protocol::Knn));
             figures.panel.take_if(|_| !self.args.wants(Protocol::Panel));
@@ -103,7 +104,7 @@ impl Judge<'_> {
         self.loaded.config.seed
     }
 
-    pub(super) fn extractor<'a>(&'a self, source: &'a Arc<dyn PhotoSource>) -> Extractor<'a> {
+    pub(super) fn extractor<'a>(&'a self, source: &'a Source) -> Extractor<'a> {
         Extractor {
             encoder: &*self.loaded.encoder,
             source: &**source,
@@ -115,7 +116,7 @@ impl Judge<'_> {
     /// Geometry where it is wanted; classes, where they are asked for, by leave-one-out.
     fn measure(
         &self,
-        source: &Arc<dyn PhotoSource>,
+        source: &Source,
         sample: &[usize],
         classes: bool,
         name: &str,
@@ -133,12 +134,7 @@ impl Judge<'_> {
     }
 
     /// Neighbors and panel of the `test` half, which asks all of the training half.
-    fn ask_train_half(
-        &self,
-        train: &Arc<dyn PhotoSource>,
-        test: &Arc<dyn PhotoSource>,
-        found: &mut Measured,
-    ) -> Result<()> {
+    fn ask_train_half(&self, train: &Source, test: &Source, found: &mut Measured) -> Result<()> {
         let all: Vec<usize> = (0..train.len()).collect();
         let bar = self.console.bar(all.len() as u64, "neighbors");
         let extracted = self
@@ -166,7 +162,7 @@ impl Judge<'_> {
     }
 
     /// Photos of some classes and two views of each, for t-SNE (the paper's figure 2).
-    fn triangles(&self, source: &Arc<dyn PhotoSource>) -> Result<Triangles> {
+    fn triangles(&self, source: &Source) -> Result<Triangles> {
         let seed = self.seed();
         let classes = source.classes().len().min(MAP_CLASSES);
         let mut chosen = Vec::new();

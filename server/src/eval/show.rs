@@ -252,6 +252,16 @@ pub(super) fn page(path: &Path, data: &Path, args: &EvalArgs, all: &[Judged]) ->
     atomic::write(path, |file| file.write_all(html.as_bytes()))
 }
 
+/// Writes the figure of photos and their views alone.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn triangles(path: &Path, all: &[Judged]) -> Result<()> {
+    let figures = all.iter().filter_map(|one| one.triangles.as_ref()?.svg());
+    let svg: String = figures.map(|(svg, _)| svg).collect();
+    atomic::write(path, |file| file.write_all(svg.as_bytes()))
+}
+
 /// The JSON summary: of one file as it is, of several a list.
 pub(super) fn summary(args: &EvalArgs, all: &[Judged]) -> Value {
     let one = |one: &Judged| {

@@ -229,6 +229,37 @@ impl<R: Runtime> Gpu<R> {
         Ok(found)
     }
 
+    /// Leaves out the positive: it counts nowhere.
+    pub fn without_positive(&self, logits: &Logits) {
+        self.fill(&logits.positive, contrast::NOWHERE);
+    }
+
+    /// Adds weight * |x - y|^2 of unit rows x (n, dim), and of those of `to` from row `first` on, to what a loss has
+    /// `found` (n, 3), and `scale` times y to its gradient; or, `alone`, sets both.
+    pub fn regression(
+        &self,
+        x: &DeviceBuffer,
+        (to, first): (&DeviceBuffer, usize),
+        (grad, found): (&DeviceBuffer, &DeviceBuffer),
+        dim: usize,
+        (weight, scale, alone): (f32, f32, bool),
+    ) {
+        launch!(
+            self,
+            contrast::regression,
+            per_query(found.len() / 3),
+            x.arg(),
+            to.arg(),
+            first * dim,
+            grad.arg(),
+            found.arg(),
+            dim,
+            weight,
+            scale,
+            alone
+        );
+    }
+
     /// From the logits' gradient to the queries' (n, dim), times `scale`; operands as [`Gpu::logits`].
     ///
     /// # Errors

@@ -300,7 +300,8 @@ pub fn train(
         let order = Rng::new(seed, Purpose::Measure, 0, STREAM + 1 + epoch as u64);
         let order = { order }.permutation(labels.len());
         for batch in order.chunks(batch_size) {
-            (x.clear(), y.clear());
+            x.clear();
+            y.clear();
             for &row in batch {
                 x.extend_from_slice(view.row(row));
                 y.push(labels[row]);
@@ -363,8 +364,9 @@ mod tests {
             train(views, (labels, classes), &schedule, &[1.0], 0, |_| Ok(()))
         };
         assert!(run(&[], &labels, 2).is_err());
-        assert!(run(&[features.clone()], &labels[1..], 2).is_err());
-        assert!(run(&[features.clone()], &labels, 1).is_err());
+        let one = std::slice::from_ref(&features);
+        assert!(run(one, &labels[1..], 2).is_err());
+        assert!(run(one, &labels, 1).is_err());
         let nan = Features::new(8, 2, vec![f32::NAN; 16]).unwrap();
         assert!(run(&[nan], &labels, 2).is_err());
         let stop = |_| Err(Error::Canceled);

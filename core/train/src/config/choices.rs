@@ -102,6 +102,30 @@ choice! {
 }
 
 choice! {
+    /// How a student learns from a teacher.
+    DistillMethod {
+        /// To place images among a queue as the teacher does.
+        Seed = "seed",
+        /// The same among two queues, each side's own.
+        Compress = "compress",
+        /// By contrast of its own, near the teacher's embeddings.
+        Disco = "disco",
+        /// By regression to the teacher's embeddings.
+        SimDis = "simdis",
+    }
+}
+
+impl DistillMethod {
+    /// Views of a photo that student and teacher see.
+    pub fn views(self) -> usize {
+        match self {
+            DistillMethod::Seed | DistillMethod::Compress => 1,
+            DistillMethod::Disco | DistillMethod::SimDis => 2,
+        }
+    }
+}
+
+choice! {
     /// Whether a teacher's head is learned from.
     TeacherHead {
         /// Where its file has one of ours.

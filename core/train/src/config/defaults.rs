@@ -1,6 +1,6 @@
 //! What each command starts from.
 
-use super::{ActivationDtype, Config, Device, Keep, OptimizerKind, TeacherHead};
+use super::{ActivationDtype, Config, Device, DistillMethod, Keep, OptimizerKind, TeacherHead};
 use crate::schedule::Decay;
 use seedling_data::{DecodeBudget, Recipe};
 use seedling_nn::backbones::Arch;
@@ -47,6 +47,8 @@ impl Config {
             whitening: true,
             reestimate_bn: true,
             half_weights: false,
+            method: DistillMethod::Seed,
+            regression_weight: 1.0,
             teacher: String::new(),
             teacher_head: TeacherHead::Auto,
             teacher_size: 0,

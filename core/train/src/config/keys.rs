@@ -1,6 +1,6 @@
 //! The one list of settings: type, meaning and range of each.
 
-use super::choices::{ActivationDtype, Choice, Keep, OptimizerKind, TeacherHead};
+use super::choices::{ActivationDtype, Choice, DistillMethod, Keep, OptimizerKind, TeacherHead};
 use super::device::{DEVICES, Device};
 use crate::schedule::Decay;
 use seedling_data::Recipe;
@@ -316,6 +316,12 @@ settings! {
     /// three digits.
     half_weights: bool, Switch, FREE;
 
+    /// Distillation method: seed places images among a queue of the teacher's embeddings as the teacher does; compress
+    /// does so with two queues, each of one side's embeddings; disco is MoCo near the teacher's embeddings; simdis
+    /// regresses to them.
+    method: DistillMethod, OneOf(DistillMethod::NAMES), FIXED;
+    /// Weight of the mean squared error between the embeddings of student and teacher in disco's loss.
+    regression_weight: f64, Number(0.0, 100_000.0), FIXED;
     /// Weights of the teacher for distillation: ours, another program's, or an ONNX graph.
     teacher: String, Text, FIXED;
     /// Whether to distill from the teacher's projection head: auto if its file has one of ours, use requires

@@ -10,7 +10,7 @@ mod device;
 mod keys;
 mod presets;
 
-pub use choices::{ActivationDtype, Choice, Keep, OptimizerKind, TeacherHead};
+pub use choices::{ActivationDtype, Choice, DistillMethod, Keep, OptimizerKind, TeacherHead};
 pub use device::{DEVICES, Device};
 pub use keys::{Allowed, Config, KEYS, Key};
 pub use presets::{PRESETS, preset, preset_text};

@@ -52,8 +52,10 @@ impl RunState {
             config.seed,
         );
         loading.microbatch = config.bn_group;
-        // A distillation's student and teacher see the same view.
-        loading.views = if start.teacher.is_some() { 1 } else { 2 };
+        loading.views = match start.teacher {
+            Some(_) => config.method.views(),
+            None => 2,
+        };
         loading.threads = threads;
         loading.ahead = config.prefetch;
         loading.cache_mb = config.cache_mb;
