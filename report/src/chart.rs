@@ -200,7 +200,7 @@ impl Axis {
     }
 
     /// Exactly `low`..`high`, ticks at whole steps of training.
-    fn exact(low: f64, high: f64, count: usize) -> Axis {
+    pub(crate) fn exact(low: f64, high: f64, count: usize) -> Axis {
         let step = round_step((high - low).max(1.0) / count as f64).max(1.0);
         Axis { low, high, step }
     }

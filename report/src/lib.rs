@@ -10,6 +10,7 @@
 
 pub mod chart;
 pub mod eval_page;
+mod frame;
 pub mod gallery;
 pub mod html;
 pub mod map;

@@ -1,7 +1,8 @@
 //! Alignment against uniformity (the paper's figure 3; Wang and Isola 2020): the lower and the farther left, the
 //! better.
 
-use crate::chart::{Axis, significant};
+use crate::chart::significant;
+use crate::frame::{self, Frame};
 use crate::markup::escape;
 use std::fmt::Write as _;
 
@@ -27,40 +28,22 @@ pub fn svg(across: &str, marks: &[Mark]) -> String {
     if marks.is_empty() {
         return String::new();
     }
-    let axis = |of: fn(&Mark) -> f64| {
-        let values = marks.iter().map(|mark| of(mark));
-        let low = values.clone().fold(f64::INFINITY, f64::min);
-        let high = values.fold(f64::NEG_INFINITY, f64::max);
-        let pad = 0.1 * (high - low);
-        Axis::new(low - pad, high + pad, 4)
+    let axis = |of: fn(&Mark) -> f64| frame::around(marks.iter().map(|mark| of(mark)), 0.1);
+    let frame = Frame {
+        width: WIDTH,
+        height: HEIGHT,
+        left: LEFT,
+        right: RIGHT,
+        top: TOP,
+        bottom: BOTTOM,
+        across: axis(|mark| mark.alignment),
+        up: axis(|mark| mark.uniformity),
     };
-    let (x, y) = (axis(|mark| mark.alignment), axis(|mark| mark.uniformity));
-    let px = |v: f64| LEFT + x.fraction(v) * (WIDTH - LEFT - RIGHT);
-    let py = |v: f64| HEIGHT - BOTTOM - y.fraction(v) * (HEIGHT - TOP - BOTTOM);
-    let mut body = String::new();
-    for (v, text) in y.ticks() {
-        let at = py(v);
-        let _ = write!(
-            body,
-            r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text x="{:.1}" y="{:.1}" text-anchor="end">{text}</text>"#,
-            WIDTH - RIGHT,
-            LEFT - 7.0,
-            at + 4.0
-        );
-    }
-    for (v, text) in x.ticks() {
-        let at = px(v);
-        let _ = write!(
-            body,
-            r#"<line class="grid" x1="{at:.1}" x2="{at:.1}" y1="{TOP}" y2="{:.1}"/><text x="{at:.1}" y="{:.1}" text-anchor="middle">{text}</text>"#,
-            HEIGHT - BOTTOM,
-            HEIGHT - BOTTOM + 17.0
-        );
-    }
+    let mut body = frame.rows() + &frame.columns(true);
     // From top to bottom, so that names that would meet move down one after another.
     let mut placed: Vec<(&Mark, f64, f64)> = marks
         .iter()
-        .map(|mark| (*mark, px(mark.alignment), py(mark.uniformity)))
+        .map(|mark| (*mark, frame.x(mark.alignment), frame.y(mark.uniformity)))
         .collect();
     placed.sort_by(|a, b| a.2.total_cmp(&b.2));
     let mut last = f64::NEG_INFINITY;

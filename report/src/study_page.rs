@@ -1,6 +1,7 @@
 //! What `seedling study` has measured: tables in the paper's layout, its own numbers beside ours, and curves.
 
-use crate::chart::{Axis, minus, significant, thousands};
+use crate::chart::{Axis, minus, significant};
+use crate::frame::{self, Frame};
 use crate::html::STYLE;
 use crate::markup::escape;
 use crate::plane::{self, Mark};
@@ -206,6 +207,19 @@ const BOTTOM: f64 = 28.0;
 /// Points of a curve, and of what they are means.
 const POINTS: usize = 80;
 
+fn framed(across: Axis, up: Axis) -> Frame {
+    Frame {
+        width: WIDTH,
+        height: HEIGHT,
+        left: LEFT,
+        right: RIGHT,
+        top: TOP,
+        bottom: BOTTOM,
+        across,
+        up,
+    }
+}
+
 /// The losses of some runs in one chart.
 fn curves(curves: &[&Curve]) -> String {
     let smooth = |curve: &&Curve| -> Vec<(f64, f64)> {
@@ -235,31 +249,11 @@ fn curves(curves: &[&Curve]) -> String {
         return String::new();
     }
     let last = all().map(|point| point.0).fold(1.0, f64::max);
-    let low = all().map(|point| point.1).fold(f64::INFINITY, f64::min);
-    let high = all().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
-    let (x, y) = (Axis::new(0.0, last, 4), Axis::new(low, high, 4));
-    let px = |v: f64| LEFT + v / last * (WIDTH - LEFT - RIGHT);
-    let py = |v: f64| HEIGHT - BOTTOM - y.fraction(v) * (HEIGHT - TOP - BOTTOM);
-    let mut body = String::new();
-    for (v, text) in y.ticks() {
-        let at = py(v);
-        let _ = write!(
-            body,
-            r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text x="{:.1}" y="{:.1}" text-anchor="end">{text}</text>"#,
-            WIDTH - RIGHT,
-            LEFT - 6.0,
-            at + 4.0
-        );
-    }
-    for (v, _) in x.ticks().into_iter().filter(|(v, _)| *v <= last) {
-        let _ = write!(
-            body,
-            r#"<text x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
-            px(v),
-            HEIGHT - 9.0,
-            thousands(v)
-        );
-    }
+    let frame = framed(
+        Axis::exact(0.0, last, 4),
+        frame::around(all().map(|point| point.1), 0.0),
+    );
+    let mut body = frame.rows() + &frame.columns(false);
     let mut legend = String::new();
     for (i, (name, points)) in lines.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
@@ -269,7 +263,7 @@ fn curves(curves: &[&Curve]) -> String {
         };
         let path: String = points
             .iter()
-            .map(|&(a, b)| format!("{:.1},{:.1} ", px(a), py(b)))
+            .map(|&(a, b)| format!("{:.1},{:.1} ", frame.x(a), frame.y(b)))
             .collect();
         let _ = write!(
             body,
@@ -303,21 +297,13 @@ fn bars(layout: &Layout<'_>) -> String {
     if all.is_empty() {
         return String::new();
     }
-    let axis = Axis::new(0.0, all.iter().copied().fold(1e-9, f64::max), 4);
-    let py = |v: f64| HEIGHT - BOTTOM - axis.fraction(v) * (HEIGHT - TOP - BOTTOM);
+    let frame = framed(
+        Axis::exact(0.0, 1.0, 1),
+        Axis::new(0.0, all.iter().copied().fold(1e-9, f64::max), 4),
+    );
     let group = (WIDTH - LEFT - RIGHT) / layout.columns.len() as f64;
     let bar = 0.8 * group / layout.rows.len() as f64;
-    let mut body = String::new();
-    for (v, text) in axis.ticks() {
-        let at = py(v);
-        let _ = write!(
-            body,
-            r#"<line class="grid" x1="{LEFT}" x2="{:.1}" y1="{at:.1}" y2="{at:.1}"/><text x="{:.1}" y="{:.1}" text-anchor="end">{text}</text>"#,
-            WIDTH - RIGHT,
-            LEFT - 6.0,
-            at + 4.0
-        );
-    }
+    let mut body = frame.rows();
     for (column, name) in layout.columns.iter().enumerate() {
         let left = LEFT + (column as f64 + 0.1) * group;
         for row in rows.clone() {
@@ -328,9 +314,9 @@ fn bars(layout: &Layout<'_>) -> String {
                 body,
                 r#"<rect x="{:.1}" y="{:.1}" width="{:.1}" height="{:.1}" fill="{}"><title>{}, {name}: {}</title></rect>"#,
                 left + row as f64 * bar,
-                py(v),
+                frame.y(v),
                 bar - 1.5,
-                (HEIGHT - BOTTOM - py(v)).max(0.0),
+                (frame.floor() - frame.y(v)).max(0.0),
                 COLORS[row % COLORS.len()],
                 escape(layout.rows[row]),
                 significant(v),
