@@ -76,6 +76,12 @@ pub fn run(args: &StudyArgs, console: &Console) -> Result<Outcome> {
         console.say(Plan::read(name)?.text.trim_end());
         return Ok(Outcome::Done);
     }
+    let common = &args.common;
+    if common.seed.is_some() || common.config.is_some() || !common.set.is_empty() {
+        return Err(Error::Config(
+            "--seed, --config and --set are not for a study: seeds and settings stand in its plan (--show NAME)".into(),
+        ));
+    }
     let plans: Vec<Plan> = args
         .plans
         .iter()
@@ -106,7 +112,7 @@ pub fn run(args: &StudyArgs, console: &Console) -> Result<Outcome> {
         .filter(|&n| n > 0)
         .map_or(cores, |n| n as usize);
     let jobs = args.jobs as usize;
-    let devices = match (&args.common.device, args.devices.is_empty()) {
+    let devices = match (&common.device, args.devices.is_empty()) {
         (Some(device), _) => vec![Some(device.clone())],
         (None, false) => args.devices.iter().cloned().map(Some).collect(),
         (None, true) => vec![None],

@@ -61,6 +61,18 @@ fn a_table_is_filled_and_what_fails_says_why() {
     album(&at("data/test"), 8);
     let (plan, out) = (at("plan.toml"), at("out"));
     fs::write(&plan, PLAN).unwrap();
+    let (name, data) = (plan.to_string_lossy(), at("data"));
+    run(&[
+        "study",
+        &name,
+        "--data",
+        &data.to_string_lossy(),
+        "--set",
+        "steps=1",
+    ])
+    .refused(2, &["--set", "plan"]);
+    run(&["study", "small/tabel3", "--data", "."]).refused(2, &["small/tabel3", "--list"]);
+    run(&["study", &name]).refused(2, &["--data"]);
 
     let first = study(&plan, &at("data"), &out);
     // Two runs of each column; those of the second, and what measures them, can't begin.

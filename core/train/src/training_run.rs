@@ -19,7 +19,7 @@ mod start;
 mod watch;
 
 pub use event::{Event, Observer, Waits};
-pub use folder::{CONFIG_FILE, RunFolder, forget};
+pub use folder::{BUSY, CONFIG_FILE, RunFolder, forget};
 pub use start::Sources;
 
 use crate::checkpoint::{Before, ClosedForm, DatasetFingerprint};

@@ -5,10 +5,11 @@ use super::task::{Kind, Task};
 use crate::console::Console;
 use indicatif::ProgressBar;
 use seedling_core::cancel::CancelToken;
-use seedling_core::training_run::forget;
+use seedling_core::training_run::{BUSY, forget};
 use seedling_core::{Error, Result, atomic, checkpoint, records};
 use serde_json::{Value, json};
 use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -19,8 +20,8 @@ use std::time::{Duration, Instant};
 /// How often running tasks are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What a run says whose folder another process works in.
-const BUSY: &str = "another seedling is working in this folder";
+/// As much of a log as holds its last step.
+const LAST_BYTES: u64 = 8 << 10;
 
 /// How long tasks have to save, once the study is stopped.
 const GRACE: Duration = Duration::from_secs(20);
@@ -322,18 +323,31 @@ fn seconds_of(path: &Path) -> f64 {
     text.trim().parse().unwrap_or(0.0)
 }
 
-/// How far a run that trains is, by its log.
+/// How far a run that trains is, by the last lines of its log.
 pub(super) fn progress(task: &Task) -> Option<f64> {
-    let steps = task.config.as_ref()?;
-    let log = records::read(&task.folder.join(records::FILE_NAME)).ok()?;
-    let last = log.iter().rev().find_map(|record| match record {
-        records::Record::Step(step) => Some(step.step),
-        _ => None,
-    })?;
-    match steps.steps {
-        0 => None,
-        steps => Some(last as f64 / steps as f64),
-    }
+    let config = task.config.as_ref()?;
+    let text = last_lines(&task.folder.join(records::FILE_NAME)).ok()?;
+    let last =
+        text.lines().rev().find_map(|line| {
+            match serde_json::from_str::<records::Record>(line).ok()? {
+                records::Record::Step(step) => Some(step),
+                _ => None,
+            }
+        })?;
+    Some(match config.steps {
+        0 => last.epoch as f64 / config.epochs.max(1) as f64,
+        steps => last.step as f64 / steps as f64,
+    })
+}
+
+/// The end of a file that may be long and is looked at often.
+fn last_lines(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let end = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(end.saturating_sub(LAST_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A time that people can read.

@@ -26,6 +26,9 @@ const FIRST_FILES: [&str; 6] = [
 /// Open in whoever works in a folder.
 const LOCK_FILE: &str = ".lock";
 
+/// What is said of a folder that another process works in.
+pub const BUSY: &str = "another seedling is working in this folder";
+
 /// Name of the run's settings in its folder.
 pub const CONFIG_FILE: &str = "config.toml";
 
@@ -54,10 +57,7 @@ fn lock(path: &Path) -> Result<File> {
     let lock_path = path.join(LOCK_FILE);
     let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
     match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::file(
-            path,
-            "another seedling is working in this folder",
-        )),
+        Err(TryLockError::WouldBlock) => Err(Error::file(path, BUSY)),
         // Some network file systems know no locks; then nobody is kept out.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
     }
