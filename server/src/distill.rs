@@ -13,7 +13,7 @@ use seedling_core::config::{Choice, Config, DistillMethod, Layer};
 use seedling_core::{Error, Result};
 use std::path::PathBuf;
 
-/// Distill a larger model into a small one, by SEED, CompRess, DisCo or SimDis
+/// Distill a larger model into a small one, by SEED, CompRess, DisCo, BINGO or SimDis
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   seedling distill DATA --arch mobilenet_v3_small --teacher mobilenet_v2_imagenet.safetensors --out run
@@ -22,7 +22,8 @@ use std::path::PathBuf;
   seedling distill DATA --method simdis --teacher mobilenet_v2_imagenet.safetensors --out run
 --method: seed places images among a queue of the teacher's embeddings as the teacher does; compress does so with two
 queues, each of one side's embeddings (temperatures 0.04); disco is MoCo near the teacher's embeddings of both views
-(temperature 0.2, head hidden2048); simdis regresses to the teacher's embeddings of both views (head deep).
+(temperature 0.2, head hidden2048); bingo contrasts with the teacher's embeddings of a photo and of one from its bag, the
+photos nearest by these (--set bag_size=5); simdis regresses to the teacher's embeddings of both views (head deep).
 An ONNX graph needs a program built with --features onnx. It takes a batch of RGB images, normalized by
 --set teacher_mean=R,G,B and teacher_std=R,G,B (ImageNet's unless said), and puts out features, tokens or maps
 (--set teacher_output=NAME, else its first).
@@ -86,6 +87,9 @@ fn recipe(method: DistillMethod) -> Layer {
     layer.set("method", Some(method.name()));
     match method {
         DistillMethod::Seed => {}
+        DistillMethod::Bingo => {
+            layer.set("teacher_head", Some("ignore"));
+        }
         DistillMethod::Compress => {
             layer
                 .set("teacher_temperature", Some(0.04))

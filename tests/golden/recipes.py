@@ -1,4 +1,4 @@
-"""Writes recipes.safetensors: losses and gradients of CompRess, and of regression beside contrast, by PyTorch in f64.
+"""Writes recipes.safetensors: losses and gradients of CompRess, BINGO, SimDis and DisCo, by PyTorch in f64.
 
     python tests/golden/recipes.py
 
@@ -43,6 +43,8 @@ def main():
     own, teachers = rows(63, SIZE), rows(64, SIZE)
     losses = {
         "compress": lambda q: compress(q, t, own, teachers),
+        # Of a photo, and of one from its bag.
+        "bingo": lambda q: contrast(q, t, teachers) + contrast(q, k, teachers),
         "simdis": lambda q: regression(q, t, 1.0),
         "disco": lambda q: contrast(q, k, own) + regression(q, t, 0.3),
     }

@@ -199,7 +199,7 @@ fn distillation_loss_matches() {
     });
 }
 
-/// CompRess, SimDis and DisCo (golden/recipes.py).
+/// CompRess, SimDis, DisCo and BINGO (golden/recipes.py).
 #[test]
 fn other_recipes_are_pytorchs() {
     use seedling_core::loss::{Regression, TeacherQueue};
@@ -249,8 +249,27 @@ fn other_recipes_are_pytorchs() {
             regression: weight.map(|weight| Regression { to: &t[..], weight }),
         }
     };
-    for name in ["compress", "simdis", "disco"] {
-        let found = evaluate(&queries, &recipe(name));
+    // BINGO's loss has two terms, for a photo and one from its bag, against the teacher's queue.
+    let teachers_queue = queue(64);
+    let bingo = |positives| {
+        let contrast = Contrast {
+            positives,
+            queue: &teachers_queue,
+            target: &Target::Positive,
+            temperature: 0.2,
+            ..recipe("compress")
+        };
+        evaluate(&queries, &contrast)
+    };
+    let (mut both, bag) = (bingo(&t), bingo(&k));
+    both.loss += bag.loss;
+    both.grad
+        .iter_mut()
+        .zip(bag.grad)
+        .for_each(|(a, b)| *a += b);
+    let others =
+        ["compress", "simdis", "disco"].map(|name| (name, evaluate(&queries, &recipe(name))));
+    for (name, found) in others.into_iter().chain([("bingo", both)]) {
         let off =
             |found: &[f32], tensor: &str| worst(found, golden.floats(&format!("{name}.{tensor}")));
         assert!(off(&[found.loss], "loss") < 1e-6, "{name}: {}", found.loss);

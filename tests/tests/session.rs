@@ -1,7 +1,7 @@
 //! Sessions from inside: stopping and going on changes nothing, for both methods.
 
 use seedling_core::checkpoint::{self, Network};
-use seedling_core::config::{Choice, Config, DistillMethod};
+use seedling_core::config::{Choice, Config, DistillMethod, TeacherHead};
 use seedling_core::data::{self, PhotoSource};
 use seedling_core::encoder::{Architecture, Encoder, Head};
 use seedling_core::eval::extract::{EvalView, Extractor};
@@ -125,6 +125,11 @@ fn distillation_goes_on_where_it_stopped() {
         let config = Config {
             mask_own_photo: false,
             method,
+            // BINGO learns from features.
+            teacher_head: match method {
+                DistillMethod::Bingo => TeacherHead::Ignore,
+                _ => TeacherHead::Auto,
+            },
             ..config()
         };
         both_ways(folder.path(), &config, Some(&teacher));

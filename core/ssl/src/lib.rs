@@ -1,10 +1,11 @@
 //! Learning without labels.
 //!
-//! [`loss`] and [`queue`] compare embeddings; [`moco`] and, with a [`teacher`], [`seed`], [`compress`] and [`simdis`] are
+//! [`loss`] and [`queue`] compare embeddings; [`moco`] and, with a [`teacher`], [`seed`], [`compress`], [`bingo`] and [`simdis`] are
 //! the methods (DisCo is MoCo beside a teacher), [`microbatch`] the loop that all share, [`step`] what goes into and comes
 //! out of each, and [`ops`] what they need of a backend. [`eval`] extracts and measures features, [`whitening`] makes a linear
 //! layer of a dataset's, and [`verdict`] says from features which weights to keep.
 
+pub mod bingo;
 pub mod compress;
 mod eigen;
 pub mod eval;

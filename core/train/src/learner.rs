@@ -12,7 +12,6 @@ use seedling_nn::encoder::{Encoder, FeatureNet};
 use seedling_nn::init::initialize;
 use seedling_nn::layout::Entry;
 use seedling_nn::params::Params;
-use seedling_ssl::loss::Target;
 use seedling_ssl::ops::TrainingBackend;
 use seedling_ssl::queue::Queue;
 use seedling_ssl::step::{StepStats, Views};
@@ -95,10 +94,10 @@ impl<B: TrainingBackend> Learner<B> {
             }
             if let Some(moco) = method.moco_mut() {
                 restore(&mut moco.key_encoder.params, saved.key_encoder)?;
-                if let Target::Neighbors(neighbors) = &mut moco.target {
-                    wants_initial = saved.initial_embeddings.is_empty();
-                    neighbors.initial = backend.flat(saved.initial_embeddings.into_owned())?;
-                }
+            }
+            if wants_initial && !saved.initial_embeddings.is_empty() {
+                method.set_initial_embeddings(saved.initial_embeddings.into_owned())?;
+                wants_initial = false;
             }
             let teacher = method.teacher_mut();
             if let Some(projection) = teacher.and_then(|teacher| teacher.projection.as_mut()) {
@@ -192,6 +191,15 @@ impl<B: TrainingBackend> Learner<B> {
         teacher.projection.as_ref().map(|_| teacher.net())
     }
 
+    /// Whoever knows which photos are near each other: the network that is trained, by the weights that it begins with, or
+    /// the teacher, with the channels' (factor, offset) from the student's pixels to the teacher's.
+    pub(crate) fn knows_neighbors(&self) -> (&dyn FeatureNet, Option<[(f32, f32); 3]>) {
+        match self.method.teacher() {
+            Some(teacher) => (teacher.net(), Some(teacher.rescale)),
+            None => (self.encoder(), None),
+        }
+    }
+
     /// Sets what is taken from the teacher's features.
     pub(crate) fn center_teacher(&mut self, center: Vec<f32>) {
         let teacher = self.method.teacher_mut();
@@ -210,13 +218,8 @@ impl<B: TrainingBackend> Learner<B> {
     /// # Errors
     /// The backend's.
     pub(crate) fn set_initial_embeddings(&mut self, embeddings: Vec<f32>) -> Result<()> {
-        let backend = self.encoder().backend().clone();
-        if let Some(moco) = self.method.moco_mut()
-            && let Target::Neighbors(neighbors) = &mut moco.target
-        {
-            neighbors.initial = backend.flat(embeddings)?;
-            self.wants_initial = false;
-        }
+        self.method.set_initial_embeddings(embeddings)?;
+        self.wants_initial = false;
         Ok(())
     }
 
@@ -232,10 +235,8 @@ impl<B: TrainingBackend> Learner<B> {
         let mut training = TrainingState::default();
         if let Some(moco) = self.method.moco() {
             training.key_encoder = network(&moco.key_encoder.params)?;
-            if let Target::Neighbors(neighbors) = &moco.target {
-                training.initial_embeddings = backend.host(&neighbors.initial)?;
-            }
         }
+        training.initial_embeddings = self.method.initial_embeddings()?;
         let teacher = self.method.teacher();
         if let Some(projection) = teacher.and_then(|teacher| teacher.projection.as_ref()) {
             training.teacher_center = Cow::Borrowed(&projection.center);

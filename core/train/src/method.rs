@@ -8,6 +8,7 @@ use seedling_nn::backbones::Arch;
 use seedling_nn::block::Dropping;
 use seedling_nn::encoder::{Architecture, Encoder, Head, Mode};
 use seedling_nn::params::Params;
+use seedling_ssl::bingo::{Bags, Bingo};
 use seedling_ssl::compress::Compress;
 use seedling_ssl::loss::{Neighbors, Target, TeacherQueue};
 use seedling_ssl::microbatch::MicroBatches;
@@ -18,6 +19,7 @@ use seedling_ssl::seed::{Seed, SeedConfig};
 use seedling_ssl::simdis::SimDis;
 use seedling_ssl::step::{StepStats, Views};
 use seedling_ssl::teacher::Teacher;
+use std::borrow::Cow;
 
 /// How far running statistics move with every batch in training. Files say 0.01 (torchvision) or
 /// 0.1; the slower one would leave them stale after a short run.
@@ -42,9 +44,10 @@ pub(crate) struct Method<B: TrainingBackend> {
 enum Objective<B: TrainingBackend> {
     /// Contrast with one's own slowly moving copy; with a teacher (DisCo), near its embeddings by this weight.
     Moco(Moco<B>, f32),
-    /// Learn from a larger network's view of the same images, of these three kinds.
+    /// Learn from a larger network's view of the same images, in these ways; of BINGO's photos as many are a bag.
     Seed(Seed<B>),
     Compress(Compress<B>),
+    Bingo(Bingo<B>, usize),
     SimDis(SimDis<B>),
 }
 
@@ -109,6 +112,21 @@ impl<B: TrainingBackend> Method<B> {
                 let queues = (queue, of_teacher);
                 Objective::Compress(Compress::new(encoder, queues, temperature, batches)?)
             }
+            (true, DistillMethod::Bingo) => {
+                // Bags are of features, whose embeddings are those of the queue.
+                if teacher
+                    .as_ref()
+                    .is_some_and(|teacher| teacher.projection.is_none())
+                {
+                    return Err(Error::Config(
+                        "method = bingo learns from a teacher's features, not from its head; teacher_head = ignore takes them"
+                            .into(),
+                    ));
+                }
+                let temperature = config.student_temperature as f32;
+                let bingo = Bingo::new(encoder, queue, temperature, batches)?;
+                Objective::Bingo(bingo, config.bag_size)
+            }
             (true, DistillMethod::SimDis) => {
                 Objective::SimDis(SimDis::new(encoder, queue, batches)?)
             }
@@ -122,6 +140,7 @@ impl<B: TrainingBackend> Method<B> {
             Objective::Moco(moco, _) => &mut moco.config.batches,
             Objective::Seed(seed) => &mut seed.config.batches,
             Objective::Compress(compress) => &mut compress.batches,
+            Objective::Bingo(bingo, _) => &mut bingo.batches,
             Objective::SimDis(simdis) => &mut simdis.batches,
         };
         batches.mode = batches.mode.at_step(step);
@@ -143,6 +162,7 @@ impl<B: TrainingBackend> Method<B> {
             }
             Objective::Seed(seed) => seed.step(views, &embed(0)?),
             Objective::Compress(compress) => compress.step(views, &embed(0)?),
+            Objective::Bingo(bingo, _) => bingo.step(views, &embed(1)?, (random_seed, step)),
             Objective::SimDis(simdis) => simdis.step(views, &[embed(0)?, embed(1)?]),
         }
     }
@@ -153,6 +173,7 @@ impl<B: TrainingBackend> Method<B> {
             Objective::Moco(moco, _) => &moco.query_encoder,
             Objective::Seed(seed) => &seed.student,
             Objective::Compress(compress) => &compress.student,
+            Objective::Bingo(bingo, _) => &bingo.student,
             Objective::SimDis(simdis) => &simdis.student,
         }
     }
@@ -162,6 +183,7 @@ impl<B: TrainingBackend> Method<B> {
             Objective::Moco(moco, _) => &mut moco.query_encoder,
             Objective::Seed(seed) => &mut seed.student,
             Objective::Compress(compress) => &mut compress.student,
+            Objective::Bingo(bingo, _) => &mut bingo.student,
             Objective::SimDis(simdis) => &mut simdis.student,
         }
     }
@@ -172,6 +194,7 @@ impl<B: TrainingBackend> Method<B> {
             Objective::Moco(moco, _) => (&moco.queue, None),
             Objective::Seed(seed) => (&seed.queue, None),
             Objective::Compress(compress) => (&compress.queue, Some(compress.teacher_queue())),
+            Objective::Bingo(bingo, _) => (&bingo.queue, None),
             Objective::SimDis(simdis) => (&simdis.queue, None),
         }
     }
@@ -201,8 +224,44 @@ impl<B: TrainingBackend> Method<B> {
     }
 
     pub(crate) fn wants_initial_embeddings(&self) -> bool {
-        let target = self.moco().map(|moco| &moco.target);
-        matches!(target, Some(Target::Neighbors(_)))
+        match &self.objective {
+            Objective::Moco(moco, _) => matches!(moco.target, Target::Neighbors(_)),
+            Objective::Bingo(..) => true,
+            _ => false,
+        }
+    }
+
+    /// Every photo's embedding, as far as it is kept.
+    pub(crate) fn initial_embeddings(&self) -> Result<Cow<'_, [f32]>> {
+        match &self.objective {
+            Objective::Moco(moco, _) => match &moco.target {
+                Target::Neighbors(neighbors) => self.encoder().backend().host(&neighbors.initial),
+                _ => Ok(Cow::default()),
+            },
+            Objective::Bingo(bingo, _) => Ok(Cow::Borrowed(&bingo.bags.embeddings)),
+            _ => Ok(Cow::default()),
+        }
+    }
+
+    /// Keeps every photo's embedding, (photos, dim), where that is asked for.
+    ///
+    /// # Errors
+    /// A number is not finite, or the backend's.
+    pub(crate) fn set_initial_embeddings(&mut self, embeddings: Vec<f32>) -> Result<()> {
+        let backend = self.encoder().backend().clone();
+        match &mut self.objective {
+            Objective::Moco(moco, _) => {
+                if let Target::Neighbors(neighbors) = &mut moco.target {
+                    neighbors.initial = backend.flat(embeddings)?;
+                }
+            }
+            Objective::Bingo(bingo, size) => {
+                let dim = bingo.student.output_dim();
+                bingo.bags = Bags::new(embeddings, dim, *size)?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// The networks whose running statistics move.
@@ -220,6 +279,7 @@ impl<B: TrainingBackend> Method<B> {
             }
             Objective::Seed(seed) => vec![&mut seed.student.params],
             Objective::Compress(compress) => vec![&mut compress.student.params],
+            Objective::Bingo(bingo, _) => vec![&mut bingo.student.params],
             Objective::SimDis(simdis) => vec![&mut simdis.student.params],
         }
     }

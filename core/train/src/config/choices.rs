@@ -110,6 +110,8 @@ choice! {
         Compress = "compress",
         /// By contrast of its own, near the teacher's embeddings.
         Disco = "disco",
+        /// By contrast with the teacher's embeddings of a photo and of photos near it.
+        Bingo = "bingo",
         /// By regression to the teacher's embeddings.
         SimDis = "simdis",
     }
@@ -120,7 +122,7 @@ impl DistillMethod {
     pub fn views(self) -> usize {
         match self {
             DistillMethod::Seed | DistillMethod::Compress => 1,
-            DistillMethod::Disco | DistillMethod::SimDis => 2,
+            DistillMethod::Disco | DistillMethod::Bingo | DistillMethod::SimDis => 2,
         }
     }
 }

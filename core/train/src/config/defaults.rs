@@ -49,6 +49,7 @@ impl Config {
             half_weights: false,
             method: DistillMethod::Seed,
             regression_weight: 1.0,
+            bag_size: 5,
             teacher: String::new(),
             teacher_head: TeacherHead::Auto,
             teacher_size: 0,

@@ -317,11 +317,13 @@ settings! {
     half_weights: bool, Switch, FREE;
 
     /// Distillation method: seed places images among a queue of the teacher's embeddings as the teacher does; compress
-    /// does so with two queues, each of one side's embeddings; disco is MoCo near the teacher's embeddings; simdis
-    /// regresses to them.
+    /// does so with two queues, each of one side's embeddings; disco is MoCo near the teacher's embeddings; bingo
+    /// contrasts with the teacher's embeddings of a photo and of one from its bag; simdis regresses to them.
     method: DistillMethod, OneOf(DistillMethod::NAMES), FIXED;
     /// Weight of the mean squared error between the embeddings of student and teacher in disco's loss.
     regression_weight: f64, Number(0.0, 100_000.0), FIXED;
+    /// Photos in a bag of bingo: the nearest by the teacher's embeddings.
+    bag_size: usize, Whole(1, 1000), FIXED;
     /// Weights of the teacher for distillation: ours, another program's, or an ONNX graph.
     teacher: String, Text, FIXED;
     /// Whether to distill from the teacher's projection head: auto if its file has one of ours, use requires

@@ -1,4 +1,4 @@
-//! The dataset as the initial weights see it, in a few numbers a photo.
+//! The dataset as the initial weights, or a teacher, see it, in a few numbers a photo.
 
 use super::Session;
 use crate::Result;
@@ -61,14 +61,28 @@ impl Session {
     /// what all have in common is taken away (as `teacher::Teacher` does); zeros for a photo that
     /// can't be read.
     pub(super) fn initial_embeddings(&self) -> Result<Vec<f32>> {
+        let (encoder, rescale) = self.knows_neighbors();
+        let ours = self.metadata().normalize;
+        // A teacher's pixels are factor * ours + offset.
+        let (mut normalize, mut image_size) = (ours, self.metadata().image_size);
+        if let Some(rescale) = rescale {
+            for (c, (factor, offset)) in rescale.into_iter().enumerate() {
+                normalize.std[c] = ours.std[c] / factor;
+                normalize.mean[c] = ours.mean[c] - offset * normalize.std[c];
+            }
+            image_size = match self.config().teacher_size {
+                0 => self.config().image_size,
+                side => side,
+            };
+        }
         let extractor = Extractor {
-            encoder: self.network(),
+            encoder,
             source: &**self.source(),
-            image_size: self.metadata().image_size,
-            normalize: &self.metadata().normalize,
+            image_size,
+            normalize: &normalize,
         };
         let all: Vec<usize> = (0..self.source().len()).collect();
-        let dim = self.network().feature_dim();
+        let dim = encoder.feature_dim();
         let to = self.config().head.embedding_dim();
         let projection = projection(dim, to, self.config().seed);
         let project = |rows: &[f32], out: &mut [f32]| {

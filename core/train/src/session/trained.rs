@@ -65,6 +65,10 @@ impl<B: TrainingBackend> Trainer for Trained<B> {
         self.learner.teacher()
     }
 
+    fn knows_neighbors(&self) -> (&dyn FeatureNet, Option<[(f32, f32); 3]>) {
+        self.learner.knows_neighbors()
+    }
+
     fn center_teacher(&mut self, center: Vec<f32>) {
         self.learner.center_teacher(center);
     }

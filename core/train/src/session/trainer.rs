@@ -56,10 +56,14 @@ pub trait Trainer: Send + Sync {
     /// The teacher, where there is one.
     fn teacher(&self) -> Option<&dyn FeatureNet>;
 
+    /// Whoever knows which photos are near each other ([`Trainer::wants_initial_embeddings`]): the network that is
+    /// trained, or the teacher, with the channels' (factor, offset) from the student's pixels to the teacher's.
+    fn knows_neighbors(&self) -> (&dyn FeatureNet, Option<[(f32, f32); 3]>);
+
     /// Sets what is taken from the teacher's features.
     fn center_teacher(&mut self, center: Vec<f32>);
 
-    /// Whether the target asks for embeddings of the dataset by the initial weights that are not there yet.
+    /// Whether the method asks for embeddings of the dataset, by the initial weights or a teacher, that are not there yet.
     fn wants_initial_embeddings(&self) -> bool;
 
     /// Sets them, (photos, dim).

@@ -85,6 +85,10 @@ impl<B: TrainingBackend> Trainer for Untrained<B> {
         None
     }
 
+    fn knows_neighbors(&self) -> (&dyn FeatureNet, Option<[(f32, f32); 3]>) {
+        (self.network(), None)
+    }
+
     fn center_teacher(&mut self, _: Vec<f32>) {}
 
     fn wants_initial_embeddings(&self) -> bool {
