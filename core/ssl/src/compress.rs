@@ -3,8 +3,8 @@
 //!
 //! Student and frozen teacher see the same view. Loss (equation 2): the Kullback-Leibler divergence of
 //! softmax(s.Q_s / temperature) from softmax(t.Q_t / temperature), up to the entropy of the latter, which no gradient
-//! passes; then s and t are enqueued, each in its queue. As in the published program there is no key encoder (its variant
-//! "1q" and "2q" differ from MoCo's in that, too), and both sides have one temperature (0.04 there).
+//! passes; then s and t are enqueued, each in its queue. The published program has a variant whose student's queue is filled
+//! by a momentum encoder; this is the one without. Both sides have one temperature there, 0.04.
 
 use seedling_nn::cpu::Cpu;
 use seedling_nn::encoder::Encoder;
