@@ -10,7 +10,7 @@ use seedling_nn::encoder::FeatureNet;
 use std::slice::from_ref;
 
 /// Photos that are decoded and computed at a time, at most.
-const BATCH: usize = 64;
+const BATCH: usize = 16;
 /// Pixels of them, at most, for more than [`LEAST_BATCH`] photos: measuring takes less memory than
 /// training.
 const PIXELS: usize = 4 * 224 * 224;
