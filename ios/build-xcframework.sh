@@ -20,8 +20,8 @@ targets=(aarch64-apple-ios aarch64-apple-ios-sim aarch64-apple-darwin x86_64-app
 rustup target add "${targets[@]}"
 export IPHONEOS_DEPLOYMENT_TARGET=16.0 MACOSX_DEPLOYMENT_TARGET=13.0
 for triple in "${targets[@]}"; do
-    cargo build --locked --profile phone --target "$triple" --package seedling-mobile \
-        --features "${SEEDLING_FEATURES:-}"
+    cargo rustc --locked --profile phone --target "$triple" --package seedling-mobile --lib \
+        --crate-type staticlib --features "${SEEDLING_FEATURES:-}"
 done
 target="$(cd .. && cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')"
 

@@ -15,8 +15,13 @@ set_up() {
     command -v debootstrap >/dev/null || .ci/install debootstrap debian-archive-keyring gpgv || return
     rm -rf "$debian.part" && mkdir -p "$(dirname "$debian")"
     debootstrap --variant=minbase --include=ca-certificates trixie "$debian.part" >"$debian.log" || return
+    # Debuggers, editors' servers and other systems' libraries are half of its 2.5 GB, and are not unpacked.
+    printf 'path-exclude=%s\n' /usr/libexec/swift/bin/{lldb*,clangd*,sourcekit-lsp,docc,swift-format} \
+        /usr/libexec/swift/lib/{liblldb*,libLTO*,libsourcekitdInProc.so,swift_static/*} \
+        /usr/libexec/swift/lib/swift/{embedded,FrameworkABIBaseline}/\* \
+        /usr/share/{doc,man,locale}/\* >"$debian.part/etc/dpkg/dpkg.cfg.d/small"
     inside "$debian.part" "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-        --no-install-recommends swiftlang libstdc++-14-dev libc6-dev && apt-get clean" >>"$debian.log" || return
+        --no-install-recommends swiftlang libstdc++-14-dev libc6-dev && apt-get clean && rm -r /var/lib/apt/lists/*" >>"$debian.log" || return
     mv "$debian.part" "$debian"
 }
 
